@@ -1,0 +1,30 @@
+# Two commands on a fresh machine: `make demo` and `make test`. `make install` is the set-up alone.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/installed
+STATE ?= $(CURDIR)/out/state
+
+.PHONY: install demo test lint clean
+
+install: $(STAMP)
+
+$(STAMP): install.py pyproject.toml constraints.txt
+	$(PYTHON) install.py $(VENV)
+	touch $(STAMP)
+
+demo: install
+	mkdir -p out
+	$(VENV)/bin/papermill notebooks/01_streaming_diarization.ipynb out/01_streaming_diarization.ipynb \
+	  --cwd notebooks -p PRESET demo -p STATE $(STATE) --no-progress-bar
+	$(VENV)/bin/colabkit status diarization --state $(STATE)
+	@echo "executed notebook: $(CURDIR)/out/01_streaming_diarization.ipynb"
+
+test: install
+	$(VENV)/bin/ruff check colabkit tests benchmarks install.py
+	$(VENV)/bin/python -m pytest
+
+lint: install
+	$(VENV)/bin/ruff check colabkit tests benchmarks install.py
+
+clean:
+	rm -rf $(VENV) out

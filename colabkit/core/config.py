@@ -1,0 +1,231 @@
+"""Settings as frozen dataclasses: built strictly, all faults told at once, identified by what changes the result.
+
+A section is a frozen, keyword-only dataclass. Help stands beside the default, in the annotation:
+
+    learning_rate: Annotated[float, "peak learning rate"] = 1e-3
+    log_every_steps: Annotated[int, "steps between progress lines", KEEPS_RESULT] = 20
+
+KEEPS_RESULT marks a field that does not change what a step makes; it is left out of the step's identity.
+A section may have `faults(self) -> list[str]`, each "field: problem"; they are reported with all others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args, get_origin
+
+from colabkit.core.errors import UsageError
+
+KEEPS_RESULT = object()
+
+
+def build(cls: type, data: Mapping[str, Any], *, base: Any = None):
+    """Build `cls` from nested dicts of values or strings; fields not named keep those of `base` or the default.
+
+    Raises: UsageError that lists every unknown name (with the nearest known one), wrong type and broken rule.
+    """
+    faults: list[str] = []
+    config = _build(cls, data, base, "", faults)
+    if not faults:
+        faults = list(_rule_faults(config, ""))
+    if faults:
+        raise UsageError("Cannot use these settings", expected="the problems below mended",
+                         where="\n         ".join(faults),
+                         fix=f"correct {'it' if len(faults) == 1 else 'them'}; "
+                             "colabkit list --settings shows every name, type, default and meaning")
+    return config
+
+
+def with_settings(config: Any, settings: Iterable[str] | Mapping[str, Any]):
+    """Return `config` changed by "section.name=value" strings or a {"section.name": value} mapping."""
+    if not isinstance(settings, Mapping):
+        settings = dict(_split(item) for item in settings)
+    nested: dict[str, Any] = {}
+    for dotted, value in settings.items():
+        *parents, leaf = dotted.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UsageError("Cannot use these settings", got=dotted, expected="no setting inside another setting",
+                                 fix=f"remove either {parent} or {dotted}")
+        place[leaf] = value
+    return build(type(config), nested, base=config)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return nested plain dicts, tuples as lists, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return {"section.name": value}."""
+    result: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            result |= flat(value, f"{prefix}{field.name}.")
+        else:
+            result[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def differences(config: Any, base: Any) -> list[tuple[str, Any, Any]]:
+    """Return (name, value in base, value in config) for every setting that differs."""
+    ours, theirs = flat(config), flat(base)
+    return [(name, theirs.get(name), value) for name, value in ours.items() if theirs.get(name) != value]
+
+
+def identity_settings(section: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the flat settings that change the result: all but those marked KEEPS_RESULT."""
+    hints = _hints(type(section))
+    result: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        value, hint = getattr(section, field.name), hints[field.name]
+        if KEEPS_RESULT in getattr(hint, "__metadata__", ()):
+            continue
+        if dataclasses.is_dataclass(value):
+            result |= identity_settings(value, f"{prefix}{field.name}.")
+        else:
+            result[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of a JSON value with sorted keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def describe(cls: type, prefix: str = "") -> list[tuple[str, str, Any, str]]:
+    """Return (dotted name, type, default, help) of every setting."""
+    rows = []
+    hints = _hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        plain, help_text = _plain(hint), _help(hint)
+        if dataclasses.is_dataclass(plain):
+            rows += describe(plain, f"{prefix}{field.name}.")
+        else:
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+            rows.append((prefix + field.name, _type_name(plain), default, help_text))
+    return rows
+
+
+def _split(item: str) -> tuple[str, str]:
+    name, sign, value = item.partition("=")
+    if not sign or not name:
+        raise UsageError("Cannot read a setting", got=item, expected="NAME=VALUE", fix="--set train.steps=100")
+    return name.strip(), value.strip()
+
+
+def _build(cls: type, data: Mapping[str, Any], base: Any, where: str, faults: list[str]):
+    hints = _hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    values = {name: getattr(base, name) for name in known} if base is not None else {}
+    for name, value in data.items():
+        path = where + name
+        if name not in known:
+            faults.append(f"{path}: no such setting{_suggest(name, known)}")
+            continue
+        plain = _plain(hints[name])
+        if dataclasses.is_dataclass(plain):
+            if isinstance(value, Mapping):
+                values[name] = _build(plain, value, values.get(name), f"{path}.", faults)
+            else:
+                faults.append(f"{path}: got {value!r}, expected settings such as {path}.{dataclasses.fields(plain)[0].name}=...")
+            continue
+        try:
+            values[name] = coerce(value, plain)
+        except ValueError as error:
+            faults.append(f"{path}: {error}")
+    if faults:
+        return None
+    return cls(**values)
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+
+
+def coerce(value: Any, kind: Any) -> Any:
+    """Turn a value or its text form into `kind`; raises ValueError saying got and expected."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is typing.Literal:
+        if value in arguments:
+            return value
+        raise ValueError(f"got {value!r}, expected {' or '.join(map(repr, arguments))}"
+                         + _suggest(str(value), map(str, arguments)).replace("; there are", "; choices:"))
+    if origin in (types.UnionType, typing.Union):
+        if type(None) in arguments and (value is None or value in ("none", "None", "null", "")):
+            return None
+        return coerce(value, next(a for a in arguments if a is not type(None)))
+    if origin is tuple:
+        parts = [p for p in value.strip("()[] ").split(",") if p.strip()] if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            raise ValueError(f"got {value!r}, expected a list such as a,b,c")
+        kinds = [arguments[0]] * len(parts) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) != len(parts):
+            raise ValueError(f"got {value!r}, expected {len(kinds)} values")
+        return tuple(coerce(p.strip() if isinstance(p, str) else p, k) for p, k in zip(parts, kinds, strict=True))
+    return _coerce_plain(value, kind)
+
+
+def _coerce_plain(value: Any, kind: type) -> Any:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "1", "0"):
+            return value.lower() in ("true", "yes", "1")
+    elif kind is int and not isinstance(value, bool):
+        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+            return int(value)
+        if isinstance(value, str):
+            try:
+                return int(value.replace("_", ""))
+            except ValueError:
+                pass
+    elif kind is float and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    elif kind is str and isinstance(value, (str, bytes)):
+        return value if isinstance(value, str) else value.decode()
+    raise ValueError(f"got {value!r}, expected {_type_name(kind)}")
+
+
+def _rule_faults(section: Any, prefix: str) -> Iterable[str]:
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _rule_faults(value, f"{prefix}{field.name}.")
+    if hasattr(section, "faults"):
+        yield from (prefix + fault for fault in section.faults())
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _plain(hint: Any) -> Any:
+    return hint.__origin__ if hasattr(hint, "__metadata__") else hint
+
+
+def _help(hint: Any) -> str:
+    return next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, str)), "")
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is typing.Literal:
+        return " | ".join(map(str, get_args(kind)))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind).replace("NoneType", "none"))

@@ -1,0 +1,97 @@
+"""The run's report: what was chosen and why, what each step did and why, what came out, what was left aside.
+
+Kept in memory and in `report.json` (rewritten whole at every change), the same for notebook, command and test.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from colabkit.core import files
+
+
+class Report:
+    """Gathers metrics, steps, choices and problems of one run and prints them as they come."""
+
+    def __init__(self, path: str | Path, *, heading: dict[str, Any], say=print):
+        self.path, self.say = Path(path), say
+        self.data: dict[str, Any] = {**heading, "state": "started", "metrics": {}, "steps": [], "choices": [],
+                                     "problems": []}
+        self.fresh: dict[str, list] = {"choices": [], "problems": []}  # those of the step at work
+        self._lock = threading.Lock()
+
+    def choose(self, name: str, value: Any, reason: str) -> Any:
+        """Record and print an automatic choice with its reason; returns the value."""
+        self.say(f"  choice: {name} = {value}, because {reason}")
+        self._replace("choices", {"name": name, "value": value, "reason": reason}, "name")
+        return value
+
+    def problem(self, item: str, reason: str) -> None:
+        """Record and print one thing that was left aside, such as a broken recording."""
+        self.say(f"  left aside: {item}: {reason}")
+        self._replace("problems", {"item": item, "reason": reason}, "item")
+
+    def step(self, id: str, outcome: str, reason: str, **more: Any) -> None:
+        """Record what happened to a step: skip, run, done, stop or fail."""
+        self._replace("steps", {"id": id, "outcome": outcome, "reason": reason, **more}, "id")
+        self.save()
+
+    def adopt(self, record: dict[str, Any]) -> None:
+        """Take over metrics, choices and problems from a step's record, as when it is skipped."""
+        self.data["metrics"].update(record.get("metrics") or {})
+        for kind, key in (("choices", "name"), ("problems", "item")):
+            for entry in record.get(kind, ()):
+                self._replace(kind, entry, key)
+
+    def ended(self, state: str) -> None:
+        """Write how the run ended: done, stopped, failed."""
+        self.data["state"] = state
+        self.save()
+
+    def save(self) -> None:
+        with self._lock:
+            files.write_json(self.path, self.data, durable=False)
+
+    def _replace(self, kind: str, entry: dict[str, Any], key: str) -> None:
+        with self._lock:
+            if kind in self.fresh:
+                self.fresh[kind] = [e for e in self.fresh[kind] if e[key] != entry[key]] + [entry]
+            rows = self.data[kind]
+            for index, row in enumerate(rows):
+                if row[key] == entry[key]:
+                    rows[index] = entry
+                    return
+            rows.append(entry)
+
+
+class Table:
+    """Rows of text for people: aligned in a terminal or log, a table in a notebook."""
+
+    def __init__(self, columns: list[str], rows: list[list[Any]], title: str = ""):
+        self.columns, self.title = columns, title
+        self.rows = [[_cell(v) for v in row] for row in rows]
+
+    def __str__(self) -> str:
+        widths = [max(len(r[i]) for r in [self.columns, *self.rows]) for i in range(len(self.columns))]
+        lines = [self.title] if self.title else []
+        for row in [self.columns, ["-" * w for w in widths], *self.rows]:
+            lines.append("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from html import escape
+        head = "".join(f"<th style='text-align:left'>{escape(c)}</th>" for c in self.columns)
+        body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{escape(v)}</td>" for v in row) + "</tr>"
+                       for row in self.rows)
+        caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -1,0 +1,266 @@
+"""Idempotent steps: each is skipped, run or stopped, and always says why.
+
+A step is a plain function `(config, run) -> metrics or None` with an id, the config sections it uses, the earlier
+steps it reads, the files it writes and a version:
+
+    @step("02_train", uses=("model", "train"), reads=("01_speech",), writes=("model.safetensors",), version=1)
+    def train(config, run): ...
+
+What was made is described by a record in `ledger/<id>.json`, written last. A step is
+- skipped, when its record matches today's settings, inputs and version, and its files are whole;
+- stopped, when its own settings, version or outside input differ from the record: what exists is never overwritten;
+- run, otherwise: nothing is there yet, a file is missing, or a step it reads was made anew.
+
+Outputs are made in `<id>.partial/` and moved to `<id>/`. A step that `resumes` finds its own unfinished work there.
+Anything replaced is moved to `superseded/`; nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from colabkit.core import files
+from colabkit.core.config import digest, identity_settings
+from colabkit.core.errors import ChangedError, ColabkitError, UsageError
+
+STARTED = "STARTED.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    id: str
+    function: Callable[[Any, Any], dict | None]
+    title: str
+    uses: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    version: int
+    resumes: bool
+    outside: Callable[[Any], dict[str, str]] | None
+
+
+def step(id: str, *, uses: tuple[str, ...] = (), reads: tuple[str, ...] = (), writes: tuple[str, ...] = (),
+         version: int = 1, resumes: bool = False, outside: Callable[[Any], dict[str, str]] | None = None):
+    """Make a Step of a function; its docstring's first line is the title.
+
+    `writes` are glob patterns inside the step's folder; they are fingerprinted, other files are not part of the
+    result. `outside(config)` returns fingerprints of inputs that no step made, such as the user's recordings.
+    """
+    def decorate(function: Callable) -> Step:
+        title = (function.__doc__ or id).strip().splitlines()[0].rstrip(".")
+        return Step(id=id, function=function, title=title, uses=uses, reads=reads, writes=writes, version=version,
+                    resumes=resumes, outside=outside)
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    outcome: str  # "skip", "run" or "stop"
+    reason: str
+
+
+class Sections:
+    """The config as a step sees it: only the sections it declared, so that its identity cannot lie."""
+
+    def __init__(self, config: Any, step: Step):
+        self._step_id, self._names = step.id, step.uses
+        for name in step.uses:
+            setattr(self, name, getattr(config, name))
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f"step {self._step_id} uses {self._names} and must declare {name!r} in `uses` to read it")
+
+
+def select(steps: tuple[Step, ...], start: str | None, stop: str | None, redo: tuple[str, ...]) -> list[Step]:
+    """Return the steps from `start` to `stop`, inclusive. Raises: UsageError for an unknown id."""
+    ids = [s.id for s in steps]
+    for wanted in (start, stop, *redo):
+        if wanted is not None:
+            find(steps, wanted)
+    first = ids.index(find(steps, start).id) if start else 0
+    last = ids.index(find(steps, stop).id) if stop else len(ids) - 1
+    if first > last:
+        raise UsageError("Cannot run these steps", got=f"from {start} to {stop}", expected="--from before --to",
+                         fix="swap --from and --to")
+    return list(steps[first: last + 1])
+
+
+def find(steps: tuple[Step, ...], wanted: str) -> Step:
+    """Return the step with this id; its number ("02") or its name ("train") will do."""
+    for candidate in steps:
+        number, _, name = candidate.id.partition("_")
+        if wanted in (candidate.id, number, name, number.lstrip("0")):
+            return candidate
+    raise UsageError("No such step", got=wanted, expected="one of " + ", ".join(s.id for s in steps),
+                     fix=f"use for example {steps[0].id}")
+
+
+class Ledger:
+    """The records of one run's steps, and the moves that keep them true at every instant."""
+
+    def __init__(self, folder: Path, steps: tuple[Step, ...]):
+        self.folder, self.steps = Path(folder), steps
+
+    def record_path(self, step: Step) -> Path:
+        return self.folder / "ledger" / f"{step.id}.json"
+
+    def record(self, step: Step) -> dict | None:
+        path = self.record_path(step)
+        return files.read_json(path) if path.exists() else None
+
+    def place(self, step: Step) -> Path:
+        return self.folder / step.id
+
+    def partial(self, step: Step) -> Path:
+        return self.folder / f"{step.id}.partial"
+
+    def identity(self, step: Step, config: Any) -> dict[str, Any]:
+        """Return what makes this step's result what it is. Raises: UsageError when a step it reads is not done."""
+        reads = {}
+        for name in step.reads:
+            record = self.record(find(self.steps, name))
+            if record is None:
+                raise UsageError(f"Cannot run {step.id}", expected=f"{name} to be done first",
+                                 where=self.folder, fix=f"run {name} first (leave --from out to run all steps)")
+            reads[name] = record["fingerprint"]
+        outside = step.outside(Sections(config, step)) if step.outside else {}
+        return _own_identity(step, config) | {"reads": reads, "outside": outside}
+
+    def decide(self, step: Step, identity: dict[str, Any]) -> Decision:
+        record = self.record(step)
+        if record is not None:
+            change = own_change(record["identity"], identity)
+            if change:
+                return Decision("stop", f"made with {change}")
+            if record["identity"]["reads"] != identity["reads"]:
+                names = [n for n, v in identity["reads"].items() if record["identity"]["reads"].get(n) != v]
+                return Decision("run", f"{', '.join(names)} was made anew")
+            broken = self.broken_output(step, record)
+            if broken:
+                return Decision("run", f"its file {broken} is missing or changed")
+            return Decision("skip", f"done {record['finished']}, settings and inputs unchanged")
+        started = self.started(step)
+        if started is None:
+            return Decision("run", "not done yet")
+        change = own_change(started, identity)
+        if change and step.resumes:
+            return Decision("stop", f"half made with {change}")
+        if step.resumes and started["reads"] == identity["reads"]:
+            return Decision("run", "continues what was begun")
+        return Decision("run", "begun but not finished")
+
+    def started(self, step: Step) -> dict | None:
+        """Return the identity of unfinished work, if any; work finished but not recorded counts as unfinished."""
+        place, partial = self.place(step), self.partial(step)
+        if self.record(step) is None and (place / STARTED).exists() and not partial.exists():
+            place.rename(partial)  # killed between the move and the record
+        if not (partial / STARTED).exists():
+            return None
+        try:
+            return files.read_json(partial / STARTED)
+        except ColabkitError:  # cut off while being written: nothing was made after it
+            return None
+
+    def broken_output(self, step: Step, record: dict) -> str | None:
+        """Return the name of the first output that is missing or not what was made; None when all are whole."""
+        place = self.place(step)
+        for name, (size, sha256) in record["outputs"].items():
+            path = place / name
+            if not path.is_file() or path.stat().st_size != size or files.sha256_file(path) != sha256:
+                return name
+        return None
+
+    def begin(self, step: Step, identity: dict[str, Any]) -> Path:
+        """Prepare the folder to work in: unfinished work of the same identity is kept where the step resumes."""
+        if self.record(step) is not None or self.place(step).exists():
+            self.supersede(step)
+        partial = self.partial(step)
+        if partial.exists():
+            started = self.started(step)
+            same = started is not None and started == identity
+            if same and step.resumes:
+                return partial
+            if step.resumes and started is not None:
+                self._move_away(partial)
+            else:
+                shutil.rmtree(partial)  # unfinished and not resumable: nobody's result
+        try:
+            partial.mkdir(parents=True)
+        except OSError as error:
+            raise files.disk_fault(error, partial, f"start {step.id}") from error
+        files.write_json(partial / STARTED, identity)
+        return partial
+
+    def finish(self, step: Step, identity: dict[str, Any], results: dict[str, Any]) -> dict:
+        """Move the outputs into place and write the record, last."""
+        partial, place = self.partial(step), self.place(step)
+        outputs = {}
+        for path in sorted({p for pattern in step.writes for p in partial.glob(pattern) if p.is_file()}):
+            files.sync_folder(path)  # a file is synced the same way
+            outputs[path.relative_to(partial).as_posix()] = [path.stat().st_size, files.sha256_file(path)]
+        partial.rename(place)
+        files.sync_folder(self.folder)
+        record = {"step": step.id, "identity": identity, "outputs": outputs,
+                  "fingerprint": digest([outputs, step.id]), **results, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+        files.write_json(self.record_path(step), record)
+        return record
+
+    def supersede(self, step: Step) -> None:
+        """Move a step's record and outputs aside. The record goes first: a half-moved step counts as not done."""
+        self._move_away(self.record_path(step))
+        self._move_away(self.place(step))
+
+    def redo(self, step: Step, config: Any) -> None:
+        """Set a step aside, with its unfinished work and all later results that would no longer match."""
+        doomed = {step.id}
+        for later in self.steps:
+            if later.id in doomed or doomed & set(later.reads):
+                doomed.add(later.id)
+        for later in reversed([s for s in self.steps if s.id in doomed]):
+            record, started = self.record(later), self.started(later)
+            known = record["identity"] if record else started
+            if later.id == step.id or (known and own_change(known, known | _own_identity(later, config))):
+                self.supersede(later)
+                self._move_away(self.partial(later))
+
+    def _move_away(self, path: Path) -> None:
+        if not path.exists():
+            return
+        shelf = self.folder / "superseded"
+        shelf.mkdir(exist_ok=True)
+        number = 1
+        while (shelf / f"{path.name}.{number}").exists():
+            number += 1
+        path.rename(shelf / f"{path.name}.{number}")
+        files.sync_folder(self.folder)
+
+
+def _own_identity(step: Step, config: Any) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for section in step.uses:
+        settings |= identity_settings(getattr(config, section), f"{section}.")
+    return {"settings": settings, "version": step.version}
+
+
+def own_change(then: dict, now: dict) -> str:
+    """Say how a step's own settings, version or outside input differ; empty when they do not."""
+    was, new = then["settings"], now["settings"]
+    changed = [f"{name}={was.get(name)!r}, now {new.get(name)!r}"
+               for name in sorted(was.keys() | new.keys()) if was.get(name) != new.get(name)]
+    if then["version"] != now["version"]:
+        changed.append(f"version {then['version']} of this step, now {now['version']}")
+    for name in sorted(then.get("outside", {}).keys() | now.get("outside", {}).keys()):
+        if then.get("outside", {}).get(name) != now.get("outside", {}).get(name):
+            changed.append(f"other files in {name}")
+    return "; ".join(changed)
+
+
+def changed_error(step: Step, decision: Decision, run_name: str, where: Path) -> ChangedError:
+    return ChangedError(f"Stopped before {step.id}: it was {decision.reason}", where=where,
+                        fix=f"--redo {step.id} makes it anew (the old one is kept in superseded/), or choose another "
+                            f"run name than {run_name!r}, or set the old value again")

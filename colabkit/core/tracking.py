@@ -1,0 +1,67 @@
+"""Metrics of a training run to Weights & Biases or TensorBoard; with neither there is still history.jsonl."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+class Tracker:
+    """Logs scalars by step; `resume_step` continues a curve where a resumed run stands."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Log nothing: the base of the two real trackers."""
+
+    def close(self) -> None:
+        """Finish writing."""
+
+
+class _TensorBoard(Tracker):
+    def __init__(self, folder: Path, resume_step: int):
+        from torch.utils.tensorboard import SummaryWriter
+        self.writer = SummaryWriter(str(folder), purge_step=resume_step or None)
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class _Wandb(Tracker):
+    def __init__(self, folder: Path, project: str, run_id: str, settings: dict[str, Any]):
+        import wandb
+        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.run = wandb.init(project=project, id=run_id, resume="allow", dir=str(folder), config=settings, mode=mode,
+                              settings=wandb.Settings(silent=True))
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self.run.log(values, step=step)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+def open_tracker(kind: str, run: Any, *, resume_step: int, settings: dict[str, Any]) -> Tracker:
+    """Open the tracker asked for; "auto" takes W&B where a key is set, else TensorBoard where it is installed."""
+    has = {name: find_spec(name) is not None for name in ("wandb", "tensorboard")}
+    if kind == "auto":
+        if has["wandb"] and os.environ.get("WANDB_API_KEY"):
+            kind, reason = "wandb", "WANDB_API_KEY is set"
+        elif has["tensorboard"]:
+            kind, reason = "tensorboard", "no WANDB_API_KEY, and TensorBoard is installed"
+        else:
+            kind, reason = "none", "neither a WANDB_API_KEY nor TensorBoard is there; history.jsonl holds the metrics"
+        run.choose("train.tracker", kind, reason)
+    folder = run.path / "logs"
+    if kind == "tensorboard" and has["tensorboard"]:
+        return _TensorBoard(folder / "tensorboard", resume_step)
+    if kind == "wandb" and has["wandb"]:
+        return _Wandb(folder, f"colabkit-{run.pipeline}", f"{run.pipeline}-{run.name}", settings)
+    if kind != "none":
+        run.choose("train.tracker", "none", f"{kind} is not installed here (pip install {kind})")
+    return Tracker()

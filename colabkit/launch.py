@@ -1,0 +1,56 @@
+"""Open a run: the few calls that notebooks and the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from colabkit.core.config import build, differences, with_settings
+from colabkit.core.errors import UsageError
+from colabkit.core.report import Table
+from colabkit.core.run import Run
+from colabkit.core.runtime import describe, detect
+from colabkit.core.state import open_run, state_root
+from colabkit.pipelines import find
+
+
+def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Mapping[str, Any] = (), *, say=print):
+    """Return a preset's Config with `settings` applied, and print how it differs from the preset.
+
+    Settings are "section.name=value" strings or a mapping; a value of "" or None means "as in the preset".
+    """
+    chosen = find(pipeline)
+    if preset not in chosen.presets:
+        raise UsageError("No such preset", got=preset, expected=" or ".join(chosen.presets),
+                         fix=f"--preset {next(iter(chosen.presets))}")
+    if isinstance(settings, Mapping):
+        settings = {name: value for name, value in settings.items() if value not in ("", None)}
+    base = build(chosen.config_type, {}, base=chosen.presets[preset]())
+    config = with_settings(base, settings)
+    changes = differences(config, base)
+    say(f"{chosen.title}; preset {preset}" + ("" if changes else ", unchanged"))
+    for name, was, now in changes:
+        say(f"  {name} = {now}  (preset: {was})")
+    return config
+
+
+def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str = "", state: str = "", say=print) -> Run:
+    """Open a run (by default named after the preset) and print where it is, and what of it is done.
+
+    `state` is the state root; empty: COLABKIT_STATE, or what fits the machine.
+    """
+    chosen = find(pipeline)
+    config = configure(pipeline, preset, say=say) if config is None else config
+    runtime = detect()
+    root = state_root(state or None, runtime)
+    folder = open_run(root, chosen.name, run or preset)
+    opened = Run(pipeline=chosen.name, steps=chosen.steps, config=config, preset=preset, run_folder=folder, say=say)
+    say(f"State root {root.path}: {root.reason}")
+    done = [s.id for s in opened.steps if opened.ledger.record(s)]
+    say(f"Run {opened.name} in {opened.path}: " + (f"done are {', '.join(done)}" if done else "nothing is done yet"))
+    return opened
+
+
+def machine_table(state: str = "") -> Table:
+    """Return what this machine is and can do, and what that means; asks nothing and makes nothing."""
+    return Table(["what", "value", "what it means"], [list(row) for row in describe(detect(), state or None)])

@@ -1,0 +1,61 @@
+"""The pipelines, found by looking: a folder here with a recipe is a pipeline, nothing is registered.
+
+A pipeline's package has a docstring (its first line is the title), NOTEBOOK (its number), and, in `config`,
+Config and PRESETS; in `recipe`, STEPS and apply(run_folder, paths, output).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from colabkit.core.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """One pipeline; its settings and recipe are imported when they are asked for."""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        return (import_module(f"{__name__}.{self.name}").__doc__ or self.name).strip().splitlines()[0].rstrip(".")
+
+    @property
+    def notebook(self) -> str:
+        return import_module(f"{__name__}.{self.name}").NOTEBOOK
+
+    @property
+    def config_type(self) -> type:
+        return import_module(f"{__name__}.{self.name}.config").Config
+
+    @property
+    def presets(self) -> dict:
+        return import_module(f"{__name__}.{self.name}.config").PRESETS
+
+    @property
+    def steps(self) -> tuple:
+        return import_module(f"{__name__}.{self.name}.recipe").STEPS
+
+    def apply(self, run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
+        """Use what a run made on the user's files; returns the files written."""
+        return import_module(f"{__name__}.{self.name}.recipe").apply(run_folder, paths, output)
+
+
+def discover() -> list[Pipeline]:
+    """Return every pipeline, in order of name."""
+    return [Pipeline(p.parent.name) for p in sorted(Path(__file__).parent.glob("*/recipe.py"))]
+
+
+def find(name: str) -> Pipeline:
+    """Return the pipeline with this name or notebook number. Raises: UsageError with the nearest known name."""
+    known = {p.name: p for p in discover()}
+    for pipeline in known.values():
+        if name in (pipeline.name, pipeline.notebook, pipeline.notebook.partition("_")[0]):
+            return pipeline
+    near = difflib.get_close_matches(name, known, n=1)
+    raise UsageError("No such pipeline", got=name, expected="one of " + ", ".join(known),
+                     fix=f"colabkit run {near[0] if near else next(iter(known))}")

@@ -1,0 +1,203 @@
+"""Settings of the diarization pipeline, one section a concern, and the presets demo, quick and full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from colabkit.core.config import KEEPS_RESULT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechConfig:
+    """Where single-speaker speech comes from, to make conversations of."""
+
+    source: Annotated[Literal["voices", "folder"], "speech made on the spot, or audio files in `folder`"] = "voices"
+    folder: Annotated[str, "audio files of one speaker each (wav, flac, mp3, ogg), in subfolders or not"] = ""
+    speaker_from: Annotated[Literal["auto", "folder", "name"],
+                            "what names the speaker: the top subfolder, or the file name up to the first dash"] = "auto"
+    num_voices: Annotated[int, "how many voices to make"] = 40
+    seconds_per_voice: Annotated[float, "speech to make for each voice"] = 16.0
+    languages: Annotated[tuple[str, ...], "languages of the voices"] = ("en", "de", "fr", "es", "it", "pt")
+    held_out_fraction: Annotated[float, "share of the speakers never trained on"] = 0.2
+    validation_fraction: Annotated[float, "share of the speakers to watch training with"] = 0.1
+    max_hours: Annotated[float, "speech held in memory at most; 1 hour takes 0.11 GiB"] = 12.0
+    seed: Annotated[int, "which voices, which split"] = 0
+
+    def faults(self):
+        if self.source == "folder" and not self.folder:
+            yield "folder: is empty, expected the path of a folder with audio files"
+        if not 0 < self.held_out_fraction + self.validation_fraction < 0.9:
+            yield "held_out_fraction: with validation_fraction must lie between 0 and 0.9"
+        if self.num_voices < 8:
+            yield f"num_voices: got {self.num_voices}, expected at least 8, to have some in every split"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingsConfig:
+    """Real conversations with RTTM labels; optional."""
+
+    train_folder: Annotated[str, "recordings to train on too: audio, *.rttm, and *.uem where only parts are labelled"] = ""
+    test_folder: Annotated[str, "recordings to evaluate on"] = ""
+    train_pattern: Annotated[str, "which RTTM files of train_folder count"] = "*.rttm"
+    test_pattern: Annotated[str, "which RTTM files of test_folder count"] = "*.rttm"
+    fraction: Annotated[float, "share of training windows cut from real recordings"] = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateConfig:
+    """How conversations are made."""
+
+    window_seconds: Annotated[float, "length of a training window"] = 10.0
+    speaker_weights: Annotated[tuple[float, ...], "weights of windows with 1, 2, 3, ... speakers"] = (0.1, 0.6, 0.3)
+    same_sex_probability: Annotated[float, "conversations of women only or men only: the hard ones"] = 0.5
+    room_probability: Annotated[float, "speakers that stand in a reverberant room"] = 0.6
+    noise_probability: Annotated[float, "conversations with background noise"] = 0.8
+    snr_db: Annotated[tuple[float, float], "signal-to-noise ratio, from and to"] = (5.0, 30.0)
+    gain_db: Annotated[float, "level differences between speakers, plus and minus"] = 6.0
+    tilt_db: Annotated[float, "colour differences between speakers, plus and minus"] = 6.0
+    telephone_probability: Annotated[float, "conversations cut to 300-3400 Hz"] = 0.05
+    speed_change: Annotated[float, "playing speed, plus and minus: makes new speakers of old ones"] = 0.12
+    noise_folder: Annotated[str, "noise recordings to use beside synthetic noise"] = ""
+    room_folder: Annotated[str, "impulse responses of rooms to use instead of synthetic ones"] = ""
+    turn_taking_folder: Annotated[str, "RTTM files to measure pauses and overlaps from; empty: AMI meetings"] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The network."""
+
+    encoder_type: Annotated[Literal["lightweight-cnn", "hubert", "wavlm", "wav2vec2"], "what turns sound into features"] = "lightweight-cnn"
+    encoder_name: Annotated[str, "Hub id or folder of a pretrained encoder; empty: a small one with random weights"] = ""
+    freeze_encoder: Annotated[bool, "train all but the pretrained encoder"] = False
+    num_speakers: Annotated[int, "speakers told apart inside one window; a recording may have more"] = 3
+    hidden_size: Annotated[int, "width of the network"] = 128
+    num_blocks: Annotated[int, "convolutional blocks"] = 4
+    num_attention_layers: Annotated[int, "self-attention layers"] = 2
+    embedding_size: Annotated[int, "length of a speaker's embedding"] = 128
+    dropout: Annotated[float, "dropout"] = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The training loop."""
+
+    steps: Annotated[int, "optimizer steps"] = 1500
+    minutes: Annotated[float | None, "wall clock to spend: steps are then set from the measured speed"] = None
+    batch_windows: Annotated[int, "windows of one optimizer step, whatever fits into memory at once"] = 16
+    learning_rate: Annotated[float, "peak learning rate (AdamW)"] = 2e-3
+    weight_decay: Annotated[float, "weight decay"] = 0.01
+    warmup_steps: Annotated[int, "steps until the peak; then a cosine down to zero"] = 100
+    clip_norm: Annotated[float, "largest norm of the gradient"] = 2.0
+    embedding_weight: Annotated[float, "weight of the speaker loss, which trains the embeddings"] = 0.2
+    ema_decay: Annotated[float, "averaging of the weights over steps; 0: none"] = 0.998
+    seed: Annotated[int, "initial weights, conversations, dropout"] = 0
+    validate_every_steps: Annotated[int, "steps between validations"] = 250
+    num_validation_mixes: Annotated[int, "conversations to validate on"] = 24
+    checkpoint_every_steps: Annotated[int, "steps between checkpoints", KEEPS_RESULT] = 100
+    tracker: Annotated[Literal["auto", "wandb", "tensorboard", "none"], "where metrics go besides history.jsonl", KEEPS_RESULT] = "auto"
+    mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], "auto: what the GPU is fast at"] = "auto"
+
+    def faults(self):
+        for name in ("steps", "batch_windows", "validate_every_steps", "checkpoint_every_steps"):
+            if getattr(self, name) < 1:
+                yield f"{name}: got {getattr(self, name)}, expected at least 1"
+        if self.minutes is not None and self.minutes <= 0:
+            yield f"minutes: got {self.minutes}, expected more than 0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferConfig:
+    """From windows to a recording: sliding, stitching, clustering."""
+
+    window_seconds: Annotated[float, "length of a window"] = 20.0
+    hop_seconds: Annotated[float, "from one window to the next"] = 5.0
+    num_speakers: Annotated[int | None, "speakers in the recording; none: found by clustering"] = None
+    cluster_distance: Annotated[float | None, "cosine distance above which voices differ; none: found in validation"] = None
+    shortest_turn_seconds: Annotated[float, "shorter turns are dropped"] = 0.1
+    shortest_pause_seconds: Annotated[float, "shorter pauses of one speaker are filled"] = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """Conversations of held-out speakers to measure DER on."""
+
+    num_mixes: Annotated[int, "conversations"] = 60
+    mix_seconds: Annotated[float, "length of each"] = 20.0
+    num_speakers: Annotated[int, "speakers in each"] = 2
+    collar_seconds: Annotated[float, "left out of the score on each side of a reference boundary (md-eval -c)"] = 0.25
+    snr_db: Annotated[tuple[float, float], "background noise, from and to"] = (10.0, 25.0)
+    room_probability: Annotated[float, "speakers in a reverberant room"] = 0.0
+    seed: Annotated[int, "which conversations"] = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """ONNX files."""
+
+    opset: Annotated[int, "ONNX operator set"] = 17
+    tolerance: Annotated[float, "largest difference from PyTorch allowed, on log probabilities"] = 1e-4
+    int8: Annotated[bool, "write an int8 variant too"] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleConfig:
+    """One longer conversation of held-out speakers, to look at and listen to."""
+
+    seconds: Annotated[float, "its length"] = 60.0
+    num_speakers: Annotated[int, "its speakers"] = 3
+    seed: Annotated[int, "which conversation"] = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of the diarization pipeline."""
+
+    speech: Annotated[SpeechConfig, "single-speaker speech"] = field(default_factory=SpeechConfig)
+    recordings: Annotated[RecordingsConfig, "real conversations"] = field(default_factory=RecordingsConfig)
+    simulate: Annotated[SimulateConfig, "simulated conversations"] = field(default_factory=SimulateConfig)
+    model: Annotated[ModelConfig, "network"] = field(default_factory=ModelConfig)
+    train: Annotated[TrainConfig, "training"] = field(default_factory=TrainConfig)
+    infer: Annotated[InferConfig, "inference"] = field(default_factory=InferConfig)
+    evaluate: Annotated[EvaluateConfig, "evaluation"] = field(default_factory=EvaluateConfig)
+    export: Annotated[ExportConfig, "export"] = field(default_factory=ExportConfig)
+    example: Annotated[ExampleConfig, "example"] = field(default_factory=ExampleConfig)
+
+    def faults(self):
+        if len(self.simulate.speaker_weights) > self.model.num_speakers:
+            yield (f"simulate.speaker_weights: {len(self.simulate.speaker_weights)} weights, but "
+                   f"model.num_speakers={self.model.num_speakers} can be told apart in a window")
+
+
+def demo() -> Config:
+    """Offline, on speech made on the spot: end to end in under two minutes on two CPU cores."""
+    return Config(
+        simulate=SimulateConfig(window_seconds=8.0, speaker_weights=(0.1, 0.9)),
+        model=ModelConfig(num_speakers=2, hidden_size=64, num_blocks=3, num_attention_layers=1, embedding_size=64),
+        train=TrainConfig(steps=160, batch_windows=12, learning_rate=4e-3, warmup_steps=20, ema_decay=0.98,
+                          validate_every_steps=40, num_validation_mixes=8, checkpoint_every_steps=20),
+        evaluate=EvaluateConfig(num_mixes=24), example=ExampleConfig(seconds=30.0, num_speakers=2))
+
+
+def quick() -> Config:
+    """One sitting on a free Colab T4: LibriSpeech-like folders of single-speaker files."""
+    base = Config(speech=SpeechConfig(source="folder", folder="LibriSpeech/train-clean-100"))
+    return replace(base, model=replace(base.model, hidden_size=256, num_blocks=5),
+                   train=replace(base.train, steps=12_000, batch_windows=64, warmup_steps=500, ema_decay=0.999,
+                                 validate_every_steps=500, num_validation_mixes=64, checkpoint_every_steps=200),
+                   evaluate=replace(base.evaluate, num_mixes=200))
+
+
+def full() -> Config:
+    """The real thing: VoxCeleb or LibriSpeech mixes with real meetings among them, on any GPU."""
+    base = quick()
+    return replace(base, speech=replace(base.speech, folder="VoxCeleb2", max_hours=60.0),
+                   recordings=RecordingsConfig(train_folder="AMI/train", test_folder="AMI/test", fraction=0.25),
+                   simulate=replace(base.simulate, speaker_weights=(0.1, 0.5, 0.3, 0.1)),
+                   model=replace(base.model, num_speakers=4, num_attention_layers=3),
+                   train=replace(base.train, steps=100_000, learning_rate=1e-3, warmup_steps=2_000,
+                                 validate_every_steps=1_000),
+                   evaluate=replace(base.evaluate, num_mixes=500))
+
+
+PRESETS = {"demo": demo, "quick": quick, "full": full}

@@ -1,0 +1,139 @@
+"""Samples to batches: batch k is a pure function of (seed, k), made ahead in a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from colabkit.io import audio
+from colabkit.pipelines.diarization import RATE_HZ
+from colabkit.pipelines.diarization.config import EvaluateConfig, SimulateConfig
+from colabkit.pipelines.diarization.recordings import RecordingWindows
+from colabkit.pipelines.diarization.rttm import read_rttm
+from colabkit.pipelines.diarization.simulate import Acoustics, ConversationSimulator, Sample
+from colabkit.pipelines.diarization.speech import SpeechBank
+from colabkit.pipelines.diarization.turn_taking import TurnTaking, measure, measured_meetings
+
+
+@dataclass(slots=True)
+class Batch:
+    """Shapes: wave (B, T) float32, active (B, F, S) bool, speaker_ids (B, S), scored (B, F) bool."""
+
+    wave: torch.Tensor
+    active: torch.Tensor
+    speaker_ids: torch.Tensor
+    scored: torch.Tensor
+
+    @classmethod
+    def of(cls, samples: list[Sample]) -> Batch:
+        return cls(*(torch.from_numpy(np.stack([getattr(s, name) for s in samples])) for name in cls.__slots__))
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__slots__))
+
+    def part(self, start: int, stop: int) -> Batch:
+        return Batch(*(getattr(self, name)[start:stop] for name in self.__slots__))
+
+
+class TrainingBatches:
+    """The endless sequence of training batches. A window is real with probability `real_fraction`.
+
+    With several ranks, rank r takes every world-th window of the same global batch.
+    """
+
+    def __init__(self, simulator: ConversationSimulator, recordings: RecordingWindows | None, *, real_fraction: float,
+                 batch_windows: int, seed: int, rank: int = 0, world: int = 1):
+        self.simulator, self.recordings = simulator, recordings
+        self.real_fraction = real_fraction if recordings else 0.0
+        self.batch_windows, self.seed, self.rank, self.world = batch_windows, seed, rank, world
+
+    def batch(self, k: int) -> Batch:
+        """Return this rank's part of batch k."""
+        first = k * self.batch_windows
+        return Batch.of([self.window(i) for i in range(first + self.rank, first + self.batch_windows, self.world)])
+
+    def window(self, index: int) -> Sample:
+        is_real = self.real_fraction and np.random.default_rng([self.seed, 0xF1, index]).random() < self.real_fraction
+        return (self.recordings if is_real else self.simulator).sample(index)
+
+    def from_step(self, step: int, ahead: int = 3):
+        """Yield batches from number `step` on, made ahead in a thread; close the generator to end the thread.
+
+        What was made ahead and not used leaves no trace: the position is the caller's step.
+        """
+        ready: queue.Queue = queue.Queue(maxsize=ahead)
+        ended = threading.Event()
+
+        def make() -> None:
+            k = step
+            while not ended.is_set():
+                try:
+                    item = self.batch(k)
+                except BaseException as error:  # handed to the consumer, who raises it
+                    item = error
+                while not ended.is_set():
+                    try:
+                        ready.put(item, timeout=0.2)
+                        break
+                    except queue.Full:
+                        continue
+                if isinstance(item, BaseException):
+                    return
+                k += 1
+
+        thread = threading.Thread(target=make, daemon=True)
+        thread.start()
+        try:
+            while True:
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            ended.set()
+            thread.join()
+
+
+def training_simulator(bank: SpeechBank, config: SimulateConfig, *, seed: int, max_speakers: int) -> ConversationSimulator:
+    """Make the simulator of training windows."""
+    weights = {count: weight for count, weight in enumerate(config.speaker_weights, 1) if weight > 0}
+    return ConversationSimulator(
+        bank, turn_taking(config), seed=seed, window_seconds=config.window_seconds, speaker_counts=weights,
+        max_speakers=max_speakers, same_sex_probability=config.same_sex_probability,
+        noises=read_sounds(config.noise_folder), rooms=read_sounds(config.room_folder),
+        acoustics=Acoustics(room_probability=config.room_probability, noise_probability=config.noise_probability,
+                            snr_db=config.snr_db, gain_db=config.gain_db, tilt_db=config.tilt_db,
+                            telephone_probability=config.telephone_probability, speed_change=config.speed_change))
+
+
+def test_simulator(bank: SpeechBank, config: EvaluateConfig, *, seconds: float, num_speakers: int,
+                   seed: int) -> ConversationSimulator:
+    """Make the simulator of evaluation conversations: every number of speakers fixed, voices unchanged."""
+    return ConversationSimulator(
+        bank, measured_meetings(), seed=seed, window_seconds=seconds, speaker_counts={num_speakers: 1.0},
+        max_speakers=num_speakers, acoustics=Acoustics(
+            room_probability=config.room_probability, noise_probability=1.0, snr_db=config.snr_db, gain_db=3.0,
+            tilt_db=3.0, telephone_probability=0.0, speed_change=0.0))
+
+
+def turn_taking(config: SimulateConfig) -> TurnTaking:
+    """Measure turn taking in the user's RTTM files, or return that of the AMI meetings."""
+    if not config.turn_taking_folder:
+        return measured_meetings()
+    from pathlib import Path
+    recordings = {}
+    for path in sorted(Path(config.turn_taking_folder).expanduser().rglob("*.rttm")):
+        recordings |= read_rttm(path, strict=False)
+    return measure(recordings, source=config.turn_taking_folder)
+
+
+def read_sounds(folder: str) -> list[np.ndarray]:
+    """Read all sounds of a folder at 16 kHz, each at unit level; none for an empty name."""
+    if not folder:
+        return []
+    waves = [audio.read_audio(path, rate_hz=RATE_HZ) for path in audio.find_audio(folder)]
+    return [w / max(float(np.sqrt(np.square(w).mean())), 1e-6) for w in waves]

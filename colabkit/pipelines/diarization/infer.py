@@ -1,0 +1,159 @@
+"""Diarize recordings of any length: sliding windows, linking, turns. NumPy only; the network is a callable.
+
+Axes: W window, F frame of 20 ms, S local speaker, C powerset class, E embedding, K speaker of the recording.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from colabkit.core import files
+from colabkit.core.errors import DataError
+from colabkit.pipelines.diarization import FRAME_SAMPLES, FRAME_SECONDS, RATE_HZ
+from colabkit.pipelines.diarization.clustering import AGREEMENT_SECONDS, link_speakers
+from colabkit.pipelines.diarization.config import InferConfig
+from colabkit.pipelines.diarization.rttm import Turn, frames_to_turns
+
+SHORTEST_SECONDS = 0.5
+DEFAULT_CLUSTER_DISTANCE = 0.7
+WINDOWS_AT_ONCE = 4
+
+RunWindows = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""waves (W, sample) float32 -> log probabilities or logits (W, F, C), embeddings (W, F, E)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diarizer:
+    """A trained network with all that is needed to use it. `table` (C, S) says who talks in each powerset class."""
+
+    run_windows: RunWindows
+    table: np.ndarray
+    settings: InferConfig
+    cluster_distance: float = DEFAULT_CLUSTER_DISTANCE
+
+    @classmethod
+    def from_onnx(cls, folder: str | Path, *, int8: bool = False, settings: InferConfig | None = None,
+                  num_threads: int = 0) -> Diarizer:
+        """Load `model.onnx` (or `model.int8.onnx`) and `diarizer.json`; needs onnxruntime, not torch."""
+        import onnxruntime
+        description = files.read_json(Path(folder) / "diarizer.json")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(str(Path(folder) / ("model.int8.onnx" if int8 else "model.onnx")), options,
+                                               providers=["CPUExecutionProvider"])
+        return cls(lambda wave: tuple(session.run(None, {"wave": wave})), np.array(description["table"], np.float32),
+                   settings or InferConfig(**description["infer"]), description["cluster_distance"])
+
+    def diarize(self, wave: np.ndarray, *, num_speakers: int | None = None) -> list[Turn]:
+        """Return who speaks when. Shapes: wave (sample,) float32 at 16 kHz. Raises: DataError when it is too short."""
+        num_frames = len(wave) // FRAME_SAMPLES
+        if len(wave) < SHORTEST_SECONDS * RATE_HZ:
+            raise DataError("The recording is too short to diarize", got=f"{len(wave) / RATE_HZ:.2f} s",
+                            expected=f"at least {SHORTEST_SECONDS} s", fix="leave this file out")
+        starts, length = window_starts(num_frames, self.settings)
+        local = self._local(wave, starts, length)
+        speaker_WS = self._link(starts, *local, num_speakers or self.settings.num_speakers)
+        active = _combine(starts, num_frames, *local[:2], speaker_WS)
+        order = np.argsort(np.where(active.any(0), active.argmax(0), num_frames), kind="stable")
+        names = [f"speaker{i + 1:02d}" for i in range(active.shape[1])]
+        return frames_to_turns(active[:, order], FRAME_SECONDS, names, self.settings.shortest_turn_seconds,
+                               self.settings.shortest_pause_seconds)
+
+    def _local(self, wave: np.ndarray, starts: np.ndarray, length: int):
+        """Run the network on all windows; returns probability (W, F, S), active (W, F, S), embeddings (W, S, E)."""
+        frames_needed = int(starts[-1]) + length
+        padded = np.pad(wave, (0, max(frames_needed * FRAME_SAMPLES - len(wave), 0)))
+        probability, active, embeddings = [], [], []
+        for first in range(0, len(starts), WINDOWS_AT_ONCE):
+            waves = np.stack([padded[s * FRAME_SAMPLES: (s + length) * FRAME_SAMPLES]
+                              for s in starts[first: first + WINDOWS_AT_ONCE]]).astype(np.float32)
+            logits, frame_embeddings = self.run_windows(waves)
+            logits = logits.astype(np.float32)
+            odds = np.exp(logits - logits.max(-1, keepdims=True))
+            probability.append((odds / odds.sum(-1, keepdims=True)) @ self.table)
+            active.append(self.table[logits.argmax(-1)] > 0)
+            embeddings.append(_embed(frame_embeddings, active[-1]))
+        return np.concatenate(probability), np.concatenate(active), np.concatenate(embeddings)
+
+    def _link(self, starts, probability, active, embeddings, num_speakers: int | None) -> np.ndarray:
+        """Return the recording's speaker of each local one, (W, S) int, -1 for those who never talk."""
+        speaker_WS = np.full(active.shape[::2], -1)
+        alone = active & (active.sum(-1, keepdims=True) == 1)
+        window, local = np.nonzero(active.any(1))
+        speaker_WS[window, local] = link_speakers(
+            embeddings[window, local], alone.sum(1)[window, local], window, _agreement(starts, active, window, local),
+            cluster_distance=self.cluster_distance if self.settings.cluster_distance is None else self.settings.cluster_distance,
+            num_speakers=num_speakers, reliable_frames=round(1.0 / FRAME_SECONDS))
+        return speaker_WS
+
+    def describe(self) -> str:
+        """Return the JSON that from_onnx reads beside the network."""
+        from dataclasses import asdict
+        return json.dumps({"table": self.table.tolist(), "infer": asdict(self.settings),
+                           "cluster_distance": self.cluster_distance, "rate_hz": RATE_HZ,
+                           "frame_seconds": FRAME_SECONDS}, indent=1)
+
+
+def window_starts(num_frames: int, settings: InferConfig) -> tuple[np.ndarray, int]:
+    """Return the windows' first frames and their length; one window for a short recording, the last ends with it."""
+    length = round(settings.window_seconds / FRAME_SECONDS)
+    if num_frames <= length * 1.5:
+        return np.zeros(1, int), num_frames
+    hop = round(settings.hop_seconds / FRAME_SECONDS)
+    starts = np.arange(0, num_frames - length, hop)
+    return np.append(starts, num_frames - length), length
+
+
+def _embed(frame_embeddings: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """Average embeddings over the frames in which a speaker talks alone. Shapes: (W, F, E), (W, F, S) -> (W, S, E)."""
+    alone = (active & (active.sum(-1, keepdims=True) == 1)).astype(np.float32)
+    summed = np.einsum("wfs,wfe->wse", alone, frame_embeddings)
+    return summed / np.maximum(np.linalg.norm(summed, axis=-1, keepdims=True), 1e-6)
+
+
+def _agreement(starts: np.ndarray, active: np.ndarray, window: np.ndarray, local: np.ndarray) -> np.ndarray:
+    """Return, for each two local speakers, intersection over union of their speech in the common part of their windows."""
+    length = active.shape[1]
+    result = np.full((len(window), len(window)), np.nan)
+    first_item = np.searchsorted(window, np.arange(len(starts) + 1))
+    for a in range(len(starts)):
+        for b in range(a + 1, len(starts)):
+            shift = int(starts[b] - starts[a])
+            if shift >= length:
+                break
+            ours = active[a, shift:, local[first_item[a]: first_item[a + 1]]].astype(np.float32)
+            theirs = active[b, : length - shift, local[first_item[b]: first_item[b + 1]]].astype(np.float32)
+            common = ours @ theirs.T
+            union = ours.sum(1)[:, None] + theirs.sum(1)[None] - common
+            value = np.where(union >= AGREEMENT_SECONDS / FRAME_SECONDS, common / np.maximum(union, 1), np.nan)
+            rows, columns = slice(first_item[a], first_item[a + 1]), slice(first_item[b], first_item[b + 1])
+            result[rows, columns] = value
+            result[columns, rows] = value.T
+    return result
+
+
+def _combine(starts: np.ndarray, num_frames: int, probability: np.ndarray, active: np.ndarray,
+             speaker_WS: np.ndarray) -> np.ndarray:
+    """Average the windows: as many speakers talk in a frame as the windows say, the likeliest ones. -> (F, K) bool."""
+    num_speakers = max(int(speaker_WS.max()) + 1, 1)
+    length = active.shape[1]
+    # The middle of a window knows both sides and counts most.
+    weight = np.minimum(np.arange(length) + 1, np.arange(length)[::-1] + 1).clip(max=length // 4 + 1).astype(np.float64)
+    score = np.zeros((num_frames, num_speakers))
+    count, total = np.zeros(num_frames), np.zeros(num_frames)
+    for w, start in enumerate(starts):
+        frames = slice(start, start + length)
+        for s, k in enumerate(speaker_WS[w]):
+            if k >= 0:
+                score[frames, k] += weight * probability[w, :, s]
+        count[frames] += weight * active[w].sum(-1)
+        total[frames] += weight
+    number = np.round(count / np.maximum(total, 1e-9)).astype(int)
+    rank = np.argsort(np.argsort(-score, axis=1, kind="stable"), axis=1, kind="stable")
+    return (rank < number[:, None]) & (score > 0)

@@ -1,0 +1,235 @@
+"""Streaming speaker diarization, step by step. READ THIS FIRST.
+
+| step        | does                                                        | reads      | writes                            |
+|-------------|-------------------------------------------------------------|------------|-----------------------------------|
+| 01_speech   | lists the speakers, checks every file, splits by speaker    | folders    | speech.json                       |
+| 02_train    | trains on conversations simulated on the fly                | 01         | model.safetensors, history.jsonl  |
+| 03_tune     | finds how far apart voices of two people are                | 01, 02     | diarizer.json                     |
+| 04_evaluate | DER on conversations of speakers never heard                | 01, 02, 03 | scores.json, RTTM, timeline.png   |
+| 05_export   | ONNX and int8, checked against PyTorch                      | 01, 02, 03 | model.onnx, model.int8.onnx       |
+| 06_example  | one longer conversation, through ONNX alone                 | 01, 05     | example.rttm, .wav, .png          |
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from colabkit.core import files
+from colabkit.core.steps import step
+from colabkit.pipelines.diarization import recordings, sources
+
+LONG_MIX_SECONDS, NUM_LONG_MIXES = 45.0, 10
+CLUSTER_DISTANCES = tuple(round(0.3 + 0.05 * i, 2) for i in range(15))
+
+
+def _outside(config) -> dict[str, str]:
+    found = sources.fingerprint_inputs(config.speech)
+    for folder in (config.recordings.train_folder, config.recordings.test_folder):
+        found |= recordings.fingerprint_folder(folder)
+    return found
+
+
+@step("01_speech", uses=("speech", "recordings"), writes=("speech.json",), outside=_outside)
+def speech(config, run):
+    """List speakers and recordings, leave broken files aside, split by speaker."""
+    entries = sources.list_speakers(config.speech, run.report.problem)
+    real = {split: [r.name for r in recordings.find_recordings(folder, pattern, run.report.problem)]
+            for split, folder, pattern in (
+                ("train", config.recordings.train_folder, config.recordings.train_pattern),
+                ("test", config.recordings.test_folder, config.recordings.test_pattern))}
+    files.write_json(run.output / "speech.json", {"speakers": [e.to_dict() for e in entries], "recordings": real})
+    return {f"num_{split}_speakers": sum(e.split == split for e in entries) for split in sources.SPLITS}
+
+
+@step("02_train", uses=("speech", "recordings", "simulate", "model", "train", "infer"), reads=("01_speech",),
+      writes=("model.safetensors", "model.json", "history.jsonl", "history.png"), resumes=True)
+def train(config, run):
+    """Train on simulated and real conversations; resumes at the last checkpoint."""
+    from colabkit.pipelines.diarization import data, timeline
+    from colabkit.pipelines.diarization.train import train as train_loop
+    bank = _bank(config, run, "train")
+    run.say(f"  {len(bank.speakers)} speakers, {bank.hours:.2f} h of speech in memory")
+    simulator = data.training_simulator(bank, config.simulate, seed=config.train.seed, max_speakers=config.model.num_speakers)
+    real = recordings.find_recordings(config.recordings.train_folder, config.recordings.train_pattern, _ignore)
+    windows = recordings.RecordingWindows(real, seed=config.train.seed, window_seconds=config.simulate.window_seconds,
+                                          max_speakers=config.model.num_speakers) if real else None
+    batches = data.TrainingBatches(simulator, windows, real_fraction=config.recordings.fraction,
+                                   batch_windows=config.train.batch_windows, seed=config.train.seed)
+    mixes = _mixes(config, _bank(config, run, "validation"), num_mixes=config.train.num_validation_mixes, seconds=20.0)
+    metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), len(bank.speakers), run)
+    rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
+    timeline.draw_history(run.output / "history.png", rows)
+    return metrics
+
+
+@step("03_tune", uses=("speech", "simulate", "infer", "model"), reads=("01_speech", "02_train"), writes=("diarizer.json",))
+def tune(config, run):
+    """Find the distance between voices that links windows best, on validation speakers."""
+    from dataclasses import replace
+    diarizer = _diarizer(config, run)
+    if config.infer.cluster_distance is not None:
+        best, tried = config.infer.cluster_distance, {}
+        run.choose("infer.cluster_distance", best, "it is set")
+    else:
+        from colabkit.pipelines.diarization.evaluate import choose_cluster_distance, diarize_all
+        bank = _bank(config, run, "validation")
+        mixes = _mixes(config, bank, num_mixes=NUM_LONG_MIXES, seconds=LONG_MIX_SECONDS,
+                       num_speakers=min(3, len(bank.speakers)))
+        best, tried = choose_cluster_distance(
+            lambda distance: diarize_all(replace(diarizer, cluster_distance=distance), mixes), mixes, CLUSTER_DISTANCES)
+        run.choose("infer.cluster_distance", best, f"DER {tried[best]:.1%} on {NUM_LONG_MIXES} conversations of validation "
+                   f"speakers, from {min(tried.values()):.1%} to {max(tried.values()):.1%} over the range")
+    files.write_atomic(run.output / "diarizer.json", replace(diarizer, cluster_distance=best).describe())
+    return {"cluster_distance": best}
+
+
+@step("04_evaluate", uses=("speech", "recordings", "model", "evaluate", "infer"), reads=("01_speech", "02_train", "03_tune"),
+      writes=("scores.json", "*/*.rttm", "timeline.png"))
+def evaluate(config, run):
+    """Score conversations of speakers that training never heard, and real recordings where given."""
+    from colabkit.pipelines.diarization import timeline
+    from colabkit.pipelines.diarization.evaluate import Conversation, diarize_all, measure
+    from colabkit.pipelines.diarization.rttm import write_rttm
+    diarizer = _diarizer(config, run)
+    settings = config.evaluate
+    sets = {"mixes": _mixes(config, _bank(config, run, "test"), num_mixes=settings.num_mixes, seconds=settings.mix_seconds,
+                            num_speakers=settings.num_speakers, seed=settings.seed, settings=settings)}
+    real = recordings.find_recordings(config.recordings.test_folder, config.recordings.test_pattern, _ignore)
+    if real:
+        sets["recordings"] = [Conversation(r.name, _labelled_part(r), list(r.turns), list(r.regions)) for r in real]
+    scores = {}
+    for name, conversations in sets.items():
+        hypotheses = diarize_all(diarizer, conversations)
+        scores[name] = measure(conversations, hypotheses, settings.collar_seconds)
+        for kind in ("reference", "hypothesis"):
+            (run.output / kind).mkdir(exist_ok=True)
+        for conversation, hypothesis in zip(conversations, hypotheses, strict=True):
+            write_rttm(run.output / "reference" / f"{conversation.name}.rttm", conversation.name, conversation.turns)
+            write_rttm(run.output / "hypothesis" / f"{conversation.name}.rttm", conversation.name, hypothesis)
+        if name == list(sets)[-1]:
+            timeline.draw_timeline(run.output / "timeline.png", conversations[0].wave, hypotheses[0], conversations[0].turns,
+                                   f"{conversations[0].name}: reference (hatched) and what was found")
+    files.write_json(run.output / "scores.json", scores)
+    return {(key if name == "mixes" else f"{name}_{key}"): value for name, values in scores.items()
+            for key, value in values.items()}
+
+
+@step("05_export", uses=("speech", "model", "export", "evaluate"), reads=("01_speech", "02_train", "03_tune"),
+      writes=("model.onnx", "model.int8.onnx", "diarizer.json"))
+def export(config, run):
+    """Write ONNX files that compute what the model computes, at any length."""
+    from colabkit.pipelines.diarization import export as onnx_files
+    model = _model(run)
+    mix = _mixes(config, _bank(config, run, "validation"), num_mixes=1, seconds=max(onnx_files.CHECK_SECONDS))[0]
+    waves = [mix.wave[: int(seconds * 16_000)] for seconds in onnx_files.CHECK_SECONDS]
+    path = run.output / "model.onnx"
+    onnx_files.export_onnx(model, path, opset=config.export.opset)
+    difference, _ = onnx_files.check_parity(model, path, waves)
+    onnx_files.require_parity(difference, config.export.tolerance, path)
+    metrics = {"onnx_difference": difference, "onnx_bytes": path.stat().st_size}
+    if config.export.int8:
+        small = run.output / "model.int8.onnx"
+        onnx_files.export_int8(path, small)
+        metrics |= {"int8_same_decisions": onnx_files.check_parity(model, small, waves)[1], "int8_bytes": small.stat().st_size}
+    description = (run.folder_of("03_tune") / "diarizer.json").read_text()
+    files.write_atomic(run.output / "diarizer.json", description)
+    return metrics
+
+
+@step("06_example", uses=("speech", "example", "evaluate"), reads=("01_speech", "05_export"),
+      writes=("example.rttm", "example.wav", "example.png"))
+def example(config, run):
+    """Diarize one longer conversation of held-out speakers through ONNX alone."""
+    from colabkit.io.audio import write_wav
+    from colabkit.pipelines.diarization import RATE_HZ, timeline
+    from colabkit.pipelines.diarization.infer import Diarizer
+    from colabkit.pipelines.diarization.metrics import score
+    from colabkit.pipelines.diarization.rttm import write_rttm
+    bank = _bank(config, run, "test")
+    talk = _mixes(config, bank, num_mixes=1, seconds=config.example.seconds, seed=config.example.seed,
+                  num_speakers=min(config.example.num_speakers, len(bank.speakers)))[0]
+    turns = Diarizer.from_onnx(run.folder_of("05_export")).diarize(talk.wave)
+    write_rttm(run.output / "example.rttm", "example", turns)
+    write_wav(run.output / "example.wav", talk.wave / max(1.0, abs(talk.wave).max()), RATE_HZ)
+    der = score(talk.turns, turns, uem=talk.regions, collar_seconds=config.evaluate.collar_seconds).der
+    timeline.draw_timeline(run.output / "example.png", talk.wave, turns, talk.turns, f"who speaks when, DER {der:.1%}")
+    return {"example_der": der}
+
+
+STEPS = (speech, train, tune, evaluate, export, example)
+
+
+def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
+    """Diarize audio files with what a run exported: one RTTM a file, named after the recording."""
+    from colabkit.io.audio import read_audio
+    from colabkit.pipelines.diarization import RATE_HZ
+    from colabkit.pipelines.diarization.infer import Diarizer
+    from colabkit.pipelines.diarization.rttm import write_rttm
+    diarizer = Diarizer.from_onnx(run_folder / export.id)
+    written = []
+    for path in paths:
+        target = output / f"{path.stem}.rttm"
+        write_rttm(target, path.stem, diarizer.diarize(read_audio(path, rate_hz=RATE_HZ)))
+        written.append(target)
+    return written
+
+
+def _ignore(item: str, reason: str) -> None:
+    """Problems were told when the files were listed."""
+
+
+def _bank(config, run, split: str):
+    listing = files.read_json(run.folder_of("01_speech") / "speech.json")
+    return sources.load_bank(config.speech, [sources.SpeakerEntry.from_dict(d) for d in listing["speakers"]], split)
+
+
+def _mixes(config, bank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500, settings=None):
+    from colabkit.pipelines.diarization import data
+    from colabkit.pipelines.diarization.config import EvaluateConfig
+    from colabkit.pipelines.diarization.evaluate import conversation
+    simulator = data.test_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
+    return [conversation(f"mix{i:04d}", simulator.sample(i)) for i in range(num_mixes)]
+
+
+def _validator(config, mixes):
+    from colabkit.pipelines.diarization.evaluate import diarize_all, measure
+
+    def validate(model) -> dict[str, float]:
+        scores = measure(mixes, diarize_all(_torch_diarizer(model, config.infer), mixes), 0.25)
+        return {name: scores[name] for name in ("der", "missed", "false_alarm", "confusion", "frame_accuracy")}
+    return validate
+
+
+def _model(run):
+    from safetensors.torch import load_file
+
+    from colabkit.pipelines.diarization.config import ModelConfig
+    from colabkit.pipelines.diarization.train import build_model
+    folder = run.folder_of("02_train")
+    model = build_model(ModelConfig(**files.read_json(folder / "model.json")))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval()
+
+
+def _diarizer(config, run):
+    tuned = run.folder_of("03_tune") / "diarizer.json"
+    distance = files.read_json(tuned)["cluster_distance"] if tuned.exists() else None
+    return _torch_diarizer(_model(run), config.infer, distance)
+
+
+def _torch_diarizer(model, settings, cluster_distance: float | None = None):
+    import torch
+
+    from colabkit.pipelines.diarization.infer import DEFAULT_CLUSTER_DISTANCE, Diarizer
+    device = next(model.parameters()).device
+
+    def run_windows(waves):
+        with torch.no_grad():
+            return tuple(part.float().cpu().numpy() for part in model.eval()(torch.from_numpy(waves).to(device)))
+    return Diarizer(run_windows, model.powerset.table_CS.cpu().numpy(), settings,
+                    DEFAULT_CLUSTER_DISTANCE if cluster_distance is None else cluster_distance)
+
+
+def _labelled_part(recording):
+    return recordings.read_recording(recording)

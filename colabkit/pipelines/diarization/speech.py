@@ -1,0 +1,88 @@
+"""Single-speaker speech held in memory: where somebody talks in an utterance, and a bank of speakers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from colabkit.pipelines.diarization import FRAME_SAMPLES, RATE_HZ
+
+
+def speech_frames(wave: np.ndarray, *, fill_seconds: float = 0.3, drop_seconds: float = 0.08,
+                  range_db: float = 35.0) -> np.ndarray:
+    """Find the frames of a single-speaker utterance in which somebody talks.
+
+    Shapes: wave (sample,) at 16 kHz -> bool (frame,), 20 ms frames, the incomplete last one left out.
+    A frame is speech when its level is within `range_db` of the loud parts and clearly above the noise floor;
+    pauses shorter than `fill_seconds` are filled, bursts shorter than `drop_seconds` dropped.
+    """
+    num_frames = len(wave) // FRAME_SAMPLES
+    if num_frames == 0:
+        return np.zeros(0, bool)
+    # Pre-emphasis keeps rumble and hum from counting as speech.
+    emphasised = np.diff(wave[: num_frames * FRAME_SAMPLES].astype(np.float32), prepend=np.float32(0)) \
+        + 0.1 * wave[: num_frames * FRAME_SAMPLES]
+    energy = np.square(emphasised).reshape(num_frames, FRAME_SAMPLES).mean(1)
+    # Three frames together: a plosive's closure is not a pause.
+    level_db = 10 * np.log10(np.convolve(np.pad(energy, 1, mode="edge"), np.ones(3) / 3, mode="valid") + 1e-12)
+    loud, floor = np.percentile(level_db, 95), np.percentile(level_db, 5)
+    threshold = max(loud - range_db, min(floor + 8.0, loud - 15.0))
+    frames_per_second = RATE_HZ / FRAME_SAMPLES
+    active = level_db > threshold
+    active = _remove_runs(active, False, int(fill_seconds * frames_per_second))
+    return _remove_runs(active, True, int(drop_seconds * frames_per_second))
+
+
+def _remove_runs(active: np.ndarray, value: bool, shortest: int) -> np.ndarray:
+    """Flip inner runs of `value` that are shorter than `shortest` frames."""
+    edges = np.flatnonzero(np.diff(active.astype(np.int8))) + 1
+    starts, ends = np.concatenate([[0], edges]), np.concatenate([edges, [len(active)]])
+    flip = (active[starts] == value) & (ends - starts < shortest)
+    if not value:
+        flip &= (starts > 0) & (ends < len(active))  # silence at either end is silence
+    result = active.copy()
+    for start, end in zip(starts[flip], ends[flip], strict=True):
+        result[start:end] = not value
+    return result
+
+
+@dataclass(slots=True)
+class SpeakerMaterial:
+    """All speech of one speaker: utterances as int16 at 16 kHz, each with its speech frames."""
+
+    name: str
+    sex: str = ""
+    waves: list[np.ndarray] = field(default_factory=list)
+    masks: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, wave: np.ndarray) -> bool:
+        """Add an utterance, float in [-1, 1]; returns False where there is no speech in it."""
+        mask = speech_frames(wave)
+        if mask.sum() * FRAME_SAMPLES < 0.3 * RATE_HZ:
+            return False
+        first, last = np.flatnonzero(mask)[[0, -1]]
+        wave = wave[first * FRAME_SAMPLES: (last + 1) * FRAME_SAMPLES]
+        level = np.sqrt(np.square(wave.reshape(-1, FRAME_SAMPLES)[mask[first: last + 1]]).mean())
+        wave = wave * (0.06 / max(float(level), 1e-6))  # every utterance at the same level of speech
+        self.waves.append(np.clip(np.round(wave * 32767), -32768, 32767).astype(np.int16))
+        self.masks.append(mask[first: last + 1])
+        return True
+
+    @property
+    def num_frames(self) -> int:
+        return sum(len(m) for m in self.masks)
+
+
+@dataclass(slots=True)
+class SpeechBank:
+    """Speakers to make conversations from, in a fixed order; the position is the speaker's class in training."""
+
+    speakers: list[SpeakerMaterial]
+
+    @property
+    def hours(self) -> float:
+        return sum(s.num_frames for s in self.speakers) * FRAME_SAMPLES / RATE_HZ / 3600
+
+    def of_sex(self, sex: str) -> np.ndarray:
+        return np.array([i for i, s in enumerate(self.speakers) if s.sex == sex], int)

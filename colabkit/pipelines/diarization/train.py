@@ -1,0 +1,210 @@
+"""The training loop: simulated and real windows in, a diarizer out; killed anywhere, it continues bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from colabkit.core import files
+from colabkit.core.checkpoint import Checkpoints, random_state, restore, set_random_state
+from colabkit.core.progress import Progress
+from colabkit.core.tracking import open_tracker
+from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
+from colabkit.pipelines.diarization.data import Batch, TrainingBatches
+from colabkit.pipelines.diarization.losses import DiarizationLoss
+from colabkit.pipelines.diarization.model import FastDiarizationModel
+
+WARM_STEPS, TIMED_STEPS = 3, 8  # to measure the speed when a time budget sets the number of steps
+RESERVE = 0.08  # share of a time budget kept for validation and checkpoints
+
+
+def build_model(config: ModelConfig) -> FastDiarizationModel:
+    """Build the network of a config, with random weights or a pretrained encoder's."""
+    return FastDiarizationModel(
+        config.num_speakers, config.hidden_size, config.encoder_type, num_blocks=config.num_blocks,
+        num_attention_layers=config.num_attention_layers, embedding_size=config.embedding_size,
+        dropout=config.dropout, encoder_name=config.encoder_name, freeze_encoder=config.freeze_encoder)
+
+
+def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatches,
+          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run) -> dict:
+    """Train; write model.safetensors (the best averaged weights), model.json and history.jsonl.
+
+    `validate` scores held-out conversations; its "der" decides which weights are best. Continues from the newest
+    whole generation in `run.output/checkpoints`. Raises: Stopped on SIGTERM, after a checkpoint.
+    """
+    # 1. Everything that has state.
+    accelerator = Accelerator(mixed_precision=choose_precision(config, run))
+    batches.rank, batches.world = accelerator.process_index, accelerator.num_processes
+    torch.manual_seed(config.seed)
+    bare_model = build_model(model_config)
+    bare_loss = DiarizationLoss(bare_model.powerset, num_training_speakers, model_config.embedding_size,
+                                config.embedding_weight)
+    averaged = copy.deepcopy(bare_model).to(accelerator.device)
+    trained = [p for p in (*bare_model.parameters(), *bare_loss.parameters()) if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    model, loss_of, optimizer = accelerator.prepare(bare_model, bare_loss, optimizer)
+    loss_sums = torch.zeros(2, device=accelerator.device)  # frame loss and speaker loss since the last validation
+    done = {"step": 0, "num_steps": 0, "best_der": math.inf, "best_step": 0, "history": []}
+    parts = {"model": bare_model, "loss": bare_loss, "averaged": averaged, "optimizer": optimizer.optimizer}
+    if accelerator.scaler is not None:
+        parts["scaler"] = accelerator.scaler
+    checkpoints = Checkpoints(run.output / "checkpoints", say=run.say)
+
+    def save(**how) -> None:
+        if accelerator.is_main_process:
+            checkpoints.save(done["step"], {
+                **{name: part.state_dict() for name, part in parts.items()}, "done": done | {"history": list(done["history"])},
+                "loss_sums": loss_sums, "random": random_state(), "settings": asdict(config)}, **how)
+
+    # 2. Where an earlier process stood, or the beginning.
+    found = checkpoints.load_latest()
+    if found:
+        restore(parts, found[1])
+        set_random_state(found[1]["random"])
+        done = found[1]["done"]
+        loss_sums.copy_(found[1]["loss_sums"])
+        run.say(f"  continues at step {done['step']} of {done['num_steps']}")
+    else:
+        done["num_steps"] = plan_steps(config, model, loss_of, batches, accelerator, run)
+        bare_model.load_state_dict(averaged.state_dict())
+        torch.manual_seed(config.seed + 1)
+        save(wait=True)  # the plan is part of the result: a later process must not measure again
+    num_steps = done["num_steps"]
+    micro_windows = run.choose("train.micro_batch", math.ceil(config.batch_windows / accelerator.num_processes),
+                               "a whole batch goes through at once until memory says otherwise")
+    tracker = open_tracker(config.tracker, run, resume_step=done["step"], settings=asdict(config))
+
+    # 3. Step by step.
+    with closing(batches.from_step(done["step"])) as feed, closing(tracker), \
+            Progress(num_steps, "train", done=done["step"]) as progress:
+        while done["step"] < num_steps:
+            batch = next(feed).to(accelerator.device)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, done["step"], num_steps)
+            micro_windows, losses = accumulate_gradients(model, loss_of, batch, micro_windows, accelerator, run)
+            accelerator.clip_grad_norm_(trained, config.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            average_weights(averaged, bare_model, config.ema_decay, done["step"])
+            loss_sums += losses
+            done["step"] += 1
+            progress.update(loss=losses[0], best_der=done["best_der"])
+
+            is_last = done["step"] == num_steps
+            if done["step"] % config.validate_every_steps == 0 or is_last:
+                row = history_row(done, loss_sums, learning_rate(config, done["step"] - 1, num_steps))
+                row |= validate(averaged)
+                loss_sums.zero_()
+                done["history"].append(row)
+                tracker.log(done["step"], row)
+                if row["der"] <= done["best_der"]:
+                    done |= {"best_der": row["der"], "best_step": done["step"]}
+                    save(best=True)
+            if done["step"] % config.checkpoint_every_steps == 0 or is_last or run.stop_requested:
+                save(wait=is_last or bool(run.stop_requested))
+            if run.stop_requested and not is_last:
+                raise run.stopped()
+
+    # 4. The best averaged weights are the result.
+    checkpoints.wait()
+    best_state = checkpoints.load_best()[1]
+    save_file(best_state["averaged"], run.output / "model.safetensors")
+    files.write_json(run.output / "model.json", asdict(model_config))
+    files.write_atomic(run.output / "history.jsonl", "".join(json.dumps(row) + "\n" for row in done["history"]))
+    return {"validation_der": done["best_der"], "best_step": done["best_step"], "train_steps": num_steps,
+            "parameters": averaged.count_parameters()}
+
+
+def accumulate_gradients(model, loss_of, batch: Batch, micro_windows: int, accelerator: Accelerator,
+                         run) -> tuple[int, torch.Tensor]:
+    """Do forward and backward of a whole batch, in parts that fit; returns the part size that fitted and the losses.
+
+    When memory runs out the part is halved and the same windows are done again. Every part's loss is divided by the
+    counts of the whole batch over all ranks, so the parts' gradients add up to the batch's.
+    """
+    world, num_windows = accelerator.num_processes, len(batch.wave)
+    counts = accelerator.reduce(accelerator.unwrap_model(loss_of).counts(batch), "sum")
+    while True:
+        losses = torch.zeros(2, device=accelerator.device)
+        try:
+            for first in range(0, num_windows, micro_windows):
+                part = batch.part(first, first + micro_windows)
+                with accelerator.no_sync(model) if first + micro_windows < num_windows else accelerator.autocast():
+                    with accelerator.autocast():
+                        logits_BFC, embeddings_BFE = model(part.wave)
+                    loss, pieces = loss_of(logits_BFC, embeddings_BFE, part, counts)
+                    accelerator.backward(loss * world)
+                losses += torch.stack(pieces)
+            return micro_windows, losses
+        except torch.OutOfMemoryError:
+            if micro_windows == 1:
+                raise
+            model.zero_grad(set_to_none=True)
+            loss_of.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            micro_windows = run.choose("train.micro_batch", micro_windows // 2,
+                                       f"memory ran out with {micro_windows} windows at once; the same batch is done again")
+
+
+@torch.no_grad()
+def average_weights(averaged: torch.nn.Module, model: torch.nn.Module, decay: float, step: int) -> None:
+    """Move the exponential moving average on; early steps count more, so that the start is soon forgotten."""
+    share = 1 - min(decay, (step + 1) / (step + 10))
+    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), share)
+    for ours, theirs in zip(averaged.buffers(), model.buffers(), strict=True):
+        ours.copy_(theirs)
+
+
+def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:
+    """Rise linearly for `warmup_steps`, then fall to zero as half a cosine."""
+    warmup = min(config.warmup_steps, max(num_steps // 5, 1))
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(num_steps - warmup, 1)))
+
+
+def history_row(done: dict, loss_sums: torch.Tensor, rate: float) -> dict[str, float]:
+    """Return the means since the last validation."""
+    since = done["step"] - (done["history"][-1]["step"] if done["history"] else 0)
+    frame_loss, speaker_loss = (loss_sums / since).tolist()
+    return {"step": done["step"], "frame_loss": frame_loss, "speaker_loss": speaker_loss, "learning_rate": rate}
+
+
+def plan_steps(config: TrainConfig, model, loss_of, batches: TrainingBatches, accelerator: Accelerator, run) -> int:
+    """Return how many steps to train: as set, or as many as the time budget allows at the speed measured now."""
+    if config.minutes is None:
+        return config.steps
+    with closing(batches.from_step(0)) as feed:
+        for step in range(WARM_STEPS + TIMED_STEPS):
+            if step == WARM_STEPS:
+                began = time.monotonic()
+            batch = next(feed).to(accelerator.device)
+            losses = accumulate_gradients(model, loss_of, batch, config.batch_windows, accelerator, run)[1]
+        losses.tolist()  # waits for the device
+    model.zero_grad(set_to_none=True)
+    loss_of.zero_grad(set_to_none=True)
+    seconds = (time.monotonic() - began) / TIMED_STEPS
+    return run.choose("train.steps", max(int(config.minutes * 60 * (1 - RESERVE) / seconds), 1),
+                      f"{config.minutes} min at {seconds:.3f} s a step, {RESERVE:.0%} kept for validation")
+
+
+def choose_precision(config: TrainConfig, run) -> str:
+    """Choose what the accelerator is fast and safe at."""
+    if config.mixed_precision != "auto":
+        return config.mixed_precision
+    if not torch.cuda.is_available():
+        return run.choose("train.mixed_precision", "no", "there is no GPU")
+    name = torch.cuda.get_device_name()
+    if torch.cuda.get_device_capability() >= (8, 0):
+        return run.choose("train.mixed_precision", "bf16", f"{name} computes in bfloat16, which needs no loss scaling")
+    return run.choose("train.mixed_precision", "fp16", f"{name} has no bfloat16; float16 with loss scaling")
