@@ -19,8 +19,9 @@ EXTRAS = "test"
 
 
 def main(folder: str) -> None:
-    if sys.version_info < (3, 11):
-        raise SystemExit(f"colabkit needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.12 install")
+    if sys.version_info < (3, 11):  # noqa: UP036  this file runs before anything checks requires-python
+        raise SystemExit(f"colabkit needs Python 3.11 or newer, this is {sys.version.split()[0]}:\n"
+                         "make PYTHON=/path/to/newer/python3 install")
     place = Path(folder)
     python = place / "bin" / "python"
     if not python.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -17,19 +18,26 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code and never shows a traceback for an error a user can mend."""
     options = _parser().parse_args(arguments)
     # The default SIGTERM would kill between two steps without a word; steps that save their work replace this.
-    signal.signal(signal.SIGTERM, _raise_stopped)
+    before = signal.signal(signal.SIGTERM, _raise_stopped)
     try:
         options.command(options)
+        sys.stdout.flush()
         return EXIT_DONE
     except ColabkitError as error:
         print(f"\n{error}", file=sys.stderr, flush=True)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nInterrupted; what is done is kept. Run the same command again: it continues.", file=sys.stderr)
+        print("\nInterrupted; what is done is kept. Run the same command again, without --redo: it continues.",
+              file=sys.stderr, flush=True)
         return EXIT_STOPPED
+    except BrokenPipeError:  # colabkit list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except OSError as error:
         print(f"\n{files.disk_fault(error, error.filename or '.', 'go on')}", file=sys.stderr, flush=True)
         return EXIT_FAILED
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", metavar="NAME", help="pipeline, as in colabkit list")
     command.add_argument("--run", default="", help="name of the run (default: the preset's name)")
-    command.add_argument("--state", default="", metavar="DIR", help="state root (default: COLABKIT_STATE, or what fits the machine)")
+    command.add_argument("--state", default="", metavar="DIR",
+                         help="state root (default: COLABKIT_STATE, or what fits the machine)")
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -147,4 +156,5 @@ def _finished_run(options: argparse.Namespace) -> Path:
 
 
 def _raise_stopped(number, frame) -> None:
-    raise Stopped("Stopped by SIGTERM; what is done is kept", fix="run the same command again: it continues")
+    raise Stopped("Stopped by SIGTERM; what is done is kept",
+                  fix="run the same command again, without --redo: it continues")

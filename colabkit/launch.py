@@ -44,10 +44,14 @@ def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str =
     runtime = detect()
     root = state_root(state or None, runtime)
     folder = open_run(root, chosen.name, run or preset)
-    opened = Run(pipeline=chosen.name, steps=chosen.steps, config=config, preset=preset, run_folder=folder, say=say)
-    say(f"State root {root.path}: {root.reason}")
-    done = [s.id for s in opened.steps if opened.ledger.record(s)]
-    say(f"Run {opened.name} in {opened.path}: " + (f"done are {', '.join(done)}" if done else "nothing is done yet"))
+    try:
+        opened = Run(pipeline=chosen.name, steps=chosen.steps, config=config, preset=preset, run_folder=folder, say=say)
+        say(f"State root {root.path}: {root.reason}")
+        done = [s.id for s in opened.steps if opened.ledger.record(s)]
+        say(f"Run {opened.name} in {opened.path}: " + (f"done are {', '.join(done)}" if done else "nothing is done yet"))
+    except BaseException:
+        folder.close()  # or nobody could open the run until this process ends
+        raise
     return opened
 
 

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core import files
-from colabkit.core.errors import ColabkitError, StateError
+from colabkit.core.config import digest
+from colabkit.core.errors import StateError
 
 MANIFEST = "MANIFEST.json"
+PASSED_OVER = "nothing to do: the newest whole checkpoint is used instead"
 
 
 class Checkpoints:
@@ -28,7 +30,9 @@ class Checkpoints:
     def __init__(self, folder: str | Path, *, keep_last: int = 2, say=print):
         self.folder, self.keep_last, self.say = Path(folder), keep_last, say
         self._writer: threading.Thread | None = None
-        self._fault: ColabkitError | None = None
+        self._fault: Exception | None = None
+        self._whole: set[Path] = set()  # generations written or verified by this process
+        self._broken: set[Path] = set()  # those that were passed over
 
     def save(self, step: int, state: dict[str, Any], *, best: bool = False, wait: bool = False) -> None:
         """Save generation `step`: any nesting of dicts, lists, numbers, text and tensors.
@@ -36,11 +40,12 @@ class Checkpoints:
         Returns as soon as the tensors are copied, unless `wait`. A fault of an earlier write is raised here.
         """
         self.wait()
-        if (self.folder / _name(step) / MANIFEST).exists():
+        if self._has(step, best):
             return  # the same step again, after a resume: it is the same state
         tensors: dict[str, Any] = {}
         skeleton = _take_tensors(state, tensors)
-        self._writer = threading.Thread(target=self._write, args=(step, skeleton, tensors, best), daemon=False)
+        self._writer = threading.Thread(target=self._write, args=(step, skeleton, tensors, best), daemon=False,
+                                        name=self._thread_name())
         self._writer.start()
         if wait:
             self.wait()
@@ -56,36 +61,70 @@ class Checkpoints:
 
     def load_latest(self) -> tuple[int, dict[str, Any]] | None:
         """Return (step, state) of the newest generation that verifies, or None; says which it passed over."""
-        return self._load_first(sorted(self.folder.glob("generation-*"), reverse=True))
+        return self._load_first(self._generations())
 
     def load_best(self) -> tuple[int, dict[str, Any]] | None:
         """Return (step, state) of the newest whole generation saved as best, or None."""
-        return self._load_first([f for f in sorted(self.folder.glob("generation-*"), reverse=True) if _is_best(f)])
+        return self._load_first([folder for folder in self._generations() if _is_best(folder)])
 
     def _load_first(self, candidates: list[Path]) -> tuple[int, dict[str, Any]] | None:
         for folder in candidates:
             try:
-                return read_generation(folder)
+                found = read_generation(folder)
             except StateError as error:
+                self._broken.add(folder)
                 self.say(f"checkpoint {folder.name} passed over: {error.what}")
+            else:
+                self._whole.add(folder)
+                return found
         return None
+
+    def _generations(self) -> list[Path]:
+        """Return all generations, newest first, once nothing is written any more."""
+        for thread in threading.enumerate():  # a notebook's loop that was interrupted may still be writing
+            if thread.name == self._thread_name():
+                thread.join()
+        return sorted(self.folder.glob("generation-*"), reverse=True)
+
+    def _thread_name(self) -> str:
+        return f"checkpoint {self.folder.absolute()}"
+
+    def _has(self, step: int, best: bool) -> bool:
+        """Tell whether a step is saved whole; marks it as best where asked."""
+        folder = self.folder / _name(step)
+        try:
+            manifest = _read_manifest(folder) if folder.exists() else None
+            if manifest is None:
+                return False
+            if folder not in self._whole:
+                read_generation(folder)
+        except StateError:
+            return False
+        self._whole.add(folder)
+        if best and not manifest["best"]:
+            _write_manifest(folder, manifest | {"best": True})
+        return True
 
     def _write(self, step: int, skeleton: Any, tensors: dict[str, Any], best: bool) -> None:
         folder = self.folder / _name(step)
         try:
+            self._broken.add(folder)
             write_generation(folder, skeleton, tensors, {"step": step, "best": best})
-            self._rotate()
-        except ColabkitError as error:
-            self._fault = error
+            self._broken.discard(folder)
+            self._whole.add(folder)
+            self._rotate(folder)
         except OSError as error:
             self._fault = files.disk_fault(error, folder, "write a checkpoint")
+        except Exception as error:  # told by the next save: a training that saves nothing must not look well
+            self._fault = error
 
-    def _rotate(self) -> None:
-        """Remove old generations, only ever after a newer one was written whole."""
-        whole = sorted(f for f in self.folder.glob("generation-*") if (f / MANIFEST).exists())
-        best = [f for f in whole if _is_best(f)][-1:]
-        for folder in whole[: -self.keep_last]:
-            if folder not in best:
+    def _rotate(self, newest: Path) -> None:
+        """Remove generations older than the newest, which was just written whole, but not the last and the best."""
+        older = sorted(f for f in self.folder.glob("generation-*") if f.name < newest.name)
+        whole = [f for f in older if f not in self._broken and (f / MANIFEST).exists()] + [newest]
+        kept = whole[-self.keep_last:] + [f for f in whole if _is_best(f)][-1:]
+        for folder in older:
+            if folder not in kept:
                 files.remove_generation(folder)
 
 
@@ -101,21 +140,39 @@ def write_generation(folder: Path, skeleton: Any, tensors: dict[str, Any], manif
     contents = {"tensors.safetensors": save(tensors), "state.json": json.dumps(skeleton).encode()}
     for name, data in contents.items():
         files.write_atomic(folder / name, data)
+    files.sync_folder(folder.parent)
     listing = {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in contents.items()}
-    files.write_json(folder / MANIFEST, manifest | {"files": listing})
+    _write_manifest(folder, manifest | {"files": listing})
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    manifest.pop("sha256", None)
+    files.write_json(folder / MANIFEST, manifest | {"sha256": digest(manifest)})
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a manifest that vouches for itself. Raises: StateError."""
+    manifest = files.read_json(folder / MANIFEST)
+    told = manifest.pop("sha256", "") if isinstance(manifest, dict) else ""
+    if told != digest(manifest):
+        raise StateError(f"{MANIFEST} is not what was written", where=folder, fix=PASSED_OVER)
+    return manifest
 
 
 def read_generation(folder: Path) -> tuple[int, dict[str, Any]]:
     """Return (step, state). Raises: StateError when anything is missing, cut off or changed."""
     from safetensors.torch import load
-    manifest = files.read_json(folder / MANIFEST)
+    manifest = _read_manifest(folder)
     contents = {}
     for name, (size, sha256) in manifest["files"].items():
         path = folder / name
-        data = path.read_bytes() if path.is_file() else b""
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+        except OSError as error:
+            raise files.disk_fault(error, path, "read a checkpoint") from error
         if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
             raise StateError(f"{name} is not what was written", got=f"{len(data)} bytes", expected=f"{size} bytes",
-                             where=folder, fix="nothing to do: the newest whole checkpoint is used instead")
+                             where=folder, fix=PASSED_OVER)
         contents[name] = data
     return manifest["step"], _put_tensors(json.loads(contents["state.json"]), load(contents["tensors.safetensors"]))
 
@@ -126,7 +183,7 @@ def _name(step: int) -> str:
 
 def _is_best(folder: Path) -> bool:
     try:
-        return bool(files.read_json(folder / MANIFEST).get("best"))
+        return bool(_read_manifest(folder)["best"])
     except StateError:
         return False
 
@@ -139,9 +196,9 @@ def _take_tensors(value: Any, tensors: dict[str, Any]) -> Any:
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {"$tensor": name}
     if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value):
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
             return {key: _take_tensors(v, tensors) for key, v in value.items()}
-        return {"$dict": [[key, _take_tensors(v, tensors)] for key, v in value.items()]}
+        return {"$dict": [[_take_tensors(key, tensors), _take_tensors(v, tensors)] for key, v in value.items()]}
     if isinstance(value, tuple):
         return {"$tuple": [_take_tensors(v, tensors) for v in value]}
     if isinstance(value, list):
@@ -162,7 +219,7 @@ def _put_tensors(value: Any, tensors: dict[str, Any]) -> Any:
     if "$tuple" in value:
         return tuple(_put_tensors(v, tensors) for v in value["$tuple"])
     if "$dict" in value:
-        return {key: _put_tensors(v, tensors) for key, v in value["$dict"]}
+        return {_put_tensors(key, tensors): _put_tensors(v, tensors) for key, v in value["$dict"]}
     return {key: _put_tensors(v, tensors) for key, v in value.items()}
 
 

@@ -1,6 +1,6 @@
 """Settings as frozen dataclasses: built strictly, all faults told at once, identified by what changes the result.
 
-A section is a frozen, keyword-only dataclass. Help stands beside the default, in the annotation:
+A section is a frozen, keyword-only dataclass, every field with a default. Help stands beside it, in the annotation:
 
     learning_rate: Annotated[float, "peak learning rate"] = 1e-3
     log_every_steps: Annotated[int, "steps between progress lines", KEEPS_RESULT] = 20
@@ -16,9 +16,12 @@ import difflib
 import hashlib
 import json
 import math
+import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any, get_args, get_origin
 
 from colabkit.core.errors import UsageError
@@ -32,9 +35,9 @@ def build(cls: type, data: Mapping[str, Any], *, base: Any = None):
     Raises: UsageError that lists every unknown name (with the nearest known one), wrong type and broken rule.
     """
     faults: list[str] = []
-    config = _build(cls, data, base, "", faults)
-    if not faults:
-        faults = list(_rule_faults(config, ""))
+    config = _build(cls, data, cls() if base is None else base, "", faults, cls)
+    told = tuple(fault.partition(":")[0] + ":" for fault in faults)
+    faults += [fault for fault in _rule_faults(config, "") if not fault.startswith(told)]
     if faults:
         raise UsageError("Cannot use these settings", expected="the problems below mended",
                          where="\n         ".join(faults),
@@ -46,7 +49,7 @@ def build(cls: type, data: Mapping[str, Any], *, base: Any = None):
 def with_settings(config: Any, settings: Iterable[str] | Mapping[str, Any]):
     """Return `config` changed by "section.name=value" strings or a {"section.name": value} mapping."""
     if not isinstance(settings, Mapping):
-        settings = dict(_split(item) for item in settings)
+        settings = dict(_split(item) for item in ([settings] if isinstance(settings, str) else settings))
     nested: dict[str, Any] = {}
     for dotted, value in settings.items():
         *parents, leaf = dotted.split(".")
@@ -73,7 +76,7 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             result |= flat(value, f"{prefix}{field.name}.")
         else:
-            result[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+            result[prefix + field.name] = _listed(value)
     return result
 
 
@@ -94,7 +97,7 @@ def identity_settings(section: Any, prefix: str = "") -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             result |= identity_settings(value, f"{prefix}{field.name}.")
         else:
-            result[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+            result[prefix + field.name] = _listed(value)
     return result
 
 
@@ -125,19 +128,25 @@ def _split(item: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _build(cls: type, data: Mapping[str, Any], base: Any, where: str, faults: list[str]):
+def _listed(value: Any) -> Any:
+    """Return tuples as lists, as JSON gives them back: what is compared with a record must look the same."""
+    return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _build(cls: type, data: Mapping[str, Any], base: Any, where: str, faults: list[str], whole: type):
+    """Return `base` changed by `data`; a value at fault is told in `faults` and stays as it was."""
     hints = _hints(cls)
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    values = {name: getattr(base, name) for name in known} if base is not None else {}
+    known = [f.name for f in dataclasses.fields(cls)]
+    values = {name: getattr(base, name) for name in known}
     for name, value in data.items():
-        path = where + name
+        path = f"{where}{name}"
         if name not in known:
-            faults.append(f"{path}: no such setting{_suggest(name, known)}")
+            faults.append(f"{path}: no such setting{_suggest(str(name), known, whole)}")
             continue
         plain = _plain(hints[name])
         if dataclasses.is_dataclass(plain):
             if isinstance(value, Mapping):
-                values[name] = _build(plain, value, values.get(name), f"{path}.", faults)
+                values[name] = _build(plain, value, values[name], f"{path}.", faults, whole)
             else:
                 faults.append(f"{path}: got {value!r}, expected settings such as {path}.{dataclasses.fields(plain)[0].name}=...")
             continue
@@ -145,24 +154,26 @@ def _build(cls: type, data: Mapping[str, Any], base: Any, where: str, faults: li
             values[name] = coerce(value, plain)
         except ValueError as error:
             faults.append(f"{path}: {error}")
-    if faults:
-        return None
     return cls(**values)
 
 
-def _suggest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+def _suggest(name: str, known: list[str], whole: type) -> str:
+    """Name the same setting in another section, else the nearest one here."""
+    elsewhere = [row[0] for row in describe(whole) if row[0].rpartition(".")[2] == name]
+    near = elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
 
 
 def coerce(value: Any, kind: Any) -> Any:
     """Turn a value or its text form into `kind`; raises ValueError saying got and expected."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is typing.Literal:
-        if value in arguments:
-            return value
+        for choice in arguments:
+            if value == (choice if type(value) is type(choice) else str(choice)):
+                return choice
+        near = difflib.get_close_matches(str(value), [str(choice) for choice in arguments], n=1, cutoff=0.5)
         raise ValueError(f"got {value!r}, expected {' or '.join(map(repr, arguments))}"
-                         + _suggest(str(value), map(str, arguments)).replace("; there are", "; choices:"))
+                         + (f"; did you mean {near[0]}?" if near else ""))
     if origin in (types.UnionType, typing.Union):
         if type(None) in arguments and (value is None or value in ("none", "None", "null", "")):
             return None
@@ -174,7 +185,7 @@ def coerce(value: Any, kind: Any) -> Any:
         kinds = [arguments[0]] * len(parts) if arguments[-1] is Ellipsis else arguments
         if len(kinds) != len(parts):
             raise ValueError(f"got {value!r}, expected {len(kinds)} values")
-        return tuple(coerce(p.strip() if isinstance(p, str) else p, k) for p, k in zip(parts, kinds, strict=True))
+        return tuple(coerce(p.strip(" '\"") if isinstance(p, str) else p, k) for p, k in zip(parts, kinds, strict=True))
     return _coerce_plain(value, kind)
 
 
@@ -184,24 +195,28 @@ def _coerce_plain(value: Any, kind: type) -> Any:
             return value
         if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no", "1", "0"):
             return value.lower() in ("true", "yes", "1")
-    elif kind is int and not isinstance(value, bool):
-        if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+    elif kind is int:
+        if isinstance(value, int) and not isinstance(value, bool):
             return int(value)
-        if isinstance(value, str):
-            try:
-                return int(value.replace("_", ""))
-            except ValueError:
-                pass
-    elif kind is float and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if math.isfinite(number):
+        if isinstance(value, str) and re.fullmatch("[+-]?[0-9][0-9_]{0,30}", value):
+            return int(value.replace("_", ""))
+        if (number := _finite(value)).is_integer():  # 5.0, 1e5
+            return int(number)
+    elif kind is float:
+        if not math.isnan(number := _finite(value)):
             return number
-    elif kind is str and isinstance(value, (str, bytes)):
-        return value if isinstance(value, str) else value.decode()
+    elif kind is str and isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
     raise ValueError(f"got {value!r}, expected {_type_name(kind)}")
+
+
+def _finite(value: Any) -> float:
+    """Return a number or its text form as a float, NaN for anything else."""
+    try:
+        number = math.nan if isinstance(value, (bool, bytes, bytearray)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def _rule_faults(section: Any, prefix: str) -> Iterable[str]:
@@ -213,6 +228,7 @@ def _rule_faults(section: Any, prefix: str) -> Iterable[str]:
         yield from (prefix + fault for fault in section.faults())
 
 
+@cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
@@ -228,4 +244,7 @@ def _help(hint: Any) -> str:
 def _type_name(kind: Any) -> str:
     if get_origin(kind) is typing.Literal:
         return " | ".join(map(str, get_args(kind)))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, str(kind).replace("NoneType", "none"))
+    if get_origin(kind) in (types.UnionType, typing.Union):
+        return " or ".join(_type_name(choice) for choice in get_args(kind))
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    return plain.get(kind, str(kind))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: stopped in good order, run the same command again
+_LONGEST_GOT = 300  # characters: a list of a thousand files must not bury the line that says how to mend it
 
 
 class ColabkitError(Exception):
-    """An error a user can act on; prints as at most five lines, the last one saying how to mend it.
+    """An error a user can act on; prints as a few lines, the last one saying how to mend it.
 
     Example:
         >>> print(ColabkitError("Cannot read audio", got="a.txt", expected="wav, flac, mp3 or ogg",
@@ -27,7 +30,8 @@ class ColabkitError(Exception):
     def __str__(self) -> str:
         details = []
         if self.got is not None:
-            details.append(f"got {self.got!r}")
+            got = repr(self.got)
+            details.append("got " + (got if len(got) <= _LONGEST_GOT else got[:_LONGEST_GOT] + " ..."))
         if self.expected:
             details.append(f"expected {self.expected}")
         first = self.what.rstrip(".") + (": " + ", ".join(details) if details else "") + "."
@@ -38,10 +42,14 @@ class ColabkitError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self):  # crosses process boundaries whole
-        return _rebuild, (type(self), self.what, self.got, self.expected, str(self.where), self.fix)
+        more = {name: value for name, value in vars(self).items() if name not in _FIELDS}  # such as errno
+        return _rebuild, (type(self), self.what, self.got, self.expected, str(self.where), self.fix), more or None
 
 
-def _rebuild(kind, what, got, expected, where, fix):
+_FIELDS = ("what", "got", "expected", "where", "fix")
+
+
+def _rebuild(kind: type[ColabkitError], what: str, got: Any, expected: str, where: str, fix: str) -> ColabkitError:
     return kind(what, got=got, expected=expected, where=where, fix=fix)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 import sys
 import time
+from typing import Any
 
-LOG_SECONDS = 10.0  # at most one line in this time where lines stay
+LOG_SECONDS = 10.0  # at most one line in this time where lines stay, and one at the end
 LIVE_SECONDS = 0.5
 
 
@@ -17,16 +20,20 @@ class Progress:
 
     def __init__(self, total: int, title: str, *, done: int = 0, unit: str = "steps"):
         self.total, self.title, self.done, self.unit = total, title, done, unit
-        self._first, self._started, self._shown = done, time.monotonic(), 0.0
-        self._values: dict = {}
-        self._handle = None
         self._live = _place()
         self._interval = LOG_SECONDS if self._live == "log" else LIVE_SECONDS
+        self._first, self._started = done, time.monotonic()
+        self._shown = self._started - (0.0 if self._live == "log" else self._interval)
+        self._shown_done = done
+        self._values: dict[str, Any] = {}
+        self._handle = None
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        if kind is not None:
+            self._values.clear()  # reading a tensor of a broken device would hide why it broke
         self._show(last=True)
 
     def update(self, count: int = 1, **values) -> None:
@@ -40,26 +47,30 @@ class Progress:
         elapsed = time.monotonic() - self._started
         rate = (self.done - self._first) / max(elapsed, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else float("nan")
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in self._values.items())
+        known = {name: _text(value) for name, value in self._values.items()}
+        values = ", ".join(f"{name} {text}" for name, text in known.items() if text)
         timing = f"{rate:.3g} {self.unit}/s" + (f", {_clock(left)} left" if self.done < self.total and rate > 0 else "")
         return f"{self.title}: {self.done}/{self.total}" + (f", {values}" if values else "") + f", {timing}"
 
     def _show(self, last: bool = False) -> None:
-        if last and self._live == "log" and self.done == self._first:
+        if last and self._live == "log" and self.done == self._shown_done:
             return
-        self._shown = time.monotonic()
+        self._shown, self._shown_done = time.monotonic(), self.done
         if self._live == "notebook":
             self._show_in_notebook()
         elif self._live == "terminal":
-            print("\r\x1b[2K" + self.line(), end="\n" if last else "", file=sys.stderr, flush=True)
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be taken back
+            print("\r\x1b[2K" + self.line()[:width], end="\n" if last else "", file=sys.stderr, flush=True)
         else:
             print(self.line(), flush=True)
 
     def _show_in_notebook(self) -> None:
+        from html import escape
+
         from IPython.display import display
-        share = 100 * self.done / max(self.total, 1)
-        bundle = {"text/plain": self.line(),
-                  "text/html": f"<progress value='{share:.1f}' max='100'></progress> <code>{self.line()}</code>"}
+        share, line = 100 * self.done / max(self.total, 1), self.line()
+        bundle = {"text/plain": line,
+                  "text/html": f"<progress value='{share:.1f}' max='100'></progress> <code>{escape(line)}</code>"}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)
         else:
@@ -77,6 +88,15 @@ def _place() -> str:
     if in_kernel():
         return "notebook"
     return "terminal" if sys.stderr.isatty() else "log"
+
+
+def _text(value: Any) -> str:
+    """Write a value short; empty for NaN and infinities, which say nothing yet."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return str(value)
+    return f"{number:.4g}" if math.isfinite(number) else ""
 
 
 def _clock(seconds: float) -> str:

@@ -26,6 +26,7 @@ class Report:
         """Record and print an automatic choice with its reason; returns the value."""
         self.say(f"  choice: {name} = {value}, because {reason}")
         self._replace("choices", {"name": name, "value": value, "reason": reason}, "name")
+        self.save()
         return value
 
     def problem(self, item: str, reason: str) -> None:
@@ -33,20 +34,27 @@ class Report:
         self.say(f"  left aside: {item}: {reason}")
         self._replace("problems", {"item": item, "reason": reason}, "item")
 
+    def begin(self, id: str, reason: str) -> None:
+        """Record that a step starts: what is chosen and left aside from now on belongs to it."""
+        self.fresh = {"choices": [], "problems": []}
+        self.data["state"] = "running"
+        self.step(id, "running", reason)
+
     def step(self, id: str, outcome: str, reason: str, **more: Any) -> None:
-        """Record what happened to a step: skip, run, done, stop or fail."""
+        """Record what happened to a step: skip, running, run, stop, stopped or failed."""
         self._replace("steps", {"id": id, "outcome": outcome, "reason": reason, **more}, "id")
         self.save()
 
     def adopt(self, record: dict[str, Any]) -> None:
         """Take over metrics, choices and problems from a step's record, as when it is skipped."""
-        self.data["metrics"].update(record.get("metrics") or {})
+        with self._lock:
+            self.data["metrics"].update(record.get("metrics") or {})
         for kind, key in (("choices", "name"), ("problems", "item")):
             for entry in record.get(kind, ()):
                 self._replace(kind, entry, key)
 
     def ended(self, state: str) -> None:
-        """Write how the run ended: done, stopped, failed."""
+        """Write how the run ended: done, stopped or failed."""
         self.data["state"] = state
         self.save()
 

@@ -17,13 +17,13 @@ from colabkit.core import files
 from colabkit.core.config import to_dict
 from colabkit.core.errors import ColabkitError, Stopped
 from colabkit.core.report import Report, Table
-from colabkit.core.steps import Ledger, Sections, Step, changed_error, find, select
+from colabkit.core.steps import CHOICES, Ledger, Sections, Step, changed_error, find, select
 
 
 class Run:
     """A run that is open in this process; use as a context manager, or close it.
 
-    `output` is the folder of the step at work; `stop_requested` turns true on SIGTERM.
+    `output` is the folder of the step at work; `stop_requested` names the signal that asks it to stop, else "".
     """
 
     def __init__(self, *, pipeline: str, steps: tuple[Step, ...], config: Any, preset: str, run_folder: Any,
@@ -36,6 +36,7 @@ class Run:
             "pipeline": pipeline, "run": self.name, "preset": preset, "folder": str(self.path)})
         self.output: Path = self.path
         self.stop_requested = ""
+        self._asked_redo = False
         if not (self.path / "config.json").exists():
             self._write_config()
 
@@ -62,15 +63,27 @@ class Run:
         return Table(["metric", "value"], [[k, v] for k, v in self.report.data["metrics"].items()])
 
     def choose(self, name: str, value: Any, reason: str) -> Any:
-        return self.report.choose(name, value, reason)
+        """Record and print an automatic choice with its reason; returns the value. A resumed step remembers it."""
+        self.report.choose(name, value, reason)
+        if self.output != self.path:
+            files.write_json(self.output / CHOICES, self.report.fresh["choices"])
+        return value
 
     def do_all(self, *, start: str | None = None, stop: str | None = None, redo: Iterable[str] = ()) -> Report:
         """Carry out the steps in order; those in `redo` are made anew, and whatever no longer fits them."""
         redo = tuple(redo)
         chosen = select(self.steps, start, stop, redo)
+        self._asked_redo = bool(redo)
         for wanted in redo:
             self.ledger.redo(find(self.steps, wanted), self.config)
+        for step in self.steps[: self.steps.index(chosen[0])]:
+            if record := self.ledger.record(step):
+                self.report.adopt(record)
+                self.report.step(step.id, "skip", f"done {record['finished']}, not looked at")
         for step in chosen:
+            if self.stop_requested:  # asked while the last step saved its work, and that step was done
+                self.report.ended("stopped")
+                raise self.stopped()
             self.do(step.id)
         return self.report
 
@@ -81,6 +94,7 @@ class Run:
         """
         step = find(self.steps, step_id)
         if redo:
+            self._asked_redo = True
             self.ledger.redo(step, self.config)
         identity = self.ledger.identity(step, self.config)
         decision = self.ledger.decide(step, identity)
@@ -101,24 +115,30 @@ class Run:
 
     def _carry_out(self, step: Step, identity: dict, reason: str) -> dict:
         began = time.monotonic()
-        self._write_config()
-        self.report.step(step.id, "running", reason)
-        self.report.fresh = {"choices": [], "problems": []}
-        self.output = self.ledger.begin(step, identity)
+        self.stop_requested = ""
         try:
+            self._write_config()
+            self.report.begin(step.id, reason)
+            self.output = self.ledger.begin(step, identity)
+            if (self.output / CHOICES).exists():
+                self.report.adopt({"choices": files.read_json(self.output / CHOICES)})
             with self._stopping_in_good_order(step):
                 metrics = step.function(Sections(self.config, step), self) or {}
+            if self.stop_requested and not step.resumes:
+                raise self.stopped()  # the step took Stopped for a fault of its input
+            self.run_folder.ensure_held()
             record = self.ledger.finish(step, identity, {
                 "metrics": metrics, **self.report.fresh, "seconds": round(time.monotonic() - began, 1)})
         except BaseException as error:
             stopped = isinstance(error, (Stopped, KeyboardInterrupt))
-            self._note_end(step, "stopped" if stopped else "failed", f"{type(error).__name__}: {error}".splitlines()[0])
-            if isinstance(error, OSError):
+            told = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+            self._note_end(step, "stopped" if stopped else "failed", told)
+            if isinstance(error, OSError) and error.errno is not None:  # libraries raise it for other faults too
                 raise files.disk_fault(error, error.filename or self.output, f"finish {step.id}") from error
             raise
         finally:
             self.output = self.path
-        self.report.data["metrics"].update(metrics)
+        self.report.adopt(record)
         self.report.step(step.id, "run", reason, seconds=record["seconds"])
         self.say(f"{step.id}  done in {record['seconds']} s")
         return record
@@ -145,12 +165,13 @@ class Run:
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
     def stopped(self) -> Stopped:
         """The error a step raises when `stop_requested` and its work is saved."""
+        again = "the same command without --redo" if self._asked_redo else "the same command or notebook"
         return Stopped(f"Stopped by {self.stop_requested or 'request'}; what is done is kept", where=self.path,
-                       fix="run the same command or notebook again: it continues here")
+                       fix=f"run {again} again: it continues here")
 
     def _write_config(self) -> None:
         files.write_json(self.path / "config.json", {"pipeline": self.pipeline, "preset": self.preset,

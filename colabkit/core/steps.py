@@ -12,14 +12,14 @@ What was made is described by a record in `ledger/<id>.json`, written last. A st
 - run, otherwise: nothing is there yet, a file is missing, or a step it reads was made anew.
 
 Outputs are made in `<id>.partial/` and moved to `<id>/`. A step that `resumes` finds its own unfinished work there.
-Anything replaced is moved to `superseded/`; nothing is deleted.
+Anything replaced is moved to `superseded/`; only half-made work that cannot be resumed is deleted.
 """
 
 from __future__ import annotations
 
-import shutil
+import difflib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from colabkit.core.config import digest, identity_settings
 from colabkit.core.errors import ChangedError, ColabkitError, UsageError
 
 STARTED = "STARTED.json"
+CHOICES = "CHOICES.json"  # what unfinished work chose once, and must remember when it goes on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,31 +74,36 @@ class Sections:
             setattr(self, name, getattr(config, name))
 
     def __getattr__(self, name: str):
+        if name.startswith("_"):  # pickle and copy ask for special methods before __init__ has run
+            raise AttributeError(name)
         raise AttributeError(f"step {self._step_id} uses {self._names} and must declare {name!r} in `uses` to read it")
 
 
 def select(steps: tuple[Step, ...], start: str | None, stop: str | None, redo: tuple[str, ...]) -> list[Step]:
-    """Return the steps from `start` to `stop`, inclusive. Raises: UsageError for an unknown id."""
-    ids = [s.id for s in steps]
-    for wanted in (start, stop, *redo):
-        if wanted is not None:
-            find(steps, wanted)
-    first = ids.index(find(steps, start).id) if start else 0
-    last = ids.index(find(steps, stop).id) if stop else len(ids) - 1
+    """Return the steps from `start` to `stop`, inclusive; `redo` must be among them. Raises: UsageError."""
+    first = steps.index(find(steps, start)) if start else 0
+    last = steps.index(find(steps, stop)) if stop else len(steps) - 1
     if first > last:
         raise UsageError("Cannot run these steps", got=f"from {start} to {stop}", expected="--from before --to",
                          fix="swap --from and --to")
-    return list(steps[first: last + 1])
+    chosen = list(steps[first: last + 1])
+    for wanted in redo:
+        if find(steps, wanted) not in chosen:
+            raise UsageError("Cannot redo a step that is not run", got=wanted,
+                             expected="one of " + ", ".join(s.id for s in chosen), fix="leave out --from and --to")
+    return chosen
 
 
 def find(steps: tuple[Step, ...], wanted: str) -> Step:
     """Return the step with this id; its number ("02") or its name ("train") will do."""
     for candidate in steps:
         number, _, name = candidate.id.partition("_")
-        if wanted in (candidate.id, number, name, number.lstrip("0")):
+        if wanted and wanted in (candidate.id, number, name, number.lstrip("0")):
             return candidate
+    names = {name: s.id for s in steps for name in (s.id, s.id.partition("_")[2])}
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
     raise UsageError("No such step", got=wanted, expected="one of " + ", ".join(s.id for s in steps),
-                     fix=f"use for example {steps[0].id}")
+                     fix=f"did you mean {names[near[0]]}?" if near else f"use for example {steps[0].id}")
 
 
 class Ledger:
@@ -123,8 +129,9 @@ class Ledger:
         """Return what makes this step's result what it is. Raises: UsageError when a step it reads is not done."""
         reads = {}
         for name in step.reads:
-            record = self.record(find(self.steps, name))
-            if record is None:
+            source = find(self.steps, name)
+            record = self.record(source)
+            if record is None or not self.place(source).is_dir():
                 raise UsageError(f"Cannot run {step.id}", expected=f"{name} to be done first",
                                  where=self.folder, fix=f"run {name} first (leave --from out to run all steps)")
             reads[name] = record["fingerprint"]
@@ -155,40 +162,43 @@ class Ledger:
         return Decision("run", "begun but not finished")
 
     def started(self, step: Step) -> dict | None:
-        """Return the identity of unfinished work, if any; work finished but not recorded counts as unfinished."""
+        """Return the identity of unfinished work, if any; a resumable step's unrecorded work counts as unfinished."""
         place, partial = self.place(step), self.partial(step)
-        if self.record(step) is None and (place / STARTED).exists() and not partial.exists():
-            place.rename(partial)  # killed between the move and the record
+        if step.resumes and self.record(step) is None and (place / STARTED).exists() and not partial.exists():
+            _move(place, partial)  # killed between the move and the record: it resumes, and is soon done
         if not (partial / STARTED).exists():
             return None
         try:
             return files.read_json(partial / STARTED)
-        except ColabkitError:  # cut off while being written: nothing was made after it
+        except ColabkitError:  # what cannot be told apart is not continued
             return None
 
     def broken_output(self, step: Step, record: dict) -> str | None:
         """Return the name of the first output that is missing or not what was made; None when all are whole."""
+        return next(self._broken_outputs(step, record), None)
+
+    def _broken_outputs(self, step: Step, record: dict) -> Iterator[str]:
         place = self.place(step)
+        if not place.is_dir():
+            yield f"{step.id}/"
         for name, (size, sha256) in record["outputs"].items():
             path = place / name
             if not path.is_file() or path.stat().st_size != size or files.sha256_file(path) != sha256:
-                return name
-        return None
+                yield name
 
     def begin(self, step: Step, identity: dict[str, Any]) -> Path:
-        """Prepare the folder to work in: unfinished work of the same identity is kept where the step resumes."""
-        if self.record(step) is not None or self.place(step).exists():
-            self.supersede(step)
-        partial = self.partial(step)
-        if partial.exists():
-            started = self.started(step)
-            same = started is not None and started == identity
-            if same and step.resumes:
-                return partial
-            if step.resumes and started is not None:
-                self._move_away(partial)
-            else:
-                shutil.rmtree(partial)  # unfinished and not resumable: nobody's result
+        """Prepare the folder to work in: work of the same identity is continued where the step resumes."""
+        partial, record = self.partial(step), self.record(step)
+        if step.resumes and record and record["identity"] == identity and not partial.exists():
+            self._reopen(step, record)
+        started = self.started(step)
+        self.supersede(step)
+        if step.resumes and started == identity:
+            return partial
+        if step.resumes and partial.is_dir() and any(partial.iterdir()):
+            self._move_away(partial)
+        else:
+            files.remove_generation(partial)  # unfinished and not resumable: nobody's result
         try:
             partial.mkdir(parents=True)
         except OSError as error:
@@ -196,24 +206,32 @@ class Ledger:
         files.write_json(partial / STARTED, identity)
         return partial
 
+    def _reopen(self, step: Step, record: dict) -> None:
+        """Turn a finished step with a broken file back into unfinished work, so that hours are not done again."""
+        place = self.place(step)
+        for name in list(self._broken_outputs(step, record)):
+            self._move_away(place / name, f"{step.id}.{Path(name).name}")
+        if (place / STARTED).exists():
+            _move(place, self.partial(step))
+
     def finish(self, step: Step, identity: dict[str, Any], results: dict[str, Any]) -> dict:
         """Move the outputs into place and write the record, last."""
         partial, place = self.partial(step), self.place(step)
         outputs = {}
-        for path in sorted({p for pattern in step.writes for p in partial.glob(pattern) if p.is_file()}):
+        written = {p for pattern in step.writes for p in partial.glob(pattern) if p.is_file()}
+        for path in sorted(written - {partial / STARTED, partial / CHOICES}):
             files.sync_folder(path)  # a file is synced the same way
             outputs[path.relative_to(partial).as_posix()] = [path.stat().st_size, files.sha256_file(path)]
-        partial.rename(place)
-        files.sync_folder(self.folder)
+        _move(partial, place)
         record = {"step": step.id, "identity": identity, "outputs": outputs,
                   "fingerprint": digest([outputs, step.id]), **results, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
         files.write_json(self.record_path(step), record)
         return record
 
     def supersede(self, step: Step) -> None:
-        """Move a step's record and outputs aside. The record goes first: a half-moved step counts as not done."""
-        self._move_away(self.record_path(step))
+        """Move a step's outputs and record aside. The outputs go first: a record without them counts as broken."""
         self._move_away(self.place(step))
+        self._move_away(self.record_path(step))
 
     def redo(self, step: Step, config: Any) -> None:
         """Set a step aside, with its unfinished work and all later results that would no longer match."""
@@ -228,16 +246,24 @@ class Ledger:
                 self.supersede(later)
                 self._move_away(self.partial(later))
 
-    def _move_away(self, path: Path) -> None:
+    def _move_away(self, path: Path, name: str = "") -> None:
         if not path.exists():
             return
-        shelf = self.folder / "superseded"
+        shelf, name, number = self.folder / "superseded", name or path.name, 1
         shelf.mkdir(exist_ok=True)
-        number = 1
-        while (shelf / f"{path.name}.{number}").exists():
+        while (shelf / f"{name}.{number}").exists():
             number += 1
-        path.rename(shelf / f"{path.name}.{number}")
-        files.sync_folder(self.folder)
+        _move(path, shelf / f"{name}.{number}")
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename for good: after a crash it has happened or not."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        raise files.disk_fault(error, source, f"move {source.name} to {target.name}") from error
+    for folder in {source.parent, target.parent}:
+        files.sync_folder(folder)
 
 
 def _own_identity(step: Step, config: Any) -> dict[str, Any]:

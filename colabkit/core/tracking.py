@@ -21,7 +21,8 @@ class Tracker:
 class _TensorBoard(Tracker):
     def __init__(self, folder: Path, resume_step: int):
         from torch.utils.tensorboard import SummaryWriter
-        self.writer = SummaryWriter(str(folder), purge_step=resume_step or None)
+        # What was logged at or after the step that is gone back to is not shown: it comes again.
+        self.writer = SummaryWriter(str(folder), purge_step=resume_step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -58,10 +59,14 @@ def open_tracker(kind: str, run: Any, *, resume_step: int, settings: dict[str, A
             kind, reason = "none", "neither a WANDB_API_KEY nor TensorBoard is there; history.jsonl holds the metrics"
         run.choose("train.tracker", kind, reason)
     folder = run.path / "logs"
-    if kind == "tensorboard" and has["tensorboard"]:
-        return _TensorBoard(folder / "tensorboard", resume_step)
-    if kind == "wandb" and has["wandb"]:
-        return _Wandb(folder, f"colabkit-{run.pipeline}", f"{run.pipeline}-{run.name}", settings)
+    try:
+        if kind == "tensorboard" and has["tensorboard"]:
+            return _TensorBoard(folder / "tensorboard", resume_step)
+        if kind == "wandb" and has["wandb"]:
+            return _Wandb(folder, f"colabkit-{run.pipeline}", f"{run.pipeline}-{run.name}", settings)
+        reason = f"{kind} is not installed here (pip install {kind})"
+    except Exception as error:  # a refused key or a dead network must not cost the training
+        reason = f"{kind} does not start: {type(error).__name__}: {error}".splitlines()[0]
     if kind != "none":
-        run.choose("train.tracker", "none", f"{kind} is not installed here (pip install {kind})")
+        run.choose("train.tracker", "none", reason)
     return Tracker()

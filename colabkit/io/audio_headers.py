@@ -31,6 +31,17 @@ def missing_wav_bytes(stream: BinaryIO) -> int:
     return 0
 
 
+def first_frame_of_last_ogg_page(tail: bytes) -> int:
+    """Return the granule position of the last page but one (RFC 3533, 6), 0 if `tail` has fewer."""
+    at = len(tail)
+    granules: list[int] = []
+    while len(granules) < 2 and (at := tail.rfind(b"OggS\0", 0, at)) >= 0:
+        granule = int.from_bytes(tail[at + 6 : at + 14], "little", signed=True)
+        if granule >= 0:  # -1: no packet ends on this page
+            granules.append(granule)
+    return granules[1] if len(granules) == 2 else 0
+
+
 def count_mp3_frames(content: bytes) -> tuple[int, bool]:
     """Return samples per channel, and whether a Xing, Info or VBRI tag tells the length.
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import os
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.audio_headers import count_mp3_frames, missing_wav_bytes
+from colabkit.io.audio_headers import count_mp3_frames, first_frame_of_last_ogg_page, missing_wav_bytes
 
 AudioSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
 
 _BLOCK_FRAMES = 1 << 18
-# After a seek libsndfile's first vorbis block may be wrong; a block has at most 8192 frames.
-_CODEC_MARGIN_FRAMES = 8192
+_TWO_OGG_PAGES_BYTES = 2 * 65_307
+_VORBIS_BLOCK_FRAMES = 8192  # the longest there is
+_MP3_RESERVOIR_FRAMES = 32 * 1152  # at the lowest bit rates it reaches back over 24 frames of 576
 _MP3_SLACK_FRAMES = 2 * 1152  # encoder delay and padding, which headers count or leave out
 _CONVERT = "ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
 _NOT_AUDIO = (
@@ -69,8 +70,8 @@ class OpenedAudio:
         """Decode frames begin..end and average the channels, block by block."""
         import soundfile
 
-        margin = _CODEC_MARGIN_FRAMES if begin and self.file.subtype == "VORBIS" else 0
-        skipped, begin = min(margin, begin), begin - min(margin, begin)
+        skipped = begin - self._where_to_seek(begin)
+        begin -= skipped
         wave = np.empty(end - begin, np.float32)
         weights = np.full(self.file.channels, 1 / self.file.channels, np.float32)
         done = 0
@@ -104,6 +105,17 @@ class OpenedAudio:
             )
         return wave
 
+    def _where_to_seek(self, frame: int) -> int:
+        """Return `frame`, or one before it from where libsndfile decodes it right.
+
+        It misses a place within the last page of vorbis by what the end of that page was trimmed by, and the
+        first frames of an mp3 after a seek lack the data that lies in frames before them (the bit reservoir).
+        """
+        if frame and self.file.subtype == "VORBIS":
+            page = first_frame_of_last_ogg_page(self._bytes(_TWO_OGG_PAGES_BYTES))
+            return min(frame, max(0, page - _VORBIS_BLOCK_FRAMES))
+        return max(0, frame - _MP3_RESERVOIR_FRAMES) if self.file.format == "MP3" else frame
+
     def _check_mp3_length(self) -> None:
         """Replace a guessed length by a counted one, and refuse what libsndfile would not read to its end."""
         counted, is_told = count_mp3_frames(self._bytes())
@@ -117,13 +129,14 @@ class OpenedAudio:
                 fix="write a right header: ffmpeg -i in.mp3 -c copy out.mp3",
             )
 
-    def _bytes(self) -> bytes:
-        if self._path:
-            return Path(self._path).read_bytes()
-        position = self._stream.tell()  # libsndfile goes on from where it stood
-        self._stream.seek(0)
-        content = self._stream.read()
-        self._stream.seek(position)
+    def _bytes(self, num_last: int = 1 << 62) -> bytes:
+        """Return the content, or its end."""
+        with open(self._path, "rb") if self._path else contextlib.nullcontext(self._stream) as stream:
+            position = stream.tell()  # libsndfile goes on from where it stood
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - num_last))
+            content = stream.read()
+            stream.seek(position)
         return content
 
     def _check_content(self) -> None:

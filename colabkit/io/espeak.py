@@ -90,7 +90,7 @@ class Event:
 # taken lock.
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=int)
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def synthesize(
@@ -191,14 +191,14 @@ def _symbol(event: _Event) -> str:
 @contextlib.contextmanager
 def _loaded():
     """Load a fresh image of the library, and unload it with all its state at the end."""
-    if not os.path.exists(_private_copy()[0]):  # folders of temporary files get cleaned
-        _private_copy.cache_clear()
+    if not os.path.exists(_private_copy()[0]):  # cleaned from the disk, or closed
+        _forget_copy()
     path, data_path = _private_copy()
     try:
         library = ctypes.CDLL(path)
         library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
     except (OSError, AttributeError) as error:
-        _private_copy.cache_clear()
+        _forget_copy()
         raise _not_usable(f"{error}") from error
     library.espeak_ListVoices.restype = ctypes.POINTER(ctypes.POINTER(_Voice))
     library.espeak_Synth.argtypes = [
@@ -232,13 +232,34 @@ def _private_copy() -> tuple[str, str]:
     data = str(Path(espeakng_loader.__file__).parent / "espeak-ng-data")
     if not library.is_file() or not os.path.isdir(data):
         raise _not_usable(f"no {library if not library.is_file() else data}")
-    own_folder = tempfile.mkdtemp(prefix="colabkit-espeak-")
-    atexit.register(_remove_folder, own_folder, os.getpid())
     if len(os.fsencode(data)) > _LONGEST_DATA_PATH_BYTES:
-        short = os.path.join(own_folder, "data")
+        short = os.path.join(_own_folder(), "data")
         os.symlink(data, short)
         data = short
-    return shutil.copy(library, own_folder), data
+    return _in_memory(library) or shutil.copy(library, _own_folder()), data
+
+
+def _in_memory(library: Path) -> str | None:
+    """Copy a file into memory where the system can; nothing stays behind, even of a killed process."""
+    try:
+        descriptor = os.memfd_create("espeak-ng")
+    except (AttributeError, OSError):  # not Linux, or not allowed
+        return None
+    with open(descriptor, "wb", closefd=False) as copy:
+        copy.write(library.read_bytes())
+    return f"/proc/self/fd/{descriptor}"
+
+
+@functools.cache
+def _own_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="colabkit-espeak-")
+    atexit.register(_remove_folder, folder, os.getpid())
+    return folder
+
+
+def _forget_copy() -> None:
+    _private_copy.cache_clear()
+    _own_folder.cache_clear()
 
 
 def _remove_folder(folder: str, owner_pid: int) -> None:

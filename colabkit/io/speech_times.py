@@ -24,12 +24,10 @@ def align(events: list[espeak.Event], num_samples: int) -> tuple[list[tuple], li
     phonemes: list[list] = []
     words: list[list] = []
     at_start, going_on = False, False
-    for event, following in zip(
-        heard, [*heard[1:], espeak.Event(espeak.END, num_samples, 0, "")], strict=True
-    ):
-        symbol = (
-            event.symbol.strip("ˈˌ").rstrip("-^").replace(":", "ː")
-        )  # in IPA, without espeak-ng's variants
+    last = espeak.Event(espeak.END, num_samples, 0, "")
+    for event, following in zip(heard, [*heard[1:], last], strict=True):
+        # Stress marks and espeak-ng's own marks of variants are no part of the IPA symbol.
+        symbol = event.symbol.strip("ˈˌ").rstrip("-^").replace(":", "ː")
         if event.kind == espeak.WORD:
             words.append([event.text_index, event.sample, None])
         if event.kind != espeak.PHONEME:

@@ -67,7 +67,8 @@ class SimulateConfig:
 class ModelConfig:
     """The network."""
 
-    encoder_type: Annotated[Literal["lightweight-cnn", "hubert", "wavlm", "wav2vec2"], "what turns sound into features"] = "lightweight-cnn"
+    encoder_type: Annotated[Literal["lightweight-cnn", "hubert", "wavlm", "wav2vec2"],
+                            "what turns sound into features"] = "lightweight-cnn"
     encoder_name: Annotated[str, "Hub id or folder of a pretrained encoder; empty: a small one with random weights"] = ""
     freeze_encoder: Annotated[bool, "train all but the pretrained encoder"] = False
     num_speakers: Annotated[int, "speakers told apart inside one window; a recording may have more"] = 3
@@ -85,7 +86,7 @@ class TrainConfig:
     steps: Annotated[int, "optimizer steps"] = 1500
     minutes: Annotated[float | None, "wall clock to spend: steps are then set from the measured speed"] = None
     batch_windows: Annotated[int, "windows of one optimizer step, whatever fits into memory at once"] = 16
-    learning_rate: Annotated[float, "peak learning rate (AdamW)"] = 2e-3
+    learning_rate: Annotated[float, "peak learning rate (AdamW)"] = 1e-3
     weight_decay: Annotated[float, "weight decay"] = 0.01
     warmup_steps: Annotated[int, "steps until the peak; then a cosine down to zero"] = 100
     clip_norm: Annotated[float, "largest norm of the gradient"] = 2.0
@@ -95,7 +96,8 @@ class TrainConfig:
     validate_every_steps: Annotated[int, "steps between validations"] = 250
     num_validation_mixes: Annotated[int, "conversations to validate on"] = 24
     checkpoint_every_steps: Annotated[int, "steps between checkpoints", KEEPS_RESULT] = 100
-    tracker: Annotated[Literal["auto", "wandb", "tensorboard", "none"], "where metrics go besides history.jsonl", KEEPS_RESULT] = "auto"
+    tracker: Annotated[Literal["auto", "wandb", "tensorboard", "none"], "where metrics go besides history.jsonl",
+                       KEEPS_RESULT] = "auto"
     mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], "auto: what the GPU is fast at"] = "auto"
 
     def faults(self):

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from colabkit.core.errors import DataError
 from colabkit.io import audio
 from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.config import EvaluateConfig, SimulateConfig
 from colabkit.pipelines.diarization.recordings import RecordingWindows
 from colabkit.pipelines.diarization.rttm import read_rttm
-from colabkit.pipelines.diarization.simulate import Acoustics, ConversationSimulator, Sample
+from colabkit.pipelines.diarization.simulate import ROOM_SAMPLES, Acoustics, ConversationSimulator, Sample
 from colabkit.pipelines.diarization.speech import SpeechBank
 from colabkit.pipelines.diarization.turn_taking import TurnTaking, measure, measured_meetings
 
@@ -104,7 +105,7 @@ def training_simulator(bank: SpeechBank, config: SimulateConfig, *, seed: int, m
     return ConversationSimulator(
         bank, turn_taking(config), seed=seed, window_seconds=config.window_seconds, speaker_counts=weights,
         max_speakers=max_speakers, same_sex_probability=config.same_sex_probability,
-        noises=read_sounds(config.noise_folder), rooms=read_sounds(config.room_folder),
+        noises=read_sounds(config.noise_folder), rooms=[as_room(s) for s in read_sounds(config.room_folder)],
         acoustics=Acoustics(room_probability=config.room_probability, noise_probability=config.noise_probability,
                             snr_db=config.snr_db, gain_db=config.gain_db, tilt_db=config.tilt_db,
                             telephone_probability=config.telephone_probability, speed_change=config.speed_change))
@@ -128,12 +129,28 @@ def turn_taking(config: SimulateConfig) -> TurnTaking:
     recordings = {}
     for path in sorted(Path(config.turn_taking_folder).expanduser().rglob("*.rttm")):
         recordings |= read_rttm(path, strict=False)
+    if not any(len(turns) > 1 for turns in recordings.values()):
+        raise DataError("Cannot measure how people take turns", got=f"{len(recordings)} recordings with labels",
+                        expected="RTTM files with two turns or more", where=config.turn_taking_folder,
+                        fix="--set simulate.turn_taking_folder=PATH of such files, or leave it empty")
     return measure(recordings, source=config.turn_taking_folder)
 
 
 def read_sounds(folder: str) -> list[np.ndarray]:
-    """Read all sounds of a folder at 16 kHz, each at unit level; none for an empty name."""
+    """Read all sounds of a folder at 16 kHz, each at unit level; none for an empty name.
+
+    Raises: DataError when the folder is missing or holds no audio, or a file does not decode.
+    """
     if not folder:
         return []
     waves = [audio.read_audio(path, rate_hz=RATE_HZ) for path in audio.find_audio(folder)]
+    if not waves:
+        raise DataError("A folder of sounds holds no audio", got=folder, expected="wav, flac, mp3 or ogg files",
+                        where="simulate.noise_folder or simulate.room_folder", fix="correct the path, or leave it empty")
     return [w / max(float(np.sqrt(np.square(w).mean())), 1e-6) for w in waves]
+
+
+def as_room(response: np.ndarray) -> np.ndarray:
+    """Return an impulse response from its direct sound on, at unit energy: labels stay in time, levels as they are."""
+    response = response[int(np.abs(response).argmax()):][:ROOM_SAMPLES]
+    return (response / max(float(np.sqrt(np.square(response).sum())), 1e-6)).astype(np.float32)

@@ -20,11 +20,23 @@ from colabkit.pipelines.diarization.config import InferConfig
 from colabkit.pipelines.diarization.rttm import Turn, frames_to_turns
 
 SHORTEST_SECONDS = 0.5
+RELIABLE_SECONDS = 1.0  # solo speech that makes an embedding worth clustering by
 DEFAULT_CLUSTER_DISTANCE = 0.7
 WINDOWS_AT_ONCE = 4
 
 RunWindows = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """waves (W, sample) float32 -> log probabilities or logits (W, F, C), embeddings (W, F, E)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What the network says of every window: probability and active (W, F, S), embeddings (W, S, E)."""
+
+    num_frames: int  # of the recording
+    starts: np.ndarray  # (W,) first frame of each window
+    probability: np.ndarray
+    active: np.ndarray
+    embeddings: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +64,44 @@ class Diarizer:
 
     def diarize(self, wave: np.ndarray, *, num_speakers: int | None = None) -> list[Turn]:
         """Return who speaks when. Shapes: wave (sample,) float32 at 16 kHz. Raises: DataError when it is too short."""
-        num_frames = len(wave) // FRAME_SAMPLES
+        return self.link(self.run(wave), num_speakers=num_speakers)
+
+    def run(self, wave: np.ndarray) -> Windows:
+        """Run the network on every window of a recording."""
         if len(wave) < SHORTEST_SECONDS * RATE_HZ:
             raise DataError("The recording is too short to diarize", got=f"{len(wave) / RATE_HZ:.2f} s",
                             expected=f"at least {SHORTEST_SECONDS} s", fix="leave this file out")
+        num_frames = len(wave) // FRAME_SAMPLES
         starts, length = window_starts(num_frames, self.settings)
-        local = self._local(wave, starts, length)
-        speaker_WS = self._link(starts, *local, num_speakers or self.settings.num_speakers)
-        active = _combine(starts, num_frames, *local[:2], speaker_WS)
-        order = np.argsort(np.where(active.any(0), active.argmax(0), num_frames), kind="stable")
-        names = [f"speaker{i + 1:02d}" for i in range(active.shape[1])]
-        return frames_to_turns(active[:, order], FRAME_SECONDS, names, self.settings.shortest_turn_seconds,
-                               self.settings.shortest_pause_seconds)
-
-    def _local(self, wave: np.ndarray, starts: np.ndarray, length: int):
-        """Run the network on all windows; returns probability (W, F, S), active (W, F, S), embeddings (W, S, E)."""
-        frames_needed = int(starts[-1]) + length
-        padded = np.pad(wave, (0, max(frames_needed * FRAME_SAMPLES - len(wave), 0)))
         probability, active, embeddings = [], [], []
         for first in range(0, len(starts), WINDOWS_AT_ONCE):
-            waves = np.stack([padded[s * FRAME_SAMPLES: (s + length) * FRAME_SAMPLES]
-                              for s in starts[first: first + WINDOWS_AT_ONCE]]).astype(np.float32)
+            waves = np.stack([wave[s * FRAME_SAMPLES: (s + length) * FRAME_SAMPLES]
+                              for s in starts[first: first + WINDOWS_AT_ONCE]]).astype(np.float32, copy=False)
             logits, frame_embeddings = self.run_windows(waves)
-            logits = logits.astype(np.float32)
             odds = np.exp(logits - logits.max(-1, keepdims=True))
             probability.append((odds / odds.sum(-1, keepdims=True)) @ self.table)
             active.append(self.table[logits.argmax(-1)] > 0)
             embeddings.append(_embed(frame_embeddings, active[-1]))
-        return np.concatenate(probability), np.concatenate(active), np.concatenate(embeddings)
+        return Windows(num_frames, starts, np.concatenate(probability), np.concatenate(active), np.concatenate(embeddings))
 
-    def _link(self, starts, probability, active, embeddings, num_speakers: int | None) -> np.ndarray:
+    def link(self, windows: Windows, *, num_speakers: int | None = None) -> list[Turn]:
+        """Link the windows' local speakers into the recording's and return their turns."""
+        active = _combine(windows, self._speakers(windows, num_speakers or self.settings.num_speakers))
+        order = np.argsort(np.where(active.any(0), active.argmax(0), windows.num_frames), kind="stable")
+        names = [f"speaker{i + 1:02d}" for i in range(active.shape[1])]
+        return frames_to_turns(active[:, order], FRAME_SECONDS, names, self.settings.shortest_turn_seconds,
+                               self.settings.shortest_pause_seconds)
+
+    def _speakers(self, windows: Windows, num_speakers: int | None) -> np.ndarray:
         """Return the recording's speaker of each local one, (W, S) int, -1 for those who never talk."""
-        speaker_WS = np.full(active.shape[::2], -1)
-        alone = active & (active.sum(-1, keepdims=True) == 1)
-        window, local = np.nonzero(active.any(1))
+        speaker_WS = np.full(windows.active.shape[::2], -1)
+        alone_WS = (windows.active & (windows.active.sum(-1, keepdims=True) == 1)).sum(1)
+        window, local = np.nonzero(windows.active.any(1))
+        distance = self.settings.cluster_distance
         speaker_WS[window, local] = link_speakers(
-            embeddings[window, local], alone.sum(1)[window, local], window, _agreement(starts, active, window, local),
-            cluster_distance=self.cluster_distance if self.settings.cluster_distance is None else self.settings.cluster_distance,
-            num_speakers=num_speakers, reliable_frames=round(1.0 / FRAME_SECONDS))
+            windows.embeddings[window, local], alone_WS[window, local], window, _agreement(windows, window, local),
+            cluster_distance=self.cluster_distance if distance is None else distance,
+            num_speakers=num_speakers, reliable_frames=round(RELIABLE_SECONDS / FRAME_SECONDS))
         return speaker_WS
 
     def describe(self) -> str:
@@ -117,8 +129,9 @@ def _embed(frame_embeddings: np.ndarray, active: np.ndarray) -> np.ndarray:
     return summed / np.maximum(np.linalg.norm(summed, axis=-1, keepdims=True), 1e-6)
 
 
-def _agreement(starts: np.ndarray, active: np.ndarray, window: np.ndarray, local: np.ndarray) -> np.ndarray:
+def _agreement(windows: Windows, window: np.ndarray, local: np.ndarray) -> np.ndarray:
     """Return, for each two local speakers, intersection over union of their speech in the common part of their windows."""
+    starts, active = windows.starts, windows.active
     length = active.shape[1]
     result = np.full((len(window), len(window)), np.nan)
     first_item = np.searchsorted(window, np.arange(len(starts) + 1))
@@ -138,20 +151,20 @@ def _agreement(starts: np.ndarray, active: np.ndarray, window: np.ndarray, local
     return result
 
 
-def _combine(starts: np.ndarray, num_frames: int, probability: np.ndarray, active: np.ndarray,
-             speaker_WS: np.ndarray) -> np.ndarray:
+def _combine(windows: Windows, speaker_WS: np.ndarray) -> np.ndarray:
     """Average the windows: as many speakers talk in a frame as the windows say, the likeliest ones. -> (F, K) bool."""
+    num_frames, active = windows.num_frames, windows.active
     num_speakers = max(int(speaker_WS.max()) + 1, 1)
     length = active.shape[1]
     # The middle of a window knows both sides and counts most.
     weight = np.minimum(np.arange(length) + 1, np.arange(length)[::-1] + 1).clip(max=length // 4 + 1).astype(np.float64)
     score = np.zeros((num_frames, num_speakers))
     count, total = np.zeros(num_frames), np.zeros(num_frames)
-    for w, start in enumerate(starts):
+    for w, start in enumerate(windows.starts):
         frames = slice(start, start + length)
         for s, k in enumerate(speaker_WS[w]):
             if k >= 0:
-                score[frames, k] += weight * probability[w, :, s]
+                score[frames, k] += weight * windows.probability[w, :, s]
         count[frames] += weight * active[w].sum(-1)
         total[frames] += weight
     number = np.round(count / np.maximum(total, 1e-9)).astype(int)

@@ -6,7 +6,7 @@ S local speaker, C powerset class, E embedding.
 The network (for encoder_type="lightweight-cnn"):
     wave_BT -> log-mel at 100 Hz -> two strided convolutions (50 Hz, then 25 Hz) -> residual depthwise blocks
     -> bidirectional GRU -> self-attention -> up to 50 Hz, with the 50 Hz features of the stem added
-    -> powerset logits_BFC and frame embeddings_BFE
+    -> powerset logits_BFC; frame embeddings_BFE come from the residual blocks, before voices are compared
 """
 
 from __future__ import annotations
@@ -151,10 +151,13 @@ class FastDiarizationModel(nn.Module):
         self.up = nn.ConvTranspose1d(hidden_size, hidden_size, 4, stride=2, padding=1)
         self.fine = nn.Conv1d(hidden_size, hidden_size, 1)
         self.classify = nn.Linear(hidden_size, self.powerset.num_classes)
-        self.embed = nn.Linear(hidden_size, embedding_size)
+        self.embed = nn.Sequential(nn.Conv1d(hidden_size, 2 * hidden_size, 1), nn.ReLU(),
+                                   nn.Conv1d(2 * hidden_size, embedding_size, 1))
 
     def forward(self, wave_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         core_BDG, fine_BDF = self.encoder(wave_BT)
+        # Who a voice is shows in the features before the layers that compare voices within the window.
+        embeddings_BEF = self.embed(core_BDG)[..., None].expand(-1, -1, -1, 2).flatten(2)[..., :fine_BDF.shape[-1]]
         core_BGD = core_BDG.transpose(1, 2)
         core_BGD = core_BGD + self.gru(core_BGD)[0]
         for layer in self.attention:
@@ -162,7 +165,7 @@ class FastDiarizationModel(nn.Module):
         core_BDG = self.norm(core_BGD).transpose(1, 2)
         fine_BDF = F.relu(self.up(core_BDG)[..., :fine_BDF.shape[-1]] + self.fine(fine_BDF))
         fine_BFD = fine_BDF.transpose(1, 2)
-        return self.classify(fine_BFD), self.embed(fine_BFD)
+        return self.classify(fine_BFD), embeddings_BEF.transpose(1, 2)
 
     def count_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())

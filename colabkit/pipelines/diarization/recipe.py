@@ -20,7 +20,7 @@ from colabkit.core.steps import step
 from colabkit.pipelines.diarization import recordings, sources
 
 LONG_MIX_SECONDS, NUM_LONG_MIXES = 45.0, 10
-CLUSTER_DISTANCES = tuple(round(0.3 + 0.05 * i, 2) for i in range(15))
+CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
 
 
 def _outside(config) -> dict[str, str]:
@@ -72,12 +72,13 @@ def tune(config, run):
         best, tried = config.infer.cluster_distance, {}
         run.choose("infer.cluster_distance", best, "it is set")
     else:
-        from colabkit.pipelines.diarization.evaluate import choose_cluster_distance, diarize_all
+        from colabkit.pipelines.diarization.evaluate import choose_cluster_distance
         bank = _bank(config, run, "validation")
         mixes = _mixes(config, bank, num_mixes=NUM_LONG_MIXES, seconds=LONG_MIX_SECONDS,
                        num_speakers=min(3, len(bank.speakers)))
+        windows = [diarizer.run(mix.wave) for mix in mixes]
         best, tried = choose_cluster_distance(
-            lambda distance: diarize_all(replace(diarizer, cluster_distance=distance), mixes), mixes, CLUSTER_DISTANCES)
+            lambda distance: [replace(diarizer, cluster_distance=distance).link(w) for w in windows], mixes, CLUSTER_DISTANCES)
         run.choose("infer.cluster_distance", best, f"DER {tried[best]:.1%} on {NUM_LONG_MIXES} conversations of validation "
                    f"speakers, from {min(tried.values()):.1%} to {max(tried.values()):.1%} over the range")
     files.write_atomic(run.output / "diarizer.json", replace(diarizer, cluster_distance=best).describe())

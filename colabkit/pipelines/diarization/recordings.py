@@ -42,24 +42,32 @@ def find_recordings(folder: str, pattern: str, problem: Callable[[str, str], Non
         raise DataError("The folder with recordings does not exist", got=folder, expected="audio, *.rttm and *.uem",
                         where="recordings", fix="--set recordings.train_folder=PATH or recordings.test_folder=PATH")
     turns, regions = _read_labels(root, pattern, problem)
-    found = []
+    found: dict[str, Recording] = {}
+    with_audio = set()
     for path in audio.find_audio(root):
-        if path.stem not in turns:
+        name = path.stem
+        if name not in turns:
+            continue
+        with_audio.add(name)
+        if name in found:
+            problem(path.relative_to(root).as_posix(), f"a second audio file for the labels of {name}; the first is used")
             continue
         try:
             seconds = audio.audio_info(path).duration_seconds
         except ColabkitError as error:
             problem(path.name, f"{error.what}; {error.fix}")
             continue
-        labelled = regions.get(path.stem, [(0.0, seconds)])
-        found.append(Recording(path.stem, path, tuple(turns[path.stem]),
-                               tuple((a, min(b, seconds)) for a, b in labelled if a < seconds)))
-    for name in sorted(turns.keys() - {r.name for r in found}):
+        labelled = tuple((a, min(b, seconds)) for a, b in regions.get(name, [(0.0, seconds)]) if a < seconds)
+        if not labelled:
+            problem(path.name, "the UEM has no region inside it")
+            continue
+        found[name] = Recording(name, path, tuple(turns[name]), labelled)
+    for name in sorted(turns.keys() - with_audio):
         problem(name, "labels without an audio file of that name")
     if not found:
         raise DataError("No usable recordings", got=folder, expected=f"audio files named as in {pattern}",
                         where="recordings", fix="the second field of each RTTM line must be the audio file's name without ending")
-    return found
+    return list(found.values())
 
 
 def _read_labels(root: Path, pattern: str, problem: Callable[[str, str], None]):
@@ -67,12 +75,14 @@ def _read_labels(root: Path, pattern: str, problem: Callable[[str, str], None]):
     regions: dict[str, list[tuple[float, float]]] = {}
     for path in sorted(root.rglob(pattern)):
         labels = read_rttm(path, strict=False)
-        turns |= labels
-        for reason in labels.dropped:
-            problem(f"{path.name}", reason)
+        for name in sorted(labels.keys() & turns.keys()):
+            problem(f"{path.name}, {name}", "labelled in an earlier file too; that one is used")
+        turns = labels | turns
+        if labels.dropped:
+            problem(path.name, f"{len(labels.dropped)} bad lines left out; " + "; ".join(labels.dropped[:5]))
         uem = path.with_suffix(".uem")
         if uem.is_file():
-            regions |= read_uem(uem)
+            regions = read_uem(uem) | regions
     return turns, regions
 
 
@@ -85,7 +95,7 @@ class RecordingWindows:
     """Random windows of real recordings; window k is a pure function of (seed, k). Waves stay in memory as int16.
 
     Where more people talk in a window than the model tells apart, the frames with the least talkative ones are left
-    out of the loss.
+    out of the loss. Raises: DataError when no time is labelled, or a recording does not decode.
     """
 
     def __init__(self, recordings: list[Recording], *, seed: int, window_seconds: float, max_speakers: int):
@@ -101,6 +111,10 @@ class RecordingWindows:
                 scored[round(start / FRAME_SECONDS): round(end / FRAME_SECONDS)] = True
             self.scored.append(scored)
         self.weights = np.array([s.sum() for s in self.scored], float)
+        if not self.weights.sum():
+            raise DataError("No labelled time in the recordings", got=f"{len(recordings)} recordings, 0 s",
+                            expected="at least one 20 ms frame inside a UEM region", where="recordings.train_folder",
+                            fix="correct the UEM files, or remove them where everything is labelled")
         self.weights /= self.weights.sum()
 
     def sample(self, index: int) -> Sample:

@@ -98,7 +98,9 @@ class ConversationSimulator:
         taking, num_speakers = self.turn_taking, len(ids)
         tracks = np.zeros((num_speakers, self.num_frames * FRAME_SAMPLES), np.float32)
         active = np.zeros((self.num_frames, num_speakers), bool)
-        speeds = 1 + (rng.uniform(-1, 1, num_speakers) * self.acoustics.speed_change if self.acoustics else np.zeros(num_speakers))
+        speeds = np.ones(num_speakers)
+        if self.acoustics:
+            speeds += rng.uniform(-1, 1, num_speakers) * self.acoustics.speed_change
         readers = [_Reader(self.bank.speakers[i], speed, rng) for i, speed in zip(ids, speeds, strict=True)]
         # The habits of a conversation differ more between conversations than within one.
         overlap_probability = rng.uniform(0, 2) * taking.overlap_probability

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from colabkit.pipelines.diarization.config import SpeechConfig
 from colabkit.pipelines.diarization.speech import SpeakerMaterial, SpeechBank
 
 SPLITS = ("train", "validation", "test")
+NUM_LARGE = 400  # speakers; with fewer the shares of a hash are left to chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,19 @@ def list_speakers(config: SpeechConfig, problem: Callable[[str, str], None]) -> 
 
 
 def split_speakers(names: list[str], config: SpeechConfig) -> dict[str, str]:
-    """Assign whole speakers to splits by a hash of their name and the seed: adding speakers moves no other."""
+    """Assign whole speakers to splits by a hash of their name and the seed.
+
+    In a large set adding speakers moves no other; in a small one every split gets its share, at least two.
+    """
     def share(name: str) -> float:
         return int.from_bytes(hashlib.sha1(f"{config.seed}/{name}".encode()).digest()[:8], "big") / 2**64
 
-    ranked = sorted(names, key=share)
-    # By rank where there are few speakers, so that small sets have some in every split; by share in large ones.
-    places = {n: (i + 0.5) / len(ranked) for i, n in enumerate(ranked)} if len(ranked) < 400 else {n: share(n) for n in ranked}
     test, validation = config.held_out_fraction, config.held_out_fraction + config.validation_fraction
+    places = {name: share(name) for name in names}
+    if len(names) < NUM_LARGE:
+        places = {name: rank for rank, name in enumerate(sorted(names, key=share))}
+        test = max(round(config.held_out_fraction * len(names)), 2)
+        validation = test + max(round(config.validation_fraction * len(names)), 2)
     return {n: "test" if places[n] < test else "validation" if places[n] < validation else "train" for n in names}
 
 
@@ -156,11 +163,17 @@ def _usable(paths: list[Path], folder: Path, seconds_each: float, problem: Calla
 def speaker_of(path: Path, rule: str) -> str:
     """Read the speaker's name off a relative path: its top folder, or the file name up to the first dash.
 
-    "auto" takes the folder where there is one. Refuses paths that tell nothing.
+    "auto" takes the folder where there is one: that of the speaker where files are named as in LibriSpeech
+    (.../SPEAKER/CHAPTER/SPEAKER-CHAPTER-UTTERANCE.flac) or VoxCeleb (.../id10270/VIDEO/00001.wav), else the top one.
+    Refuses paths that tell nothing.
     """
+    name, dash, _ = path.stem.partition("-")
+    if rule == "auto":
+        for folder in path.parts[:-1]:
+            if (dash and folder == name) or re.fullmatch(r"id\d{5}", folder):
+                return folder
     if rule != "name" and len(path.parts) > 1:
         return path.parts[0]
-    name, dash, _ = path.stem.partition("-")
     if rule == "folder" or not dash or not name:
         raise DataError("Cannot tell who speaks", got=path.as_posix(),
                         expected="SPEAKER/anything.wav" if rule == "folder" else "SPEAKER-anything.wav or SPEAKER/anything.wav",

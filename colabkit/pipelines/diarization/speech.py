@@ -8,6 +8,9 @@ import numpy as np
 
 from colabkit.pipelines.diarization import FRAME_SAMPLES, RATE_HZ
 
+SILENCE_DB = -80.0  # dither of 16 bit audio lies below
+LEAST_CHANGE_DB = 3.0  # between loud and soft: hum and hiss change less, speech more than 10
+
 
 def speech_frames(wave: np.ndarray, *, fill_seconds: float = 0.3, drop_seconds: float = 0.08,
                   range_db: float = 35.0) -> np.ndarray:
@@ -15,18 +18,22 @@ def speech_frames(wave: np.ndarray, *, fill_seconds: float = 0.3, drop_seconds: 
 
     Shapes: wave (sample,) at 16 kHz -> bool (frame,), 20 ms frames, the incomplete last one left out.
     A frame is speech when its level is within `range_db` of the loud parts and clearly above the noise floor;
-    pauses shorter than `fill_seconds` are filled, bursts shorter than `drop_seconds` dropped.
+    pauses shorter than `fill_seconds` are filled, bursts shorter than `drop_seconds` dropped. Digital silence, an
+    offset or a steady noise alone is not speech.
     """
     num_frames = len(wave) // FRAME_SAMPLES
     if num_frames == 0:
         return np.zeros(0, bool)
+    wave = wave[: num_frames * FRAME_SAMPLES].astype(np.float32)
+    wave = wave - wave.mean()
     # Pre-emphasis keeps rumble and hum from counting as speech.
-    emphasised = np.diff(wave[: num_frames * FRAME_SAMPLES].astype(np.float32), prepend=np.float32(0)) \
-        + 0.1 * wave[: num_frames * FRAME_SAMPLES]
+    emphasised = np.diff(wave, prepend=wave[:1]) + 0.1 * wave
     energy = np.square(emphasised).reshape(num_frames, FRAME_SAMPLES).mean(1)
     # Three frames together: a plosive's closure is not a pause.
     level_db = 10 * np.log10(np.convolve(np.pad(energy, 1, mode="edge"), np.ones(3) / 3, mode="valid") + 1e-12)
     loud, floor = np.percentile(level_db, 95), np.percentile(level_db, 5)
+    if loud < SILENCE_DB or loud - floor < LEAST_CHANGE_DB:
+        return np.zeros(num_frames, bool)
     threshold = max(loud - range_db, min(floor + 8.0, loud - 15.0))
     frames_per_second = RATE_HZ / FRAME_SAMPLES
     active = level_db > threshold

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 
 from colabkit.core import files
 from colabkit.core.checkpoint import Checkpoints, random_state, restore, set_random_state
@@ -118,7 +118,7 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     # 4. The best averaged weights are the result.
     checkpoints.wait()
     best_state = checkpoints.load_best()[1]
-    save_file(best_state["averaged"], run.output / "model.safetensors")
+    files.write_atomic(run.output / "model.safetensors", to_safetensors(best_state["averaged"]))
     files.write_json(run.output / "model.json", asdict(model_config))
     files.write_atomic(run.output / "history.jsonl", "".join(json.dumps(row) + "\n" for row in done["history"]))
     return {"validation_der": done["best_der"], "best_step": done["best_step"], "train_steps": num_steps,

@@ -64,7 +64,9 @@ def measure(recordings: dict[str, list], source: str) -> TurnTaking:
     num_same = num_changes = num_overlapping = num_changes_where_overlaps = 0
     for turns in recordings.values():
         ordered = sorted((t.start_seconds, t.end_seconds, t.speaker) for t in turns)
-        pairs = [(b[0] - a[1], a[2] == b[2]) for a, b in zip(ordered, ordered[1:], strict=False)]
+        # From the end of all that was said before, so that a short "yes" inside a turn makes no pause of its rest.
+        ends = np.maximum.accumulate([end for _, end, _ in ordered]).tolist() if ordered else []
+        pairs = [(b[0] - end, a[2] == b[2]) for a, b, end in zip(ordered, ordered[1:], ends, strict=False)]
         holds_overlaps = any(gap < -TOUCHING_SECONDS and not is_same for gap, is_same in pairs)
         for start, end, _ in ordered:
             _count(counts["turn"], end - start)

@@ -1,0 +1,45 @@
+"""Settings that make one run of a pipeline as short as it can be while every step still does its work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colabkit.core.config import differences, identity_settings, with_settings
+from colabkit.core.errors import UsageError
+from colabkit.pipelines import Pipeline
+
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "diarization": (
+        "speech.num_voices=10", "speech.validation_fraction=0.2", "speech.seconds_per_voice=3",
+        "simulate.window_seconds=2", "model.hidden_size=16", "model.embedding_size=8", "model.num_blocks=2",
+        "train.steps=12", "train.batch_windows=4", "train.checkpoint_every_steps=3", "train.validate_every_steps=6",
+        "train.num_validation_mixes=1", "train.tracker=none", "infer.window_seconds=10", "infer.hop_seconds=10",
+        "evaluate.num_mixes=1", "evaluate.mix_seconds=8", "example.seconds=10"),
+}
+
+
+def settings_of(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the settings to put on top of the demo preset; a pipeline without an entry is run as the demo itself."""
+    return SETTINGS.get(pipeline.name, ())
+
+
+def small_config(pipeline: Pipeline) -> Any:
+    """Return the demo preset's Config with the small settings."""
+    return with_settings(pipeline.presets["demo"](), settings_of(pipeline))
+
+
+def changes_of(pipeline: Pipeline) -> list[tuple[str, Any, Any]]:
+    """Return (setting, value now, another valid value) for one number in every section that a step uses."""
+    config = small_config(pipeline)
+    found = []
+    for section in dict.fromkeys(name for step in pipeline.steps for name in step.uses):
+        for name, value in identity_settings(getattr(config, section), f"{section}.").items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            try:
+                changed = with_settings(config, {name: value + 1})
+            except UsageError:
+                continue  # a rule of the pipeline's own forbids this one
+            found += differences(changed, config)
+            break
+    return [(name, was, now) for name, was, now in found]

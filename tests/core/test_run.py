@@ -1,0 +1,323 @@
+"""Tests of colabkit.core.run: how a run ends in every way it can, and what it leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+
+from colabkit.core import files
+from colabkit.core.errors import ChangedError, DataError, StateError, Stopped, UsageError
+from colabkit.core.steps import step
+
+GROWN = [("02_grow", unit) for unit in range(4)]
+
+
+def report_of(toy, run="a"):
+    return json.loads((toy.root / "toy" / run / "report.json").read_text())
+
+
+def steps_of(toy):
+    return {row["id"]: row["outcome"] for row in report_of(toy)["steps"]}
+
+
+def signal_at(step_id, unit, number=signal.SIGTERM):
+    def hook(name, at, run):
+        if (name, at) == (step_id, unit):
+            os.kill(os.getpid(), number)
+    return hook
+
+
+def raise_at(step_id, error):
+    def hook(name, at, run):
+        if name == step_id:
+            raise error
+    return hook
+
+
+# Done
+
+
+def test_a_whole_run_and_its_report(toy):
+    toy.do_all(comment="kept")
+    report = report_of(toy)
+    assert report["state"] == "done" and report["metrics"] == {"numbers": 3, "sum": 6.0, "result": 6.0}
+    assert steps_of(toy) == {"01_make": "run", "02_grow": "run", "03_use": "run"}
+    assert [c["name"] for c in report["choices"]] == ["make.size", "grow.plan"] and report["problems"][0]["item"] == "seven"
+    config = json.loads((toy.root / "toy/a/config.json").read_text())
+    assert config["pipeline"] == "toy" and config["settings"]["make"]["comment"] == "kept"
+    assert toy.said[0] == "01_make  run: not done yet" and toy.said[-1].startswith("03_use  done in ")
+
+
+def test_a_skipped_step_keeps_its_metrics_choices_and_problems_in_the_report(toy):
+    toy.do_all()
+    before = report_of(toy)
+    toy.do_all()
+    after = report_of(toy)
+    assert steps_of(toy) == {"01_make": "skip", "02_grow": "skip", "03_use": "skip"}
+    assert {k: before[k] for k in ("metrics", "choices", "problems", "state")} == {
+        k: after[k] for k in ("metrics", "choices", "problems", "state")}
+
+
+def test_steps_before_the_first_asked_for_stay_in_the_report(toy):
+    toy.do_all()
+    assert toy.do_all(start="03") == []
+    assert report_of(toy)["metrics"] == {"numbers": 3, "sum": 6.0, "result": 6.0}
+    assert report_of(toy)["steps"][0]["reason"].endswith("not looked at") and len(report_of(toy)["choices"]) == 2
+
+
+def test_a_part_of_the_steps(toy):
+    assert toy.do_all(stop="01") == [("01_make", 0)] and report_of(toy)["state"] == "running"
+    assert toy.do_all(start="02", stop="grow") == GROWN
+    assert toy.do_all(start="3") == [("03_use", 0)] and report_of(toy)["state"] == "done"
+
+
+def test_cell_by_cell_is_the_same_as_all_at_once(toy):
+    with toy.open() as run:
+        for one in toy.STEPS:
+            assert run.do(one.id)["step"] == one.id
+        assert run.folder_of("3").name == "03_use" and run.output == run.path
+        assert "result" in str(run.metrics_table()) and run.scratch.is_dir()
+        with pytest.raises(UsageError, match="No such step"):
+            run.do("04")
+
+
+def test_metrics_that_are_no_number_do_not_cost_the_step(toy):
+    @step("04_odd", writes=())
+    def odd(config, run):
+        """Measure nothing."""
+        return {"nan": float("nan"), "inf": float("inf"), "none": None}
+    steps = (*toy.STEPS, odd)
+    toy.do_all(steps=steps)
+    toy.do_all(steps=steps)
+    assert report_of(toy)["metrics"]["nan"] is None and toy.outcomes() == ["skip"] * 4
+
+
+def test_a_step_may_return_nothing(toy):
+    @step("01_quiet")
+    def quiet(config, run):
+        """Be quiet."""
+    toy.do_all(steps=(quiet,))
+    assert report_of(toy)["state"] == "done" and report_of(toy)["metrics"] == {}
+
+
+# Stopped
+
+
+def test_sigterm_in_a_step_that_does_not_resume_stops_at_once_and_a_later_run_goes_on(toy):
+    before = signal.getsignal(signal.SIGTERM)
+    toy.hooks.append(signal_at("03_use", 0))
+    with pytest.raises(Stopped) as caught:
+        toy.do_all()
+    assert caught.value.exit_code == 75 and "SIGTERM" in str(caught.value) and signal.getsignal(signal.SIGTERM) == before
+    assert report_of(toy)["state"] == "stopped" and steps_of(toy)["03_use"] == "stopped"
+    toy.hooks.clear()
+    assert toy.do_all() == [("03_use", 0)] and report_of(toy)["state"] == "done"
+
+
+def test_sigterm_in_a_step_that_resumes_asks_it_to_save_and_stop(toy):
+    toy.hooks.append(signal_at("02_grow", 1))
+    with pytest.raises(Stopped):
+        toy.do_all()
+    assert toy.log == [("01_make", 0), ("02_grow", 0), ("02_grow", 1)], "the unit at work is finished and saved"
+    toy.hooks.clear()
+    assert toy.do_all() == [("02_grow", 2), ("02_grow", 3), ("03_use", 0)]
+
+
+def test_sigterm_while_the_last_unit_is_at_work_finishes_that_step_and_stops_before_the_next(toy):
+    toy.hooks.append(signal_at("02_grow", 3))
+    with pytest.raises(Stopped):
+        toy.do_all()
+    assert toy.log[-1] == ("02_grow", 3) and steps_of(toy)["02_grow"] == "run" and report_of(toy)["state"] == "stopped"
+    toy.hooks.clear()
+    assert toy.do_all() == [("03_use", 0)]
+
+
+def test_sigterm_in_the_last_step_of_all_leaves_a_finished_run(toy):
+    toy.hooks.append(signal_at("02_grow", 3))
+    toy.do_all(steps=toy.STEPS[:2])
+    assert report_of(toy)["state"] == "done"
+
+
+def test_after_a_stop_the_same_run_object_goes_on(toy):
+    toy.hooks.append(signal_at("02_grow", 1))
+    with toy.open() as run:
+        run.do("01")
+        with pytest.raises(Stopped):
+            run.do("02")
+        toy.hooks.clear()
+        run.do("02")
+        run.do("03")
+    assert toy.log[1:] == [*GROWN, ("03_use", 0)] and report_of(toy)["state"] == "done"
+
+
+def test_a_step_that_swallows_the_stop_is_not_taken_for_done(toy):
+    @step("01_greedy", writes=("a.txt",))
+    def greedy(config, run):
+        """Take every fault for one of its input."""
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Exception as error:
+            run.report.problem("a.wav", str(error))
+        (run.output / "a.txt").write_text("")
+    with pytest.raises(Stopped):
+        toy.do_all(steps=(greedy,))
+    assert not (toy.root / "toy/a/ledger/01_greedy.json").exists()
+
+
+def test_a_stop_in_a_redo_tells_to_leave_redo_out_and_then_goes_on(toy):
+    toy.do_all()
+    toy.hooks.append(signal_at("02_grow", 1))
+    with pytest.raises(Stopped) as caught:
+        toy.do_all(redo=["02"])
+    assert "without --redo" in caught.value.fix
+    toy.hooks.clear()
+    assert toy.do_all() == GROWN[2:]
+    toy.hooks.append(signal_at("03_use", 0))
+    with pytest.raises(Stopped) as caught:
+        toy.do_all(rate=1.0, redo=["01"])
+    toy.hooks.clear()
+    with toy.open(rate=1.0) as run:
+        assert "--redo" not in run.stopped().fix
+        run.do_all()
+
+
+def test_an_interrupt_by_hand_is_a_stop(toy):
+    toy.hooks.append(raise_at("03_use", KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        toy.do_all()
+    assert report_of(toy)["state"] == "stopped" and report_of(toy)["steps"][-1]["reason"] == "KeyboardInterrupt"
+
+
+def test_in_a_thread_there_are_no_signals_but_the_work_is_done(toy):
+    faults = []
+
+    def work():
+        try:
+            toy.do_all()
+        except BaseException as error:
+            faults.append(error)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert faults == [] and report_of(toy)["state"] == "done"
+
+
+def test_a_choice_made_before_the_stop_is_remembered_after_it(toy):
+    toy.hooks.append(signal_at("02_grow", 1))
+    with pytest.raises(Stopped):
+        toy.do_all()
+    toy.hooks.clear()
+    toy.do_all()
+    record = json.loads((toy.root / "toy/a/ledger/02_grow.json").read_text())
+    assert [c["name"] for c in record["choices"]] == ["grow.plan"]
+    assert "grow.plan" in [c["name"] for c in report_of(toy)["choices"]]
+
+
+# Failed
+
+
+@pytest.mark.parametrize("error", [RuntimeError("it broke\nsecond line"), DataError("Bad data", fix="mend"), MemoryError(),
+                                   OSError("a library's message"), AssertionError()])
+def test_an_error_in_a_step_is_raised_as_it_is_and_reported(toy, error):
+    toy.hooks.append(raise_at("03_use", error))
+    with pytest.raises(type(error)) as caught:
+        toy.do_all()
+    assert caught.value is error
+    assert report_of(toy)["state"] == "failed" and steps_of(toy)["03_use"] == "failed"
+    assert report_of(toy)["steps"][-1]["reason"].startswith(type(error).__name__)
+    toy.hooks.clear()
+    assert toy.do_all() == [("03_use", 0)] and report_of(toy)["state"] == "done"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_fault_becomes_our_error(toy, code):
+    toy.hooks.append(raise_at("03_use", OSError(code, "no", "/somewhere/file")))
+    with pytest.raises(StateError) as caught:
+        toy.do_all()
+    assert caught.value.errno == code and "finish 03_use" in str(caught.value) and isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_disk_that_is_full_for_the_report_too_does_not_hide_the_cause(toy, monkeypatch):
+    def full(*args, **how):
+        raise StateError("Cannot write: full", fix="make room")
+
+    def hook(name, unit, run):
+        if name == "03_use":
+            monkeypatch.setattr(files, "write_json", full)
+            raise OSError(errno.ENOSPC, "No space left on device", "/x")
+    toy.hooks.append(hook)
+    with pytest.raises(StateError, match="finish 03_use"):
+        toy.do_all()
+    assert any("report could not be written" in line for line in toy.said)
+    monkeypatch.undo()
+    toy.hooks.clear()
+    assert toy.do_all() == [("03_use", 0)]
+
+
+def test_a_disk_that_fails_before_the_step_begins_is_reported_too(toy, monkeypatch):
+    toy.do_all()
+    monkeypatch.setattr(type(toy.root), "rename", lambda *args: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only")))
+    with pytest.raises(StateError, match="read-only"):
+        toy.do_all(redo=["03"])
+    (toy.root / "toy/a/03_use/result.json").unlink()
+    with pytest.raises(StateError, match="read-only"):
+        toy.do_all()
+    assert report_of(toy)["state"] == "failed"
+    monkeypatch.undo()
+    assert toy.do_all() == [("03_use", 0)]
+
+
+def test_a_run_that_stops_for_other_settings_says_so_in_the_report(toy):
+    toy.do_all()
+    with pytest.raises(ChangedError):
+        toy.do_all(rate=1.0)
+    assert report_of(toy)["state"] == "stopped" and steps_of(toy) == {"01_make": "stop"}
+    config = json.loads((toy.root / "toy/a/config.json").read_text())
+    assert config["settings"]["grow"]["rate"] == 0.5, "what the results were made with"
+
+
+def test_a_run_that_was_taken_over_publishes_nothing(toy):
+    def hook(name, unit, run):
+        run.run_folder.ensure_held = lambda: (_ for _ in ()).throw(StateError("taken over", fix="use another"))
+    toy.hooks.append(hook)
+    with pytest.raises(StateError, match="taken over"):
+        toy.do_all()
+    assert not (toy.root / "toy/a/01_make").exists() and not (toy.root / "toy/a/ledger/01_make.json").exists()
+
+
+# The lock
+
+
+OPEN = "import sys; from colabkit.core.state import open_run; open_run(sys.argv[1], 'toy', 'a').close()"
+
+
+def test_an_open_run_is_locked_and_a_closed_one_is_not(toy):
+    def other():
+        return subprocess.run([sys.executable, "-c", OPEN, str(toy.root)], capture_output=True, text=True)
+    with toy.open() as run:
+        assert "another process is using it" in other().stderr
+        run.close()
+        run.close()
+        assert other().returncode == 0
+    toy.hooks.append(raise_at("01_make", RuntimeError()))
+    with pytest.raises(RuntimeError):
+        toy.do_all()
+    assert other().returncode == 0
+
+
+def test_a_step_that_resumes_and_another_version_of_it_do_not_mix(toy):
+    toy.hooks.append(signal_at("02_grow", 1))
+    with pytest.raises(Stopped):
+        toy.do_all()
+    toy.hooks.clear()
+    steps = tuple(replace(s, version=2) for s in toy.STEPS)
+    with pytest.raises(ChangedError, match="version 1 of this step, now 2"):
+        toy.do_all(steps=steps, start="02")
