@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from colabkit.io.voices import Speaker
-
-EQ_HZ = (120.0, 300.0, 700.0, 1_500.0, 3_000.0, 5_500.0)
+from colabkit.io.speaker import EQ_HZ, Speaker
 
 
 def to_rate(pcm: bytes, source_hz: float, rate_hz: int) -> np.ndarray:

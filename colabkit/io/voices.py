@@ -21,8 +21,9 @@ import numpy as np
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io import espeak
 from colabkit.io.sentences import SENTENCES
+from colabkit.io.speaker import EQ_HZ, Speaker
 from colabkit.io.speech_times import align, to_words
-from colabkit.io.voice_colour import EQ_HZ, colour, to_rate
+from colabkit.io.voice_colour import colour, to_rate
 
 LANGUAGES = tuple(SENTENCES)  # those with sentences of their own; speak() takes every language of espeak-ng
 
@@ -51,25 +52,6 @@ _VARIANTS_HZ = {
 # fmt: on
 _F0_RANGE_HZ = {"F": (165.0, 270.0), "M": (80.0, 150.0)}
 _TRACT_RANGE = {"F": (0.94, 1.15), "M": (0.88, 1.08)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speaker:
-    """One synthetic voice. `tract` above 1 is a shorter vocal tract: all formants move up by that factor."""
-
-    name: str
-    language: str
-    sex: str  # "F" or "M"
-    voice: str  # espeak-ng's name, "en-US+f2"
-    pitch: int  # 0..100, 50 = the variant's own, after the effect of `tract` was taken out
-    pitch_range: int  # 0..100
-    words_per_minute: int
-    tract: float
-    tilt_db_per_octave: float  # around 1 kHz
-    eq_db: tuple[float, ...]  # gains at EQ_HZ
-    low_cut_hz: float
-    high_cut_hz: float
-    breath_db: float  # noise relative to the envelope of the speech
 
 
 class Timed(NamedTuple):

@@ -46,7 +46,7 @@ BASE = torch.arange(12, dtype=torch.float32).reshape(3, 4)
 STATES = {
     "plain": {"a": 1, "b": 2.5, "c": "ü\n\ud7ff", "d": None, "e": True, "f": [], "g": {}, "h": (), "i": 2**80},
     "numbers that JSON lacks": {"inf": math.inf, "minus": -math.inf, "nan": math.nan, "tiny": 5e-324, "zero": -0.0},
-    "keys": {1: "one", "1": "text", None: 0, True: 2.0, (1, "a"): [3], 2.5: {}, "": 4},
+    "keys": {1: "one", "1": "text", None: 0, False: 2.0, (1, "a"): [3], 2.5: {}, "": 4},
     "keys like ours": {"$tensor": "t00000", "$tuple": [1], "$dict": [[1, 2]], "$": BASE, "in": {"$tensor": BASE}},
     "one key like ours": [{"$tensor": "t00000"}, {"$tuple": (1, 2)}, {"$dict": {"$dict": 1}}, {"$other": 1}],
     "nesting": {"a": [({"b": (1, [2, (3,)])},), [[[]]]]},
@@ -54,8 +54,9 @@ STATES = {
         torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
         torch.uint8, torch.bool, torch.float8_e4m3fn)},
     "odd floats": torch.tensor([math.nan, math.inf, -math.inf, -0.0, 1e-45]),
-    "shapes": [torch.tensor(3.5), torch.tensor(True), torch.empty(0), torch.empty(0, 3), torch.empty(2, 0, 2), torch.ones(1, 1, 1)],
-    "views": {"whole": BASE, "same": BASE, "turned": BASE.T, "part": BASE[:, 1:3], "spread": BASE[:1].expand(3, 4), "step": BASE[::2]},
+    "shapes": [torch.tensor(3.5), torch.tensor(True), torch.empty(0), torch.empty(0, 3), torch.empty(2, 0, 2), torch.ones(1, 1)],
+    "views": {"whole": BASE, "same": BASE, "turned": BASE.T, "part": BASE[:, 1:3], "step": BASE[::2],
+              "spread": BASE[:1].expand(3, 4)},
     "parameter": {"w": torch.nn.Parameter(torch.ones(2))},
     "just a tensor": BASE, "just a number": 3,
 }

@@ -140,6 +140,9 @@ def test_all_faults_are_told_together():
                   "test: got 5, expected settings such as test.steps=...", "seed: got 'x', expected a whole number"):
         assert message.count(words) == 1, message
     assert message.count("train.rate") == 1 and "correct them" in message
+    with pytest.raises(UsageError) as caught:  # a value that cannot be read is not judged by the rules too
+        build(Whole, {"train": {"steps": "x"}}, base=Whole(train=Inner(steps=0)))
+    assert str(caught.value).count("train.steps") == 1
 
 
 def test_rules_of_sections_and_across_sections():

@@ -54,7 +54,8 @@ def test_a_log_gets_at_most_one_line_in_ten_seconds_and_one_at_the_end(log, caps
 def test_a_line_tells_values_speed_and_time_left(log):
     bar = Progress(100, "train", done=20, unit="windows")
     log.now += 10
-    bar.update(20, loss=torch.tensor(0.123456), step=3, best=math.inf, worst=torch.tensor(math.nan), name="x", half=torch.tensor(0.5).half())
+    bar.update(20, loss=torch.tensor(0.123456), step=3, best=math.inf, worst=torch.tensor(math.nan), name="x",
+               half=torch.tensor(0.5).half())
     assert bar.line() == "train: 40/100, loss 0.1235, step 3, name x, half 0.5, 2 windows/s, 0:30 left"
     log.now += 7190
     assert bar.line().endswith("0.00278 windows/s, 6:00:00 left")

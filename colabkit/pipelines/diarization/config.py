@@ -84,7 +84,7 @@ class TrainConfig:
     """The training loop."""
 
     steps: Annotated[int, "optimizer steps"] = 1500
-    minutes: Annotated[float | None, "wall clock to spend: steps are then set from the measured speed"] = None
+    minutes: Annotated[float | None, "wall clock to spend, instead of steps; the result then depends on the machine"] = None
     batch_windows: Annotated[int, "windows of one optimizer step, whatever fits into memory at once"] = 16
     learning_rate: Annotated[float, "peak learning rate (AdamW)"] = 1e-3
     weight_decay: Annotated[float, "weight decay"] = 0.01

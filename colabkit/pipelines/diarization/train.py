@@ -16,6 +16,7 @@ from safetensors.torch import save as to_safetensors
 
 from colabkit.core import files
 from colabkit.core.checkpoint import Checkpoints, random_state, restore, set_random_state
+from colabkit.core.errors import DataError
 from colabkit.core.progress import Progress
 from colabkit.core.tracking import open_tracker
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
@@ -23,8 +24,8 @@ from colabkit.pipelines.diarization.data import Batch, TrainingBatches
 from colabkit.pipelines.diarization.losses import DiarizationLoss
 from colabkit.pipelines.diarization.model import FastDiarizationModel
 
-WARM_STEPS, TIMED_STEPS = 3, 8  # to measure the speed when a time budget sets the number of steps
-RESERVE = 0.08  # share of a time budget kept for validation and checkpoints
+PLAN_EVERY_STEPS = 50  # how often a time budget is turned into steps anew
+RESERVE = 0.02  # share of a time budget kept for the last validation and checkpoint
 
 
 def build_model(config: ModelConfig) -> FastDiarizationModel:
@@ -54,7 +55,9 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     model, loss_of, optimizer = accelerator.prepare(bare_model, bare_loss, optimizer)
     loss_sums = torch.zeros(2, device=accelerator.device)  # frame loss and speaker loss since the last validation
-    done = {"step": 0, "num_steps": 0, "best_der": math.inf, "best_step": 0, "history": []}
+    first_plan = config.steps if config.minutes is None else max(config.steps, 2 * PLAN_EVERY_STEPS)
+    done = {"step": 0, "num_steps": first_plan, "progress": 0.0, "spent_seconds": 0.0, "best_der": math.inf,
+            "best_step": 0, "history": []}
     parts = {"model": bare_model, "loss": bare_loss, "averaged": averaged, "optimizer": optimizer.optimizer}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
@@ -74,35 +77,34 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         done = found[1]["done"]
         loss_sums.copy_(found[1]["loss_sums"])
         run.say(f"  continues at step {done['step']} of {done['num_steps']}")
-    else:
-        done["num_steps"] = plan_steps(config, model, loss_of, batches, accelerator, run)
-        bare_model.load_state_dict(averaged.state_dict())
-        torch.manual_seed(config.seed + 1)
-        save(wait=True)  # the plan is part of the result: a later process must not measure again
-    num_steps = done["num_steps"]
+    clock = Clock(done["spent_seconds"])
     micro_windows = run.choose("train.micro_batch", math.ceil(config.batch_windows / accelerator.num_processes),
                                "a whole batch goes through at once until memory says otherwise")
     tracker = open_tracker(config.tracker, run, resume_step=done["step"], settings=asdict(config))
 
     # 3. Step by step.
     with closing(batches.from_step(done["step"])) as feed, closing(tracker), \
-            Progress(num_steps, "train", done=done["step"]) as progress:
-        while done["step"] < num_steps:
+            Progress(done["num_steps"], "train", done=done["step"]) as progress:
+        while done["step"] < done["num_steps"]:
             batch = next(feed).to(accelerator.device)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, done["step"], num_steps)
+                group["lr"] = learning_rate(config, done)
             micro_windows, losses = accumulate_gradients(model, loss_of, batch, micro_windows, accelerator, run)
             accelerator.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             average_weights(averaged, bare_model, config.ema_decay, done["step"])
             loss_sums += losses
+            done["progress"] += (1 - done["progress"]) / (done["num_steps"] - done["step"])
             done["step"] += 1
+            if config.minutes is not None and done["step"] % PLAN_EVERY_STEPS == 0:
+                done["spent_seconds"] = clock.seconds()
+                done["num_steps"] = progress.total = plan_steps(config, done)
             progress.update(loss=losses[0], best_der=done["best_der"])
 
-            is_last = done["step"] == num_steps
+            is_last = done["step"] == done["num_steps"]
             if done["step"] % config.validate_every_steps == 0 or is_last:
-                row = history_row(done, loss_sums, learning_rate(config, done["step"] - 1, num_steps))
+                row = history_row(done, loss_sums, optimizer.param_groups[0]["lr"])
                 row |= validate(averaged)
                 loss_sums.zero_()
                 done["history"].append(row)
@@ -117,11 +119,13 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
 
     # 4. The best averaged weights are the result.
     checkpoints.wait()
+    if config.minutes is not None:
+        run.choose("train.steps", done["step"], f"{config.minutes} min of wall clock allowed so many")
     best_state = checkpoints.load_best()[1]
     files.write_atomic(run.output / "model.safetensors", to_safetensors(best_state["averaged"]))
     files.write_json(run.output / "model.json", asdict(model_config))
     files.write_atomic(run.output / "history.jsonl", "".join(json.dumps(row) + "\n" for row in done["history"]))
-    return {"validation_der": done["best_der"], "best_step": done["best_step"], "train_steps": num_steps,
+    return {"validation_der": done["best_der"], "best_step": done["best_step"], "train_steps": done["step"],
             "parameters": averaged.count_parameters()}
 
 
@@ -165,37 +169,37 @@ def average_weights(averaged: torch.nn.Module, model: torch.nn.Module, decay: fl
         ours.copy_(theirs)
 
 
-def learning_rate(config: TrainConfig, step: int, num_steps: int) -> float:
-    """Rise linearly for `warmup_steps`, then fall to zero as half a cosine."""
-    warmup = min(config.warmup_steps, max(num_steps // 5, 1))
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(num_steps - warmup, 1)))
+def learning_rate(config: TrainConfig, done: dict) -> float:
+    """Rise linearly for `warmup_steps`, and fall to zero as half a cosine over the whole of training."""
+    warmup = min(1.0, (done["step"] + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * done["progress"]))
 
 
 def history_row(done: dict, loss_sums: torch.Tensor, rate: float) -> dict[str, float]:
     """Return the means since the last validation."""
     since = done["step"] - (done["history"][-1]["step"] if done["history"] else 0)
     frame_loss, speaker_loss = (loss_sums / since).tolist()
+    if not math.isfinite(frame_loss + speaker_loss):
+        raise DataError("Training diverged", got=f"a loss of {frame_loss + speaker_loss} at step {done['step']}",
+                        expected="a finite loss", where="train",
+                        fix="--set train.learning_rate to half of what it is, with --redo train")
     return {"step": done["step"], "frame_loss": frame_loss, "speaker_loss": speaker_loss, "learning_rate": rate}
 
 
-def plan_steps(config: TrainConfig, model, loss_of, batches: TrainingBatches, accelerator: Accelerator, run) -> int:
-    """Return how many steps to train: as set, or as many as the time budget allows at the speed measured now."""
-    if config.minutes is None:
-        return config.steps
-    with closing(batches.from_step(0)) as feed:
-        for step in range(WARM_STEPS + TIMED_STEPS):
-            if step == WARM_STEPS:
-                began = time.monotonic()
-            batch = next(feed).to(accelerator.device)
-            losses = accumulate_gradients(model, loss_of, batch, config.batch_windows, accelerator, run)[1]
-        losses.tolist()  # waits for the device
-    model.zero_grad(set_to_none=True)
-    loss_of.zero_grad(set_to_none=True)
-    seconds = (time.monotonic() - began) / TIMED_STEPS
-    return run.choose("train.steps", max(int(config.minutes * 60 * (1 - RESERVE) / seconds), 1),
-                      f"{config.minutes} min at {seconds:.3f} s a step, {RESERVE:.0%} kept for validation")
+def plan_steps(config: TrainConfig, done: dict) -> int:
+    """Return how many steps the time budget allows at the speed so far; never fewer than are done."""
+    left = config.minutes * 60 * (1 - RESERVE) - done["spent_seconds"]
+    return max(done["step"], done["step"] + int(left / (done["spent_seconds"] / done["step"])))
+
+
+class Clock:
+    """Seconds spent in all processes of a run, given those of the earlier ones."""
+
+    def __init__(self, spent_seconds: float):
+        self._began = time.monotonic() - spent_seconds
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
 
 
 def choose_precision(config: TrainConfig, run) -> str:

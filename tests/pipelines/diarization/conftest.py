@@ -61,7 +61,7 @@ def buzz_bank(num_speakers: int) -> SpeechBank:
     return SpeechBank(speakers)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="package")
 def one_thread():
     """Two cores are shared by many; and results do not depend on how a sum was split."""
     before = torch.get_num_threads()
@@ -75,7 +75,7 @@ def run(tmp_path):
     return StandInRun(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_run():
     """Return a maker of runs, for tests that continue in the same folder."""
     return StandInRun

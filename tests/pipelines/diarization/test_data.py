@@ -122,7 +122,8 @@ def test_without_recordings_nothing_is_real():
 
 
 def test_simulators_of_training_and_test(bank):
-    training = data.training_simulator(bank, SimulateConfig(window_seconds=2.0, speaker_weights=(0.0, 1.0)), seed=0, max_speakers=3)
+    config = SimulateConfig(window_seconds=2.0, speaker_weights=(0.0, 1.0))
+    training = data.training_simulator(bank, config, seed=0, max_speakers=3)
     assert training.counts.tolist() == [2] and training.sample(0).active.shape == (100, 3)
     testing = data.test_simulator(bank, EvaluateConfig(), seconds=3.0, num_speakers=3, seed=1)
     assert testing.sample(0).active.shape == (150, 3) and (testing.sample(0).speaker_ids >= 0).all()
@@ -159,6 +160,6 @@ def test_a_room_from_a_file_delays_nothing_and_keeps_levels(tmp_path, bank):
     response = np.zeros(12_000, np.float32)
     response[3_000], response[3_400] = 0.01, 0.002
     write_wav(tmp_path / "room.wav", response, 16_000)
-    simulator = data.training_simulator(bank, SimulateConfig(room_folder=str(tmp_path), window_seconds=2.0), seed=0, max_speakers=3)
-    (room,) = simulator.rooms
+    config = SimulateConfig(room_folder=str(tmp_path), window_seconds=2.0)
+    (room,) = data.training_simulator(bank, config, seed=0, max_speakers=3).rooms
     assert len(room) <= 4_800 and room.argmax() == 0 and np.square(room).sum() == pytest.approx(1, rel=1e-3)

@@ -119,7 +119,8 @@ def test_frames_of_people_the_model_has_no_column_for_are_not_scored(folder, pro
         part[: len(labels[start:])] = labels[start:]
         kept = part.sum(0).argmax()
         assert np.array_equal(sample.active[:, 0], part[:, kept])
-        assert not sample.scored[part[:, 1 - kept]].any() and sample.scored[: 1_000 - start][~part[: 1_000 - start, 1 - kept]].all()
+        others = part[:, 1 - kept]
+        assert not sample.scored[others].any() and sample.scored[: 1_000 - start][~others[: 1_000 - start]].all()
 
 
 def test_what_lies_outside_the_uem_or_the_recording_is_not_scored(folder, problems):

@@ -1,0 +1,144 @@
+"""Every notebook runs from top to bottom with nothing but its defaults, shows its results, and a second time skips all.
+
+The demo preset runs whole here, once; the later tests find its state. They run in the order of this file.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import copy
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from colabkit.pipelines import Pipeline
+from tests.contracts.conftest import ROOT, all_pipelines
+from tests.contracts.killing import tree
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+SECONDS_A_CELL = 1500
+
+
+def _diarization_is_good(metrics: dict[str, float]) -> None:
+    assert metrics["der"] * 3 <= metrics["der_single_speaker"], metrics
+    assert metrics["onnx_difference"] <= 1e-4 and metrics["int8_same_decisions"] > 0.9, metrics
+
+
+GOOD: dict[str, Callable[[dict[str, float]], None]] = {"diarization": _diarization_is_good}
+
+
+@dataclass
+class Executed:
+    pipeline: Pipeline
+    state: Path
+    source: nbformat.NotebookNode
+    notebook: nbformat.NotebookNode
+
+    @property
+    def folder(self) -> Path:
+        return self.state / self.pipeline.name / "demo"
+
+    @property
+    def report(self) -> dict:
+        return json.loads((self.folder / "report.json").read_text())
+
+
+@pytest.fixture(scope="module", params=all_pipelines(), ids=lambda p: p.name)
+def executed(request, tmp_path_factory) -> Iterator[Executed]:
+    state = tmp_path_factory.mktemp("state")
+    source = nbformat.read(ROOT / "notebooks" / f"{request.param.notebook}.ipynb", as_version=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLABKIT_STATE", str(state))  # STATE = "" falls back to it
+        patch.delenv("WANDB_API_KEY", raising=False)
+        yield Executed(request.param, state, source, execute(source))
+
+
+def execute(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Run all cells in a fresh kernel; raises at the first cell that fails."""
+    notebook = copy.deepcopy(source)
+    NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name="python3",
+                   resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    return notebook
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    return "".join(o.text for o in outputs(notebook) if o.output_type == "stream")
+
+
+def test_the_demo_is_good(executed):
+    assert set(GOOD) == {p.name for p in all_pipelines()}, "say in GOOD what the demo of each pipeline must reach"
+    report = executed.report
+    assert report["state"] == "done" and report["preset"] == "demo"
+    GOOD[executed.pipeline.name](report["metrics"])
+    assert [(s["id"], s["outcome"]) for s in report["steps"]] == [(s.id, "run") for s in executed.pipeline.steps]
+
+
+def test_results_are_shown(executed):
+    shown = outputs(executed.notebook)
+    assert [o for o in shown if o.output_type == "error"] == []
+    data = [o.data for o in shown if "data" in o]
+    images = [base64.b64decode(d["image/png"]) for d in data if "image/png" in d]
+    assert len(images) >= 1 and all(i.startswith(b"\x89PNG") and len(i) > 2_000 for i in images)
+    pages = [d["text/html"] for d in data if "text/html" in d]
+    assert sum("<table" in p for p in pages) >= 2, "the machine's table and the results' table"
+    assert any(len(p) > 10_000 for p in pages if "<audio" in p or "<video" in p), "something to play"
+    for name in executed.report["metrics"]:
+        assert any(name in p for p in pages), f"metric {name} is not in any table"
+
+
+def test_nothing_alarming_is_printed(executed):
+    errors = "".join(o.text for o in outputs(executed.notebook) if o.output_type == "stream" and o.name == "stderr")
+    assert errors == "", f"a clean run prints nothing to stderr:\n{errors[:2000]}"
+    assert "Warning" not in printed(executed.notebook)
+
+
+def test_notebook_file_stays_clean(executed):
+    assert executed.source == nbformat.read(ROOT / "notebooks" / f"{executed.pipeline.notebook}.ipynb", as_version=4)
+
+
+def test_second_execution_skips_every_step(executed):
+    before = {k: v for k, v in tree(executed.folder).items() if k not in ("report.json", ".lock")}
+    again = execute(executed.source)
+    text = printed(again)
+    for step in executed.pipeline.steps:
+        assert f"{step.id}  skip: done " in text
+    assert [s["outcome"] for s in executed.report["steps"]] == ["skip"] * len(executed.pipeline.steps)
+    assert [o for o in outputs(again) if o.output_type == "error"] == []
+    assert {k: v for k, v in tree(executed.folder).items() if k not in ("report.json", ".lock")} == before
+
+
+def test_papermill_sets_parameters(executed, tmp_path, monkeypatch):
+    papermill = pytest.importorskip("papermill")
+    monkeypatch.delenv("COLABKIT_STATE")
+    source, cwd = ROOT / "notebooks" / f"{executed.pipeline.notebook}.ipynb", str(ROOT / "notebooks")
+    parameters = {"PRESET": "demo", "STATE": str(executed.state)}
+    done = papermill.execute_notebook(source, tmp_path / "done.ipynb", parameters, cwd=cwd, kernel_name="python3",
+                                      progress_bar=False)
+    assert printed(done).count("  skip: done ") == len(executed.pipeline.steps), "STATE was not taken from the parameters"
+    # A headless run whose result is bad must fail: the last cell's limit is a parameter.
+    limit = next(n for n in limits_of(executed.source) if n not in parameters)
+    with pytest.raises(papermill.PapermillExecutionError, match="AssertionError|assert"):
+        papermill.execute_notebook(source, tmp_path / "bad.ipynb", parameters | {limit: 1e-9}, cwd=cwd,
+                                   kernel_name="python3", progress_bar=False)
+    assert os.path.exists(tmp_path / "bad.ipynb")
+
+
+def limits_of(notebook: nbformat.NotebookNode) -> list[str]:
+    """Return the parameters that stand in the last cell's assertion."""
+    parameters, last = (next(c.source for c in cells if test(c)) for cells, test in (
+        (notebook.cells, lambda c: "parameters" in c.metadata.get("tags", [])),
+        (notebook.cells[::-1], lambda c: c.cell_type == "code")))
+    names = {t.id for node in ast.parse(parameters).body if isinstance(node, ast.Assign) for t in node.targets}
+    tests = [node.test for node in ast.walk(ast.parse(last)) if isinstance(node, ast.Assert)]
+    return sorted({n.id for test in tests for n in ast.walk(test) if isinstance(n, ast.Name)} & names)
