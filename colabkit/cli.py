@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 
 from colabkit.core import files
-from colabkit.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, ColabkitError, StateError, Stopped, UsageError
+from colabkit.core.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    ColabkitError,
+    StateError,
+    Stopped,
+    UsageError,
+    missing_extra,
+)
 from colabkit.core.report import Table
 
 
@@ -141,8 +150,11 @@ def _apply(options: argparse.Namespace) -> None:
         raise files.disk_fault(error, output, "make the output folder") from error
     root = state_root(options.state or None, read_only=True)
     folder = open_run(root, pipeline.name, options.run or "demo", read_only=True)
-    for written in pipeline.apply(folder.path, paths, output):
-        print(written)
+    try:
+        written = pipeline.apply(folder.path, paths, output)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, pipeline.name) from error.__cause__
+    print(*written, sep="\n")
 
 
 def _finished_run(options: argparse.Namespace) -> Path:

@@ -252,6 +252,13 @@ def test_apply(command, inputs, tmp_path):
     assert (tmp_path / "out/deep/b.out").read_text().endswith("b.wav")
 
 
+def test_apply_without_its_libraries_tells_the_cure(command, inputs, tmp_path, toy, monkeypatch):
+    command("run", "toy")
+    monkeypatch.setattr(type(toy.pipeline), "apply", lambda *args: __import__("a_library_nobody_has"))
+    code, _, err = command("apply", "toy", str(inputs / "a.wav"), "--output", str(tmp_path / "out"))
+    assert code == 1 and "a_library_nobody_has is not installed" in err and "colabkit[toy]" in err
+
+
 def test_apply_checks_before_it_works(command, inputs, tmp_path):
     output = ["--output", str(tmp_path / "out")]
     code, _, err = command("apply", "toy", str(inputs / "a.wav"), *output)

@@ -67,6 +67,14 @@ class StateError(ColabkitError):
     """The state folder, a lock or the disk does not allow what was asked."""
 
 
+def missing_extra(error: ModuleNotFoundError, pipeline: str) -> StateError | ModuleNotFoundError:
+    """Turn a library that is not installed into the error that names its cure; a module of our own stays a fault."""
+    if (error.name or "colabkit").partition(".")[0] == "colabkit":
+        return error
+    return StateError(f"Cannot go on: {error.name} is not installed", expected=f"what the {pipeline} pipeline needs",
+                      fix=f"pip install 'colabkit[{pipeline}]', then run the same again")
+
+
 class ChangedError(ColabkitError):
     """What is stored was made with other settings than those asked for now."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from colabkit.core import files
 from colabkit.core.config import to_dict
-from colabkit.core.errors import ColabkitError, Stopped
+from colabkit.core.errors import ColabkitError, Stopped, missing_extra
 from colabkit.core.report import Report, Table
 from colabkit.core.steps import CHOICES, Ledger, Sections, Step, changed_error, find, select
 
@@ -135,6 +135,8 @@ class Run:
             self._note_end(step, "stopped" if stopped else "failed", told)
             if isinstance(error, OSError) and error.errno is not None:  # libraries raise it for other faults too
                 raise files.disk_fault(error, error.filename or self.output, f"finish {step.id}") from error
+            if isinstance(error, ModuleNotFoundError):
+                raise missing_extra(error, self.pipeline) from error.__cause__
             raise
         finally:
             self.output = self.path

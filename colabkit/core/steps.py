@@ -287,6 +287,7 @@ def own_change(then: dict, now: dict) -> str:
 
 
 def changed_error(step: Step, decision: Decision, run_name: str, where: Path) -> ChangedError:
+    """Return the error that says what a step was made with, and the three ways out."""
     return ChangedError(f"Stopped before {step.id}: it was {decision.reason}", where=where,
                         fix=f"--redo {step.id} makes it anew (the old one is kept in superseded/), or choose another "
                             f"run name than {run_name!r}, or set the old value again")

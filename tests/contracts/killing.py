@@ -154,7 +154,7 @@ def is_boundary(event: tuple[str, str]) -> bool:
 
 def event_of_step(step: Step, events: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the events inside a step's own work at which to ask it to stop: a checkpoint's end, or its first output."""
-    own = [e for e in events if e[1].startswith(f"{step.id}.partial/") and not e[1].endswith(("STARTED.json", "STARTED.json.tmp"))]
+    own = [e for e in events if e[1].startswith(f"{step.id}.partial/") and "STARTED.json" not in e[1]]
     whole = [e for e in own if e[0] == "rename" and e[1].endswith("/MANIFEST.json")]
     return whole[1:3] if step.resumes else own[:1]
 

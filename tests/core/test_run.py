@@ -293,6 +293,14 @@ def test_a_run_that_was_taken_over_publishes_nothing(toy):
     assert not (toy.root / "toy/a/01_make").exists() and not (toy.root / "toy/a/ledger/01_make.json").exists()
 
 
+@pytest.mark.parametrize(("name", "told"), [("onnx.helper", "colabkit[toy]"), ("colabkit.nothing", "")])
+def test_a_library_that_is_not_installed_is_told_with_its_cure_but_a_fault_of_ours_is_not(toy, name, told):
+    toy.hooks.append(raise_at("03_use", ModuleNotFoundError(f"No module named {name!r}", name=name)))
+    with pytest.raises(StateError if told else ModuleNotFoundError) as caught:
+        toy.do_all()
+    assert told in getattr(caught.value, "fix", "") and name in str(caught.value) and report_of(toy)["state"] == "failed"
+
+
 # The lock
 
 

@@ -64,8 +64,8 @@ def _parameters(notebook: dict) -> Iterator[str]:
         text = source(cell)
         for statement in ast.parse(text).body:
             line = text.splitlines()[statement.lineno - 1]
-            simple = isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)
-            if not simple or not _is_literal(statement.value):
+            targets = statement.targets if isinstance(statement, ast.Assign) else []
+            if len(targets) != 1 or not isinstance(targets[0], ast.Name) or not _is_literal(statement.value):
                 yield f"parameters: {line!r} is not NAME = literal"
             elif "#@param" not in line:
                 yield f"parameters: {line!r} has no #@param form"

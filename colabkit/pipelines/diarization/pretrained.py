@@ -72,8 +72,7 @@ class PretrainedEncoder(nn.Module):
             centred_BT = wave_BT - wave_BT.mean(-1, keepdim=True)
             wave_BT = centred_BT * (centred_BT.square().mean(-1, keepdim=True) + 1e-7).rsqrt()
         wave_BT = F.pad(wave_BT, (self.pad // 2, self.pad - self.pad // 2))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
-            layers = self.backbone(wave_BT, output_hidden_states=True).hidden_states
+        layers = self.backbone(wave_BT, output_hidden_states=True).hidden_states
         weights_L = self.layer_weights_L.softmax(0)
         mixed_BFH = sum(weight * layer for weight, layer in zip(weights_L, layers, strict=True))
         mixed_BHF = self.norm(mixed_BFH).transpose(1, 2)

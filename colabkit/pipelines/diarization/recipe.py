@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 
 from colabkit.core import files
+from colabkit.core.errors import UsageError
 from colabkit.core.steps import step
 from colabkit.pipelines.diarization import recordings, sources
 
@@ -167,6 +168,9 @@ def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
     from colabkit.pipelines.diarization import RATE_HZ
     from colabkit.pipelines.diarization.infer import Diarizer
     from colabkit.pipelines.diarization.rttm import write_rttm
+    if not (run_folder / export.id).is_dir():
+        raise UsageError("This run has nothing to apply yet", got=str(run_folder), expected=f"{export.id} done",
+                         fix=f"colabkit run diarization --run {run_folder.name}, which continues it")
     diarizer = Diarizer.from_onnx(run_folder / export.id)
     written = []
     for path in paths:

@@ -16,7 +16,7 @@ from safetensors.torch import save as to_safetensors
 
 from colabkit.core import files
 from colabkit.core.checkpoint import Checkpoints, random_state, restore, set_random_state
-from colabkit.core.errors import DataError
+from colabkit.core.errors import DataError, StateError
 from colabkit.core.progress import Progress
 from colabkit.core.tracking import open_tracker
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
@@ -64,6 +64,8 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     checkpoints = Checkpoints(run.output / "checkpoints", say=run.say)
 
     def save(**how) -> None:
+        if config.minutes is not None:
+            done["spent_seconds"] = clock.seconds()
         if accelerator.is_main_process:
             checkpoints.save(done["step"], {
                 **{name: part.state_dict() for name, part in parts.items()}, "done": done | {"history": list(done["history"])},
@@ -121,8 +123,11 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     checkpoints.wait()
     if config.minutes is not None:
         run.choose("train.steps", done["step"], f"{config.minutes} min of wall clock allowed so many")
-    best_state = checkpoints.load_best()[1]
-    files.write_atomic(run.output / "model.safetensors", to_safetensors(best_state["averaged"]))
+    best = checkpoints.load_best()
+    if best is None:
+        raise StateError("The best weights are damaged on the disk", where=checkpoints.folder,
+                         expected="a whole generation saved as best", fix="--redo train trains anew")
+    files.write_atomic(run.output / "model.safetensors", to_safetensors(best[1]["averaged"]))
     files.write_json(run.output / "model.json", asdict(model_config))
     files.write_atomic(run.output / "history.jsonl", "".join(json.dumps(row) + "\n" for row in done["history"]))
     return {"validation_der": done["best_der"], "best_step": done["best_step"], "train_steps": done["step"],

@@ -85,3 +85,21 @@ def test_edge_cases_give_a_label_for_every_item():
 def test_labels_are_numbered_from_zero_without_gaps():
     labels = link(np.arange(20) % 4, num_speakers=4, solo=[100] * 10 + [2] * 10)
     assert sorted(set(labels.tolist())) == list(range(len(set(labels.tolist()))))
+
+
+@pytest.mark.parametrize("num_windows", [3, 30, 300])
+def test_two_who_share_every_window_are_two_however_long_the_recording(num_windows):
+    """They sound rather alike (cosine distance 0.1), but every window hears both."""
+    rng = np.random.default_rng(0)
+    a, b = voices(2)
+    embeddings = np.stack([a, 0.9 * a + np.sqrt(1 - 0.81) * b] * num_windows) + 0.02 * rng.standard_normal((2 * num_windows, 16))
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    n = len(embeddings)
+    labels = link_speakers(embeddings, np.full(n, 100), np.repeat(np.arange(num_windows), 2), np.full((n, n), np.nan),
+                           cluster_distance=0.5, num_speakers=None, reliable_frames=50)
+    assert partition(labels) == {frozenset(range(0, n, 2)), frozenset(range(1, n, 2))}
+
+
+def test_one_window_that_splits_a_voice_is_outvoted_when_the_number_is_known():
+    labels = link([0, 1] * 10 + [0, 0], window_of=[i // 2 for i in range(22)], num_speakers=2, noise=0.05)
+    assert partition(labels[:20]) == {frozenset(range(0, 20, 2)), frozenset(range(1, 20, 2))}

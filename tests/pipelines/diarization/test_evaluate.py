@@ -65,6 +65,11 @@ def test_frame_accuracy_is_the_share_of_frames_that_are_wholly_right(talks):
     assert figures["frame_accuracy"] == pytest.approx(0.6)
 
 
+def test_frames_outside_the_regions_do_not_count(talks):
+    talk = Conversation("part", talks[0].wave, talks[0].turns, [(6.0, 8.0)])  # bob alone
+    assert measure([talk], [[Turn(0, 5.5, "ghost"), Turn(5.5, 8, "x")]], 0.0)["frame_accuracy"] == 1.0
+
+
 def test_a_simulated_sample_becomes_a_conversation_with_its_own_reference(make_simulator):
     from colabkit.pipelines.diarization.rttm import turns_to_frames
     sample = make_simulator().sample(0)

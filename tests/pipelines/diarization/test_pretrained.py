@@ -73,10 +73,11 @@ def test_one_step_trains_the_encoder_and_a_frozen_one_stays_as_it_came(make_mode
         assert model.count_trainable_parameters() < model.count_parameters() or not freeze
 
 
-def test_a_frozen_encoder_draws_no_dropout(make_model):
+def test_a_frozen_encoder_draws_no_dropout_and_keeps_no_activations(make_model):
     model = make_model(2, "hubert", freeze_encoder=True, dropout=0.0).train()
     wave = torch.randn(1, 8_000)
     torch.testing.assert_close(model(wave)[0], model(wave)[0])
+    assert not model.encoder.backbone(wave).last_hidden_state.requires_grad
 
 
 @pytest.mark.parametrize("kind", CLASS_NAMES)

@@ -241,35 +241,37 @@ def test_training_goes_on_in_smaller_parts(run, batches, monkeypatch):
 # --- the plan ---
 
 
-class StandInClock:
-    """Two steps take a second; `slow` of them more."""
-
-    def __init__(self, spent_seconds, slow=1.0):
-        self.spent, self.slow = spent_seconds, slow
-
-    def seconds(self):
-        self.spent += self.slow
-        return self.spent
-
-
 def minutes_for(seconds):
     return seconds / 60 / (1 - training.RESERVE)
 
 
 @pytest.fixture
-def quick_plan(monkeypatch):
-    """Plan anew every two steps, by a clock of our own."""
+def steps_take(monkeypatch):
+    """Return a function that sets the seconds of a step by a clock of our own; plans are made every two steps."""
+    seconds = {"a step": 0.5, "in all": 0.0}
+
+    class StandInClock:
+        def __init__(self, spent_seconds):
+            self.began = seconds["in all"] - spent_seconds
+
+        def seconds(self):
+            return seconds["in all"] - self.began
+
+    def average_and_tick(*args, average=training.average_weights):
+        seconds["in all"] += seconds["a step"]
+        average(*args)
     monkeypatch.setattr(training, "PLAN_EVERY_STEPS", 2)
     monkeypatch.setattr(training, "Clock", StandInClock)
-    return monkeypatch
+    monkeypatch.setattr(training, "average_weights", average_and_tick)
+    return lambda value: seconds.update({"a step": value})
 
 
-def test_a_time_budget_becomes_a_number_of_steps(run, batches, quick_plan):
+def test_a_time_budget_becomes_a_number_of_steps(run, batches, steps_take):
     metrics = carry_out(run, batches, minutes=minutes_for(8.001))
     assert metrics["train_steps"] == 16 and dict(c[:2] for c in run.chosen)["train.steps"] == 16
 
 
-def test_a_resumed_run_keeps_its_plan_and_what_is_spent(new_run, batches, quick_plan, tmp_path):
+def test_a_resumed_run_keeps_its_plan_and_what_is_spent(new_run, batches, steps_take, tmp_path):
     first = new_run(tmp_path)
     with pytest.raises(Stopped):
         carry_out(first, batches, Validation(first, stop_at=2), minutes=minutes_for(8.001))
@@ -278,16 +280,16 @@ def test_a_resumed_run_keeps_its_plan_and_what_is_spent(new_run, batches, quick_
     assert any("continues at step 10 of 16" in line for line in second.said) and metrics["train_steps"] == 16
 
 
-def test_a_machine_that_turns_slow_takes_fewer_steps(new_run, batches, quick_plan, tmp_path):
+def test_a_machine_that_turns_slow_takes_fewer_steps(new_run, batches, steps_take, tmp_path):
     first = new_run(tmp_path)
     with pytest.raises(Stopped):
         carry_out(first, batches, Validation(first, stop_at=2), minutes=minutes_for(8.001))
-    quick_plan.setattr(training, "Clock", lambda spent: StandInClock(spent, slow=2.0))
-    assert 10 < carry_out(new_run(tmp_path), batches, minutes=minutes_for(8.001))["train_steps"] < 14
+    steps_take(1.0)  # 5 s are spent, 3 s are left
+    assert 12 <= carry_out(new_run(tmp_path), batches, minutes=minutes_for(8.001))["train_steps"] <= 14
 
 
-def test_a_budget_that_is_spent_ends_training_with_a_result(run, batches, quick_plan):
-    quick_plan.setattr(training, "Clock", lambda spent: StandInClock(spent, slow=1_000.0))
+def test_a_budget_that_is_spent_ends_training_with_a_result(run, batches, steps_take):
+    steps_take(1_000.0)
     assert carry_out(run, batches, minutes=1.0)["train_steps"] == 2
     assert (run.path / "model.safetensors").exists()
 
