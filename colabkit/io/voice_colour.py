@@ -10,6 +10,7 @@ from colabkit.io.speaker import EQ_HZ, Speaker
 
 
 def to_rate(pcm: bytes, source_hz: float, rate_hz: int) -> np.ndarray:
+    """Return 16-bit PCM as float32 in [-1, 1] at another rate; a false `source_hz` moves pitch and formants."""
     import soxr
 
     wave = np.frombuffer(pcm, "<i2").astype(np.float32)

@@ -71,6 +71,9 @@ class Diarizer:
         if len(wave) < SHORTEST_SECONDS * RATE_HZ:
             raise DataError("The recording is too short to diarize", got=f"{len(wave) / RATE_HZ:.2f} s",
                             expected=f"at least {SHORTEST_SECONDS} s", fix="leave this file out")
+        if not np.isfinite(wave).all():
+            raise DataError("The recording holds samples that are not numbers", got=f"{int((~np.isfinite(wave)).sum())} samples",
+                            expected="finite samples", fix="write the file anew, for example as 16-bit wav")
         num_frames = len(wave) // FRAME_SAMPLES
         starts, length = window_starts(num_frames, self.settings)
         probability, active, embeddings = [], [], []

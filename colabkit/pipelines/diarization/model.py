@@ -25,32 +25,39 @@ ENCODER_TYPES = ("lightweight-cnn", "hubert", "wavlm", "wav2vec2")
 
 
 class LogMel(nn.Module):
-    """Log mel energies as two convolutions, so that the same graph trains and exports at any length.
+    """Log mel energies, always in float32.
 
     Shapes: wave (B, T) -> (B, M, 2 * ceil(T / 320)). Window 25 ms (Hann), hop 10 ms, natural log; the mean over
     the window of every band is removed, which takes away gain and the colour of the channel.
     """
 
-    def __init__(self, num_mels: int = 64, window: int = 400, hop: int = 160):
+    def __init__(self, num_mels: int = 64, window: int = 400, hop: int = 160, num_fft: int = 512):
         super().__init__()
-        self.hop, self.pad = hop, window - hop
-        bins = 257
-        time = torch.arange(window) / RATE_HZ
-        frequency = torch.arange(bins) * (RATE_HZ / 2 / (bins - 1))
-        angle = 2 * math.pi * frequency[:, None] * time[None]
-        hann = torch.hann_window(window, periodic=True)
-        basis = torch.cat([angle.cos() * hann, angle.sin() * hann])[:, None]
-        self.register_buffer("basis", basis, persistent=False)
-        self.register_buffer("mel", mel_filters(num_mels, frequency)[..., None], persistent=False)
+        self.window, self.hop, self.num_fft = window, hop, num_fft
+        frequency = torch.arange(num_fft // 2 + 1) * (RATE_HZ / num_fft)
+        self.register_buffer("hann", torch.hann_window(window, periodic=True), persistent=False)
+        self.register_buffer("mel", mel_filters(num_mels, frequency), persistent=False)
+        angle = 2 * math.pi / num_fft * torch.arange(num_fft // 2 + 1)[:, None] * torch.arange(window)
+        self.register_buffer("basis", torch.cat([angle.cos() * self.hann, angle.sin() * self.hann])[:, None],
+                             persistent=False)
 
     def forward(self, wave_BT: torch.Tensor) -> torch.Tensor:
         # Whole 20 ms frames only; half of the window's surplus on either side keeps frames centred.
-        extra = -wave_BT.shape[-1] % FRAME_SAMPLES
-        padded = F.pad(wave_BT[:, None], (self.pad // 2, self.pad - self.pad // 2 + extra))
-        parts = F.conv1d(padded, self.basis, stride=self.hop)
-        cosine, sine = parts.chunk(2, dim=1)
-        log_mel = F.conv1d(cosine.square() + sine.square(), self.mel).clamp_min(1e-7).log()
-        return (log_mel - log_mel.mean(-1, keepdim=True)) * 0.25  # about unit variance
+        surplus, missing = self.window - self.hop, -wave_BT.shape[-1] % FRAME_SAMPLES
+        with torch.autocast(wave_BT.device.type, enabled=False):
+            padded_BT = F.pad(wave_BT.float(), (surplus // 2, surplus - surplus // 2 + missing))
+            power_BKF = self._fast_power(padded_BT) if self.training else self._convolved_power(padded_BT)
+            log_mel = (self.mel @ power_BKF).clamp_min(1e-7).log()
+            return (log_mel - log_mel.mean(-1, keepdim=True)) * 0.25  # about unit variance
+
+    def _fast_power(self, wave_BT: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.fft.rfft(wave_BT.unfold(-1, self.window, self.hop) * self.hann, self.num_fft)
+        return (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)
+
+    def _convolved_power(self, wave_BT: torch.Tensor) -> torch.Tensor:
+        """The same as a convolution: what ONNX can hold at any batch and length, to the last bits of quiet bands."""
+        cosine, sine = F.conv1d(wave_BT[:, None], self.basis, stride=self.hop).chunk(2, dim=1)
+        return cosine.square() + sine.square()
 
 
 def mel_filters(num_mels: int, frequency_hz: torch.Tensor, low_hz: float = 40.0, high_hz: float = 7_600.0):
@@ -124,6 +131,8 @@ class FastDiarizationModel(nn.Module):
     """Diarize a window of up to about a minute: powerset logits a frame, embeddings to link windows.
 
     `num_speakers` is the number of local speakers a window can tell apart; a recording may have any number.
+    head="clip" makes a classifier of whole clips of it, (B, num_speakers) logits, as an earlier public model of this
+    name was: it tells known speakers apart, it cannot say who speaks when, and no step of the pipeline uses it.
     Raises: UsageError for an unknown encoder_type or impossible sizes.
     Example:
         >>> model = FastDiarizationModel(num_speakers=2, hidden_size=64, encoder_type="lightweight-cnn")
@@ -135,8 +144,10 @@ class FastDiarizationModel(nn.Module):
     def __init__(self, num_speakers: int = 2, hidden_size: int = 256, encoder_type: str = "lightweight-cnn", *,
                  max_overlap: int = 2, num_blocks: int = 4, num_attention_layers: int = 2, num_heads: int = 4,
                  embedding_size: int = 128, dropout: float = 0.1, in_channels: int = 64,
-                 encoder_name: str = "", freeze_encoder: bool = False):
+                 encoder_name: str = "", freeze_encoder: bool = False, head: str = "frame"):
         super().__init__()
+        if head not in ("frame", "clip"):
+            raise UsageError("Cannot build the model", got=head, expected="frame or clip", where="head", fix="head='frame'")
         check_sizes(num_speakers, hidden_size, encoder_type, num_heads)
         self.powerset = Powerset(num_speakers, max_overlap)
         if encoder_type == "lightweight-cnn":
@@ -150,11 +161,12 @@ class FastDiarizationModel(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
         self.up = nn.ConvTranspose1d(hidden_size, hidden_size, 4, stride=2, padding=1)
         self.fine = nn.Conv1d(hidden_size, hidden_size, 1)
-        self.classify = nn.Linear(hidden_size, self.powerset.num_classes)
+        self.head = head
+        self.classify = nn.Linear(hidden_size, self.powerset.num_classes if head == "frame" else num_speakers)
         self.embed = nn.Sequential(nn.Conv1d(hidden_size, 2 * hidden_size, 1), nn.ReLU(),
                                    nn.Conv1d(2 * hidden_size, embedding_size, 1))
 
-    def forward(self, wave_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, wave_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
         core_BDG, fine_BDF = self.encoder(wave_BT)
         # Who a voice is shows in the features before the layers that compare voices within the window.
         embeddings_BEF = self.embed(core_BDG)[..., None].expand(-1, -1, -1, 2).flatten(2)[..., :fine_BDF.shape[-1]]
@@ -165,6 +177,8 @@ class FastDiarizationModel(nn.Module):
         core_BDG = self.norm(core_BGD).transpose(1, 2)
         fine_BDF = F.relu(self.up(core_BDG)[..., :fine_BDF.shape[-1]] + self.fine(fine_BDF))
         fine_BFD = fine_BDF.transpose(1, 2)
+        if self.head == "clip":
+            return self.classify(fine_BFD.mean(1))
         return self.classify(fine_BFD), embeddings_BEF.transpose(1, 2)
 
     def count_parameters(self) -> int:

@@ -111,7 +111,7 @@ def evaluate(config, run):
             write_rttm(run.output / "hypothesis" / f"{conversation.name}.rttm", conversation.name, hypothesis)
         if name == list(sets)[-1]:
             timeline.draw_timeline(run.output / "timeline.png", conversations[0].wave, hypotheses[0], conversations[0].turns,
-                                   f"{conversations[0].name}: reference (hatched) and what was found")
+                                   f"{conversations[0].name}: reference (pale) and what was found")
     files.write_json(run.output / "scores.json", scores)
     return {(key if name == "mixes" else f"{name}_{key}"): value for name, values in scores.items()
             for key, value in values.items()}

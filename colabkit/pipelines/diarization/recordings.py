@@ -27,6 +27,7 @@ class Recording:
 
 
 def fingerprint_folder(folder: str) -> dict[str, str]:
+    """Return {folder: fingerprint} of the user's recordings; nothing for an empty name."""
     return {folder: files.quick_fingerprint(Path(folder).expanduser())} if folder else {}
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from colabkit.core import files
 from colabkit.core.errors import DataError, UsageError
 
 SAME_TIME_SECONDS = 1e-6  # closer times are one time: finer than any annotation, coarser than float noise
@@ -99,13 +100,7 @@ def read_uem(path: str | os.PathLike, *, strict: bool = True) -> ByRecording:
 
 def write_rttm(path: str | os.PathLike, recording: str, turns: Iterable[Turn]) -> None:
     """Write the turns of one recording as an RTTM file, moved into place when complete."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(format_rttm(recording, turns).encode("utf-8", errors="backslashreplace"))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write_atomic(path, format_rttm(recording, turns).encode("utf-8", errors="backslashreplace"))
 
 
 def format_rttm(recording: str, turns: Iterable[Turn]) -> str:

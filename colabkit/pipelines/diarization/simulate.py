@@ -61,8 +61,8 @@ class ConversationSimulator:
         needed = max(speaker_counts)
         if len(bank.speakers) < needed:
             raise DataError("Cannot make conversations", got=f"{len(bank.speakers)} speaker(s) with usable speech",
-                            expected=f"at least {needed}", where="data",
-                            fix="add recordings of more speakers, or lower data.max_speakers")
+                            expected=f"at least {needed}", where="speech",
+                            fix="add recordings of more speakers, or shorten simulate.speaker_weights")
         self.bank, self.turn_taking, self.seed = bank, turn_taking, seed
         self.num_frames = round(window_seconds * RATE_HZ / FRAME_SAMPLES)
         self.counts = np.array(list(speaker_counts))

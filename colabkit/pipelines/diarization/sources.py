@@ -58,7 +58,8 @@ def list_speakers(config: SpeechConfig, problem: Callable[[str, str], None]) -> 
             raise DataError("Too few speakers", got=f"{len(entries)} speakers with usable speech",
                             expected="at least two in each of train, validation and test",
                             where=config.folder or "voices",
-                            fix="add recordings of more people; speech.speaker_from says how their names are read")
+                            fix="add recordings of more people; speech.speaker_from says how their names are read"
+                            if config.folder else "--set speech.num_voices=20, or a larger speech.validation_fraction")
     return entries
 
 
@@ -100,7 +101,8 @@ def load_bank(config: SpeechConfig, entries: list[SpeakerEntry], split: str) -> 
     return SpeechBank(speakers)
 
 
-def make_voices(config: SpeechConfig):
+def make_voices(config: SpeechConfig) -> tuple[voices.Speaker, ...]:
+    """Return the synthetic speakers of a config; their speech is made when it is asked for."""
     return voices.make_speakers(config.num_voices, seed=config.seed, languages=config.languages)
 
 

@@ -34,7 +34,7 @@ def draw_timeline(path: Path, wave: np.ndarray, hypothesis: list[Turn], referenc
         for speaker in sorted(speakers, key=lambda s: list(colour).index(mapping.get(s, s))):
             bars = [(t.start_seconds, t.end_seconds - t.start_seconds) for t in turns if t.speaker == speaker]
             axes[1].broken_barh(bars, (rows + 0.1, 0.8), color=colour[mapping.get(speaker, speaker)],
-                                hatch="" if kind == "found" else "//", edgecolor="white", linewidth=0.3)
+                                alpha=1.0 if kind == "found" else 0.45, linewidth=0)
             labels.append(f"{kind}  {speaker}")
             rows += 1
     axes[1].set_yticks(np.arange(rows) + 0.5, labels, fontsize=8)

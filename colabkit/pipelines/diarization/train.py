@@ -16,15 +16,16 @@ from safetensors.torch import save as to_safetensors
 
 from colabkit.core import files
 from colabkit.core.checkpoint import Checkpoints, random_state, restore, set_random_state
-from colabkit.core.errors import DataError, StateError
+from colabkit.core.errors import DataError, StateError, UsageError
 from colabkit.core.progress import Progress
+from colabkit.core.runtime import detect
 from colabkit.core.tracking import open_tracker
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.data import Batch, TrainingBatches
 from colabkit.pipelines.diarization.losses import DiarizationLoss
 from colabkit.pipelines.diarization.model import FastDiarizationModel
 
-PLAN_EVERY_STEPS = 50  # how often a time budget is turned into steps anew
+PLAN_EVERY_STEPS = 20  # how often a time budget is turned into steps anew
 RESERVE = 0.02  # share of a time budget kept for the last validation and checkpoint
 
 
@@ -45,6 +46,10 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     """
     # 1. Everything that has state.
     accelerator = Accelerator(mixed_precision=choose_precision(config, run))
+    choose_threads(accelerator.device, run)
+    if config.batch_windows < accelerator.num_processes:
+        raise UsageError("A batch has fewer windows than there are processes", got=config.batch_windows,
+                         expected=f"at least {accelerator.num_processes}", fix="--set train.batch_windows=64")
     batches.rank, batches.world = accelerator.process_index, accelerator.num_processes
     torch.manual_seed(config.seed)
     bare_model = build_model(model_config)
@@ -205,6 +210,13 @@ class Clock:
 
     def seconds(self) -> float:
         return time.monotonic() - self._began
+
+
+def choose_threads(device: torch.device, run) -> None:
+    """Leave one core to the thread that makes the batches: two that fight for a core slow each other down fourfold."""
+    cores = detect().num_cpus
+    if device.type == "cpu":
+        torch.set_num_threads(run.choose("train.cpu_threads", max(1, cores - 1), f"of {cores} CPU cores one makes the batches"))
 
 
 def choose_precision(config: TrainConfig, run) -> str:

@@ -131,3 +131,10 @@ def test_what_cannot_be_built_is_refused_with_the_setting_that_mends_it(how, set
     assert setting in str(caught.value)
     fix = dict([caught.value.fix.split()[1].removesuffix(";").removeprefix("model.").split("=")])
     FastDiarizationModel(**how | {name: int(v) if v.isdigit() else v for name, v in fix.items()})  # the fix does mend it
+
+
+def test_clip_head_keeps_the_shape_of_a_clip_classifier():
+    model = FastDiarizationModel(num_speakers=2, hidden_size=32, encoder_type="lightweight-cnn", head="clip")
+    assert model(torch.zeros(3, 48_000)).shape == (3, 2)
+    with pytest.raises(UsageError, match="frame"):
+        FastDiarizationModel(head="window")
