@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--data", default=os.environ.get("COLABKIT_TEST_DATA", str(ROOT.parent / "shared" / "data")))
     parser.add_argument("--state", default=str(ROOT / "out" / "real"))
     parser.add_argument("--run", default="minutes")
+    parser.add_argument("--redo", action="append", default=[], help="make a step anew, such as evaluate")
     parser.add_argument("--set", action="append", default=[], help="further settings, a.b=v")
     options = parser.parse_args()
     data = Path(options.data).resolve()
@@ -47,7 +48,7 @@ def main() -> int:
     config = with_settings(Config(), settings)
     began = time.monotonic()
     with colabkit.start("diarization", config, preset="default", run=options.run, state=options.state) as run:
-        run.do_all()
+        run.do_all(redo=options.redo)
         metrics = run.report.data["metrics"]
         minutes = run.ledger.record(run.steps[1])["seconds"] / 60
     print(f"\n{platform.machine()}, {os.cpu_count()} cores; training {minutes:.1f} min of wall clock "

@@ -178,11 +178,11 @@ class Config:
 def demo() -> Config:
     """Offline, on speech made on the spot: end to end in under two minutes on two CPU cores."""
     return Config(
-        speech=SpeechConfig(num_voices=64, seconds_per_voice=12.0),
+        speech=SpeechConfig(num_voices=120, seconds_per_voice=10.0),
         simulate=SimulateConfig(window_seconds=8.0, speaker_weights=(0.1, 0.9)),
         model=ModelConfig(num_speakers=2, hidden_size=64, num_blocks=3, num_attention_layers=1, embedding_size=64),
-        train=TrainConfig(steps=360, batch_windows=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98,
-                          validate_every_steps=60, num_validation_mixes=8, checkpoint_every_steps=30),
+        train=TrainConfig(steps=400, batch_windows=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98,
+                          validate_every_steps=80, num_validation_mixes=16, checkpoint_every_steps=40),
         evaluate=EvaluateConfig(num_mixes=40), example=ExampleConfig(seconds=30.0, num_speakers=2))
 
 

@@ -113,10 +113,10 @@ def training_simulator(bank: SpeechBank, config: SimulateConfig, *, seed: int, m
 
 def test_simulator(bank: SpeechBank, config: EvaluateConfig, *, seconds: float, num_speakers: int,
                    seed: int) -> ConversationSimulator:
-    """Make the simulator of evaluation conversations: every number of speakers fixed, voices unchanged."""
+    """Make the simulator of evaluation conversations: the number of speakers fixed, pairs at random, voices unchanged."""
     return ConversationSimulator(
         bank, measured_meetings(), seed=seed, window_seconds=seconds, speaker_counts={num_speakers: 1.0},
-        max_speakers=num_speakers, acoustics=Acoustics(
+        max_speakers=num_speakers, same_sex_probability=0.0, acoustics=Acoustics(
             room_probability=config.room_probability, noise_probability=1.0, snr_db=config.snr_db, gain_db=3.0,
             tilt_db=3.0, telephone_probability=0.0, speed_change=0.0))
 
