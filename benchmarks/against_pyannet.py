@@ -19,6 +19,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +52,20 @@ class SincConv(nn.Module):
         self.register_buffer("window", torch.hamming_window(taps, periodic=False), persistent=False)
         self.stride, self.rate_hz = stride, rate_hz
 
-    def forward(self, wave):
+    def filters(self) -> torch.Tensor:
         low = 50 + self.low.abs()
         high = (low + 50 + self.band.abs()).clamp(50, self.rate_hz / 2)
         centre, half = math.pi * (low + high) * self.time, math.pi * (high - low) * self.time
         envelope = torch.sinc(half / math.pi) * self.window
         filters = torch.cat([envelope * centre.cos(), envelope * centre.sin()])[:, None]
-        return F.conv1d(wave, filters / filters.abs().sum(-1, keepdim=True), stride=self.stride)
+        return filters / filters.abs().sum(-1, keepdim=True)
+
+    def forward(self, wave):
+        return F.conv1d(wave, self.fixed if hasattr(self, "fixed") else self.filters(), stride=self.stride)
+
+    def fix(self) -> None:
+        """Keep the filters as they are now: what remains is a plain convolution, which ONNX can hold."""
+        self.fixed = self.filters().detach()
 
 
 class PyanNet(nn.Module):
@@ -136,8 +144,10 @@ def onnx_seconds(models: list[nn.Module], *, seconds: float = 10.0, repeats: int
     with tempfile.TemporaryDirectory() as folder:
         for index, model in enumerate(models):
             path = f"{folder}/{index}.onnx"
-            torch.onnx.export(model.eval(), (torch.zeros(1, int(seconds * 16_000)),), path, dynamo=False, opset_version=17,
-                              input_names=["wave"], output_names=["logits", "embeddings"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.onnx.export(model.eval(), (torch.zeros(1, int(seconds * 16_000)),), path, dynamo=False,
+                                  opset_version=17, input_names=["wave"], output_names=["logits", "embeddings"])
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
             sessions.append(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
@@ -162,6 +172,7 @@ def main() -> int:
     config = Config(speech=speech)
     entries = sources.list_speakers(speech, lambda item, reason: None)
     bank, unheard = (sources.load_bank(speech, entries, split) for split in ("train", "test"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # as the pipeline does: one core makes the batches
     print(f"{len(bank.speakers)} training speakers ({bank.hours:.2f} h), {len(unheard.speakers)} unheard, from {speech.source}")
     simulator = data.test_simulator(unheard, EvaluateConfig(), seconds=20.0, num_speakers=2, seed=1000)
     mixes = [conversation(f"mix{i}", simulator.sample(i)) for i in range(100)]
@@ -184,6 +195,7 @@ def main() -> int:
               f"(no collar {scores['der_no_collar']:.2%}, confusion {scores['confusion']:.2%})", flush=True)
         results.append((averaged, throughput, scores["der"]))
     (their_model, their_speed, their_der), (our_model, our_speed, our_der) = results
+    their_model.network.convolutions[0].fix()
     theirs, ours = onnx_seconds([their_model, our_model])
     print(f"ONNX, one 10 s window: PyanNet {theirs * 1e3:.1f} ms, FastDiarizationModel {ours * 1e3:.1f} ms")
     print(f"ratio: DER {our_der / their_der:.2f}x (target <= 0.6x), training throughput {our_speed / their_speed:.1f}x "
