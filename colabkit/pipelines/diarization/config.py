@@ -178,7 +178,7 @@ class Config:
 def demo() -> Config:
     """Offline, on speech made on the spot: end to end in under two minutes on two CPU cores."""
     return Config(
-        speech=SpeechConfig(num_voices=120, seconds_per_voice=10.0),
+        speech=SpeechConfig(num_voices=120, seconds_per_voice=5.0),
         simulate=SimulateConfig(window_seconds=8.0, speaker_weights=(0.1, 0.9)),
         model=ModelConfig(num_speakers=2, hidden_size=64, num_blocks=3, num_attention_layers=1, embedding_size=64),
         train=TrainConfig(steps=400, batch_windows=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98,
