@@ -9,7 +9,7 @@ import numpy as np
 
 from colabkit.pipelines.diarization import FRAME_SECONDS
 from colabkit.pipelines.diarization.infer import Diarizer
-from colabkit.pipelines.diarization.metrics import DiarizationScore, frame_accuracy, score, single_speaker_baseline
+from colabkit.pipelines.diarization.metrics import DiarizationScore, frame_accuracy, score_many, single_speaker_baseline
 from colabkit.pipelines.diarization.rttm import Turn, frames_to_turns, turns_to_frames
 from colabkit.pipelines.diarization.simulate import Sample
 
@@ -39,8 +39,8 @@ def diarize_all(diarizer: Diarizer, conversations: Iterable[Conversation]) -> li
 def pooled(conversations: list[Conversation], hypotheses: list[list[Turn]], *, collar_seconds: float,
            skip_overlap: bool = False) -> DiarizationScore:
     """Return the pooled score of all conversations."""
-    return sum((score(c.turns, h, uem=c.regions, collar_seconds=collar_seconds, skip_overlap=skip_overlap)
-                for c, h in zip(conversations, hypotheses, strict=True)), DiarizationScore())
+    pairs = [(c.turns, h) for c, h in zip(conversations, hypotheses, strict=True)]
+    return score_many(pairs, uems=[c.regions for c in conversations], collar_seconds=collar_seconds, skip_overlap=skip_overlap)
 
 
 def measure(conversations: list[Conversation], hypotheses: list[list[Turn]], collar_seconds: float) -> dict[str, float]:

@@ -99,7 +99,7 @@ def evaluate(config, run):
                             num_speakers=settings.num_speakers, seed=settings.seed, settings=settings)}
     real = recordings.find_recordings(config.recordings.test_folder, config.recordings.test_pattern, _ignore)
     if real:
-        sets["recordings"] = [Conversation(r.name, _labelled_part(r), list(r.turns), list(r.regions)) for r in real]
+        sets["recordings"] = [Conversation(r.name, recordings.read_recording(r), list(r.turns), list(r.regions)) for r in real]
     scores = {}
     for name, conversations in sets.items():
         hypotheses = diarize_all(diarizer, conversations)
@@ -234,7 +234,3 @@ def _torch_diarizer(model, settings, cluster_distance: float | None = None):
             return tuple(part.float().cpu().numpy() for part in model.eval()(torch.from_numpy(waves).to(device)))
     return Diarizer(run_windows, model.powerset.table_CS.cpu().numpy(), settings,
                     DEFAULT_CLUSTER_DISTANCE if cluster_distance is None else cluster_distance)
-
-
-def _labelled_part(recording):
-    return recordings.read_recording(recording)
