@@ -63,6 +63,10 @@ class DataError(ColabkitError):
     """The input data cannot be used."""
 
 
+class BrokenSampleError(DataError):
+    """One sample cannot be used and stays so, while the others of its source can."""
+
+
 class StateError(ColabkitError):
     """The state folder, a lock or the disk does not allow what was asked."""
 
