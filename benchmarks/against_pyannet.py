@@ -30,7 +30,9 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from colabkit.io.samples import Samples  # noqa: E402
 from colabkit.pipelines.diarization import FRAME_SAMPLES, data, sources  # noqa: E402
+from colabkit.pipelines.diarization.bank import SpeechSources, load_bank  # noqa: E402
 from colabkit.pipelines.diarization.config import Config, EvaluateConfig, InferConfig, SpeechConfig  # noqa: E402
 from colabkit.pipelines.diarization.evaluate import conversation, diarize_all, measure  # noqa: E402
 from colabkit.pipelines.diarization.infer import Diarizer  # noqa: E402
@@ -167,14 +169,16 @@ def main() -> int:
     parser.add_argument("--data", default=os.environ.get("COLABKIT_TEST_DATA", str(ROOT.parent / "shared" / "data")))
     options = parser.parse_args()
     folder = Path(options.data).resolve() / "librispeech-mini"
-    speech = SpeechConfig(source="folder", folder=str(folder), speaker_from="name") if folder.is_dir() else \
+    speech = SpeechConfig(source=(str(folder),), speaker_from="name") if folder.is_dir() else \
         SpeechConfig(num_voices=120)
     config = Config(speech=speech)
-    entries = sources.list_speakers(speech, lambda item, reason: None)
-    bank, unheard = (sources.load_bank(speech, entries, split) for split in ("train", "test"))
+    with tempfile.TemporaryDirectory() as listing:
+        indexes = sources.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
+        spoken = SpeechSources(speech, sources.list_speakers(speech, indexes), [Samples(index) for index in indexes])
+        bank, unheard = (load_bank(spoken, split, problem=print) for split in ("train", "test"))
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # as the pipeline does: one core makes the batches
     print(f"{len(bank.speakers)} training speakers ({bank.hours:.2f} h), {len(unheard.speakers)} unheard, from {speech.source}")
-    simulator = data.test_simulator(unheard, EvaluateConfig(), seconds=20.0, num_speakers=2, seed=1000)
+    simulator = data.held_out_simulator(unheard, EvaluateConfig(), seconds=20.0, num_speakers=2, seed=1000)
     mixes = [conversation(f"mix{i}", simulator.sample(i)) for i in range(100)]
     num_speakers = config.model.num_speakers
 

@@ -38,9 +38,9 @@ def main() -> int:
         return 0
 
     import colabkit
-    settings = ["speech.source=folder", f"speech.folder={data / 'librispeech-mini'}", "speech.speaker_from=name",
+    settings = [f"speech.source={data / 'librispeech-mini'}", "speech.speaker_from=name",
                 "speech.held_out_fraction=0.2", "speech.validation_fraction=0.04",
-                f"recordings.test_folder={data / 'meetings'}", "recordings.test_pattern=debug.development.rttm",
+                f"recordings.test_source={data / 'meetings'}", "recordings.test_pattern=debug.development.rttm",
                 f"train.minutes={options.minutes}", "train.num_validation_mixes=16", "train.validate_every_steps=500",
                 "evaluate.num_mixes=120", *options.set]
     from colabkit.core.config import with_settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,7 @@ class BatchPlan:
     Samples are sorted into `num_buckets` buckets, with edges that make the padding smallest. An epoch shuffles each bucket,
     cuts it into windows of `window_batches` batches, sorts each window by length and cuts that into batches: so a batch is
     a random choice of its bucket with little padding. Then all batches are shuffled. Batch k needs one window to be computed.
+    A window holds a quarter of its bucket at most: sorting all of it would make the same batches in every epoch.
     """
 
     def __init__(self, seconds: np.ndarray, budget: Budget, *, seed: int, num_buckets: int = 30, window_batches: int = 8):
@@ -80,6 +82,7 @@ class BatchPlan:
         self.starts = bucket_starts(self.sorted_seconds, num_buckets)  # of each bucket among the sorted, and the end
         self.capacities = np.array([budget.capacity(self.sorted_seconds[stop - 1]) for stop in self.starts[1:]])
         self.num_batches = -(-np.diff(self.starts) // self.capacities)
+        self.windows = np.clip(self.num_batches // 4, 1, window_batches)  # batches in each bucket's windows
         self.first_batches = np.concatenate([[0], np.cumsum(self.num_batches)])
 
     def __len__(self) -> int:
@@ -93,17 +96,20 @@ class BatchPlan:
         bucket = int(np.searchsorted(self.first_batches, place, side="right")) - 1
         within, num_batches = place - self.first_batches[bucket], self.num_batches[bucket]
         start, size = self.starts[bucket], self.starts[bucket + 1] - self.starts[bucket]
-        first = within // self.window_batches * self.window_batches
+        first = within // self.windows[bucket] * self.windows[bucket]
         # Sizes of a bucket's batches differ by one at most: no small batch is left over at its end.
-        cuts = np.arange(first, min(first + self.window_batches, num_batches) + 1) * size // num_batches
-        window = np.sort(permute(np.arange(cuts[0], cuts[-1]), size, self.seed, epoch, bucket))  # sorted = by length
+        cuts = np.arange(first, min(first + self.windows[bucket], num_batches) + 1) * size // num_batches
+        window = start + permute(np.arange(cuts[0], cuts[-1]), size, self.seed, epoch, bucket)
+        # By length, and not by place: samples of equal length would stand in the order of the files.
+        window = window[np.argsort(self.sorted_seconds[window], kind="stable")]
         low, high = cuts[within - first] - cuts[0], cuts[within - first + 1] - cuts[0]
-        return self.by_length[start + window[low:high]]
+        return self.by_length[window[low:high]]
 
     def identity(self) -> str:
-        settings = [getattr(self.budget, name) for name in Budget.__dataclass_fields__]
-        return digest(["batches", settings, self.seed, self.num_buckets, self.window_batches,
-                       digest(self.sorted_seconds.tobytes().hex()), digest(self.by_length.tobytes().hex())])
+        limits = [getattr(self.budget, name) for name in Budget.__dataclass_fields__]
+        settings = [None if limit is None else float(limit) for limit in limits]  # 600 and 600.0 are one budget
+        lengths = hashlib.sha256(self.sorted_seconds.tobytes() + self.by_length.tobytes()).hexdigest()
+        return digest(["batches", settings, self.seed, self.num_buckets, self.window_batches, lengths])
 
     def padding(self, epoch: int = 0) -> float:
         """Return the share of padded seconds that is padding, over a whole epoch."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from colabkit.core.config import digest
 from colabkit.core.errors import UsageError
-from colabkit.core.permutation import permute
+from colabkit.core.permutation import uniform
 
 _LEAST_BLOCK = 64
 _LARGEST_BLOCK = 1 << 16
@@ -20,8 +20,9 @@ class Mixture:
     """Says of pick n which source it comes from, and how many picks of that source came before.
 
     `schedule` holds (first pick, weights) in order, the first at 0: a curriculum is a schedule of more than one line.
-    Picks come in blocks in which every source has its share to within one pick, in a shuffled order; so after n picks
-    the shares are exact to two picks. A weight of zero rests a source.
+    Picks come in blocks, at whose ends every source has its share to within one pick. Inside a block a source's picks are
+    spread evenly, each at a random place of its stretch: so the shares of two sources are exact to two picks at any time,
+    those of more sources to a few. A weight of zero rests a source.
     """
 
     def __init__(self, num_sources: int, schedule: Schedule, *, seed: int):
@@ -58,13 +59,13 @@ class _Phase:
         # Below two picks a block, rounding could make a source's count go down from one block to the next.
         self.block = int(min(max(_LEAST_BLOCK, np.ceil(4 / shares[shares > 0].min())), _LARGEST_BLOCK))
         # Parts of a block in fixed point, so that counts at any block are exact integers.
-        self.bounds = np.round(np.cumsum(shares) * 2**32).astype(object)
+        self.bounds = [int(bound) for bound in np.round(np.cumsum(shares) * 2**32)]
         self.bounds[-1] = 2**32
         self._shown: tuple[int, np.ndarray] | None = None
 
     def _counts_at(self, block_number: int) -> np.ndarray:
         total = block_number * self.block
-        sums = np.array([int(total * bound) >> 32 for bound in self.bounds], np.int64)
+        sums = np.array([total * bound >> 32 for bound in self.bounds], np.int64)
         return np.diff(sums, prepend=0)
 
     def _sources(self, block_number: int) -> np.ndarray:
@@ -72,7 +73,9 @@ class _Phase:
         if shown is None or shown[0] != block_number:
             num_each = self._counts_at(block_number + 1) - self._counts_at(block_number)
             in_order = np.repeat(np.arange(len(num_each)), num_each)
-            shown = block_number, in_order[permute(np.arange(self.block), self.block, *self.key, block_number)]
+            ordinals = np.concatenate([np.arange(num) for num in num_each])
+            times = (ordinals + uniform(np.arange(self.block), *self.key, block_number)) / num_each[in_order]
+            shown = block_number, in_order[np.argsort(times, kind="stable")]
             self._shown = shown  # a pair is replaced whole: threads see one or the other
         return shown[1]
 

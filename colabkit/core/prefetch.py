@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
+import multiprocessing.util  # its own exit function must be registered before ours, to run after it
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any, Literal
+from pickle import PicklingError
+from typing import Any, Literal, get_args
 
-from colabkit.core.errors import StateError
+from colabkit.core.errors import StateError, UsageError
 
 JOIN_SECONDS = 1.0  # how long closing waits for work in hand; a read from a slow network may take longer, and is left behind
 _DEATHS_ALLOWED = 2  # of worker processes over one and the same item
@@ -24,8 +28,12 @@ def prefetch(make: Callable[[int], Any], first: int, stop: int | None = None, *,
     At most `ahead` items (twice the workers unless given) wait or are being made, and of those `num_bytes(k)` together stay
     within `max_bytes`, except that one is always made. What was made and not used leaves no trace. An error in make(k) is
     raised when k's turn comes. With processes, `make` and what it returns must pickle, and one that dies is replaced.
-    Close the generator to end the workers. Raises: StateError when a worker process dies again and again.
+    Close the generator to end the workers. Raises: StateError when a worker process dies again and again; UsageError for
+    settings that cannot be, or a `make` that does not pickle.
     """
+    if workers < 0 or kind not in get_args(Kind):
+        raise UsageError("Cannot make things ahead", got=f"{workers} workers, {kind}", expected="0 or more, threads or processes",
+                         fix="correct the number of workers and their kind")
     if workers == 0:
         return _inline(make, first, stop)
     team = _Team(make, first, stop, workers, kind, ahead or 2 * workers, max_bytes, num_bytes)
@@ -47,12 +55,14 @@ class _Team:
         self.num_bytes = num_bytes or (lambda k: 0)
         self.taken, self.given = first, first  # next number to make, next to hand out
         self.bytes_held = 0.0
+        self.sizes: dict[int, tuple[float, Exception | None]] = {}  # asked for once each
         self.ready: dict[int, tuple[Any, BaseException | None]] = {}
         self.closed = False
         self.changed = threading.Condition()
         self.threads = [threading.Thread(target=self._work, daemon=True, name=f"prefetch-{i}") for i in range(workers)]
 
     def results(self) -> Iterator[Any]:
+        _teams.add(self)
         for thread in self.threads:
             thread.start()
         try:
@@ -60,7 +70,7 @@ class _Team:
                 with self.changed:
                     self.changed.wait_for(lambda: self.given in self.ready)
                     value, error = self.ready.pop(self.given)
-                    self.bytes_held -= self.num_bytes(self.given)
+                    self.bytes_held -= self.sizes.pop(self.given)[0]
                     self.given += 1
                     self.changed.notify_all()
                 if error is not None:
@@ -68,22 +78,35 @@ class _Team:
                 yield value
                 value = None  # the caller's alone, or it would be held while the next is waited for
         finally:
-            with self.changed:
-                self.closed = True
-                self.ready.clear()
-                self.changed.notify_all()
+            self.close()
+            patience = time.monotonic() + JOIN_SECONDS
             for thread in self.threads:
-                thread.join(JOIN_SECONDS)
+                thread.join(max(0.0, patience - time.monotonic()))
+
+    def close(self) -> None:
+        """Let the threads leave, each after the work it has in hand."""
+        with self.changed:
+            self.closed = True
+            self.ready.clear()
+            self.changed.notify_all()
 
     def _may_take(self) -> bool:
         if self.closed or (self.stop is not None and self.taken >= self.stop):
             return True  # to leave
         if self.taken == self.given:
             return True
-        return self.taken < self.given + self.ahead and self.bytes_held + self.num_bytes(self.taken) <= self.max_bytes
+        return self.taken < self.given + self.ahead and self.bytes_held + self._size(self.taken)[0] <= self.max_bytes
+
+    def _size(self, number: int) -> tuple[float, Exception | None]:
+        if number not in self.sizes:
+            try:
+                self.sizes[number] = self.num_bytes(number), None
+            except Exception as error:  # raised when its turn comes, not here where nobody waits for it
+                self.sizes[number] = 0.0, error
+        return self.sizes[number]
 
     def _work(self) -> None:
-        maker = _Process(self.make) if self.kind == "processes" else _Direct(self.make)
+        maker = _Process(self) if self.kind == "processes" else _Direct(self.make)
         with closing(maker):
             while True:
                 with self.changed:
@@ -91,16 +114,28 @@ class _Team:
                     if self.closed or (self.stop is not None and self.taken >= self.stop):
                         return
                     number, self.taken = self.taken, self.taken + 1
-                    self.bytes_held += self.num_bytes(number)
+                    size, error = self._size(number)
+                    self.bytes_held += size
                 try:
-                    made = maker(number), None
+                    made = (None, error) if error else (maker(number), None)
                 except BaseException as error:  # handed to the consumer, who raises it
                     made = None, error
                 with self.changed:
                     if self.closed:
                         return
                     self.ready[number] = made
+                    made = None  # or it would be held until the next is made
                     self.changed.notify_all()
+
+
+_teams: weakref.WeakSet[_Team] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_teams() -> None:
+    """Keep the processes that the interpreter ends at its exit from being replaced."""
+    for team in list(_teams):
+        team.close()
 
 
 class _Direct:
@@ -117,8 +152,8 @@ class _Direct:
 class _Process:
     """One worker process, started at its first use and replaced when it dies."""
 
-    def __init__(self, make: Callable[[int], Any]):
-        self.make, self.process, self.connection = make, None, None
+    def __init__(self, team: _Team):
+        self.team, self.process, self.connection = team, None, None
 
     def __call__(self, number: int) -> Any:
         for _ in range(_DEATHS_ALLOWED):
@@ -129,6 +164,8 @@ class _Process:
                 value, error = self.connection.recv()
             except (EOFError, OSError):
                 code = self._stop()
+                if self.team.closed:
+                    break
                 continue
             if error is not None:
                 raise error
@@ -140,10 +177,16 @@ class _Process:
     def _start(self) -> None:
         # Spawned, not forked: a fork of a process with threads may hang on a lock that one of them holds.
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.make), daemon=True)
-        self.process.start()
-        theirs.close()  # so that its end is noticed
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.team.make), daemon=True)
+        try:
+            process.start()
+        except (PicklingError, AttributeError, TypeError) as error:
+            raise UsageError(f"Cannot hand the work to another process: {error}", expected="functions and values that pickle",
+                             fix="move them to the top level of a module, or use threads") from error
+        finally:
+            theirs.close()  # so that its end is noticed
+        self.process, self.connection = process, ours
 
     def _stop(self) -> int | None:
         if self.process is None:
@@ -176,4 +219,7 @@ def _serve(connection, make: Callable[[int], Any]) -> None:
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:  # what does not pickle
-            connection.send((None, RuntimeError(f"item {number}: {answer[1] or type(answer[0])} cannot be sent: {error}")))
+            connection.send((None, UsageError(f"Cannot send item {number} from a worker process: {error}",
+                                              got=str(answer[1] or type(answer[0])), expected="what pickles",
+                                              fix="return arrays and plain values, or use threads")))
+        answer = None  # or it would be held until the next is made

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -101,12 +103,12 @@ class Stream:
     def name(self) -> str:
         return " + ".join(s.name for s in self.sources)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Return what tells this data and order apart from any other."""
         return digest([[s.name, s.fingerprint] for s in self.sources])[:16]
 
-    @property
+    @cached_property
     def plan(self) -> str:
         mixture = self.mixture.identity() if self.mixture else ""
         return digest([[s.order.identity() for s in self.sources], mixture])[:16]
@@ -125,6 +127,9 @@ class Stream:
         Rank r takes every world-th sample of the same batch. `read(source name, sample number)` returns a sample; with
         processes it must pickle. `num_bytes(source name, sample number)` tells a sample's size before it is read.
         """
+        if not 0 <= rank < world:
+            raise UsageError("Cannot share a stream among ranks", got=f"rank {rank} of {world}", expected="0 <= rank < world",
+                             where=self.name, fix="start every rank with its own number and the same world size")
         known = {name: frozenset(samples) for name, samples in self.quarantined.items()}
         maker = _Maker(self._items, read, rank, world, known)
 
@@ -132,8 +137,18 @@ class Stream:
             item = self.item(k)
             return sum(num_bytes(item.source, int(s)) for s in item.samples[rank::world])
         end = self.num_items if stop is None else min(stop, self.num_items)
-        return prefetch(maker, self.position, None if math.isinf(end) else int(end), workers=workers, kind=kind, ahead=ahead,
+        made = prefetch(maker, self.position, None if math.isinf(end) else int(end), workers=workers, kind=kind, ahead=ahead,
                         max_bytes=max_bytes, num_bytes=size_of if num_bytes else None)
+        return self._without_quarantined(made)
+
+    def _without_quarantined(self, made: Iterator[Loaded]) -> Iterator[Loaded]:
+        """Leave out what was quarantined since loading began: a run that was stopped meanwhile would not read it either."""
+        with closing(made):
+            for loaded in made:
+                known = self.quarantined[loaded.item.source]
+                yield replace(loaded, samples=[pair for pair in loaded.samples if pair[0] not in known],
+                              broken=[pair for pair in loaded.broken if pair[0] not in known])
+                loaded = None  # the caller's alone, or it would be held while the next is waited for
 
     def acknowledge(self, loaded: Loaded, broken: Sequence[tuple[int, str]] | None = None) -> None:
         """Move on past a batch, when the optimizer step that used it is done.
@@ -146,14 +161,20 @@ class Stream:
             raise UsageError("Batches must be acknowledged in order", got=f"batch {item.number}",
                              expected=f"batch {self.position}", where=self.name,
                              fix="acknowledge every batch once, after the step that used it")
-        for sample, reason in loaded.broken if broken is None else broken:
-            if sample not in self.quarantined[item.source]:
-                self.quarantined[item.source][sample] = reason
-                if self.problem:
-                    self.problem(f"{item.source}, sample {sample}", reason)
+        self.quarantine(loaded, broken)
         self.position += 1
+
+    def quarantine(self, loaded: Loaded, broken: Sequence[tuple[int, str]] | None = None) -> None:
+        """Leave out a batch's broken samples from now on, and tell of each once. Raises as `acknowledge` when they are many."""
+        known = self.quarantined[loaded.item.source]
+        for sample, reason in loaded.broken if broken is None else broken:
+            if sample not in known:
+                known[sample] = reason
+                if self.problem:
+                    self.problem(f"{loaded.item.source}, sample {sample}", reason)
         if self.num_quarantined > self.max_quarantined:
-            raise DataError("Too many samples are broken", got=f"{self.num_quarantined}, the last: {reason}",
+            reasons = [reason for samples in self.quarantined.values() for reason in samples.values()]
+            raise DataError("Too many samples are broken", got=f"{self.num_quarantined}, the last: {reasons[-1]}",
                             expected=f"at most {self.max_quarantined}", where=self.name,
                             fix="repair the source or choose another; the report lists what is broken")
 
@@ -177,7 +198,7 @@ class Stream:
         """Continue where a state says. Raises: ChangedError when it belongs to other data, another order or version."""
         for name, ours, what, fix in (
                 ("version", VERSION, "another version of colabkit", "continue with that version, or start a new run"),
-                ("fingerprint", self.fingerprint, "other data", "point the run at the data it was begun with, or start a new run"),
+                ("fingerprint", self.fingerprint, "other data", "point the run at the data it began with, or start a new run"),
                 ("plan", self.plan, "another order of batches", "take back the changed settings, or start a new run")):
             if state.get(name) != ours:
                 raise ChangedError(f"This state belongs to {what}", got=f"{state.get('dataset')} ({name} {state.get(name)})",

@@ -12,21 +12,29 @@ from colabkit.core.config import KEEPS_RESULT
 class SpeechConfig:
     """Where single-speaker speech comes from, to make conversations of."""
 
-    source: Annotated[Literal["voices", "folder"], "speech made on the spot, or audio files in `folder`"] = "voices"
-    folder: Annotated[str, "audio files of one speaker each (wav, flac, mp3, ogg), in subfolders or not"] = ""
-    speaker_from: Annotated[Literal["auto", "folder", "name"],
-                            "what names the speaker: the top subfolder, or the file name up to the first dash"] = "auto"
+    source: Annotated[tuple[str, ...], "voices (made on the spot), hub:ORG/NAME/CONFIG/SPLIT, s3://BUCKET/PREFIX, "
+                                       "gs://BUCKET/PREFIX, or a folder; several are mixed"] = ("voices",)
+    columns: Annotated[tuple[str, ...], "ROLE=COLUMN where columns have unusual names, as in speaker=client_id"] = ()
+    cache_gib: Annotated[float, "disk for audio read before, the least used goes first; 0: nothing is kept", KEEPS_RESULT] = 0.0
+    weights: Annotated[tuple[float, ...], "shares of several sources; empty: by their hours"] = ()
+    index_hours: Annotated[float | None, "speech to list of each source at most; none: all of it"] = None
+    speaker_from: Annotated[Literal["auto", "column", "folder", "name"],
+                            "what names the speaker: a column, the top folder, or the file name up to the first dash"] = "auto"
     num_voices: Annotated[int, "how many voices to make"] = 40
     seconds_per_voice: Annotated[float, "speech to make for each voice"] = 16.0
     languages: Annotated[tuple[str, ...], "languages of the voices"] = ("en", "de", "fr", "es", "it", "pt")
     held_out_fraction: Annotated[float, "share of the speakers never trained on"] = 0.2
     validation_fraction: Annotated[float, "share of the speakers to watch training with"] = 0.1
-    max_hours: Annotated[float, "speech held in memory at most; 1 hour takes 0.11 GiB"] = 12.0
+    max_hours: Annotated[float, "speech held in memory at most, 0.11 GiB an hour; more than that streams through"] = 12.0
+    held_out_hours: Annotated[float, "speech of speakers that are not trained on to read at most"] = 1.0
+    windows_per_utterance: Annotated[float, "training windows for each utterance read, where speech streams through"] = 4.0
     seed: Annotated[int, "which voices, which split"] = 0
 
     def faults(self):
-        if self.source == "folder" and not self.folder:
-            yield "folder: is empty, expected the path of a folder with audio files"
+        if not self.source or not all(self.source):
+            yield "source: is empty, expected voices, hub:..., s3://..., gs://... or a folder"
+        if self.weights and len(self.weights) != len(self.source):
+            yield f"weights: got {len(self.weights)} for {len(self.source)} sources, expected one each"
         if not 0 < self.held_out_fraction + self.validation_fraction < 0.9:
             yield "held_out_fraction: with validation_fraction must lie between 0 and 0.9"
         if self.num_voices < 8:
@@ -37,10 +45,13 @@ class SpeechConfig:
 class RecordingsConfig:
     """Real conversations with RTTM labels; optional."""
 
-    train_folder: Annotated[str, "recordings to train on too: audio, *.rttm, and *.uem where only parts are labelled"] = ""
-    test_folder: Annotated[str, "recordings to evaluate on"] = ""
-    train_pattern: Annotated[str, "which RTTM files of train_folder count"] = "*.rttm"
-    test_pattern: Annotated[str, "which RTTM files of test_folder count"] = "*.rttm"
+    train_source: Annotated[str, "recordings to train on too: a folder with audio, *.rttm and *.uem, or hub:, s3:// or gs:// "
+                                 "shards with turns"] = ""
+    test_source: Annotated[str, "recordings to evaluate on"] = ""
+    train_pattern: Annotated[str, "which RTTM files count where train_source is a folder"] = "*.rttm"
+    test_pattern: Annotated[str, "which RTTM files count where test_source is a folder"] = "*.rttm"
+    columns: Annotated[tuple[str, ...], "ROLE=COLUMN where columns have unusual names, as in turn_starts=begin"] = ()
+    max_hours: Annotated[float, "recordings held in memory at most, 0.11 GiB an hour; more than that stream through"] = 8.0
     fraction: Annotated[float, "share of training windows cut from real recordings"] = 0.2
 
     def faults(self):
@@ -178,7 +189,7 @@ class Config:
 def demo() -> Config:
     """Offline, on speech made on the spot: end to end in under two minutes on two CPU cores."""
     return Config(
-        speech=SpeechConfig(num_voices=120, seconds_per_voice=5.0),
+        speech=SpeechConfig(num_voices=120, seconds_per_voice=5.0, max_hours=0.12),  # less than there is: it streams
         simulate=SimulateConfig(window_seconds=8.0, speaker_weights=(0.1, 0.9)),
         model=ModelConfig(num_speakers=2, hidden_size=64, num_blocks=3, num_attention_layers=1, embedding_size=64),
         train=TrainConfig(steps=400, batch_windows=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98,
@@ -187,8 +198,8 @@ def demo() -> Config:
 
 
 def quick() -> Config:
-    """One sitting on a free Colab T4: LibriSpeech-like folders of single-speaker files."""
-    base = Config(speech=SpeechConfig(source="folder", folder="LibriSpeech/train-clean-100"))
+    """One sitting on a free Colab T4: 100 hours of LibriSpeech, streamed from the Hub."""
+    base = Config(speech=SpeechConfig(source=("hub:openslr/librispeech_asr/clean/train.100",), max_hours=6.0))
     return replace(base, model=replace(base.model, hidden_size=256, num_blocks=5),
                    train=replace(base.train, steps=12_000, batch_windows=64, warmup_steps=500, ema_decay=0.999,
                                  validate_every_steps=500, num_validation_mixes=64, checkpoint_every_steps=200),
@@ -196,10 +207,13 @@ def quick() -> Config:
 
 
 def full() -> Config:
-    """The real thing: VoxCeleb or LibriSpeech mixes with real meetings among them, on any GPU."""
+    """The real thing: all of LibriSpeech mixed with real meetings, streamed from the Hub, on any GPU."""
     base = quick()
-    return replace(base, speech=replace(base.speech, folder="VoxCeleb2", max_hours=60.0),
-                   recordings=RecordingsConfig(train_folder="AMI/train", test_folder="AMI/test", fraction=0.25),
+    librispeech = ("clean/train.100", "clean/train.360", "other/train.500")
+    return replace(base, speech=replace(base.speech, source=tuple(f"hub:openslr/librispeech_asr/{s}" for s in librispeech),
+                                        max_hours=24.0, held_out_hours=4.0),
+                   recordings=RecordingsConfig(train_source="hub:diarizers-community/ami/sdm/train",
+                                               test_source="hub:diarizers-community/ami/sdm/test", fraction=0.25),
                    simulate=replace(base.simulate, speaker_weights=(0.1, 0.5, 0.3, 0.1)),
                    model=replace(base.model, num_speakers=4, num_attention_layers=3),
                    train=replace(base.train, steps=100_000, learning_rate=1e-3, warmup_steps=2_000,

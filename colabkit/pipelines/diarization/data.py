@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from colabkit.core.errors import DataError
+from colabkit.core.prefetch import prefetch
 from colabkit.io import audio
 from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.config import EvaluateConfig, SimulateConfig
-from colabkit.pipelines.diarization.recordings import RecordingWindows
 from colabkit.pipelines.diarization.rttm import read_rttm
 from colabkit.pipelines.diarization.simulate import ROOM_SAMPLES, Acoustics, ConversationSimulator, Sample
 from colabkit.pipelines.diarization.speech import SpeechBank
 from colabkit.pipelines.diarization.turn_taking import TurnTaking, measure, measured_meetings
+from colabkit.pipelines.diarization.windows import RecordingWindows
 
 
 @dataclass(slots=True)
@@ -66,37 +65,20 @@ class TrainingBatches:
 
         What was made ahead and not used leaves no trace: the position is the caller's step.
         """
-        ready: queue.Queue = queue.Queue(maxsize=ahead)
-        ended = threading.Event()
+        return prefetch(self.batch, step, workers=1, ahead=ahead)
 
-        def make() -> None:
-            k = step
-            while not ended.is_set():
-                try:
-                    item = self.batch(k)
-                except BaseException as error:  # handed to the consumer, who raises it
-                    item = error
-                while not ended.is_set():
-                    try:
-                        ready.put(item, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
-                if isinstance(item, BaseException):
-                    return
-                k += 1
+    def state(self, step: int) -> dict[str, dict]:
+        """Return the states of the streams that feed the batches, when all batches before `step` are used."""
+        return {name: part.state(step * self.batch_windows) for name, part in self._streaming().items()}
 
-        thread = threading.Thread(target=make, daemon=True)
-        thread.start()
-        try:
-            while True:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            ended.set()
-            thread.join()
+    def load_state(self, states: dict[str, dict]) -> None:
+        """Continue the streams. Raises: ChangedError when a state belongs to other data."""
+        for name, part in self._streaming().items():
+            part.load_state(states.get(name, {}))
+
+    def _streaming(self) -> dict:
+        parts = {"speech": self.simulator.bank, "recordings": self.recordings}
+        return {name: part for name, part in parts.items() if hasattr(part, "load_state")}
 
 
 def training_simulator(bank: SpeechBank, config: SimulateConfig, *, seed: int, max_speakers: int) -> ConversationSimulator:
@@ -111,7 +93,7 @@ def training_simulator(bank: SpeechBank, config: SimulateConfig, *, seed: int, m
                             telephone_probability=config.telephone_probability, speed_change=config.speed_change))
 
 
-def test_simulator(bank: SpeechBank, config: EvaluateConfig, *, seconds: float, num_speakers: int,
+def held_out_simulator(bank: SpeechBank, config: EvaluateConfig, *, seconds: float, num_speakers: int,
                    seed: int) -> ConversationSimulator:
     """Make the simulator of evaluation conversations: the number of speakers fixed, pairs at random, voices unchanged."""
     return ConversationSimulator(

@@ -2,7 +2,7 @@
 
 | step        | does                                                        | reads      | writes                            |
 |-------------|-------------------------------------------------------------|------------|-----------------------------------|
-| 01_speech   | lists the speakers, checks every file, splits by speaker    | folders    | speech.json                       |
+| 01_speech   | lists samples and speakers of every source, splits them     | sources    | speech.json, indexes              |
 | 02_train    | trains on conversations simulated on the fly                | 01         | model.safetensors, history.jsonl  |
 | 03_tune     | finds how far apart voices of two people are                | 01, 02     | diarizer.json                     |
 | 04_evaluate | DER on conversations of speakers never heard                | 01, 02, 03 | scores.json, RTTM, timeline.png   |
@@ -25,40 +25,41 @@ CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.
 
 
 def _outside(config) -> dict[str, str]:
-    found = sources.fingerprint_inputs(config.speech)
-    for folder in (config.recordings.train_folder, config.recordings.test_folder):
-        found |= recordings.fingerprint_folder(folder)
-    return found
+    recorded = (config.recordings.train_source, config.recordings.test_source)
+    return sources.fingerprint_inputs((*config.speech.source, *filter(None, recorded)))
 
 
-@step("01_speech", uses=("speech", "recordings"), writes=("speech.json",), outside=_outside)
+@step("01_speech", uses=("speech", "recordings"), writes=("speech.json", "*.safetensors", "voices/*"), outside=_outside,
+      resumes=True, version=2)
 def speech(config, run):
-    """List speakers and recordings, leave broken files aside, split by speaker."""
-    entries = sources.list_speakers(config.speech, run.report.problem)
-    real = {split: [r.name for r in recordings.find_recordings(folder, pattern, run.report.problem)]
-            for split, folder, pattern in (
-                ("train", config.recordings.train_folder, config.recordings.train_pattern),
-                ("test", config.recordings.test_folder, config.recordings.test_pattern))}
-    files.write_json(run.output / "speech.json", {"speakers": [e.to_dict() for e in entries], "recordings": real})
-    return {f"num_{split}_speakers": sum(e.split == split for e in entries) for split in sources.SPLITS}
+    """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
+    indexes = sources.list_samples(config.speech, run.output, run.report.problem, run.choose)
+    entries = sources.list_speakers(config.speech, indexes)
+    real = {split: recordings.list_recordings(config.recordings, split, run.output, run.report.problem, run.choose)
+            for split in ("train", "test")}
+    sources.write_listing(run.output / "speech.json", config.speech, indexes, entries, {"recordings": real})
+    files.remove_generation(run.output / "parts")
+    return {"speech_hours": round(sum(index.hours for index in indexes), 2)} | {
+        f"num_{split}_speakers": sum(e.split == split for e in entries) for split in sources.SPLITS}
 
 
 @step("02_train", uses=("speech", "recordings", "simulate", "model", "train", "infer"), reads=("01_speech",),
       writes=("model.safetensors", "model.json", "history.jsonl", "history.png"), resumes=True)
 def train(config, run):
     """Train on simulated and real conversations; resumes at the last checkpoint."""
-    from colabkit.pipelines.diarization import data, timeline
+    from colabkit.pipelines.diarization import bank, data, timeline, windows
     from colabkit.pipelines.diarization.train import train as train_loop
-    bank = _bank(config, run, "train")
-    run.say(f"  {len(bank.speakers)} speakers, {bank.hours:.2f} h of speech in memory")
-    simulator = data.training_simulator(bank, config.simulate, seed=config.train.seed, max_speakers=config.model.num_speakers)
-    real = recordings.find_recordings(config.recordings.train_folder, config.recordings.train_pattern, _ignore)
-    windows = recordings.RecordingWindows(real, seed=config.train.seed, window_seconds=config.simulate.window_seconds,
-                                          max_speakers=config.model.num_speakers) if real else None
-    batches = data.TrainingBatches(simulator, windows, real_fraction=config.recordings.fraction,
+    spoken = bank.training_speech(_speech(config, run), problem=run.report.problem, choose=run.choose)
+    run.say(f"  {spoken.num_classes} speakers, {spoken.hours:.2f} h of speech")
+    how = {"seed": config.train.seed, "max_speakers": config.model.num_speakers}
+    simulator = data.training_simulator(spoken, config.simulate, **how)
+    real = windows.training_windows(
+        _recordings(config, run, "train"), max_hours=config.recordings.max_hours, fraction=config.recordings.fraction,
+        window_seconds=config.simulate.window_seconds, problem=run.report.problem, choose=run.choose, **how)
+    batches = data.TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
                                    batch_windows=config.train.batch_windows, seed=config.train.seed)
     mixes = _mixes(config, _bank(config, run, "validation"), num_mixes=config.train.num_validation_mixes, seconds=20.0)
-    metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), len(bank.speakers), run)
+    metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run)
     rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
     timeline.draw_history(run.output / "history.png", rows)
     return metrics
@@ -97,8 +98,7 @@ def evaluate(config, run):
     settings = config.evaluate
     sets = {"mixes": _mixes(config, _bank(config, run, "test"), num_mixes=settings.num_mixes, seconds=settings.mix_seconds,
                             num_speakers=settings.num_speakers, seed=settings.seed, settings=settings)}
-    real = recordings.find_recordings(config.recordings.test_folder, config.recordings.test_pattern, _ignore)
-    if real:
+    if real := _recordings(config, run, "test"):
         sets["recordings"] = [Conversation(r.name, recordings.read_recording(r), list(r.turns), list(r.regions)) for r in real]
     scores = {}
     for name, conversations in sets.items():
@@ -184,16 +184,26 @@ def _ignore(item: str, reason: str) -> None:
     """Problems were told when the files were listed."""
 
 
+def _speech(config, run):
+    from colabkit.pipelines.diarization.bank import open_speech
+    return open_speech(config.speech, run.folder_of("01_speech"), run.scratch / "audio")
+
+
 def _bank(config, run, split: str):
-    listing = files.read_json(run.folder_of("01_speech") / "speech.json")
-    return sources.load_bank(config.speech, [sources.SpeakerEntry.from_dict(d) for d in listing["speakers"]], split)
+    from colabkit.pipelines.diarization.bank import load_bank
+    return load_bank(_speech(config, run), split, hours=config.speech.held_out_hours, problem=run.report.problem)
+
+
+def _recordings(config, run, split: str):
+    return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), _ignore,
+                                      cache=run.scratch / "audio", cache_gib=config.speech.cache_gib)
 
 
 def _mixes(config, bank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500, settings=None):
     from colabkit.pipelines.diarization import data
     from colabkit.pipelines.diarization.config import EvaluateConfig
     from colabkit.pipelines.diarization.evaluate import conversation
-    simulator = data.test_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
+    simulator = data.held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
     return [conversation(f"mix{i:04d}", simulator.sample(i)) for i in range(num_mixes)]
 
 

@@ -1,34 +1,105 @@
-"""Real conversations with RTTM labels, for training windows and for evaluation."""
+"""Real conversations with their labels, from a folder with RTTM files or from shards that say who spoke when."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from colabkit.core import files
 from colabkit.core.errors import ColabkitError, DataError
-from colabkit.io import audio
-from colabkit.pipelines.diarization import FRAME_SAMPLES, FRAME_SECONDS, RATE_HZ
-from colabkit.pipelines.diarization.rttm import Turn, read_rttm, read_uem, turns_to_frames
-from colabkit.pipelines.diarization.simulate import Sample
+from colabkit.io import audio, indexing
+from colabkit.io.index import SampleIndex
+from colabkit.io.samples import Samples, open_samples
+from colabkit.pipelines.diarization import RATE_HZ
+from colabkit.pipelines.diarization.config import RecordingsConfig
+from colabkit.pipelines.diarization.rttm import Turn, read_rttm, read_uem
+
+Problem = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One labelled recording: `regions` (seconds) are the parts whose labels are complete."""
+    """One labelled recording: `regions` (seconds) are the parts whose labels are complete. It is read from `path`, or it is
+    sample `number` of `samples`."""
 
     name: str
-    path: Path
+    path: Path | None
     turns: tuple[Turn, ...]
     regions: tuple[tuple[float, float], ...]
+    samples: Samples | None = None
+    number: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Return the length up to the end of the last labelled region."""
+        return max(end for _, end in self.regions)
 
 
-def fingerprint_folder(folder: str) -> dict[str, str]:
-    """Return {folder: fingerprint} of the user's recordings; nothing for an empty name."""
-    return {folder: files.quick_fingerprint(Path(folder).expanduser())} if folder else {}
+def read_recording(recording: Recording) -> np.ndarray:
+    """Return the whole wave, (sample,) float32 at 16 kHz."""
+    if recording.samples is not None:
+        return recording.samples.read_wave(recording.number, rate_hz=RATE_HZ)
+    return audio.read_audio(recording.path, rate_hz=RATE_HZ)
+
+
+def list_recordings(config: RecordingsConfig, split: str, folder: Path, problem: Problem, choose) -> list[str]:
+    """List the recordings of train_source or test_source; shards get an index in `folder`. Returns their names."""
+    source, _ = _settings(config, split)
+    if source and not indexing.is_folder(source):
+        index = indexing.build_index(indexing.find_source(source), folder / "parts", columns=config.columns, problem=problem,
+                                     choose=choose)
+        index.save(_index_path(folder, split))
+    return [r.name for r in open_recordings(config, split, folder, problem)]
+
+
+def open_recordings(config: RecordingsConfig, split: str, folder: Path, problem: Problem, *, cache: Path | None = None,
+                    cache_gib: float = 0.0) -> list[Recording]:
+    """Return the recordings that `list_recordings` listed, ready to be read. Raises as `find_recordings`."""
+    source, pattern = _settings(config, split)
+    if not source or indexing.is_folder(source):
+        return find_recordings(source, pattern, problem)
+    return labelled_samples(open_samples(SampleIndex.load(_index_path(folder, split)), cache, cache_gib), problem)
+
+
+def _settings(config: RecordingsConfig, split: str) -> tuple[str, str]:
+    return (config.train_source, config.train_pattern) if split == "train" else (config.test_source, config.test_pattern)
+
+
+def _index_path(folder: Path, split: str) -> Path:
+    return folder / f"recordings-{split}.safetensors"
+
+
+def labelled_samples(samples: Samples, problem: Problem) -> list[Recording]:
+    """Return the samples of an index that say who spoke when. Raises: DataError when none does."""
+    index, found = samples.index, []
+    turns_of = index.columns["turns"] if "turns" in index.columns else [""] * len(index)
+    rttm_of = index.columns["rttm"] if "rttm" in index.columns else [""] * len(index)
+    for number, seconds in enumerate(index.seconds.tolist()):
+        name = f"{number:05d}-{Path(index.keys[number]).name}"
+        try:
+            turns = _turns(turns_of[number], rttm_of[number], seconds)
+        except (ColabkitError, ValueError, TypeError) as error:
+            problem(index.keys[number], f"labels that cannot be read: {error}".splitlines()[0])
+            continue
+        if turns:
+            found.append(Recording(name, None, turns, ((0.0, seconds),), samples, number))
+        else:
+            problem(index.keys[number], "no labels")
+    if not found:
+        raise DataError("No usable recordings", got=f"{len(index)} samples without turns", where=index.address,
+                        expected="columns timestamps_start, timestamps_end and speakers, or KEY.rttm beside the audio",
+                        fix="--set recordings.columns=turn_starts=A,turn_ends=B,turn_speakers=C with the names of the columns")
+    return found
+
+
+def _turns(turns: str, rttm: str, seconds: float) -> tuple[Turn, ...]:
+    if rttm:
+        return tuple(turn for turns in read_rttm(rttm.encode(), strict=False).values() for turn in turns)
+    rows = json.loads(turns) if turns else []
+    return tuple(Turn(max(0.0, float(a)), min(float(b), seconds), str(who)) for a, b, who in rows if float(a) < min(float(b), seconds))
 
 
 def find_recordings(folder: str, pattern: str, problem: Callable[[str, str], None]) -> list[Recording]:
@@ -41,7 +112,7 @@ def find_recordings(folder: str, pattern: str, problem: Callable[[str, str], Non
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise DataError("The folder with recordings does not exist", got=folder, expected="audio, *.rttm and *.uem",
-                        where="recordings", fix="--set recordings.train_folder=PATH or recordings.test_folder=PATH")
+                        where="recordings", fix="--set recordings.train_source=PATH or recordings.test_source=PATH")
     turns, regions = _read_labels(root, pattern, problem)
     found: dict[str, Recording] = {}
     with_audio = set()
@@ -85,59 +156,3 @@ def _read_labels(root: Path, pattern: str, problem: Callable[[str, str], None]):
         if uem.is_file():
             regions = read_uem(uem) | regions
     return turns, regions
-
-
-def read_recording(recording: Recording) -> np.ndarray:
-    """Return the whole wave, (sample,) float32 at 16 kHz."""
-    return audio.read_audio(recording.path, rate_hz=RATE_HZ)
-
-
-class RecordingWindows:
-    """Random windows of real recordings; window k is a pure function of (seed, k). Waves stay in memory as int16.
-
-    Where more people talk in a window than the model tells apart, the frames with the least talkative ones are left
-    out of the loss. Raises: DataError when no time is labelled, or a recording does not decode.
-    """
-
-    def __init__(self, recordings: list[Recording], *, seed: int, window_seconds: float, max_speakers: int):
-        self.recordings, self.seed, self.max_speakers = recordings, seed, max_speakers
-        self.num_frames = round(window_seconds / FRAME_SECONDS)
-        self.waves = [np.round(np.clip(read_recording(r), -1, 1) * 32767).astype(np.int16) for r in recordings]
-        self.labels, self.scored = [], []
-        for recording, wave in zip(recordings, self.waves, strict=True):
-            length = len(wave) // FRAME_SAMPLES
-            self.labels.append(turns_to_frames(list(recording.turns), length, FRAME_SECONDS)[0])
-            scored = np.zeros(length, bool)
-            for start, end in recording.regions:
-                scored[round(start / FRAME_SECONDS): round(end / FRAME_SECONDS)] = True
-            self.scored.append(scored)
-        self.weights = np.array([s.sum() for s in self.scored], float)
-        if not self.weights.sum():
-            raise DataError("No labelled time in the recordings", got=f"{len(recordings)} recordings, 0 s",
-                            expected="at least one 20 ms frame inside a UEM region", where="recordings.train_folder",
-                            fix="correct the UEM files, or remove them where everything is labelled")
-        self.weights /= self.weights.sum()
-
-    def sample(self, index: int) -> Sample:
-        """Return window `index`; speaker_ids are -1: their identity is not known across recordings."""
-        rng = np.random.default_rng([self.seed, 0x4EA1, index])
-        which = int(rng.choice(len(self.recordings), p=self.weights))
-        good = np.flatnonzero(self.scored[which])
-        start = int(np.clip(good[int(rng.integers(len(good)))] - int(rng.integers(self.num_frames)), 0, None))
-        stop = start + self.num_frames
-        wave = self._padded(self.waves[which], start * FRAME_SAMPLES, stop * FRAME_SAMPLES).astype(np.float32) / 32768
-        active = self._padded(self.labels[which], start, stop)
-        scored = self._padded(self.scored[which], start, stop)
-        order = np.argsort(-active.sum(0), kind="stable")
-        scored = scored & ~active[:, order[self.max_speakers:]].any(1)
-        columns = np.zeros((self.num_frames, self.max_speakers), bool)
-        kept = active[:, order[: self.max_speakers]]
-        columns[:, : kept.shape[1]] = kept
-        gain = 10 ** (rng.uniform(-8, 8) / 20)
-        return Sample(wave=wave * np.float32(gain), active=columns, scored=scored,
-                      speaker_ids=np.full(self.max_speakers, -1))
-
-    @staticmethod
-    def _padded(values: np.ndarray, start: int, stop: int) -> np.ndarray:
-        part = values[start:stop]
-        return np.concatenate([part, np.zeros((stop - start - len(part), *values.shape[1:]), values.dtype)])

@@ -42,8 +42,8 @@ class ByRecording(dict):
         self.dropped, self.notes = tuple(dropped), tuple(notes)
 
 
-def read_rttm(path: str | os.PathLike, *, strict: bool = True) -> ByRecording:
-    """Read the SPEAKER lines of an RTTM file as {recording: [Turn, ...]}.
+def read_rttm(path: str | os.PathLike | bytes, *, strict: bool = True) -> ByRecording:
+    """Read the SPEAKER lines of an RTTM file, or of its bytes, as {recording: [Turn, ...]}.
 
     Names are UTF-8. Comments (`;;`) and the other RTTM line types are passed over. A turn that overlaps
     another turn of its own speaker is merged with it; turns of zero duration are left out; both are counted
@@ -218,12 +218,12 @@ def frames_to_turns(
 
 
 def _read_rows(
-    path: str | os.PathLike, kind: str, parse: Callable[[list[bytes]], tuple | None], line_format: str,
+    path: str | os.PathLike | bytes, kind: str, parse: Callable[[list[bytes]], tuple | None], line_format: str,
     strict: bool,
 ) -> tuple[list[tuple], list[str]]:
     """Return the parsed lines and a text for each bad one; as bytes, split at ASCII white space alone."""
     try:
-        data = Path(path).read_bytes()
+        data, path = (path, f"{kind} text") if isinstance(path, bytes) else (Path(path).read_bytes(), path)
     except OSError as error:
         raise DataError(f"Cannot read {kind} file", got=error.strerror, where=path,
                         fix="check the path and that the file may be read") from error

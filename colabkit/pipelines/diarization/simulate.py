@@ -59,8 +59,8 @@ class ConversationSimulator:
                  speaker_counts: dict[int, float], max_speakers: int, acoustics: Acoustics | None,
                  same_sex_probability: float = 0.5, noises: list[np.ndarray] = (), rooms: list[np.ndarray] = ()):
         needed = max(speaker_counts)
-        if len(bank.speakers) < needed:
-            raise DataError("Cannot make conversations", got=f"{len(bank.speakers)} speaker(s) with usable speech",
+        if bank.num_classes < needed:
+            raise DataError("Cannot make conversations", got=f"{bank.num_classes} speaker(s) with usable speech",
                             expected=f"at least {needed}", where="speech",
                             fix="add recordings of more speakers, or shorten simulate.speaker_weights")
         self.bank, self.turn_taking, self.seed = bank, turn_taking, seed
@@ -69,7 +69,6 @@ class ConversationSimulator:
         self.weights = np.array(list(speaker_counts.values()), float) / sum(speaker_counts.values())
         self.max_speakers, self.acoustics = max_speakers, acoustics
         self.same_sex_probability = same_sex_probability
-        self.by_sex = [ids for ids in (bank.of_sex("F"), bank.of_sex("M")) if len(ids) >= needed]
         rng = np.random.default_rng([seed, 0x500])
         self.rooms = list(rooms) or [synthetic_room(rng) for _ in range(NUM_ROOMS)]
         self.noises = list(noises) + [synthetic_noise(rng) for _ in range(NUM_NOISES)]
@@ -77,31 +76,33 @@ class ConversationSimulator:
     def sample(self, index: int) -> Sample:
         """Return conversation `index`; the same for the same (seed, index), in any order, on any machine."""
         rng = np.random.default_rng([self.seed, 0xC0, index])
-        ids = self._choose_speakers(rng)
-        tracks, active = self._take_turns(ids, rng)
+        bank = self.bank.at(index)
+        ids = self._choose_speakers(bank, rng)
+        tracks, active = self._take_turns([bank.speakers[i] for i in ids], rng)
         wave = self._mix(tracks, rng)
         columns = np.zeros((self.num_frames, self.max_speakers), bool)
         columns[:, :len(ids)] = active
         speaker_ids = np.full(self.max_speakers, -1)
-        speaker_ids[:len(ids)] = ids
+        speaker_ids[:len(ids)] = bank.ids[ids]
         return Sample(wave=wave, active=columns, speaker_ids=speaker_ids, scored=np.ones(self.num_frames, bool))
 
-    def _choose_speakers(self, rng: np.random.Generator) -> np.ndarray:
+    def _choose_speakers(self, bank: SpeechBank, rng: np.random.Generator) -> np.ndarray:
         num_speakers = int(rng.choice(self.counts, p=self.weights))
-        pool = np.arange(len(self.bank.speakers))
-        if self.by_sex and rng.random() < self.same_sex_probability:
-            pool = self.by_sex[int(rng.integers(len(self.by_sex)))]
+        pool = np.arange(len(bank.speakers))
+        by_sex = [ids for ids in bank.by_sex if len(ids) >= max(self.counts)]
+        if by_sex and rng.random() < self.same_sex_probability:
+            pool = by_sex[int(rng.integers(len(by_sex)))]
         return rng.choice(pool, num_speakers, replace=False)
 
-    def _take_turns(self, ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _take_turns(self, speakers: list[SpeakerMaterial], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Lay out turns; returns tracks (speaker, sample) float32 and activity (frame, speaker)."""
-        taking, num_speakers = self.turn_taking, len(ids)
+        taking, num_speakers = self.turn_taking, len(speakers)
         tracks = np.zeros((num_speakers, self.num_frames * FRAME_SAMPLES), np.float32)
         active = np.zeros((self.num_frames, num_speakers), bool)
         speeds = np.ones(num_speakers)
         if self.acoustics:
             speeds += rng.uniform(-1, 1, num_speakers) * self.acoustics.speed_change
-        readers = [_Reader(self.bank.speakers[i], speed, rng) for i, speed in zip(ids, speeds, strict=True)]
+        readers = [_Reader(speaker, speed, rng) for speaker, speed in zip(speakers, speeds, strict=True)]
         # The habits of a conversation differ more between conversations than within one.
         overlap_probability = rng.uniform(0, 2) * taking.overlap_probability
         same_probability = rng.uniform(0.3, 1) * taking.same_probability

@@ -1,66 +1,122 @@
-"""Single-speaker speech from a folder or made on the spot: what is there, who speaks, which split."""
+"""Single-speaker speech of any source, listed: which samples there are, who speaks, which split."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
 
 from colabkit.core import files
-from colabkit.core.errors import ColabkitError, DataError
-from colabkit.io import audio, voices
+from colabkit.core.errors import DataError
+from colabkit.io import indexing, voices
+from colabkit.io.index import SampleIndex
+from colabkit.io.shards import ShardWriter, flac_bytes
 from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.config import SpeechConfig
-from colabkit.pipelines.diarization.speech import SpeakerMaterial, SpeechBank
 
 SPLITS = ("train", "validation", "test")
 NUM_LARGE = 400  # speakers; with fewer the shares of a hash are left to chance
+VOICES = "voices"  # the source that is made on the spot, and the folder of its shards
 
 
 @dataclass(frozen=True, slots=True)
 class SpeakerEntry:
-    """One speaker in the listing: which split, and the files or the voice that hold the speech."""
+    """One speaker in the listing: which split, in which of the sources, and how much speech there is."""
 
     name: str
     sex: str
     split: str
-    files: tuple[str, ...]  # relative to the folder; empty for a voice
+    source: int
+    num_samples: int
+    seconds: float
 
     def to_dict(self) -> dict:
-        return {"name": self.name, "sex": self.sex, "split": self.split, "files": list(self.files)}
-
-    @classmethod
-    def from_dict(cls, data: dict) -> SpeakerEntry:
-        return cls(data["name"], data["sex"], data["split"], tuple(data["files"]))
+        return asdict(self)
 
 
-def fingerprint_inputs(config: SpeechConfig) -> dict[str, str]:
-    """Return fingerprints of the user's folder, so that changed recordings are noticed."""
-    return {config.folder: files.quick_fingerprint(_folder(config))} if config.source == "folder" else {}
+def fingerprint_inputs(addresses: tuple[str, ...]) -> dict[str, str]:
+    """Return fingerprints of what lies outside the run, so that a change is noticed.
 
-
-def list_speakers(config: SpeechConfig, problem: Callable[[str, str], None]) -> list[SpeakerEntry]:
-    """List every speaker with usable speech; each file is decoded once, broken ones are told to `problem`.
-
-    Raises: DataError for a missing or empty folder, or too few speakers.
+    A Hub dataset is pinned to the commit that was listed, so it cannot change under a run; voices are made of the settings.
     """
-    if config.source == "voices":
-        found = {v.name: (v.sex, ()) for v in make_voices(config)}
-    else:
-        found = _list_folder(config, problem)
+    found = {}
+    for address in addresses:
+        if indexing.is_folder(address) and address != VOICES:
+            found[address] = files.quick_fingerprint(Path(address).expanduser())
+        elif address.startswith(("s3://", "gs://")):
+            found[address] = indexing.find_source(address).fingerprint
+    return found
+
+
+def list_samples(config: SpeechConfig, folder: Path, problem: Callable[[str, str], None], choose) -> list[SampleIndex]:
+    """Make or load the index of every source, and write it to `folder`/speech-N.safetensors.
+
+    Voices are made and written to shards. What was listed before a stop is not read again. Raises as `build_index`.
+    """
+    indexes = []
+    for number, address in enumerate(config.source):
+        if address == VOICES:
+            index = write_voices(config, folder / VOICES)
+        else:
+            index = indexing.build_index(indexing.find_source(address), folder / "parts", columns=config.columns,
+                                         hours=config.index_hours, seed=config.seed, problem=problem, choose=choose)
+        index.save(folder / f"speech-{number}.safetensors")
+        indexes.append(index)
+    return indexes
+
+
+def write_voices(config: SpeechConfig, folder: Path) -> SampleIndex:
+    """Make the synthetic speakers' speech and write it to shards, each voice's utterances in order."""
+    with ShardWriter(folder) as writer:
+        for voice in voices.make_speakers(config.num_voices, seed=config.seed, languages=config.languages):
+            seconds, number = 0.0, 0
+            while seconds < config.seconds_per_voice:
+                wave = voices.utterance(voice, number, seed=config.seed).wave
+                writer.add(f"{voice.name}-{number}", flac_bytes(wave, RATE_HZ), ".flac",
+                           {"speaker": voice.name, "sex": voice.sex})
+                seconds += len(wave) / RATE_HZ
+                number += 1
+    return writer.index
+
+
+def list_speakers(config: SpeechConfig, indexes: list[SampleIndex]) -> list[SpeakerEntry]:
+    """List every speaker of the sources, and give each to a split. Raises: DataError for too few speakers."""
+    found: dict[str, list] = {}
+    for number, index in enumerate(indexes):
+        table = read_sexes(Path(index.address)) if indexing.is_folder(index.address) else {}
+        sexes = index.columns["sex"].to_list() if "sex" in index.columns else [""] * len(index)
+        for speaker, sex, seconds in zip(sample_speakers(config, index, number), sexes, index.seconds.tolist(), strict=True):
+            entry = found.setdefault(speaker, ["", number, 0, 0.0])
+            entry[0] = entry[0] or _sex(sex) or table.get(speaker.rpartition(":")[2], "")
+            entry[2] += 1
+            entry[3] += seconds
     splits = split_speakers(list(found), config)
-    entries = [SpeakerEntry(name, sex, splits[name], paths) for name, (sex, paths) in sorted(found.items())]
+    entries = [SpeakerEntry(name, sex, splits[name], number, count, round(seconds, 3))
+               for name, (sex, number, count, seconds) in sorted(found.items())]
     for split in SPLITS:
         if sum(e.split == split for e in entries) < 2:
-            raise DataError("Too few speakers", got=f"{len(entries)} speakers with usable speech",
+            raise DataError("Too few speakers", got=f"{len(entries)} speakers", where=", ".join(config.source),
                             expected="at least two in each of train, validation and test",
-                            where=config.folder or "voices",
-                            fix="add recordings of more people; speech.speaker_from says how their names are read"
-                            if config.folder else "--set speech.num_voices=20, or a larger speech.validation_fraction")
+                            fix="--set speech.num_voices=20, or a larger speech.validation_fraction" if config.source == (VOICES,)
+                            else "add recordings of more people; speech.speaker_from and speech.columns say how they are named")
     return entries
+
+
+def sample_speakers(config: SpeechConfig, index: SampleIndex, number: int) -> list[str]:
+    """Return who speaks in each sample; with several sources, names of different ones do not mix."""
+    if config.speaker_from == "column" or (config.speaker_from == "auto" and "speaker" in index.columns):
+        names = index.column("speaker")
+        nameless = next((i for i, name in enumerate(names) if not name), None)
+        if nameless is not None:
+            raise DataError("A sample does not say who speaks", got=index.keys[nameless], expected="a speaker's name or number",
+                            where=index.address, fix="name the speaker's column: --set speech.columns=speaker=COLUMN")
+    else:
+        names = [speaker_of(PurePosixPath(key), config.speaker_from) for key in index.keys.to_list()]
+    return [f"{number}:{name}" for name in names] if len(config.source) > 1 else names
 
 
 def split_speakers(names: list[str], config: SpeechConfig) -> dict[str, str]:
@@ -80,89 +136,7 @@ def split_speakers(names: list[str], config: SpeechConfig) -> dict[str, str]:
     return {n: "test" if places[n] < test else "validation" if places[n] < validation else "train" for n in names}
 
 
-def load_bank(config: SpeechConfig, entries: list[SpeakerEntry], split: str) -> SpeechBank:
-    """Decode or make the speech of one split into memory, the same amount of each speaker, up to max_hours."""
-    chosen = [e for e in entries if e.split == split]
-    seconds_each = config.max_hours * 3600 / len(entries)
-    makers = {v.name: v for v in make_voices(config)} if config.source == "voices" else {}
-    speakers = []
-    for entry in chosen:
-        material = SpeakerMaterial(entry.name, entry.sex)
-        waves = _voice_waves(makers[entry.name], config) if makers else \
-            (audio.read_audio(_folder(config) / path, rate_hz=RATE_HZ) for path in entry.files)
-        seconds = 0.0
-        for wave in waves:
-            material.add(wave)
-            seconds += len(wave) / RATE_HZ
-            if seconds >= seconds_each:
-                break
-        if material.waves:
-            speakers.append(material)
-    return SpeechBank(speakers)
-
-
-def make_voices(config: SpeechConfig) -> tuple[voices.Speaker, ...]:
-    """Return the synthetic speakers of a config; their speech is made when it is asked for."""
-    return voices.make_speakers(config.num_voices, seed=config.seed, languages=config.languages)
-
-
-def _voice_waves(voice, config: SpeechConfig):
-    seconds, index = 0.0, 0
-    while seconds < config.seconds_per_voice:
-        utterance = voices.utterance(voice, index, seed=config.seed)
-        seconds += len(utterance.wave) / RATE_HZ
-        index += 1
-        yield utterance.wave
-
-
-def _folder(config: SpeechConfig) -> Path:
-    return Path(os.path.expanduser(config.folder))
-
-
-def _list_folder(config: SpeechConfig, problem: Callable[[str, str], None]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return {speaker: (sex, files)} of a folder, after decoding each file that will be used."""
-    folder = _folder(config)
-    if not folder.is_dir():
-        raise DataError("The folder with speech does not exist", got=config.folder, expected="a folder of audio files",
-                        where="speech.folder", fix="--set speech.folder=PATH, or --preset demo, which needs no files")
-    paths = audio.find_audio(folder)
-    if not paths:
-        raise DataError("The folder with speech holds no audio", got=f"{sum(1 for _ in folder.rglob('*'))} other files",
-                        expected="wav, flac, mp3 or ogg files", where=folder, fix="--set speech.folder=PATH of the recordings")
-    by_speaker: dict[str, list[Path]] = {}
-    for path in paths:
-        by_speaker.setdefault(speaker_of(path.relative_to(folder), config.speaker_from), []).append(path)
-    sexes = read_sexes(folder)
-    seconds_each = config.max_hours * 3600 / len(by_speaker)
-    found = {}
-    for name, candidates in by_speaker.items():
-        usable = _usable(candidates, folder, seconds_each, problem)
-        if usable:
-            found[name] = (sexes.get(name, ""), usable)
-    return found
-
-
-def _usable(paths: list[Path], folder: Path, seconds_each: float, problem: Callable[[str, str], None]) -> tuple[str, ...]:
-    """Return the files of one speaker that decode and hold speech, until there is enough."""
-    kept, seconds = [], 0.0
-    for path in paths:
-        if seconds >= seconds_each:
-            break
-        name = path.relative_to(folder).as_posix()
-        try:
-            wave = audio.read_audio(path, rate_hz=RATE_HZ)
-            if not SpeakerMaterial(name).add(wave):
-                problem(name, "no speech in it")
-                continue
-        except ColabkitError as error:
-            problem(name, f"{error.what}; {error.fix}")
-            continue
-        kept.append(name)
-        seconds += len(wave) / RATE_HZ
-    return tuple(kept)
-
-
-def speaker_of(path: Path, rule: str) -> str:
+def speaker_of(path: PurePosixPath, rule: str) -> str:
     """Read the speaker's name off a relative path: its top folder, or the file name up to the first dash.
 
     "auto" takes the folder where there is one: that of the speaker where files are named as in LibriSpeech
@@ -179,7 +153,7 @@ def speaker_of(path: Path, rule: str) -> str:
     if rule == "folder" or not dash or not name:
         raise DataError("Cannot tell who speaks", got=path.as_posix(),
                         expected="SPEAKER/anything.wav" if rule == "folder" else "SPEAKER-anything.wav or SPEAKER/anything.wav",
-                        where="speech.folder", fix="put each speaker's files into a folder of their own, or rename them; "
+                        where="speech.source", fix="put each speaker's files into a folder of their own, or rename them; "
                                                    "a label that is not the speaker's identity cannot teach diarization")
     return name
 
@@ -193,3 +167,28 @@ def read_sexes(folder: Path) -> dict[str, str]:
                     if not line.startswith(";"))
             return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1 and row[1].strip() in ("F", "M")}
     return {}
+
+
+def _sex(value: str) -> str:
+    """Read F or M off the forms that datasets use: female, F, female_feminine, m, ..."""
+    first = value[:1].upper()
+    return {"F": "F", "W": "F", "M": "M"}.get(first, "")
+
+
+def write_listing(path: Path, config: SpeechConfig, indexes: list[SampleIndex], entries: list[SpeakerEntry], more: dict) -> None:
+    """Write speech.json: the speakers, and of each source its pinned address, fingerprint and hours."""
+    described = [{"source": source, "address": "" if source == VOICES else index.address, "fingerprint": index.fingerprint,
+                  "samples": len(index), "hours": round(index.hours, 4)}
+                 for source, index in zip(config.source, indexes, strict=True)]
+    files.write_json(path, {"speakers": [e.to_dict() for e in entries], "sources": described, **more})
+
+
+def read_listing(folder: Path) -> tuple[list[SampleIndex], list[SpeakerEntry]]:
+    """Read what `list_samples` and `write_listing` wrote, wherever the run's folder is now."""
+    listing = json.loads((folder / "speech.json").read_text(encoding="utf-8"))
+    indexes = []
+    for number, described in enumerate(listing["sources"]):
+        index = SampleIndex.load(folder / f"speech-{number}.safetensors")
+        index.address = described["address"] or os.fspath(folder / VOICES)
+        indexes.append(index)
+    return indexes, [SpeakerEntry(**entry) for entry in listing["speakers"]]

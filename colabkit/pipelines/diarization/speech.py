@@ -54,6 +54,26 @@ def _remove_runs(active: np.ndarray, value: bool, shortest: int) -> np.ndarray:
     return result
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Utterance:
+    """From the first to the last speech frame. Shapes: wave (sample,) int16 at 16 kHz, mask (frame,) bool."""
+
+    wave: np.ndarray
+    mask: np.ndarray
+
+
+def prepare(wave: np.ndarray) -> Utterance | None:
+    """Cut silence off either end and bring speech to one level; None where there is no speech. Shape: wave (sample,)."""
+    mask = speech_frames(wave)
+    if mask.sum() * FRAME_SAMPLES < 0.3 * RATE_HZ:
+        return None
+    first, last = np.flatnonzero(mask)[[0, -1]]
+    wave = wave[first * FRAME_SAMPLES: (last + 1) * FRAME_SAMPLES]
+    level = np.sqrt(np.square(wave.reshape(-1, FRAME_SAMPLES)[mask[first: last + 1]]).mean())
+    wave = wave * (0.06 / max(float(level), 1e-6))  # every utterance at the same level of speech
+    return Utterance(np.clip(np.round(wave * 32767), -32768, 32767).astype(np.int16), mask[first: last + 1])
+
+
 @dataclass(slots=True)
 class SpeakerMaterial:
     """All speech of one speaker: utterances as int16 at 16 kHz, each with its speech frames."""
@@ -65,27 +85,41 @@ class SpeakerMaterial:
 
     def add(self, wave: np.ndarray) -> bool:
         """Add an utterance, float in [-1, 1]; returns False where there is no speech in it."""
-        mask = speech_frames(wave)
-        if mask.sum() * FRAME_SAMPLES < 0.3 * RATE_HZ:
-            return False
-        first, last = np.flatnonzero(mask)[[0, -1]]
-        wave = wave[first * FRAME_SAMPLES: (last + 1) * FRAME_SAMPLES]
-        level = np.sqrt(np.square(wave.reshape(-1, FRAME_SAMPLES)[mask[first: last + 1]]).mean())
-        wave = wave * (0.06 / max(float(level), 1e-6))  # every utterance at the same level of speech
-        self.waves.append(np.clip(np.round(wave * 32767), -32768, 32767).astype(np.int16))
-        self.masks.append(mask[first: last + 1])
-        return True
+        return self.put(prepare(wave))
+
+    def put(self, utterance: Utterance | None) -> bool:
+        """Add a prepared utterance; returns False for None."""
+        if utterance is not None:
+            self.waves.append(utterance.wave)
+            self.masks.append(utterance.mask)
+        return utterance is not None
 
     @property
     def num_frames(self) -> int:
         return sum(len(m) for m in self.masks)
 
 
-@dataclass(slots=True)
+@dataclass
 class SpeechBank:
-    """Speakers to make conversations from, in a fixed order; the position is the speaker's class in training."""
+    """Speakers to make conversations from, in a fixed order.
+
+    `ids` are their classes in training, their places unless given; `num_classes` counts all that training has. Windows may be
+    drawn from other speech later on: `at(window)` says from which.
+    """
 
     speakers: list[SpeakerMaterial]
+    ids: np.ndarray | None = None
+    num_classes: int = 0
+
+    def __post_init__(self):
+        if self.ids is None:
+            self.ids = np.arange(len(self.speakers))
+            self.num_classes = len(self.speakers)
+        self.by_sex = [self.of_sex("F"), self.of_sex("M")]
+
+    def at(self, window: int) -> SpeechBank:
+        """Return the speech that training window number `window` is made of: always this."""
+        return self
 
     @property
     def hours(self) -> float:

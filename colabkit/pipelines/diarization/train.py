@@ -74,7 +74,8 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         if accelerator.is_main_process:
             checkpoints.save(done["step"], {
                 **{name: part.state_dict() for name, part in parts.items()}, "done": done | {"history": list(done["history"])},
-                "loss_sums": loss_sums, "random": random_state(), "settings": asdict(config)}, **how)
+                "loss_sums": loss_sums, "random": random_state(), "streams": batches.state(done["step"]),
+                "settings": asdict(config)}, **how)
 
     # 2. Where an earlier process stood, or the beginning.
     found = checkpoints.load_latest()
@@ -83,6 +84,7 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         set_random_state(found[1]["random"])
         done = found[1]["done"]
         loss_sums.copy_(found[1]["loss_sums"])
+        batches.load_state(found[1]["streams"])
         run.say(f"  continues at step {done['step']} of {done['num_steps']}")
     clock = Clock(done["spent_seconds"])
     micro_windows = run.choose("train.micro_batch", math.ceil(config.batch_windows / accelerator.num_processes),

@@ -125,7 +125,7 @@ def test_simulators_of_training_and_test(bank):
     config = SimulateConfig(window_seconds=2.0, speaker_weights=(0.0, 1.0))
     training = data.training_simulator(bank, config, seed=0, max_speakers=3)
     assert training.counts.tolist() == [2] and training.sample(0).active.shape == (100, 3)
-    testing = data.test_simulator(bank, EvaluateConfig(), seconds=3.0, num_speakers=3, seed=1)
+    testing = data.held_out_simulator(bank, EvaluateConfig(), seconds=3.0, num_speakers=3, seed=1)
     assert testing.sample(0).active.shape == (150, 3) and (testing.sample(0).speaker_ids >= 0).all()
     assert testing.acoustics.speed_change == 0 and testing.acoustics.telephone_probability == 0
 

@@ -7,13 +7,9 @@ import pytest
 
 from colabkit.core.errors import DataError
 from colabkit.io.audio import write_wav
-from colabkit.pipelines.diarization.recordings import (
-    RecordingWindows,
-    find_recordings,
-    fingerprint_folder,
-    read_recording,
-)
+from colabkit.pipelines.diarization.recordings import find_recordings, read_recording
 from colabkit.pipelines.diarization.rttm import turns_to_frames
+from colabkit.pipelines.diarization.windows import RecordingWindows
 
 
 def rttm(name, *turns):
@@ -45,7 +41,7 @@ def test_audio_and_labels_of_one_name_belong_together(folder, problems):
 
 
 def test_no_folder_means_no_recordings_and_a_wrong_one_is_refused(tmp_path, problems):
-    assert find_recordings("", "*.rttm", problems) == [] and fingerprint_folder("") == {}
+    assert find_recordings("", "*.rttm", problems) == []
     for place in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(DataError) as caught:
             find(place, problems)
