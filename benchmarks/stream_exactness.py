@@ -7,9 +7,10 @@ A small trainer takes batches of sample numbers, appends them to a log, which st
 writes {stream's state, length of the log} to a file. It is killed (SIGKILL) at random instants, 5 to 80 ms after its start;
 the next one cuts the log back to the checkpoint and goes on with 0, 1 or 2 workers and 1, 2 or 4 ranks, drawn anew. Ranks
 run in one process, in step. One life in fifteen uses worker processes and lasts up to 1.2 s, as they take longer to start.
-After the last kill the trainer finishes its epoch, and the log is audited. Peers keep their workers (2 where they have any)
-and one rank, because most of them refuse others, and are killed 50 to 400 ms after they have given a first batch.
-The environment of the peers: benchmarks/peers/requirements.txt. About two minutes; without --peers half a minute.
+After the last kill the trainer finishes its epoch, and the log is audited. Peers have one rank and are killed 50 to
+400 ms after they have given a first batch; those with workers once keep 2 of them, once draw 0, 1 or 2 for each life.
+The environment of the peers: benchmarks/peers/requirements.txt. About three and a half minutes, most of it
+the peers' and the time between kills.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process with threads is not one to fork
-import numpy as np  # noqa: E402
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -39,7 +40,8 @@ from colabkit.core.report import Table  # noqa: E402
 from colabkit.core.stream import Source, Stream  # noqa: E402
 
 PEER = ROOT / "benchmarks" / "peers" / "exactness.py"
-PEERS = ("datasets", "torchdata", "lhotse", "litdata")
+PEERS = {"datasets": ("datasets", "0"), "torchdata": ("torchdata", "2"), "lhotse": ("lhotse", "0"), "litdata": ("litdata", "2"),
+         "torchdata, workers change": ("torchdata", "2,1,0"), "litdata, workers change": ("litdata", "2,1,0")}
 STEP_SECONDS = 5e-4  # what a training step takes here: long enough that workers run ahead
 
 
@@ -70,8 +72,8 @@ def train(source: Source, folder: Path, life: random.Random, kind: str, stop: in
     os.ftruncate(log, 8 * num_ids)
     os.lseek(log, 0, os.SEEK_END)
     with ExitStack() as stack:
-        loads = [stack.enter_context(closing(stream.load(read, rank=rank, world=world, workers=workers, kind=kind, stop=stop,
-                                                         ahead=life.choice([None, 1, 8])))) for rank, stream in enumerate(streams)]
+        settings = {"world": world, "workers": workers, "kind": kind, "stop": stop, "ahead": life.choice([None, 1, 8])}
+        loads = [stack.enter_context(closing(stream.load(read, rank=rank, **settings))) for rank, stream in enumerate(streams)]
         for parts in zip(*loads, strict=True):
             ids = np.empty(len(parts[0].item.samples), "<i8")
             for rank, part in enumerate(parts):
@@ -92,10 +94,13 @@ def live(source: Source, folder: Path, life: random.Random, kind: str, stop: int
     seconds = life.uniform(0.3, 1.2) if kind == "processes" else life.uniform(0.005, 0.08)
     child = os.fork()
     if child == 0:
+        # Worker processes whose trainer is killed while they start complain; what counts is what a trainer itself says.
+        os.dup2(os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         try:
             train(source, folder, life, kind, stop)
         except BaseException:
             traceback.print_exc()
+            sys.stderr.flush()
             os._exit(1)
         os._exit(0)
     if stop is None:
@@ -113,13 +118,13 @@ def ours(num_samples: int, kills: int, seed: int, folder: Path) -> dict:
         processes += kind == "processes"
         code = live(source, folder, random.Random(life.random()), kind)
         if code != -signal.SIGKILL:
-            raise SystemExit(f"a trainer ended by itself with code {code}")
+            raise SystemExit(f"a trainer ended by itself with code {code}:\n{(folder / 'said').read_text()}")
         if (folder / "checkpoint.json").exists():
             num_checkpoints.add(files.read_json(folder / "checkpoint.json")["num_ids"])
     state = files.read_json(folder / "checkpoint.json")["stream"]
     code = live(source, folder, random.Random(0), "threads", stop=(state["epoch"] + 1) * length)
     if code:
-        raise SystemExit(f"the last trainer failed with code {code}")
+        raise SystemExit(f"the last trainer failed with code {code}:\n{(folder / 'said').read_text()}")
     consumed = np.fromfile(folder / "log", "<i8")
     epochs = np.split(consumed, range(num_samples, len(consumed), num_samples))
     undisturbed = Stream([source], seed=0, epochs=len(epochs))
@@ -130,10 +135,12 @@ def ours(num_samples: int, kills: int, seed: int, folder: Path) -> dict:
             "state bytes": len(json.dumps(state))}
 
 
-def peer_audit(python: str, name: str, num_samples: int, kills: int, seed: int, folder: Path) -> dict | str:
-    done = subprocess.run([python, str(PEER), name, str(folder), str(num_samples), str(kills), str(seed)],
+def peer_audit(options: argparse.Namespace, name: str, folder: Path) -> dict | str:
+    peer, workers = PEERS[name]
+    numbers = map(str, (options.samples, options.peer_kills, options.seed))
+    done = subprocess.run([f"{options.peers}/bin/python", str(PEER), peer, str(folder), *numbers, workers],
                           capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr[-1500:]
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr[-700:]
 
 
 def main() -> int:
@@ -149,20 +156,21 @@ def main() -> int:
         for name in PEERS if options.peers and options.peer_kills else ():
             began, folder = time.monotonic(), Path(place, name)
             folder.mkdir()
-            found = peer_audit(f"{options.peers}/bin/python", name, options.samples, options.peer_kills, options.seed, folder)
+            found = peer_audit(options, name, folder)
             if isinstance(found, str):
-                print(f"{name}: {found}")
+                rows.append([name, "", "refuses", "refuses", "", ""])
+                print(f"{name}:\n{found}\n")
                 continue
-            rows.append([f"{name} {found['version']}", found["kills"], found["duplicates"], found["skips"], found["samples"],
+            rows.append([f"{name} ({found['version']})", found["kills"], found["duplicates"], found["skips"], found["samples"],
                          f"{time.monotonic() - began:.0f} s"])
         began = time.monotonic()
         found = ours(options.samples, options.kills, options.seed, Path(place))
         rows.append(["colabkit", found["kills"], found["duplicates"], found["skips"], found["epochs"] * options.samples,
                      f"{time.monotonic() - began:.0f} s"])
     print(Table(["loader", "kills", "given twice", "never given", "samples due", "time"], rows))
-    print(f"colabkit: {found['epochs']} epochs, {found['processes']} lives with worker processes, {found['distinct checkpoints']} "
-          f"checkpoints continued from, state of {found['state bytes']} bytes, "
-          f"order {'the same as' if found['same order'] else 'OTHER THAN'} undisturbed")
+    print(f"colabkit: {found['epochs']} epochs, {found['processes']} lives with worker processes, "
+          f"{found['distinct checkpoints']} checkpoints continued from, state of {found['state bytes']} bytes, order "
+          f"{'the same as' if found['same order'] else 'OTHER THAN'} undisturbed")
     print(f"{found['duplicates']} duplicates, {found['skips']} skips in {found['kills']} kills")
     return 0 if found["same order"] and not found["duplicates"] + found["skips"] else 1
 

@@ -30,7 +30,7 @@ def from_datasets(folder: Path, workers: int):
     from torchdata.stateful_dataloader import StatefulDataLoader
     rows = load_dataset("parquet", data_files=str(folder / "parquet" / "*.parquet"), split="train", streaming=True)
     rows = rows.cast_column("audio", Audio(decode=False)).shuffle(seed=0, buffer_size=256).map(Decoded())
-    return StatefulDataLoader(rows, batch_size=BATCH, num_workers=workers, collate_fn=as_list)
+    return StatefulDataLoader(rows, batch_size=BATCH, num_workers=workers, collate_fn=as_list, persistent_workers=True)
 
 
 class Decoded:
@@ -45,7 +45,7 @@ def from_litdata(folder: Path, workers: int):
         def __getitem__(self, index):
             return decode(super().__getitem__(index)["audio"])
     return StreamingDataLoader(Waves(str(folder / "litdata"), shuffle=True, seed=0), batch_size=BATCH, num_workers=workers,
-                               collate_fn=as_list)
+                               collate_fn=as_list, persistent_workers=True)
 
 
 def prepare_litdata(folder: Path) -> None:
@@ -71,7 +71,8 @@ def from_lhotse(folder: Path, workers: int):
     from lhotse.dataset import DynamicBucketingSampler, IterableDatasetWrapper
     cuts = CutSet.from_shar(in_dir=str(folder / "shar"))
     sampler = DynamicBucketingSampler(cuts, max_duration=BATCH * 12.5, num_buckets=10, shuffle=True, buffer_size=512)
-    return torch.utils.data.DataLoader(IterableDatasetWrapper(Waves(), sampler), batch_size=None, num_workers=workers)
+    return torch.utils.data.DataLoader(IterableDatasetWrapper(Waves(), sampler), batch_size=None, num_workers=workers,
+                                       persistent_workers=True)
 
 
 class Waves:
@@ -84,6 +85,7 @@ def prepare_lhotse(folder: Path) -> None:
     from lhotse import Recording
     from lhotse.shar import SharWriter
     kind = json.loads((folder / "kind.json").read_text())
+    (folder / "shar").mkdir(exist_ok=True)
     with SharWriter(str(folder / "shar"), fields={"recording": "original"}, shard_size=400) as writer:
         number = 0
         for path in sorted((folder / "parquet").glob("*.parquet")):
@@ -103,8 +105,9 @@ def main() -> None:
         return
     began = time.perf_counter()
     count, first = 0, None
-    while True:  # epoch after epoch, from the first batch on
-        for batch in LOADERS[name](folder, workers):
+    loader = LOADERS[name](folder, workers)
+    while True:  # epoch after epoch with the same worker processes, from the first batch on
+        for batch in loader:
             now = time.perf_counter()
             if first is None:
                 first, begin = now - began, now

@@ -15,7 +15,7 @@ from colabkit.core.permutation import permute
 from colabkit.core.prefetch import prefetch
 from colabkit.core.progress import Progress
 from colabkit.io.audio import AUDIO_SUFFIXES
-from colabkit.io.columns import known_dataset, parse_columns
+from colabkit.io.columns import known_dataset, match_columns, parse_columns
 from colabkit.io.hub_files import choose_split, find_splits
 from colabkit.io.index import FILE_NAME, SampleIndex, Shard
 from colabkit.io.scanning import Problem, scan_file, scan_parquet, scan_tar
@@ -93,10 +93,10 @@ def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] =
     With `hours`, shards are taken in a shuffled order until there is as much speech. What is no audio is told to `problem`.
     Raises: DataError for a damaged or vanished shard, or missing columns; ChangedError for an index of another version.
     """
-    if source.ready is not None and (index := _read_ready(source, choose)) is not None:
+    settings = parse_columns(columns)
+    if source.ready is not None and (index := _read_ready(source, settings, choose)) is not None:
         return index
     folder.mkdir(parents=True, exist_ok=True)
-    settings = parse_columns(columns)
     pieces = _cut(source)
     order = permute(range(len(pieces)), len(pieces), seed).tolist() if hours else range(len(pieces))
     maker = _Piece(source, settings, folder, [pieces[i] for i in order])
@@ -120,7 +120,7 @@ def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] =
     return index
 
 
-def _read_ready(source: FoundSource, choose: Choose) -> SampleIndex | None:
+def _read_ready(source: FoundSource, settings: Mapping[str, str], choose: Choose) -> SampleIndex | None:
     index = SampleIndex.from_bytes(source.store.read(FILE_NAME), f"{FILE_NAME} of {source.store.address}")
     there, named = {o.name: o.size for o in source.objects}, {s.name: s.size for s in index.shards}
     for name, size in named.items():
@@ -133,6 +133,9 @@ def _read_ready(source: FoundSource, choose: Choose) -> SampleIndex | None:
         return None
     choose("index", "taken as it is", f"it lies beside the data and names all {len(named)} shards")
     index.address = source.store.address
+    named_anew = {role: column for role, column in settings.items() if role not in ("audio", "key")}
+    match_columns(index.columns, source.address, named_anew)
+    index.columns |= {role: index.columns[column] for role, column in named_anew.items()}
     return index
 
 

@@ -9,13 +9,17 @@ WINDOW_BYTES = 256 << 10
 
 
 class RangeFile(io.RawIOBase):
-    """Reads [start, stop) of `size` bytes through `read`, a window at a time, and keeps the last window."""
+    """Reads [start, stop) of `size` bytes through `read`, a window at a time, and keeps the last window.
+
+    `failure` is what `read` raised last: decoders written in C do not pass it on.
+    """
 
     def __init__(self, read: Callable[[int, int], bytes], size: int, name: str, *, window_bytes: int = WINDOW_BYTES):
         super().__init__()
-        self._read, self.size, self.name, self.window_bytes = read, size, name, window_bytes
+        self._ask, self.size, self.name, self.window_bytes = read, size, name, window_bytes
         self._position = 0
         self._first, self._window = 0, b""
+        self.failure: Exception | None = None
 
     def readable(self) -> bool:
         return True
@@ -27,9 +31,9 @@ class RangeFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"position {base + offset} of {self.name}")
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}.get(whence)
+        if base is None or base + offset < 0:
+            raise ValueError(f"position {offset} from {whence} of {self.name}")
         self._position = base + offset
         return self._position
 
@@ -57,5 +61,13 @@ class RangeFile(io.RawIOBase):
             return self._window[start - first: stop - first]
         if stop - start >= self.window_bytes:
             return self._read(start, stop)
-        self._first, self._window = start, self._read(start, min(start + self.window_bytes, self.size))
-        return self._window[: stop - start]
+        window = self._read(start, min(start + self.window_bytes, self.size))
+        self._first, self._window = start, window
+        return window[: stop - start]
+
+    def _read(self, start: int, stop: int) -> bytes:
+        try:
+            return self._ask(start, stop)
+        except Exception as error:
+            self.failure = error
+            raise

@@ -215,8 +215,8 @@ class _Transfer:
         elif status in _TRIED_AGAIN:
             self.seen["throttled"] += status in (429, 503)
             return f"status {status}", ordered_wait_seconds(headers)
-        elif status == 416 and self.stop is None and _total_of(headers) == self.position:
-            self.stop = self.position  # nothing is left, as of an empty object
+        elif status == 416 and self.stop is None and self.position == (_total_of(headers) or 0):
+            self.stop = self.position  # nothing is left; S3 does not tell the length, but only an empty object has no byte 0
         else:
             raise self._final(response)
         return "", None

@@ -126,7 +126,7 @@ class S3Store(BucketStore):
                 explained = self._explain(error)
                 if explained:
                     raise explained from None  # obstore's message may hold what was signed
-                cause = type(error).__name__
+                cause = re.sub(r"\?\S*", "", str(error).partition("\n")[0])[-200:]
             patience.wait(cause, self.address)
 
     def _explain(self, error: Exception) -> ColabkitError | None:
@@ -143,6 +143,8 @@ class S3Store(BucketStore):
         if "redirect without LOCATION" in text or status == 301 or code == "AuthorizationHeaderMalformed":
             return UsageError("The bucket lies in another region", got=self.region, where=self.address,
                               fix="set AWS_REGION to the region that the bucket's console page shows")
+        if "Missing AccessKeyId" in text or "Missing SecretAccessKey" in text:
+            return UsageError("One of the two AWS keys is missing", got=text.partition("\n")[0], where=self.address, fix=_KEYS)
         if "builder error" in text or isinstance(error, ValueError):
             return UsageError("The S3 settings cannot be used", got=type(error).__name__, where=self.endpoint or self.address,
                               fix="check the variables that begin with AWS_, above all AWS_ENDPOINT_URL")

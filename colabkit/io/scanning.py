@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.io.audio import AUDIO_SUFFIXES, audio_info
@@ -49,11 +50,13 @@ def scan_tar(store: Store, found: StoredObject, settings: Mapping[str, str], pro
             details[member.name] = read(member.offset, member.offset + member.size)
     known = _gather({stem for stem, _ in audio}, details, problem)
     present = list(dict.fromkeys(name for columns in known.values() for name in columns))
-    roles = match_columns(present, store.address, settings)
+    roles = match_columns(present, store.address, settings) if audio else {}
     for stem, entry in audio:
         values = known.get(stem, {})
         columns = {role: _as_text(values.get(column)) for role, column in roles.items() if role != "audio"}
         key = columns.pop("key", "") or entry.key
+        if fault := _put_turns_together(columns, values, roles):
+            problem(key, fault)
         yield Entry(**{**{name: getattr(entry, name) for name in Entry.__slots__}, "key": key, "columns": columns})
 
 
@@ -61,7 +64,7 @@ def _gather(stems: set[str], details: Mapping[str, bytes], problem: Problem) -> 
     """Give the small files of a tar to the audio whose name they continue, the longest such name first."""
     known: dict[str, dict] = {}
     for name, content in details.items():
-        stem = name
+        stem = os.path.splitext(name)[0]  # KEY may end as the name of such a file does
         while "." in os.path.basename(stem) and stem not in stems:
             stem = stem[: stem.rindex(".")]
         if stem not in stems or stem == name:
@@ -90,12 +93,13 @@ def scan_parquet(store: Store, found: StoredObject, settings: Mapping[str, str],
     roles = match_columns(table.schema_arrow.names, store.address, settings)
     path = _audio_column(table, roles, where)
     others = {role: column for role, column in roles.items() if role != "audio" and column != path[0]}
-    rows = _rows(table, list(dict.fromkeys(others.values())))
+    rows = _rows(table, list(dict.fromkeys(others.values())), where)
     for number, (address, content) in enumerate(scan_values(sequential(store, found), found.size, path, name=where)):
         row = next(rows)
         columns = {role: _as_text(row[column]) for role, column in others.items()}
-        _put_turns_together(columns, row, others)
         key = columns.pop("key", "") or f"{os.path.splitext(found.name)[0]}/{number}"
+        if fault := _put_turns_together(columns, row, others):
+            problem(key, fault)
         if content is None:
             problem(key, "a row without audio bytes")
             continue
@@ -105,12 +109,19 @@ def scan_parquet(store: Store, found: StoredObject, settings: Mapping[str, str],
 
 
 def _open_parquet(store: Store, found: StoredObject, where: str):
-    import pyarrow
     import pyarrow.parquet
     file = RangeFile(lambda start, stop: store.read(found.name, start, stop), found.size, where)
     read_footer(file.between, found.size, where)  # first, because Arrow ends the process at some damaged footers
-    try:
+    with _damage_told(where):
         return pyarrow.parquet.ParquetFile(file, pre_buffer=False)
+
+
+@contextmanager
+def _damage_told(where: str) -> Iterator[None]:
+    """Turn what pyarrow raises over a damaged file, which is of many kinds, into one error."""
+    import pyarrow
+    try:
+        yield
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise DataError("The Parquet file is cut short or damaged", got=str(error).splitlines()[0],
                         expected="a whole Parquet file", where=where,
@@ -131,23 +142,31 @@ def _audio_column(table, roles: Mapping[str, str], where: str) -> tuple[str, ...
                     fix="name it in the settings: columns=audio=COLUMN")
 
 
-def _rows(table, columns: list[str]) -> Iterator[dict]:
+def _rows(table, columns: list[str], where: str) -> Iterator[dict]:
     """Yield the small columns row by row."""
     if not columns:
         for _ in range(table.metadata.num_rows):
             yield {}
         return
-    for batch in table.iter_batches(batch_size=1024, columns=columns):
-        yield from batch.to_pylist()
+    with _damage_told(where):
+        for batch in table.iter_batches(batch_size=1024, columns=columns):
+            yield from batch.to_pylist()
 
 
-def _put_turns_together(columns: dict[str, str], row: Mapping, roles: Mapping[str, str]) -> None:
-    """Replace the three columns of who spoke when by one: JSON [[start seconds, end seconds, speaker], ...]."""
+def _put_turns_together(columns: dict[str, str], row: Mapping, roles: Mapping[str, str]) -> str:
+    """Replace the three columns of who spoke when by one: JSON [[start seconds, end seconds, speaker], ...].
+
+    Returns what is wrong with them, "" where nothing is.
+    """
     parts = [row.get(roles.get(role)) for role in ("turn_starts", "turn_ends", "turn_speakers")]
     for role in ("turn_starts", "turn_ends", "turn_speakers"):
         columns.pop(role, None)
-    if all(part is not None for part in parts):
-        columns["turns"] = json.dumps([[a, b, str(who)] for a, b, who in zip(*parts, strict=True)])
+    if any(part is None for part in parts):
+        return ""
+    if not all(isinstance(part, list) for part in parts) or len({len(part) for part in parts}) > 1:
+        return "starts, ends and speakers of its turns that do not fit together"
+    columns["turns"] = json.dumps([[a, b, str(who)] for a, b, who in zip(*parts, strict=True)], default=str)
+    return ""
 
 
 def _entry(key: str, content: bytes, problem: Problem, **more) -> Iterator[Entry]:

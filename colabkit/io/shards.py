@@ -78,6 +78,8 @@ class ShardWriter:
         return offset
 
     def _finish_shard(self) -> None:
+        if not self.shards:
+            files.remove_generation(self.folder / FILE_NAME)  # one of earlier shards must not vouch for these
         self._buffer.write(b"\0" * 2 * tarfile.BLOCKSIZE)
         name = self.name.format(len(self.shards))
         content = self._buffer.getbuffer()

@@ -481,6 +481,9 @@ def test_bucket_that_may_not_be_read(kind, scheme, at, request, environment):
     assert "Amz" not in str(caught.value) and ("s3:GetObject" if kind == "s3" else "gcloud") in caught.value.fix
     if kind == "s3":
         environment.delenv("AWS_ACCESS_KEY_ID")
+        with pytest.raises(UsageError, match="One of the two AWS keys is missing"):
+            open_store("s3://denied-s3")
+        environment.delenv("AWS_SECRET_ACCESS_KEY")
         with pytest.raises(UsageError, match="no credentials were found") as caught:
             open_store("s3://denied-s3")
         assert "AWS_ACCESS_KEY_ID" in caught.value.fix

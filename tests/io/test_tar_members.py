@@ -18,8 +18,8 @@ from colabkit.core.errors import DataError
 from colabkit.io.tar_members import BLOCK, Member, walk
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-NAMES = ["a.wav", "dir/b.c.d.flac", "Zoë/日本語.json", "🎤.txt", "./with/dot.wav", "/absolute.wav", " space .wav", "BZhang-1.flac",
-         "\x1f\x8b.wav", "no suffix", "../above.wav", "new\nline.wav", "d" * 60 + "/" + "e" * 90 + ".wav",
+NAMES = ["a.wav", "dir/b.c.d.flac", "Zoë/日本語.json", "🎤.txt", "./with/dot.wav", "/absolute.wav", " space .wav",
+         "BZhang-1.flac", "\x1f\x8b.wav", "no suffix", "../above.wav", "new\nline.wav", "d" * 60 + "/" + "e" * 90 + ".wav",
          "/".join(["long"] * 18) + "/é.wav"]
 TOO_LONG = ["/".join(["d" * 50] * 8) + "/x.wav", "n" * 240 + ".wav", "é" * 150 + ".wav"]  # for ustar
 SIZES = [0, 1, 511, 512, 513, 5_000]
@@ -97,7 +97,8 @@ def test_what_python_writes_is_found_as_python_finds_it(kind):
 def test_any_mixture_of_formats_names_and_sizes(seed):
     rng = random.Random(seed)
     letters = ["a", "Z", ".", "/b", "é", "話", "\udcfe", "-", "_"]
-    names = sorted({"k" + "".join(rng.choices(letters, k=rng.choice([1, 5, 98, 99, 100, 101, 155, 256, 400]))) + "q" for _ in range(12)})
+    lengths = [1, 5, 98, 99, 100, 101, 155, 256, 400]
+    names = sorted({"k" + "".join(rng.choices(letters, k=rng.choice(lengths))) + "q" for _ in range(12)})
     content = tar_of(sample_files(names, seed), FORMATS[rng.choice(["gnu", "pax"])])
     assert files_of(content) == sample_files(names, seed) and found_in(content) == as_python_sees_it(content)
 
@@ -191,7 +192,7 @@ def test_a_header_that_was_zeroed_does_not_hide_what_follows():
     content = bytearray(tar_of({"a.wav": b"x" * 600, "b.wav": b"y" * 600, "c.wav": b"z"}))
     content[3 * BLOCK: 4 * BLOCK] = bytes(BLOCK)
     told(bytes(content))
-    content[3 * BLOCK: 8 * BLOCK] = bytes(5 * BLOCK)  # and all its data with it
+    content[3 * BLOCK: 6 * BLOCK] = bytes(3 * BLOCK)  # and all its data with it
     told(bytes(content))
 
 
@@ -204,7 +205,8 @@ def test_empty_archives_have_no_members_and_an_empty_file_is_none():
     told(b"")
 
 
-@pytest.mark.parametrize("size", [b"-0000000001\0", b"-0000001000\0", b"77777777777\0", b"hello world\0", b"\xff" * 12, b"\x80" + b"\xff" * 11])
+@pytest.mark.parametrize("size", [b"-0000000001\0", b"-0000001000\0", b"77777777777\0", b"hello world\0",
+                                  b"\xff" * 12, b"\x80" + b"\xff" * 11])
 def test_sizes_that_cannot_be_are_told(size):
     """A size below zero must not send the reader back, for ever."""
     told(header_of(size=size) + END)
@@ -263,7 +265,8 @@ def test_what_tar_writes_is_found(kind, tmp_path):
         (tmp_path / "in" / name).write_bytes(name.encode() * 99)
     os.symlink("a.wav", tmp_path / "in" / "link.wav")
     os.link(tmp_path / "in" / "a.wav", tmp_path / "in" / "zz-second-name.wav")
-    made = subprocess.run(["tar", "-c", f"--format={kind}", "-f", tmp_path / "x.tar", "-C", tmp_path / "in", "."], capture_output=True)
+    made = subprocess.run(["tar", "-c", f"--format={kind}", "-f", tmp_path / "x.tar", "-C", tmp_path / "in", "."],
+                          capture_output=True)
     assert made.returncode == 0, made.stderr
     content = (tmp_path / "x.tar").read_bytes()
     found = files_of(content)

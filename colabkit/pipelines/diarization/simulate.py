@@ -18,7 +18,19 @@ from colabkit.pipelines.diarization.turn_taking import TurnTaking
 NUM_ROOMS = 160
 NUM_NOISES = 48
 ROOM_SAMPLES = 4_800  # 0.3 s
+BLOCK_SAMPLES = 16_384  # of the FFT
+EDGE_SAMPLES = 512
 NOISE_SECONDS = 12
+
+
+def _telephone_band() -> np.ndarray:
+    """Return the spectrum of a band from 300 to 3400 Hz, its edges 200 Hz wide so that it rings for a few samples only."""
+    hz = np.linspace(0, RATE_HZ / 2, BLOCK_SAMPLES // 2 + 1)
+    rise, fall = np.clip((hz - 200) / 200, 0, 1), np.clip((3_500 - hz) / 200, 0, 1)
+    return (np.sin(np.pi / 2 * rise) * np.sin(np.pi / 2 * fall)).astype(np.float32) ** 2
+
+
+TELEPHONE_BAND = _telephone_band()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +84,7 @@ class ConversationSimulator:
         rng = np.random.default_rng([seed, 0x500])
         self.rooms = list(rooms) or [synthetic_room(rng) for _ in range(NUM_ROOMS)]
         self.noises = list(noises) + [synthetic_noise(rng) for _ in range(NUM_NOISES)]
+        self._room_spectra: dict[int, np.ndarray] = {}
 
     def sample(self, index: int) -> Sample:
         """Return conversation `index`; the same for the same (seed, index), in any order, on any machine."""
@@ -133,23 +146,26 @@ class ConversationSimulator:
         """Put every speaker into a room, add noise, set the level. Shapes: (speaker, sample) -> (sample,)."""
         if self.acoustics is None:
             return tracks.sum(0)
-        from scipy import fft
         sound, num_samples = self.acoustics, tracks.shape[1]
-        size = fft.next_fast_len(num_samples + ROOM_SAMPLES, real=True)
-        spectrum = np.zeros(size // 2 + 1, np.complex64)
-        for track in tracks:
+        responses = []
+        for _ in tracks:
             gain = 10 ** (rng.uniform(-1, 1) * sound.gain_db / 20)
-            response = gain * _tilt(len(spectrum), rng.uniform(-1, 1) * sound.tilt_db)
+            response = gain * _tilt(BLOCK_SAMPLES // 2 + 1, rng.uniform(-1, 1) * sound.tilt_db)
             if rng.random() < sound.room_probability:
-                response = response * fft.rfft(self.rooms[int(rng.integers(len(self.rooms)))], size)
-            spectrum += fft.rfft(track, size) * response
+                response = response * self._room_spectrum(int(rng.integers(len(self.rooms))))
+            responses.append(response)
         if rng.random() < sound.telephone_probability:
-            low, high = (round(f / (RATE_HZ / 2) * len(spectrum)) for f in (300, 3_400))
-            spectrum[:low] = spectrum[high:] = 0
-        wave = fft.irfft(spectrum, size)[:num_samples]
+            responses = [response * TELEPHONE_BAND for response in responses]
+        wave = _filter_and_sum(tracks, responses)
         if rng.random() < sound.noise_probability:
             wave = wave + self._noise(num_samples, rng) * _speech_level(wave) * 10 ** (-rng.uniform(*sound.snr_db) / 20)
         return (wave * 10 ** (rng.uniform(-1, 1) * sound.gain_db / 20)).astype(np.float32)
+
+    def _room_spectrum(self, number: int) -> np.ndarray:
+        from scipy import fft
+        if number not in self._room_spectra:
+            self._room_spectra[number] = fft.rfft(self.rooms[number].astype(np.float32), BLOCK_SAMPLES)
+        return self._room_spectra[number]
 
     def _noise(self, num_samples: int, rng: np.random.Generator) -> np.ndarray:
         noise = self.noises[int(rng.integers(len(self.noises)))]
@@ -207,6 +223,26 @@ def _lay(piece: np.ndarray, mask: np.ndarray, start: int, track: np.ndarray, act
 
 def _frames(seconds: float) -> int:
     return round(seconds * RATE_HZ / FRAME_SAMPLES)
+
+
+def _filter_and_sum(tracks: np.ndarray, responses: list[np.ndarray]) -> np.ndarray:
+    """Filter each track by its spectrum and add them up. Shapes: (speaker, sample), spectra of BLOCK_SAMPLES -> (sample,).
+
+    Overlap-save: blocks go through one batched FFT, which takes half the time of one long one. A filter may ring for
+    ROOM_SAMPLES after a sound and EDGE_SAMPLES before it.
+    """
+    from scipy import fft
+    num_samples = tracks.shape[1]
+    step = BLOCK_SAMPLES - ROOM_SAMPLES - EDGE_SAMPLES
+    num_blocks = -(-num_samples // step)
+    padded = np.zeros(num_blocks * step + ROOM_SAMPLES + EDGE_SAMPLES, np.float32)
+    spectrum = np.zeros((num_blocks, BLOCK_SAMPLES // 2 + 1), np.complex64)
+    for track, response in zip(tracks, responses, strict=True):
+        padded[ROOM_SAMPLES: ROOM_SAMPLES + num_samples] = track
+        blocks = np.lib.stride_tricks.sliding_window_view(padded, BLOCK_SAMPLES)[::step]
+        spectrum += fft.rfft(blocks, axis=1) * response.astype(np.complex64, copy=False)
+    wave = fft.irfft(spectrum, BLOCK_SAMPLES, axis=1)[:, ROOM_SAMPLES: ROOM_SAMPLES + step]
+    return wave.reshape(-1)[:num_samples]
 
 
 def _tilt(num_bins: int, tilt_db: float) -> np.ndarray:
