@@ -19,6 +19,7 @@ import numpy as np
 PADDED_SECONDS = 600.0
 BATCH = 50
 SHARDS = 100
+ROW_BYTES = 50_000  # some ten seconds of FLAC at 16 kHz take twice as much
 
 
 class OutOfTime(Exception):
@@ -32,7 +33,7 @@ def make_rows(folder: Path):
 
 
 def prepare_datasets(folder: Path, num_samples: int, fractions: list[str]) -> None:
-    """Write tiny rows, and go once through them for the states; rows with audio in them would take longer to skip."""
+    """Write tiny rows, and go once through them for the states."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     for shard, part in enumerate(np.array_split(np.arange(num_samples), SHARDS)):
@@ -45,8 +46,27 @@ def prepare_datasets(folder: Path, num_samples: int, fractions: list[str]) -> No
                 break
 
 
-def start_datasets(folder: Path, fraction: str, done: dict) -> None:
-    rows = make_rows(folder)
+def prepare_wide(folder: Path, num_samples: int, fractions: list[str]) -> None:
+    """Write one shard with as many rows, which hold bytes, under all the names; the states of the tiny rows fit it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    (folder / "wide").mkdir()
+    num_rows, rng = num_samples // SHARDS, np.random.default_rng(0)
+    with pq.ParquetWriter(folder / "wide" / "000.parquet", pa.schema({"id": pa.int64(), "audio": pa.binary()}),
+                          compression="none", use_dictionary=False) as writer:
+        for first in range(0, num_rows, 100):
+            ids = list(range(first, min(first + 100, num_rows)))
+            writer.write_table(pa.table({"id": ids, "audio": [rng.bytes(ROW_BYTES) for _ in ids]}), row_group_size=100)
+    for shard in range(1, SHARDS):
+        (folder / "wide" / f"{shard:03d}.parquet").hardlink_to(folder / "wide" / "000.parquet")
+
+
+def start_wide(folder: Path, fraction: str, done: dict) -> None:
+    start_datasets(folder, fraction, done, folder / "wide")
+
+
+def start_datasets(folder: Path, fraction: str, done: dict, data: Path | None = None) -> None:
+    rows = make_rows(data or folder)
     rows.load_state_dict(pickle.loads((folder / f"datasets-{fraction}").read_bytes()))
     ids = []
     for row in rows:
@@ -93,7 +113,8 @@ def start_lhotse(folder: Path, fraction: str, done: dict) -> None:
         done["share"] = min(1.0, sampler.diagnostics.current_epoch_stats.total_batches / wanted)
 
 
-PEERS = {"datasets": (prepare_datasets, start_datasets), "lhotse": (prepare_lhotse, start_lhotse)}
+PEERS = {"datasets": (prepare_datasets, start_datasets), "datasets-wide": (prepare_wide, start_wide),
+         "lhotse": (prepare_lhotse, start_lhotse)}
 
 
 def main() -> None:
@@ -116,7 +137,7 @@ def main() -> None:
     except OutOfTime:
         pass
     seconds = done.get("at", time.perf_counter()) - began
-    print(json.dumps({"seconds": seconds / done["share"], "share": done["share"], "version": version(peer)}))
+    print(json.dumps({"seconds": seconds / done["share"], "share": done["share"], "version": version(peer.partition("-")[0])}))
 
 
 if __name__ == "__main__":

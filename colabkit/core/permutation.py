@@ -26,7 +26,8 @@ def permute(positions, size: int, *key: int) -> np.ndarray:
         raise ValueError(f"positions from {wanted.min()} to {wanted.max()} of a shuffle of {size}")
     columns = max(1, int(np.ceil(np.sqrt(size))))
     rows = -(-size // columns)
-    secrets = [combine(*key, number) for number in range(NUM_ROUNDS)]
+    known = combine(*key)
+    secrets = [_extend(known, number) for number in range(NUM_ROUNDS)]
     value = _shuffle(wanted.ravel().astype(np.uint64), columns, rows, secrets)
     outside = np.flatnonzero(value >= size)
     while len(outside):
@@ -45,8 +46,12 @@ def combine(*key: int) -> int:
     """Return 64 bits that depend on every number of the key and on their order."""
     state = 0
     for number in key:
-        state = _mix_number((state + _GOLDEN) ^ _mix_number(int(number) & _MASK))
+        state = _extend(state, number)
     return state
+
+
+def _extend(state: int, number: int) -> int:
+    return _mix_number((state + _GOLDEN) ^ _mix_number(int(number) & _MASK))
 
 
 def _shuffle(value: np.ndarray, columns: int, rows: int, secrets: list[int]) -> np.ndarray:

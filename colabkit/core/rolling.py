@@ -44,7 +44,11 @@ class RollingWindow:
                 self._items.popleft()
                 self._first += 1
             while self._first + len(self._items) < last:
-                loaded = next(self._feed)
+                try:
+                    loaded = next(self._feed)
+                except BaseException:
+                    self.close()  # a feed that raised is at its end; the next use begins another
+                    raise
                 self._items.append(loaded)
                 self.stream.quarantine(loaded)
             return [self._items[i] for i in range(last - first)]

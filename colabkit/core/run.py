@@ -135,8 +135,9 @@ class Run:
             self._note_end(step, "stopped" if stopped else "failed", told)
             if isinstance(error, OSError) and error.errno is not None:  # libraries raise it for other faults too
                 raise files.disk_fault(error, error.filename or self.output, f"finish {step.id}") from error
-            if isinstance(error, ModuleNotFoundError):
-                raise missing_extra(error, self.pipeline) from error.__cause__
+            for missing in (error, error.__cause__):  # what was missing for a library of ours, too
+                if isinstance(missing, ModuleNotFoundError):
+                    raise missing_extra(missing, self.pipeline) from missing.__cause__
             raise
         finally:
             self.output = self.path

@@ -170,7 +170,7 @@ class Stream:
         for sample, reason in loaded.broken if broken is None else broken:
             if sample not in known:
                 known[sample] = reason
-                if self.problem:
+                if self.problem is not None:
                     self.problem(f"{loaded.item.source}, sample {sample}", reason)
         if self.num_quarantined > self.max_quarantined:
             reasons = [reason for samples in self.quarantined.values() for reason in samples.values()]

@@ -13,7 +13,7 @@ def split_scheme(address: str) -> tuple[str, str]:
     """Return (scheme, rest). The scheme is "" for a folder, and ends in "?" when it is one of ours written wrongly."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?", address)  # one letter alone is a Windows drive
     scheme = found[1].lower() if found else ""
-    if not found or (not found[2] and scheme not in ("hub", *_MEANT)):
+    if not found or (not found[2] and scheme not in (*FORMS, *_MEANT)):
         return "", address
     well_written = scheme == found[1] and bool(found[2]) == (scheme != "hub")
     return scheme + ("?" if scheme in FORMS and not well_written else ""), address[found.end():]

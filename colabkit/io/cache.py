@@ -57,9 +57,12 @@ class CachedStore:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return bytes start..stop, from the cache or through it. Raises: as the store does."""
+        shelf = self._shelf.get()
         if self._versions is None:
-            self.list()
-        version, shelf = self._versions.get(name), self._shelf.get()
+            with shelf.listing:  # by one thread
+                if self._versions is None:
+                    self.list()
+        version = self._versions.get(name)
         if version is None or shelf.is_off:
             return self.store.read(name, start, stop)
         key = self._key(name, version, start, stop)
@@ -101,6 +104,7 @@ class _Shelf:
         self.folder, self.max_bytes = folder, max_bytes
         self.counts: Counter[str] = Counter()
         self.is_off = False
+        self.listing = threading.Lock()
         self._lock = threading.Lock()  # over the sums below; held while evicting, so that one thread does it
         self._used_bytes = self._unseen_bytes = 0
         try:
@@ -140,16 +144,16 @@ class _Shelf:
             return
         path = self._path(key)
         try:
+            path.parent.mkdir(exist_ok=True, parents=True)
             with self._lock:
                 self._used_bytes += size
                 self._unseen_bytes += size
                 if self._used_bytes > _FULL * self.max_bytes or self._unseen_bytes > _BETWEEN_LOOKS * self.max_bytes:
                     self._look_through(coming_bytes=size)
-            path.parent.mkdir(exist_ok=True, parents=True)
             files.write_atomic(path, content + _tail(content, key), durable=False)
             self.counts["written"] += 1
         except (OSError, StateError) as error:
-            if error.errno != errno.ENOENT:  # the folder was removed under us: the next write makes it again
+            if error.errno != errno.ENOENT:  # the folder was removed just now: the next write makes it again
                 self._turn_off(error)
 
     def drop(self, key: str) -> None:

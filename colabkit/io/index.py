@@ -131,6 +131,10 @@ class SampleIndex:
                             fix=f"name the column that holds it in the settings, as in columns={name}=COLUMN")
         return self.columns[name].to_list()
 
+    def at(self, address: str) -> SampleIndex:
+        """Return the same index of shards that lie elsewhere."""
+        return SampleIndex(address, self.shards, self.keys, self.arrays, self.columns)
+
     def take(self, chosen: np.ndarray) -> SampleIndex:
         """Return the index of some of the samples, in the order given."""
         return SampleIndex(self.address, self.shards, self.keys.take(chosen),

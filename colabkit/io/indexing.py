@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from colabkit.core import files
-from colabkit.core.errors import ColabkitError, DataError
+from colabkit.core.errors import ColabkitError, DataError, UsageError
 from colabkit.core.permutation import permute
 from colabkit.core.prefetch import prefetch
 from colabkit.core.progress import Progress
@@ -80,8 +81,11 @@ def _open_hub(address: str) -> tuple[Store, list[StoredObject]]:
     objects = {o.name: o for o in store.list()}
     splits = find_splits(objects, store.read("README.md").decode("utf-8", "replace") if "README.md" in objects else "")
     if not splits and revision is None:  # a repository with a script: the Hub keeps a converted copy
-        store = HubStore(repo, revision="refs/convert/parquet")
-        objects = {o.name: o for o in store.list()}
+        try:
+            store = HubStore(repo, revision="refs/convert/parquet")
+            objects = {o.name: o for o in store.list()}
+        except UsageError as error:
+            logging.getLogger(__name__).info("%s has no converted copy: %s", repo, error.what)
         splits = find_splits(objects, "")
     return store, [objects[name] for name in choose_split(splits, wanted, address)]
 
@@ -111,7 +115,8 @@ def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] =
             known_hours += part.hours
             progress.update(hours=known_hours)
             if hours and known_hours >= hours and len(parts) < len(pieces):
-                choose("shards", f"{len(parts)} of {len(pieces)}", f"they hold {known_hours:.1f} h, and {hours:g} h are asked for")
+                choose("shards", f"{len(parts)} of {len(pieces)}",
+                       f"they hold {known_hours:.1f} h, and {hours:g} h are asked for")
                 break
     index = SampleIndex.join(source.store.address, parts)
     if not len(index):

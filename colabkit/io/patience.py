@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from colabkit.core.errors import DataError
 
-_RATE_LIMIT_RESET = re.compile(r";\s*t\s*=\s*(\d+)")
+_NONE_LEFT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d+)")  # requests left: 0; seconds until there are more
 
 
 class Unreachable(DataError):
@@ -82,7 +82,7 @@ def ordered_wait_seconds(headers: Mapping[str, str]) -> float | None:
             return max(0.0, _seconds(text) - (_seconds(headers["Date"]) if "Date" in headers else time.time()))
         except ValueError:
             return None
-    reset = _RATE_LIMIT_RESET.search(headers.get("RateLimit") or "")
+    reset = _NONE_LEFT.search(headers.get("RateLimit") or "")
     return float(reset.group(1)) if reset else None
 
 

@@ -7,13 +7,14 @@ import errno
 import importlib
 import os
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
-from colabkit.core.errors import ColabkitError, DataError, UsageError
+from colabkit.core.errors import ColabkitError, DataError, StateError, UsageError
 from colabkit.io.buckets import OPENING_SECONDS, BucketStore
 from colabkit.io.links import Link
 from colabkit.io.patience import Patience
@@ -27,6 +28,17 @@ _ROLE_NAMES = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTI
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in Colab: keep them under Secrets, the key on the left)"
 
 T = TypeVar("T")
+
+_forked = False  # after obstore was loaded: its threads stay with the parent, and what needs them would wait for ever
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = _forked or "obstore" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 class S3Store(BucketStore):
@@ -43,6 +55,7 @@ class S3Store(BucketStore):
         if not re.match(r"https?://[^/]|$", self.endpoint):
             raise UsageError("The S3 endpoint is no web address", got=self.endpoint, expected="https://HOST or http://HOST:PORT",
                              fix="correct AWS_ENDPOINT_URL, or unset it for Amazon's own S3")
+        self._host_is_bucket = os.environ.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() in ("true", "1")
         self.region = self._find_region()
         self._reads_as: Literal["keys", "nobody", "role"] = "keys"
         self._objects = PerProcess(self._open)
@@ -57,15 +70,22 @@ class S3Store(BucketStore):
 
         def make() -> tuple[str, dict[str, str]]:
             if self._reads_as == "nobody":
-                return f"{self.endpoint or f'https://s3.{self.region}.amazonaws.com'}/{self.bucket}/{quote(key)}", {}
+                return f"{self._root(f'https://s3.{self.region}.amazonaws.com')}/{quote(key)}", {}
             return self._sign(key), {}
         return Link(make, refresh=lambda refused: self._objects.drop(), lifetime_seconds=0.8 * _SIGNED_SECONDS,
                     etag=f'"{version}"' if version else None,
                     fix_refused=f"give keys that have s3:GetObject here, and AWS_SESSION_TOKEN if they are temporary: {_KEYS}")
 
+    def _need_threads(self, what: str) -> None:
+        if _forked:
+            raise StateError(f"S3 cannot be {what} in a forked process", where=self.address,
+                             fix='do it before the fork, or start processes by multiprocessing.get_context("spawn")')
+
     def _sign(self, key: str) -> str:
         import obstore
 
+        if self._reads_as == "role" or any(map(os.environ.get, _ROLE_NAMES)):  # whose keys are fetched
+            self._need_threads("read with the credentials of a role")
         try:
             return obstore.sign(self._objects.get(), "GET", key, timedelta(seconds=_SIGNED_SECONDS))
         except (obstore.exceptions.BaseError, FileNotFoundError) as error:  # of a role's credentials, which are fetched
@@ -75,12 +95,18 @@ class S3Store(BucketStore):
 
     def _find_region(self) -> str:
         """Ask the bucket where it lies, which it tells to anybody. Raises: UsageError when there is none."""
-        url = f"{self.endpoint or 'https://s3.amazonaws.com'}/{self.bucket}"
+        url = self._root("https://s3.amazonaws.com")
         status, headers, _ = self._opening.ask("HEAD", url, {}, f"{self.address} at {url}")
         if status == 404:
             raise self.missing()
         told = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         return (told if self.endpoint else "") or headers.get("x-amz-bucket-region") or told or "us-east-1"
+
+    def _root(self, own: str) -> str:
+        """Return the bucket's web address; `own` is Amazon's, for when no endpoint is set."""
+        if self.endpoint and self._host_is_bucket:
+            return self.endpoint
+        return f"{self.endpoint or own}/{self.bucket}"
 
     def _find_access(self) -> None:
         """Find out as whom the bucket can be listed. Raises: UsageError."""
@@ -106,9 +132,10 @@ class S3Store(BucketStore):
                            client_options={"allow_http": self.endpoint.startswith("http:"), "timeout": timedelta(seconds=30),
                                            "connect_timeout": timedelta(seconds=3 if self._reads_as == "role" else 10)})
 
-    def _pages(self):
+    def _pages(self) -> Iterator[list[StoredObject]]:
         import obstore
 
+        self._need_threads("listed")
         for page in obstore.list(self._objects.get(), prefix=self.prefix or None, chunk_size=1000):
             # obstore takes the slash off the empty objects that consoles make for folders.
             yield [StoredObject(meta["path"], meta["size"], (meta["e_tag"] or f"{meta['last_modified']}").strip('"'))

@@ -64,8 +64,9 @@ class ShardWriter:
         """Write what is left, and the index; returns it."""
         if self._buffer.tell():
             self._finish_shard()
-        self.index = SampleIndex.of(os.fspath(self.folder.resolve()), self.shards, self.entries)
-        self.index.save(self.folder / FILE_NAME)
+        self.index = SampleIndex.of("", self.shards, self.entries)
+        self.index.save(self.folder / FILE_NAME)  # without an address: the folder may be copied anywhere
+        self.index = self.index.at(os.fspath(self.folder.resolve()))
         return self.index
 
     def _append(self, name: str, content: bytes) -> int:

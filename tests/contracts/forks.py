@@ -25,7 +25,7 @@ import time
 _PROCESS_NUMBER = re.compile(r"-\d+-[0-9a-f]{8}(?=\.tmp$)|\.\d+(?=\.partial$)")
 _PATH_ARGUMENT = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "shutil.rmtree": 0}
 # These start threads of their own, which a forked child lacks and waits for when it ends; or they are not there.
-_NOT_BEFORE_FORK = {"google", "wandb", "IPython", "tensorboard", "onnxruntime"}
+_NOT_BEFORE_FORK = {"google", "wandb", "IPython", "tensorboard", "onnxruntime", "obstore", "gcsfs", "fsspec", "pyarrow"}
 _ALSO = {"torch": ("torch._dynamo",), "matplotlib": ("matplotlib.figure", "matplotlib.backends.backend_agg")}  # on first use
 HUNG_SECONDS = 300.0
 

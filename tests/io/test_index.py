@@ -176,6 +176,14 @@ def test_taking_and_joining_keep_each_sample_whole():
     assert index.take(np.array([3, 3])).keys.to_list() == [index.keys[3]] * 2
 
 
+def test_the_same_shards_elsewhere_are_the_same_index_at_another_address():
+    index = large()
+    moved = index.at("gs://other")
+    assert moved.address == "gs://other" and same(moved.at(index.address), index) and moved.fingerprint == index.fingerprint
+    moved.columns["new"] = moved.columns["text"]
+    assert "new" not in index.columns
+
+
 def test_joined_parts_without_a_column_have_it_empty_and_parts_without_samples_do_no_harm():
     joined = SampleIndex.join("x", [index_of(entry(0)), index_of(), index_of(entry(1, columns={"sex": "F"}), num_shards=2)])
     assert joined.column("speaker") == ["s0", ""] and joined.column("sex") == ["", "F"]

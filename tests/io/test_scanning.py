@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -113,7 +114,8 @@ def test_keys_hold_dots_folders_and_the_endings_of_other_files(scan):
 
 
 def test_endings_of_any_case_and_rubbish_that_looks_like_audio(scan):
-    found = scan(tar_of({"a.FLAC": audio(), "a.JSON": '{"speaker": "s"}', "._a.flac": b"Mac OS X  ", "dir/.flac": b"x", "b.opus": b"x"}))
+    found = scan(tar_of({"a.FLAC": audio(), "a.JSON": '{"speaker": "s"}', "._a.flac": b"Mac OS X  ", "dir/.flac": b"x",
+                         "b.opus": b"x"}))
     assert [(e.key, e.columns) for e in found] == [("a", {"speaker": "s"})] and set(found.told) == {"._a", "b"}
 
 
@@ -155,13 +157,10 @@ def test_a_tar_without_any_good_audio_is_no_reason_to_ask_for_columns(scan):
 
 def test_a_damaged_tar_is_told_with_its_name(scan, tmp_path):
     content = tar_of({f"{i}.flac": audio(i) for i in range(3)})
-    for broken in (content[:3_000], content[:-10_240], content[:700] + b"?" + content[701:]):
-        try:
-            found = scan(broken)
-        except DataError as error:
-            assert "0.tar" in str(error.where) and str(tmp_path) in str(error.where) and error.fix
-        else:
-            assert set(found.told) == {"0"}  # the damage lies inside a sample
+    for broken in (content[:3_000], content[:-10_240], b"?" + content[1:], b"", gzip.compress(content)):
+        with pytest.raises(DataError) as caught:
+            scan(broken)
+        assert "0.tar" in str(caught.value.where) and str(tmp_path) in str(caught.value.where) and caught.value.fix
 
 
 CODECS_OF_ARROW = ["none", "snappy", "zstd", "gzip", "lz4", "brotli"]
@@ -173,14 +172,15 @@ def test_parquet_rows_of_the_hubs_layout(scan, codec, how):
     audios = [audio(i) for i in range(8)] + [audio(0)]
     columns = {"id": [f"é-{i}" for i in range(9)], "speaker_id": [*range(8), None], "text": [f"«{i}»" for i in range(8)] + [None],
                "unused": [0.5] * 9}
-    found = scan(parquet_of(audios, columns, compression=codec, **how), "x/../0.parquet".replace("x/../", ""))
+    found = scan(parquet_of(audios, columns, compression=codec, **how), "0.parquet")
     assert [e.key for e in found] == columns["id"] and [found.audio(i) for i in range(9)] == audios and found.told == {}
     assert found[3].columns == {"speaker": "3", "text": "«3»"} and found[8].columns == {"speaker": "", "text": ""}
     assert {e.codec for e in found} == {"" if codec == "none" else codec}
 
 
 def test_rows_without_audio_are_told_and_the_others_keep_their_columns(scan):
-    found = scan(parquet_of([audio(0), None, b"", audio(1)], {"id": ["a", "b", "c", "d"], "text": ["1", "2", "3", "4"]}), "0.parquet")
+    columns = {"id": ["a", "b", "c", "d"], "text": ["1", "2", "3", "4"]}
+    found = scan(parquet_of([audio(0), None, b"", audio(1)], columns), "0.parquet")
     assert [(e.key, e.columns["text"]) for e in found] == [("a", "1"), ("d", "4")] and set(found.told) == {"b", "c"}
     assert [found.audio(i) for i in (0, 1)] == [audio(0), audio(1)]
 
@@ -201,11 +201,13 @@ def test_turns_in_lists_become_one_column(scan):
     columns = {"timestamps_start": [[0.0, 0.05], [], [0.0], None], "timestamps_end": [[0.04, 0.09], [], [0.0, 1.0], [1.0]],
                "speakers": [["a", "b"], [], ["x"], ["x"]]}
     found = scan(parquet_of([audio(i) for i in range(4)], columns), "0.parquet")
-    assert [json.loads(e.columns.get("turns") or "null") for e in found] == [[[0.0, 0.04, "a"], [0.05, 0.09, "b"]], [], None, None]
+    turns = [json.loads(e.columns.get("turns") or "null") for e in found]
+    assert turns == [[[0.0, 0.04, "a"], [0.05, 0.09, "b"]], [], None, None]
     assert set(found.told) == {"0/2"} and not {"turn_starts", "turn_ends", "turn_speakers"} & set(found[0].columns)
 
 
-@pytest.mark.parametrize("columns", [{"text": ["a"]}, {"audio": ["path.wav"]}, {"audio": [[1.0, 2.0]]}, {"audio": [{"path": "x"}]}])
+@pytest.mark.parametrize("columns", [{"text": ["a"]}, {"audio": ["path.wav"]}, {"audio": [[1.0, 2.0]]},
+                                     {"audio": [{"path": "x"}]}])
 def test_parquet_without_audio_is_refused_with_what_it_holds(scan, columns):
     buffer = io.BytesIO()
     pq.write_table(pa.table({n: pa.array(v) for n, v in columns.items()}), buffer)
@@ -216,7 +218,8 @@ def test_parquet_without_audio_is_refused_with_what_it_holds(scan, columns):
 
 def test_parquet_cut_short_or_no_parquet_at_all_is_told(scan):
     content = parquet_of([audio(i) for i in range(3)], {"id": ["a", "b", "c"]})
-    for broken in [b"", b"PAR1", b"no", bytes(500), content[:-1], content[1:], *(content[:n] for n in range(4, len(content), 997))]:
+    cut = [content[:size] for size in range(4, len(content), 997)]
+    for broken in [b"", b"PAR1", b"no", bytes(500), content[:-1], content[1:], *cut]:
         with pytest.raises(DataError) as caught:
             scan(broken, "0.parquet")
         assert "0.parquet" in str(caught.value.where) and caught.value.fix

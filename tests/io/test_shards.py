@@ -50,7 +50,8 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
     assert shards_of(tmp_path / "a") == shards_of(tmp_path / "b") and len(shards_of(tmp_path / "a")) > 2
     assert first.fingerprint == second.fingerprint
     saved = SampleIndex.load(tmp_path / "a" / FILE_NAME)
-    assert saved.fingerprint == first.fingerprint and saved.address == os.fspath((tmp_path / "a").resolve())
+    assert saved.fingerprint == first.fingerprint and saved.address == ""  # the folder may be copied anywhere
+    assert first.address == os.fspath((tmp_path / "a").resolve())
 
 
 def test_the_index_points_at_the_audio_itself(tmp_path):

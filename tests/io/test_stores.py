@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -26,9 +28,12 @@ from tests.servers.messages import Answer, Request
 from tests.servers.s3 import S3Server
 from tests.servers.serving import HttpServer
 
-NAMES = ["README.md", "a.wav", "dir/b c.flac", "dir/déjà vu/日本 🎧.wav", "dir/100%25 #1?x=y&z+.wav", "dir2/big.tar", "dir2/empty.wav"]
+NAMES = ["README.md", "a.wav", "dir/b c.flac", "dir/déjà vu/日本 🎧.wav", "dir/100%25 #1?x=y&z+.wav", "dir2/big.tar",
+         "dir2/empty.wav"]
 OF_ENVIRONMENT = ("HF_TOKEN", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3",
-                  "AWS_ENDPOINT", "AWS_SKIP_SIGNATURE", "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "HF_HUB_OFFLINE")
+                  "AWS_ENDPOINT", "AWS_SKIP_SIGNATURE", "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS",
+                  "HF_HUB_OFFLINE")
+ROOT = Path(__file__).resolve().parents[2]
 FAULTS = {"resets": 0.05, "truncations": 0.05, "refusals": 0.02}
 
 
@@ -79,15 +84,15 @@ def environment(monkeypatch, tmp_path):
     for name in OF_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", os.fspath(tmp_path / "no-token"))
-    for name, value in {"AWS_SHARED_CREDENTIALS_FILE": tmp_path / "none", "AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true",
-                        "GCE_METADATA_HOST": "127.0.0.1:1", "CLOUDSDK_CONFIG": tmp_path}.items():
+    for name, value in {"AWS_SHARED_CREDENTIALS_FILE": tmp_path / "none", "AWS_EC2_METADATA_DISABLED": "true",
+                        "NO_GCE_CHECK": "true", "GCE_METADATA_HOST": "127.0.0.1:1", "CLOUDSDK_CONFIG": tmp_path}.items():
         monkeypatch.setenv(name, os.fspath(value))
     return monkeypatch
 
 
 @pytest.fixture
 def at(request, environment, tmp_path):
-    """Return a function kind -> (address, server url), with the environment set for it; through a proxy when one is given."""
+    """Return a function kind -> address, which sets the environment for it; through a proxy when its address is given."""
     def prepare(kind: str, proxy: str | None = None) -> str:
         if kind == "folder":
             for name, content in FILES.items():
@@ -115,7 +120,8 @@ def test_lists_and_reads_exactly(kind, at):
     for name, content in FILES.items():
         assert store.read(name) == content
         size = len(content)
-        for start, stop in ((0, min(1, size)), (size // 3, 2 * size // 3), (max(0, size - 1), size), (size, size), (size // 2, None)):
+        for start, stop in ((0, min(1, size)), (size // 3, 2 * size // 3), (max(0, size - 1), size), (size, size),
+                            (size // 2, None)):
             assert store.read(name, start, stop) == content[start:stop]
         with pytest.raises(DataError, match="shorter"):
             store.read(name, 0, size + 1)
@@ -137,7 +143,12 @@ def test_address_is_pinned_and_opens_again(kind, at, hub):
 
 
 def _read_elsewhere(store, queue):
-    queue.put([(o.name, store.read(o.name)) for o in store.list()])
+    try:
+        names = [o.name for o in store.list()]
+    except StateError as error:  # obstore's threads stay behind at a fork: said, not waited for
+        assert "forked process" in str(error) and store.address.startswith("s3://")
+        names = list(FILES)
+    queue.put([(name, store.read(name)) for name in names])
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -204,14 +215,12 @@ def test_object_that_changes_after_it_was_listed(kind, at, request):
 
 
 @pytest.mark.parametrize(("address", "words"), [
-    ("s3:bucket/x", "s3://bucket/x"), ("S3://bucket/x", "s3://bucket/x"), ("s3a://bucket/x", "s3://bucket/x"), ("gcs://b/x", "gs://b/x"),
+    ("s3:bucket/x", "s3://bucket/x"), ("S3://bucket/x", "s3://bucket/x"), ("s3a://bucket/x", "s3://bucket/x"),
+    ("gcs://b/x", "gs://b/x"), ("s4://bucket/x", "s3://bucket/x"), ("azure://c/x", "copy the data"),
     ("hf://datasets/org/name", "hub:org/name"), ("hub://org/name", "hub:org/name"), ("HUB:org/name", "hub:org/name"),
     ("https://huggingface.co/datasets/org/name/tree/main?x=SECRET", "hub:org/name"), ("file:///data/x", "/data/x"),
-    ("https://user:SECRET@example.org/x.tar", "copy the data"), ("azure://c/x", "copy the data"), ("s4://bucket/x", "s3://bucket/x")])
+    ("https://user:SECRET@example.org/x.tar", "copy the data")])
 def test_other_schemes_are_told_what_was_meant(address, words):
-    if address == "s3:bucket/x":
-        assert "no such folder" in str(pytest.raises(UsageError, open_store, address).value)
-        return
     with pytest.raises(UsageError) as caught:
         open_store(address)
     assert words in caught.value.fix and "SECRET" not in str(caught.value)
@@ -232,7 +241,7 @@ try:
 except Exception as error:
     print(type(error).__name__, error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.getcwd())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.startswith(StateError.__name__) and "pip install 'colabkit[streaming]'" in done.stdout, done
 
 
@@ -330,6 +339,21 @@ def test_folder_that_may_not_be_read(tmp_path):
         LocalStore(tmp_path).list()
 
 
+def test_folder_on_a_shaky_mount(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"content")
+    store, faults, true_pread = LocalStore(tmp_path), [errno.EIO, errno.ESTALE, errno.ENOTCONN], os.pread
+
+    def shaky(*arguments):
+        if faults:
+            raise OSError(faults.pop(), "shaky")
+        return true_pread(*arguments)
+    monkeypatch.setattr(os, "pread", shaky)
+    assert store.read("a") == b"content"
+    faults.append(errno.EISDIR)
+    with pytest.raises(DataError, match="shaky"):
+        store.read("a")
+
+
 # ---- the Hub
 
 
@@ -376,7 +400,8 @@ def test_hub_says_what_opens_a_dataset(at, hub, environment):
     assert f"accept the terms at {hub.url}/datasets/org/gated" in text and "HF_TOKEN" in text and "hf auth login" in text
     assert "private" in refusal("hub:org/private") and "HF_TOKEN" in refusal("hub:org/private")
     assert "org/absent" in refusal("hub:org/absent")
-    assert "no such revision" in refusal("hub:org/na-me_1.0@nowhere") and "no name of a Hub dataset" in refusal("hub:org/na--me..x")
+    assert "no such revision" in refusal("hub:org/na-me_1.0@nowhere")
+    assert "no name of a Hub dataset" in refusal("hub:org/na--me..x")
     environment.setenv("HF_TOKEN", "hf_other")
     assert "accept the terms" in refusal("hub:org/gated") and "account of this token" in refusal("hub:org/private")
     environment.setenv("HF_TOKEN", "hf_wrong")
@@ -418,8 +443,7 @@ def test_hub_token_that_expires_while_reading(at, hub, environment):
     hub.tokens = {"hf_third"}
     with pytest.raises(Refused) as caught:
         store.read("y.wav")
-    assert "HF_TOKEN" in caught.value.fix and "hf_" not in str(caught.value) and caught.value.code == "RepoNotFound" or (
-        caught.value.status == 401)
+    assert "HF_TOKEN" in caught.value.fix and "hf_" not in str(caught.value) and caught.value.status == 401
 
 
 def test_hub_signed_links_that_expire(environment):
@@ -445,7 +469,8 @@ store = open_store({at("hub")!r})
 print(sum(len(store.read(o.name)) for o in store.list()))
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_HOME", "XDG_", "HUGGINGFACE"))}
-    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, env={**environment, "HOME": os.fspath(home)})
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, cwd=ROOT,
+                          env={**environment, "HOME": os.fspath(home)})
     assert done.stdout.strip() == str(sum(map(len, FILES.values()))), done.stderr
     assert not [p for p in home.rglob("*") if p.is_file()]
 
@@ -517,10 +542,9 @@ class PublicS3(HttpServer):
         if request.path.startswith("/elsewhere"):
             return Answer(301, {"x-amz-bucket-region": "eu-north-1"}, b"<Error><Code>PermanentRedirect</Code></Error>")
         if request.path in ("/open", "/open/"):
-            keys = "".join(f"<Contents><Key>{key}</Key><LastModified>2024-01-01T00:00:00Z</LastModified><ETag>&quot;e&quot;</ETag>"
-                           "<Size>5</Size></Contents>" for key in ("é/a b%.wav",))
-            return Answer(200, {"x-amz-bucket-region": "eu-north-1"}, f'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult>'
-                          f"<IsTruncated>false</IsTruncated>{keys}</ListBucketResult>".encode())
+            listing = ("<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>é/a b%.wav</Key><Size>5</Size><ETag>"
+                       "&quot;e&quot;</ETag><LastModified>2024-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>")
+            return Answer(200, {"x-amz-bucket-region": "eu-north-1"}, listing.encode())
         return Answer(200, {"ETag": '"e"'}, b"12345") if request.target == "/open/%C3%A9/a%20b%25.wav" else Answer(404)
 
 

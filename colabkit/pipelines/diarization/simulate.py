@@ -105,6 +105,10 @@ class ConversationSimulator:
         by_sex = [ids for ids in bank.by_sex if len(ids) >= max(self.counts)]
         if by_sex and rng.random() < self.same_sex_probability:
             pool = by_sex[int(rng.integers(len(by_sex)))]
+        if len(pool) < num_speakers:
+            raise DataError("Too little speech is in memory at once", got=f"{len(pool)} speakers",
+                            expected=f"at least {num_speakers}, as simulate.speaker_weights asks for", where="speech.max_hours",
+                            fix="--set speech.max_hours=6, or as much as memory allows")
         return rng.choice(pool, num_speakers, replace=False)
 
     def _take_turns(self, speakers: list[SpeakerMaterial], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

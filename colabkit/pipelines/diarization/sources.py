@@ -64,7 +64,8 @@ def list_samples(config: SpeechConfig, folder: Path, problem: Callable[[str, str
         else:
             index = indexing.build_index(indexing.find_source(address), folder / "parts", columns=config.columns,
                                          hours=config.index_hours, seed=config.seed, problem=problem, choose=choose)
-        index.save(folder / f"speech-{number}.safetensors")
+        placed = index.at("") if address == VOICES else index  # the run's folder may lie elsewhere tomorrow
+        placed.save(folder / f"speech-{number}.safetensors")
         indexes.append(index)
     return indexes
 
@@ -189,6 +190,5 @@ def read_listing(folder: Path) -> tuple[list[SampleIndex], list[SpeakerEntry]]:
     indexes = []
     for number, described in enumerate(listing["sources"]):
         index = SampleIndex.load(folder / f"speech-{number}.safetensors")
-        index.address = described["address"] or os.fspath(folder / VOICES)
-        indexes.append(index)
+        indexes.append(index.at(described["address"] or os.fspath(folder / VOICES)))
     return indexes, [SpeakerEntry(**entry) for entry in listing["speakers"]]

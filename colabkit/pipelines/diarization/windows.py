@@ -9,7 +9,7 @@ import numpy as np
 
 from colabkit.core.batch_plan import SampleOrder
 from colabkit.core.config import digest
-from colabkit.core.errors import DataError
+from colabkit.core.errors import BrokenSampleError, DataError
 from colabkit.core.rolling import RollingWindow
 from colabkit.core.stream import Source, Stream
 from colabkit.pipelines.diarization import FRAME_SAMPLES, FRAME_SECONDS
@@ -102,7 +102,14 @@ class StreamedWindows(RecordingWindows):
         return []  # read when the first window is asked for
 
     def _read(self, source: str, number: int) -> LabelledWave:
-        return load(self.recordings[number])
+        recording = self.recordings[number]
+        try:
+            return load(recording)
+        except DataError as error:
+            if recording.path is None:  # its samples tell a broken one from a source that does not answer
+                raise
+            raise BrokenSampleError(error.what, got=error.got, expected=error.expected, where=recording.path,
+                                    fix=error.fix) from error
 
     def at(self, index: int) -> list[LabelledWave]:
         """Return the recordings in memory at window `index`."""
