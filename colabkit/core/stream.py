@@ -85,6 +85,9 @@ class Stream:
         if not sources or len({s.name for s in sources}) < len(sources):
             raise UsageError("Cannot stream", got=[s.name for s in sources], expected="one source or more, each named once",
                              fix="name each source once; its share is its weight")
+        if schedule is not None and len(sources) == 1:
+            raise UsageError("One source has no shares", got=f"weights {schedule}", expected="none",
+                             fix="leave the weights out, or name a second source")
         self.mixture = None
         if len(sources) > 1:
             if epochs is not None:

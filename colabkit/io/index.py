@@ -136,7 +136,8 @@ class SampleIndex:
         return SampleIndex(address, self.shards, self.keys, self.arrays, self.columns)
 
     def take(self, chosen: np.ndarray) -> SampleIndex:
-        """Return the index of some of the samples, in the order given."""
+        """Return the index of some of the samples: their numbers, in the order given, or a mask. Shape: (sample,)."""
+        chosen = np.arange(len(self))[chosen]
         return SampleIndex(self.address, self.shards, self.keys.take(chosen),
                            {name: values[chosen] for name, values in self.arrays.items()},
                            {name: text.take(chosen) for name, text in self.columns.items()})

@@ -84,7 +84,9 @@ def test_what_was_used_last_stays(store, tmp_path):
     cached = CachedStore(store, tmp_path / "cache", 10 * (SIZE + TAIL))
     for k in range(40):
         cached.read(f"é{k}.wav")
+        before = store.num_reads
         cached.read("é0.wav")  # in use all the time
+        assert store.num_reads == before
         time.sleep(0.001)
         assert used_bytes(tmp_path / "cache") <= cached.max_bytes
     store.num_reads = 0
@@ -184,6 +186,7 @@ def fail_writing(monkeypatch, code):
 
     def full(path, flags, *more, **named):
         if flags & os.O_WRONLY and os.fspath(path).endswith(".tmp"):
+            time.sleep(0.02)  # so that several threads meet it
             raise OSError(code, os.strerror(code), path)
         return true_open(path, flags, *more, **named)
     monkeypatch.setattr(os, "open", full)

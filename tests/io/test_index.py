@@ -173,6 +173,8 @@ def test_taking_and_joining_keep_each_sample_whole():
     order = np.random.default_rng(0).permutation(len(index))
     assert same(index.take(order).take(np.argsort(order)), index)
     assert len(index.take(np.zeros(0, np.int64))) == 0
+    mask = np.arange(len(index)) % 3 == 0
+    assert same(index.take(mask), index.take(np.flatnonzero(mask)))
     assert index.take(np.array([3, 3])).keys.to_list() == [index.keys[3]] * 2
 
 

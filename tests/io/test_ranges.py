@@ -110,9 +110,12 @@ class Server:
             connection.close()
 
     def close(self):
-        self.listener.close()
-        for connection in self.open:
-            connection.close()
+        for one in (self.listener, *self.open):
+            try:
+                one.shutdown(socket.SHUT_RDWR)  # ends what waits on it, as closing alone does not
+            except OSError:
+                pass  # it has gone by itself
+            one.close()
 
 
 def client(**settings):
@@ -434,6 +437,12 @@ def test_target_that_does_not_answer_is_left():
         with serving(in_turn(lambda r: r.answer(302, Location=f"http://127.0.0.1:{port}/x"),
                              lambda r: r.answer(302, Location=good.url + "/x"))) as hub:
             assert client().read(link_to(hub), 0, 10, "x") == DATA[:10]
+        with serving(lambda r: r.serve()) as first, serving(in_turn(
+                lambda r: r.answer(302, Location=first.url), lambda r: r.answer(302, Location=good.url))) as hub:
+            link, reader = link_to(hub), client()
+            assert reader.read(link, 0, 10, "x") == DATA[:10]
+            first.close()  # the remembered one dies
+            assert reader.read(link, 10, 300_000, "x") == DATA[10:] and len(hub.requests) == 2
 
 
 @pytest.mark.parametrize("place", ["/round?X-Sig=SECRET", "ftp://127.0.0.1/x", "file:///etc/passwd"])
@@ -488,6 +497,13 @@ def test_link_is_made_anew_before_it_expires_and_in_the_middle_of_a_read():
             request.serve(cut=1000)
     with serving(expires) as server:
         assert client().read(Link(make), 0, 300_000, "x") == DATA
+    made.clear()
+
+    def expires_again(request):  # a token lasts for one part of a long read
+        serves = request.start == 100_000 * int(request.path[1:])
+        request.serve(cut=100_000 if request.start < 200_000 else None) if serves else request.answer(403)
+    with serving(expires_again) as server:
+        assert client().read(Link(make), 0, 300_000, "x") == DATA and made == [0, 1, 2]
     made.clear()
 
     def flaky():

@@ -126,6 +126,8 @@ def test_a_sample_of_exactly_a_whole_number_of_blocks(tmp_path):
             writer.add(f"k{n}", content, ".flac", {})
     assert [Samples(writer.index).read_bytes(n) for n in range(3)] == contents
     assert writer.index.columns == {}
+    with tarfile.open(tmp_path / "00000.tar") as archive:
+        assert archive.getnames() == [f"k{n}{suffix}" for n in range(3) for suffix in (".flac", ".json")]
 
 
 def test_keys_are_used_once_and_are_never_empty(tmp_path):

@@ -614,9 +614,10 @@ def test_gcs_tokens_come_and_are_renewed(environment, tmp_path):
         environment.setenv("GOOGLE_APPLICATION_CREDENTIALS", os.fspath(tmp_path / "account.json"))
         store = GcsStore("bucket", endpoint=server.url)
         assert [o.name for o in store.list()] == ["a.wav", "b.wav"] and store.read("a.wav") == b"12345"
+        assert store.read("b.wav", 0, 2) == b"12"
         server.good = set()  # revoked before its time
         with ThreadPoolExecutor(8) as pool:
-            assert set(pool.map(lambda _: store.read("a.wav", 1, 3), range(20))) == {b"23"}
+            assert set(pool.map(lambda k: store.read(("a.wav", "b.wav")[k % 2], 1, 3), range(20))) == {b"23"}
         assert len(server.given) == 1  # one new token was enough
         assert pickle.loads(pickle.dumps(store)).read("b.wav", 0, 2) == b"12"
         server.good, server.given = set(), ["wrong"]

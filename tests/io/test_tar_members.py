@@ -128,6 +128,15 @@ def test_what_is_no_file_is_passed_over(kind):
 def test_global_headers_count_for_all_that_follow_and_own_ones_for_one():
     content = tar_of({"a.wav": b"1", "é" * 80: b"2", "c.wav": b"3"}, pax_headers={"comment": "ü" * 500})
     assert files_of(content) == {"a.wav": b"1", "é" * 80: b"2", "c.wav": b"3"}
+    content = tar_of({"a.wav": b"1", "é" * 80: b"2"}, pax_headers={"path": "all.wav"})
+    assert [m.name for m in found_in(content)] == ["all.wav", "é" * 80] and found_in(content) == as_python_sees_it(content)
+
+
+def test_links_have_no_content_whatever_size_they_name():
+    after = tar_of({"after.wav": b"x"})
+    for kind in (b"1", b"2", b"5"):
+        content = header_of("link/", size=b"00000005000\0", kind=kind) + after
+        assert found_in(content) == as_python_sees_it(content) == [Member("after.wav", 2 * BLOCK, 1)]
 
 
 def test_sizes_over_8_gib_are_read_from_base_256_and_from_pax():
@@ -222,7 +231,11 @@ def test_extended_headers_that_cannot_be_read_are_told(records):
 
 
 def test_an_extended_header_for_nobody_or_without_end_is_told():
-    told(header_of(size=b"00000000014\0", kind=b"x") + b"12 path=abc\n" + bytes(500))
+    pax = header_of(size=b"00000000014\0", kind=b"x") + b"12 path=abc\n" + bytes(500)
+    assert files_of(pax + header_of() + END) == {"abc": b""}
+    told(pax)
+    told(pax + END)
+    told(tar_of({"n" * 150: b""}, tarfile.GNU_FORMAT)[: 2 * BLOCK] + END)
     told(header_of(size=b"00777777777\0", kind=b"L") + bytes(BLOCK))
     told(header_of(size=b"00000010000\0", kind=b"L") + bytes(BLOCK))
 

@@ -33,6 +33,7 @@ def _outside(config) -> dict[str, str]:
       resumes=True, version=2)
 def speech(config, run):
     """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
+    recordings.require_sources(config.recordings)  # a token that is missing is told now, not after an hour of listing
     indexes = sources.list_samples(config.speech, run.output, run.report.problem, run.choose)
     entries = sources.list_speakers(config.speech, indexes)
     real = {split: recordings.list_recordings(config.recordings, split, run.output, run.report.problem, run.choose)

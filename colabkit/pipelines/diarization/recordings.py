@@ -45,6 +45,13 @@ def read_recording(recording: Recording) -> np.ndarray:
     return audio.read_audio(recording.path, rate_hz=RATE_HZ)
 
 
+def require_sources(config: RecordingsConfig) -> None:
+    """Look up the sources that are not folders. Raises: UsageError for one that is not there or wants a token."""
+    for source in (config.train_source, config.test_source):
+        if source and not indexing.is_folder(source):
+            indexing.find_source(source)
+
+
 def list_recordings(config: RecordingsConfig, split: str, folder: Path, problem: Problem, choose) -> list[str]:
     """List the recordings of train_source or test_source; shards get an index in `folder`. Returns their names."""
     source, _ = _settings(config, split)

@@ -92,7 +92,8 @@ class StreamedWindows(RecordingWindows):
         seconds = np.array([r.seconds for r in recordings])
         held = max(1, int(max_hours * 3600 / max(seconds.mean(), 1.0)) - 1)  # one more is being read
         identity = digest([[r.name, r.regions, r.turns] for r in recordings])
-        self.stream = Stream([Source("recordings", identity, SampleOrder(len(recordings), seed=seed))], seed=seed, problem=problem)
+        source = Source("recordings", identity, SampleOrder(len(recordings), seed=seed))
+        self.stream = Stream([source], seed=seed, problem=problem)
         uses = VISITS * seconds.mean() / window_seconds / max(fraction, 1e-6)
         self.window = RollingWindow(self.stream, self._read, chapter_items=1, held=held, workers=1,
                                     uses_per_chapter=max(1, round(uses)))

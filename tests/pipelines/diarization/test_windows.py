@@ -165,6 +165,7 @@ def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(meeting
     for step in (1, 13, 55):
         states = undisturbed.state(step)
         assert set(states) == {"recordings"} and len(str(states)) < 1_000
+        assert states["recordings"]["consumed"] + 8 * states["recordings"]["epoch"] == 4 * step // 24
         again = batches_of(streamed(meetings, problems), make_simulator)
         again.load_state(json.loads(json.dumps(states)))
         assert same(take(again, step, 5), wanted[step: step + 5])
@@ -244,7 +245,8 @@ def test_labels_in_a_tar_lie_beside_the_audio_as_rttm_or_as_json(tmp_path, probl
 
 
 @pytest.mark.parametrize("turns, kept", [
-    ([[0, 1, "a"], [11.5, 99, "b"]], [(0, 1, "a"), (11.5, 12, "b")]), ([[-1, 1, 5]], [(0, 1, "5")]), ([[3, 3, "a"], [12, 13, "b"]], []),
+    ([[0, 1, "a"], [11.5, 99, "b"]], [(0, 1, "a"), (11.5, 12, "b")]), ([[-1, 1, 5]], [(0, 1, "5")]),
+    ([[3, 3, "a"], [12, 13, "b"]], []),
     ([[float("nan"), 1, "a"], [1, 2, "b"]], [(1, 2, "b")]), ([], []), ([["x", 1, "a"]], None), ("words", None),
     ([[1, 2]], None), (7, None)])
 def test_turns_that_cannot_be_are_cut_left_out_or_told(meetings, problems, turns, kept):
