@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -42,7 +43,7 @@ class GcsStore(BucketStore):
             emulator = f"http://{emulator}"
         self._is_emulator = bool(emulator) and not endpoint
         self.endpoint = (endpoint or emulator or _DEFAULT_ENDPOINT).rstrip("/")
-        self._credentials = PerProcess(self._sign_in)
+        self._credentials, self._renewing = PerProcess(self._sign_in), PerProcess(threading.Lock)
         self._page(self._opening, num_most=1)
 
     def list(self) -> list[StoredObject]:
@@ -101,15 +102,16 @@ class GcsStore(BucketStore):
         return headers
 
     def _refresh(self, refused: Mapping[str, str]) -> None:
-        """Get another token than the refused one."""
+        """Get another token than the refused one, unless another thread has done so since."""
         credentials = self._credentials.get().credentials
 
         def fetch() -> None:
             from google.auth.transport.requests import Request
 
             credentials.refresh(Request())
-        if credentials is not None and self._headers() == refused:
-            self._with_google(fetch)
+        with self._renewing.get():
+            if credentials is not None and self._headers() == refused:
+                self._with_google(fetch)
 
     def _with_google(self, call: Callable[[], None]) -> None:
         """Ask for a token, again after faults that pass. Raises: UsageError, Unreachable."""

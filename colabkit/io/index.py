@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ class SampleIndex:
             tensors |= {f"{name}.buffer": text.buffer, f"{name}.stops": text.stops}
         tensors = {name: values for name, values in tensors.items() if values.any() or not name.startswith("array.")}
         header = {"version": VERSION, "address": self.address, "num_samples": len(self), "columns": list(self.columns),
-                  "shards": [[s.name, s.size, s.version] for s in self.shards]}
+                  "shards": [[s.name, s.size, s.version] for s in self.shards], "crc32": _checksum(tensors)}
         return save(tensors, metadata={"colabkit": json.dumps(header)})
 
     def save(self, path: str | os.PathLike) -> None:
@@ -196,6 +197,8 @@ class SampleIndex:
     @classmethod
     def _of_tensors(cls, header: dict, tensors: Mapping[str, np.ndarray]) -> SampleIndex:
         number = header["num_samples"]
+        if _checksum(tensors) != header["crc32"]:
+            raise ValueError("its checksum is wrong")
         arrays = {name: tensors.get(f"array.{name}", np.zeros(number, kind)) for name, kind in _ARRAYS.items()}
         texts = {name: Text(tensors[f"{name}.buffer"], tensors[f"{name}.stops"])
                  for name in ("key", *(f"column.{name}" for name in header["columns"]))}
@@ -208,6 +211,13 @@ class SampleIndex:
             raise ValueError(f"compression number {arrays['codec'].max()}")
         return cls(header["address"], shards, texts.pop("key"), arrays,
                    {name: texts[f"column.{name}"] for name in header["columns"]})
+
+
+def _checksum(tensors: Mapping[str, np.ndarray]) -> int:
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(np.ascontiguousarray(tensors[name]).view(np.uint8).data if tensors[name].size else b"", total)
+    return total
 
 
 def _open(content: bytes) -> tuple[dict, dict[str, np.ndarray]]:

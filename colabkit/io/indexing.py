@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -87,7 +88,12 @@ def _open_hub(address: str) -> tuple[Store, list[StoredObject]]:
         except UsageError as error:
             logging.getLogger(__name__).info("%s has no converted copy: %s", repo, error.what)
         splits = find_splits(objects, "")
-    return store, [objects[name] for name in choose_split(splits, wanted, address)]
+    chosen = choose_split(splits, wanted, address)
+    folder = os.path.dirname(chosen[0])
+    if {os.path.dirname(name) for name in chosen} == {folder} and f"{folder}/{FILE_NAME}" in objects:
+        store = HubStore(repo, revision=store.revision, folder=folder)  # its index names the shards from here
+        return store, store.list()
+    return store, [objects[name] for name in chosen]
 
 
 def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] = (), hours: float | None = None,

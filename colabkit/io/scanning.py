@@ -20,7 +20,7 @@ from colabkit.io.tar_members import walk
 
 WINDOW_BYTES = 8 << 20
 _SMALL_BYTES = 1 << 20  # a larger member is not a description of a sample
-_TEXTS = {".txt": "text", ".text": "text", ".lab": "text", ".spk": "speaker", ".cls": "speaker", ".lang": "language"}
+_TEXTS = {".txt": "text", ".text": "text", ".lab": "text", ".spk": "speaker", ".cls": "label", ".lang": "language"}
 
 Problem = Callable[[str, str], None]
 

@@ -26,7 +26,7 @@ class ShardWriter:
         with ShardWriter("shards") as writer:
             writer.add("anna-1", flac_bytes(wave, 16_000), ".flac", {"speaker": "anna"})
 
-    The same samples give the same bytes. Raises: UsageError for a key used twice; StateError for a full disk.
+    The same samples give the same bytes. Shards of an earlier writer in the same folder are replaced. Raises: UsageError for a key used twice; StateError for a full disk.
     """
 
     def __init__(self, folder: str | os.PathLike, *, shard_bytes: int = SHARD_BYTES, name: str = "{:05d}.tar"):
@@ -64,6 +64,10 @@ class ShardWriter:
         """Write what is left, and the index; returns it."""
         if self._buffer.tell():
             self._finish_shard()
+        number = len(self.shards)
+        while (left := self.folder / self.name.format(number)).is_file():  # of an earlier, longer set
+            files.remove_generation(left)
+            number += 1
         self.index = SampleIndex.of("", self.shards, self.entries)
         self.index.save(self.folder / FILE_NAME)  # without an address: the folder may be copied anywhere
         self.index = self.index.at(os.fspath(self.folder.resolve()))

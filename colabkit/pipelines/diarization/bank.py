@@ -118,6 +118,7 @@ class SpeechPool:
         self.window = RollingWindow(self.stream, self._read, chapter_items=chapter, held=HELD_CHAPTERS, workers=READERS,
                                     uses_per_chapter=max(1, round(chapter * config.windows_per_utterance)))
         self._bank: tuple[int, SpeechBank] | None = None
+        self.problem, self._silent = problem, set()
 
     def _read(self, name: str, place: int) -> tuple[str, Utterance | None]:
         source, numbers = self.numbers[name]
@@ -130,8 +131,9 @@ class SpeechPool:
             sexes = {entry.name: entry.sex for entry in self.entries}
             materials: dict[str, SpeakerMaterial] = {}
             for loaded in self.window.at(window):
-                for name, utterance in loaded.values:
-                    materials.setdefault(name, SpeakerMaterial(name, sexes[name])).put(utterance)
+                for place, (name, utterance) in loaded.samples:
+                    if not materials.setdefault(name, SpeakerMaterial(name, sexes[name])).put(utterance):
+                        self._tell_silent(loaded.item.source, place)
             names = sorted(name for name, material in materials.items() if material.waves)
             if len(names) < 2:
                 raise DataError("Too little speech is in memory at once", got=f"{len(names)} speakers", expected="many",
@@ -139,6 +141,13 @@ class SpeechPool:
             bank = SpeechBank([materials[n] for n in names], np.array([self.classes[n] for n in names]), self.num_classes)
             self._bank = shown = period, bank
         return shown[1]
+
+    def _tell_silent(self, name: str, place: int) -> None:
+        source, numbers = self.numbers[name]
+        key = self.speech.samples[source].index.keys[numbers[place]]
+        if key not in self._silent:
+            self._silent.add(key)
+            self.problem(key, "no speech in it")
 
     @property
     def hours(self) -> float:

@@ -35,6 +35,11 @@ class SpeechConfig:
             yield "source: is empty, expected voices, hub:..., s3://..., gs://... or a folder"
         if self.weights and len(self.weights) != len(self.source):
             yield f"weights: got {len(self.weights)} for {len(self.source)} sources, expected one each"
+        for name in ("max_hours", "held_out_hours", "windows_per_utterance"):
+            if getattr(self, name) <= 0:
+                yield f"{name}: got {getattr(self, name)}, expected more than 0"
+        if self.index_hours is not None and self.index_hours <= 0:
+            yield f"index_hours: got {self.index_hours}, expected more than 0, or none for all"
         if not 0 < self.held_out_fraction + self.validation_fraction < 0.9:
             yield "held_out_fraction: with validation_fraction must lie between 0 and 0.9"
         if self.num_voices < 8:

@@ -102,11 +102,12 @@ def labelled_samples(samples: Samples, problem: Problem) -> list[Recording]:
     return found
 
 
-def _turns(turns: str, rttm: str, seconds: float) -> tuple[Turn, ...]:
+def _turns(rows_json: str, rttm: str, seconds: float) -> tuple[Turn, ...]:
     if rttm:
         return tuple(turn for turns in read_rttm(rttm.encode(), strict=False).values() for turn in turns)
-    rows = json.loads(turns) if turns else []
-    return tuple(Turn(max(0.0, float(a)), min(float(b), seconds), str(who)) for a, b, who in rows if float(a) < min(float(b), seconds))
+    rows = json.loads(rows_json) if rows_json else []
+    turns = [(float(start), min(float(end), seconds), str(who)) for start, end, who in rows]
+    return tuple(Turn(max(0.0, start), end, who) for start, end, who in turns if start < end and end > 0)  # not so for NaN
 
 
 def find_recordings(folder: str, pattern: str, problem: Callable[[str, str], None]) -> list[Recording]:

@@ -90,7 +90,7 @@ class StreamedWindows(RecordingWindows):
     def __init__(self, recordings: list[Recording], *, max_hours: float, fraction: float, problem: Callable[[str, str], None],
                  seed: int, window_seconds: float, max_speakers: int):
         seconds = np.array([r.seconds for r in recordings])
-        held = max(1, int(max_hours * 3600 / max(seconds.mean(), 1.0)) - 1)  # one more is being read
+        held = max(2, int(max_hours * 3600 / max(seconds.mean(), 1.0)) - 1)  # one more is being read
         identity = digest([[r.name, r.regions, r.turns] for r in recordings])
         source = Source("recordings", identity, SampleOrder(len(recordings), seed=seed))
         self.stream = Stream([source], seed=seed, problem=problem)
