@@ -26,7 +26,8 @@ class ShardWriter:
         with ShardWriter("shards") as writer:
             writer.add("anna-1", flac_bytes(wave, 16_000), ".flac", {"speaker": "anna"})
 
-    The same samples give the same bytes. Shards of an earlier writer in the same folder are replaced. Raises: UsageError for a key used twice; StateError for a full disk.
+    The same samples give the same bytes. Shards of an earlier writer in the same folder are replaced.
+    Raises: UsageError for a key used twice; StateError for a full disk.
     """
 
     def __init__(self, folder: str | os.PathLike, *, shard_bytes: int = SHARD_BYTES, name: str = "{:05d}.tar"):
