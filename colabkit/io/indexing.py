@@ -76,7 +76,7 @@ def is_folder(address: str) -> bool:
 
 
 def _open_hub(address: str) -> tuple[Store, list[StoredObject]]:
-    from colabkit.io.hub import HubStore, parse_hub_address
+    from colabkit.io.stores.hub import HubStore, parse_hub_address
     repo, wanted, revision = parse_hub_address(address)
     store = HubStore(repo, revision=revision)
     objects = {o.name: o for o in store.list()}

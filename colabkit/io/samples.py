@@ -9,11 +9,11 @@ import numpy as np
 
 from colabkit.core.errors import BrokenSampleError, DataError
 from colabkit.io.audio import read_audio
-from colabkit.io.cache import CachedStore
 from colabkit.io.index import CODECS, SampleIndex
-from colabkit.io.parquet_values import ValueAddress, fetch_value
+from colabkit.io.parquet.values import ValueAddress, fetch_value
 from colabkit.io.range_file import RangeFile
 from colabkit.io.stores import LocalStore, Store, open_store
+from colabkit.io.stores.cache import CachedStore
 
 
 class Samples:

@@ -12,8 +12,8 @@ from colabkit.core.errors import ColabkitError, DataError
 from colabkit.io.audio import AUDIO_SUFFIXES, audio_info
 from colabkit.io.columns import match_columns
 from colabkit.io.index import Entry
-from colabkit.io.parquet_footer import read_footer
-from colabkit.io.parquet_values import scan_values
+from colabkit.io.parquet.footer import read_footer
+from colabkit.io.parquet.values import scan_values
 from colabkit.io.range_file import RangeFile
 from colabkit.io.stores import Store, StoredObject
 from colabkit.io.tar_members import walk

@@ -17,12 +17,12 @@ import soundfile
 
 from colabkit.core.errors import BrokenSampleError, DataError, UsageError
 from colabkit.io.audio import read_audio
-from colabkit.io.cache import CachedStore
 from colabkit.io.index import Entry, SampleIndex, Shard
 from colabkit.io.indexing import build_index, find_source
 from colabkit.io.samples import Samples, open_samples
 from colabkit.io.shards import ShardWriter
 from colabkit.io.stores import LocalStore
+from colabkit.io.stores.cache import CachedStore
 
 KINDS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS")}
 

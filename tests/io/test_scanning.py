@@ -18,7 +18,7 @@ import soundfile
 
 from colabkit.core.errors import DataError
 from colabkit.io.index import CODECS, Entry
-from colabkit.io.parquet_values import ValueAddress, fetch_value
+from colabkit.io.parquet.values import ValueAddress, fetch_value
 from colabkit.io.scanning import scan_file, scan_parquet, scan_tar
 from colabkit.io.stores import LocalStore
 

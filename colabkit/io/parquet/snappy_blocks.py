@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import io
 
-from colabkit.io.parquet_pages import FileRun, Place, read_exactly
-from colabkit.io.thrift_compact import read_varint
+from colabkit.io.parquet.pages import FileRun, Place, read_exactly
+from colabkit.io.parquet.thrift_compact import read_varint
 
 FRAGMENT_BYTES = 1 << 16  # of decompressed data
 MOST_GROWTH = 22  # three bytes copy at most 64, so data decompresses to less than this many times its size

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from colabkit.core.errors import ColabkitError, UsageError
-from colabkit.io.links import Link
-from colabkit.io.patience import Patience, ordered_wait_seconds
-from colabkit.io.remote_stores import RemoteStore
-from colabkit.io.stored_objects import StoredObject, is_hidden
+from colabkit.io.stores.links import Link
+from colabkit.io.stores.patience import Patience, ordered_wait_seconds
+from colabkit.io.stores.remote import RemoteStore
+from colabkit.io.stores.store import StoredObject, is_hidden
 
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _OPENING_SECONDS = 60.0  # shorter than while reading: somebody waits for the first word

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from colabkit.core.errors import UsageError, missing_extra
-from colabkit.io.addresses import FORMS, meant, split_scheme, without_user
-from colabkit.io.folders import LocalStore
-from colabkit.io.stored_objects import Store, StoredObject
+from colabkit.io.stores.addresses import FORMS, meant, split_scheme, without_user
+from colabkit.io.stores.folders import LocalStore
+from colabkit.io.stores.store import Store, StoredObject
 
 __all__ = ["LocalStore", "Store", "StoredObject", "open_store"]
 
@@ -21,13 +21,13 @@ def open_store(address: str | os.PathLike) -> Store:
     scheme, rest = split_scheme(address)
     try:
         if scheme == "hub":
-            from colabkit.io.hub import HubStore, parse_hub_address
+            from colabkit.io.stores.hub import HubStore, parse_hub_address
 
             repo_id, parts, revision = parse_hub_address(address)
             return HubStore(repo_id, revision=revision, folder="/".join(parts))
         if scheme in ("s3", "gs"):
-            from colabkit.io.gs_buckets import GcsStore
-            from colabkit.io.s3_buckets import S3Store
+            from colabkit.io.stores.gcs import GcsStore
+            from colabkit.io.stores.s3 import S3Store
 
             bucket, _, prefix = rest.partition("/")
             return (S3Store if scheme == "s3" else GcsStore)(bucket, prefix)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from colabkit.core.errors import DataError, StateError, UsageError
-from colabkit.io.cache import CachedStore
 from colabkit.io.stores import LocalStore
+from colabkit.io.stores.cache import CachedStore
 
 SIZE = 10_000
 TAIL = 16

@@ -15,11 +15,11 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 
 from colabkit.core.errors import ColabkitError, DataError, StateError, UsageError
-from colabkit.io.buckets import OPENING_SECONDS, BucketStore
-from colabkit.io.links import Link
-from colabkit.io.patience import Patience
-from colabkit.io.per_process import PerProcess
-from colabkit.io.stored_objects import StoredObject
+from colabkit.io.stores.buckets import OPENING_SECONDS, BucketStore
+from colabkit.io.stores.links import Link
+from colabkit.io.stores.patience import Patience
+from colabkit.io.stores.per_process import PerProcess
+from colabkit.io.stores.store import StoredObject
 
 _LISTING_SECONDS = 300.0
 _SIGNED_SECONDS = 3600.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from colabkit.io.links import Link
-from colabkit.io.per_process import PerProcess
-from colabkit.io.ranges import RangeClient
+from colabkit.io.stores.links import Link
+from colabkit.io.stores.per_process import PerProcess
+from colabkit.io.stores.ranges import RangeClient
 
 _MOST_LINKS = 4096  # remembered: each holds one signature, or the place that a redirect led to
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from colabkit.core.errors import UsageError
-from colabkit.io.ranges import RangeClient
-from colabkit.io.remote_stores import RemoteStore
-from colabkit.io.stored_objects import StoredObject, is_hidden
+from colabkit.io.stores.ranges import RangeClient
+from colabkit.io.stores.remote import RemoteStore
+from colabkit.io.stores.store import StoredObject, is_hidden
 
 OPENING_SECONDS = 60.0  # shorter than while reading: somebody waits for the first word
 

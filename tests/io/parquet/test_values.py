@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.parquet_values import fetch_value, scan_values
+from colabkit.io.parquet.values import fetch_value, scan_values
 
 AUDIO = ("audio", "bytes")
 CODECS = ("none", "snappy", "zstd", "gzip", "lz4", "brotli")

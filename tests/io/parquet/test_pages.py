@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from colabkit.core.errors import DataError
-from colabkit.io.parquet_pages import FileRun, decode_runs, read_page_header
-from colabkit.io.parquet_values import fetch_value, scan_values
-from colabkit.io.snappy_blocks import preamble, walk
+from colabkit.io.parquet.pages import FileRun, decode_runs, read_page_header
+from colabkit.io.parquet.snappy_blocks import preamble, walk
+from colabkit.io.parquet.values import fetch_value, scan_values
 
 DATA, INDEX, DICTIONARY, DATA_V2 = range(4)
 PLAIN, RLE, BIT_PACKED, RLE_DICTIONARY, BYTE_STREAM_SPLIT = 0, 3, 4, 8, 9

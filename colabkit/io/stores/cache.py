@@ -17,8 +17,8 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import StateError, UsageError
-from colabkit.io.per_process import PerProcess
-from colabkit.io.stored_objects import Store, StoredObject
+from colabkit.io.stores.per_process import PerProcess
+from colabkit.io.stores.store import Store, StoredObject
 
 _TAIL = struct.Struct("<QI4s")  # length of the content, CRC-32 of it, mark
 _MARK = b"ckr1"

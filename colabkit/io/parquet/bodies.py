@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import BinaryIO, Protocol
 
-from colabkit.io.parquet_pages import FileRun, Place, Read, damaged, read_exactly
-from colabkit.io.snappy_blocks import MOST_GROWTH, SnappyBody, preamble
+from colabkit.io.parquet.pages import FileRun, Place, Read, damaged, read_exactly
+from colabkit.io.parquet.snappy_blocks import MOST_GROWTH, SnappyBody, preamble
 
 _AT_ONCE = {"lz4": ("lz4_raw", 256), "snappy": ("snappy", MOST_GROWTH)}  # Arrow's name, the most that data grows
 _PIECE_BYTES = 1 << 20

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io.audio_source import path_hint
-from colabkit.io.links import changed
-from colabkit.io.patience import Patience
-from colabkit.io.per_process import PerProcess
-from colabkit.io.stored_objects import StoredObject, is_hidden
+from colabkit.io.stores.links import changed
+from colabkit.io.stores.patience import Patience
+from colabkit.io.stores.per_process import PerProcess
+from colabkit.io.stores.store import StoredObject, is_hidden
 
 _MOST_OPEN_FILES = 128
 _DEADLINE_SECONDS = 30.0

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.parquet_bodies import Body, fetch_place, open_body
-from colabkit.io.parquet_footer import BYTE_ARRAY, Chunk, Column, read_footer, type_name
-from colabkit.io.parquet_pages import (
+from colabkit.io.parquet.bodies import Body, fetch_place, open_body
+from colabkit.io.parquet.footer import BYTE_ARRAY, Chunk, Column, read_footer, type_name
+from colabkit.io.parquet.pages import (
     DATA_PAGE,
     DATA_PAGE_V2,
     DICTIONARY_PAGE,

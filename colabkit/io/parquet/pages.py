@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from colabkit.core.errors import DataError
-from colabkit.io.thrift_compact import number, read_struct, read_varint
+from colabkit.io.parquet.thrift_compact import number, read_struct, read_varint
 
 Read = Callable[[int, int], bytes]  # (start, stop) -> these bytes of the file
 Place = tuple[int, int, str, int, int, int]  # offset, length, codec, inflated, skip, size: a ValueAddress without its row

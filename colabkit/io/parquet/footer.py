@@ -10,8 +10,8 @@ import difflib
 from dataclasses import dataclass
 
 from colabkit.core.errors import DataError
-from colabkit.io.parquet_pages import Read, damaged, read_exactly
-from colabkit.io.thrift_compact import number, read_struct
+from colabkit.io.parquet.pages import Read, damaged, read_exactly
+from colabkit.io.parquet.thrift_compact import number, read_struct
 
 BYTE_ARRAY = 6
 _TYPES = ("BOOLEAN", "INT32", "INT64", "INT96", "FLOAT", "DOUBLE", "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY")

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from colabkit.core.errors import DataError
-from colabkit.io.connections import Connections, cause_of, is_certificate_fault
-from colabkit.io.links import Address, Link, changed, without_secrets
-from colabkit.io.patience import Patience, Unreachable, ordered_wait_seconds
-from colabkit.io.per_process import PerProcess
+from colabkit.io.stores.connections import Connections, cause_of, is_certificate_fault
+from colabkit.io.stores.links import Address, Link, changed, without_secrets
+from colabkit.io.stores.patience import Patience, Unreachable, ordered_wait_seconds
+from colabkit.io.stores.per_process import PerProcess
 
 __all__ = ["Address", "Link", "RangeClient", "Refused", "Unreachable"]
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from colabkit.core.errors import DataError, StateError, UsageError
-from colabkit.io.hub import HubStore, parse_hub_address
-from colabkit.io.ranges import RangeClient, Refused, Unreachable
 from colabkit.io.stores import LocalStore, StoredObject, open_store
+from colabkit.io.stores.hub import HubStore, parse_hub_address
+from colabkit.io.stores.ranges import RangeClient, Refused, Unreachable
 from tests.servers.faults import FaultProxy
 from tests.servers.gcs import GcsServer
 from tests.servers.hub import HubServer
@@ -420,7 +420,7 @@ def test_hub_offline_and_unreachable(at, hub, environment, monkeypatch):
     with pytest.raises(UsageError, match="offline mode"):
         open_store("hub:org/na-me_1.0")
     monkeypatch.undo()
-    monkeypatch.setattr("colabkit.io.hub._OPENING_SECONDS", 0.5)
+    monkeypatch.setattr("colabkit.io.stores.hub._OPENING_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(Unreachable, match=f"127.0.0.1:{port}"):
@@ -606,7 +606,7 @@ def test_gcs_tokens_come_and_are_renewed(environment, tmp_path):
     made = subprocess.run(["openssl", "genrsa", "-out", key, "2048"], capture_output=True)
     if made.returncode:
         pytest.skip("openssl makes no key here")
-    from colabkit.io.gs_buckets import GcsStore
+    from colabkit.io.stores.gcs import GcsStore
     with GuardedGcs() as server:
         account = {"type": "service_account", "project_id": "p", "private_key_id": "k", "private_key": key.read_text(),
                    "client_email": "a@b.c", "client_id": "1", "token_uri": f"{server.url}/token"}

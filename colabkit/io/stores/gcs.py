@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.buckets import OPENING_SECONDS, BucketStore
-from colabkit.io.links import Link
-from colabkit.io.patience import Patience
-from colabkit.io.per_process import PerProcess
-from colabkit.io.ranges import RangeClient
-from colabkit.io.stored_objects import StoredObject
+from colabkit.io.stores.buckets import OPENING_SECONDS, BucketStore
+from colabkit.io.stores.links import Link
+from colabkit.io.stores.patience import Patience
+from colabkit.io.stores.per_process import PerProcess
+from colabkit.io.stores.ranges import RangeClient
+from colabkit.io.stores.store import StoredObject
 
 _DEFAULT_ENDPOINT = "https://storage.googleapis.com"
 _TOKEN_SECONDS = 60.0  # then the credentials are asked whether their token is still young

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 import pytest
 
 from colabkit.core.errors import DataError
-from colabkit.io.patience import Patience, ordered_wait_seconds
-from colabkit.io.ranges import Link, RangeClient, Refused, Unreachable
+from colabkit.io.stores.patience import Patience, ordered_wait_seconds
+from colabkit.io.stores.ranges import Link, RangeClient, Refused, Unreachable
 
 DATA = random.Random(0).randbytes(300_000)
 
