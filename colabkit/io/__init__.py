@@ -1,1 +1,1 @@
-"""Floor 2: the outside world: audio files, synthetic voices."""
+"""Floor 2: the outside world: stores and shards of samples, audio files, synthetic voices."""
