@@ -15,12 +15,13 @@ from colabkit.core.prefetch import prefetch
 from colabkit.core.rolling import RollingWindow
 from colabkit.core.stream import Source, Stream
 from colabkit.io.samples import Samples, open_samples
+from colabkit.io.stores import LocalStore
 from colabkit.pipelines.diarization import RATE_HZ, sources
 from colabkit.pipelines.diarization.config import SpeechConfig
 from colabkit.pipelines.diarization.sources import SpeakerEntry
 from colabkit.pipelines.diarization.speech import SpeakerMaterial, SpeechBank, Utterance, prepare
 
-READERS = 8  # threads: most of their time is spent waiting for the network or in the decoder
+READERS, LOCAL_READERS = 8, 2  # threads: over the network they mostly wait, on a local disk they only fight for the cores
 HELD_CHAPTERS = 4  # of speech that streams through; one more is being read
 
 Problem = Callable[[str, str], None]
@@ -41,6 +42,10 @@ class SpeechSources:
                 if name in numbers:
                     numbers[name].append(number)
         return [(e, np.array(numbers[e.name], np.int64)) for e in self.entries if e.split == split]
+
+    @property
+    def num_readers(self) -> int:
+        return LOCAL_READERS if all(isinstance(s.store, LocalStore) for s in self.samples) else READERS
 
     def read(self, source: int, number: int) -> Utterance | None:
         """Return one utterance, or None where nobody talks in it. Raises: BrokenSampleError, DataError."""
@@ -74,7 +79,7 @@ def load_bank(speech: SpeechSources, split: str, *, hours: float | None = None, 
             return None, f"{error.what}; {error.fix}"
         return utterance, "" if utterance else "no speech in it"
     materials = {entry.name: SpeakerMaterial(entry.name, entry.sex) for entry, _ in speakers}
-    with closing(prefetch(read, 0, len(wanted), workers=READERS, ahead=4 * READERS)) as utterances:
+    with closing(prefetch(read, 0, len(wanted), workers=speech.num_readers, ahead=4 * READERS)) as utterances:
         for (entry, number), (utterance, reason) in zip(wanted, utterances, strict=True):
             if not materials[entry.name].put(utterance):
                 problem(speech.samples[entry.source].index.keys[number], reason)
@@ -115,8 +120,9 @@ class SpeechPool:
         self.stream = Stream(streams, seed=config.seed, problem=problem, schedule=weights if len(streams) > 1 else None)
         mean_seconds = float(np.concatenate(seconds).mean())
         chapter = max(1, int(config.max_hours * 3600 / mean_seconds / (HELD_CHAPTERS + 1)))
-        self.window = RollingWindow(self.stream, self._read, chapter_items=chapter, held=HELD_CHAPTERS, workers=READERS,
-                                    uses_per_chapter=max(1, round(chapter * config.windows_per_utterance)))
+        self.window = RollingWindow(self.stream, self._read, chapter_items=chapter, held=HELD_CHAPTERS,
+                                    uses_per_chapter=max(1, round(chapter * config.windows_per_utterance)),
+                                    workers=speech.num_readers)
         self._bank: tuple[int, SpeechBank] | None = None
         self.problem, self._silent = problem, set()
 
