@@ -22,6 +22,7 @@ from colabkit.io.hub_files import choose_split, find_splits
 from colabkit.io.index import FILE_NAME, SampleIndex, Shard
 from colabkit.io.scanning import Problem, scan_file, scan_parquet, scan_tar
 from colabkit.io.stores import Store, StoredObject, open_store
+from colabkit.io.stores.addresses import split_scheme
 
 WORKERS = 4
 FILES_A_PIECE = 256  # plain files that are read between two saves
@@ -72,7 +73,7 @@ def find_source(address: str) -> FoundSource:
 
 def is_folder(address: str) -> bool:
     """Say whether an address names a folder of this machine."""
-    return "://" not in address and not address.startswith("hub:")
+    return not split_scheme(address)[0]
 
 
 def _open_hub(address: str) -> tuple[Store, list[StoredObject]]:
@@ -143,7 +144,7 @@ def _read_ready(source: FoundSource, settings: Mapping[str, str], choose: Choose
         choose("index", "built anew", f"{len(there.keys() - named.keys())} shards are not in the one beside the data")
         return None
     choose("index", "taken as it is", f"it lies beside the data and names all {len(named)} shards")
-    index.address = source.store.address
+    index = index.at(source.store.address)
     named_anew = {role: column for role, column in settings.items() if role not in ("audio", "key")}
     match_columns(index.columns, source.address, named_anew)
     index.columns |= {role: index.columns[column] for role, column in named_anew.items()}

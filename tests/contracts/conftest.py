@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from colabkit.pipelines import Pipeline, discover
+from tests.contracts import killing, small
 
-from colabkit.pipelines import Pipeline, discover  # noqa: E402
-from tests.contracts import killing, small  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def all_pipelines() -> list[Pipeline]:

@@ -13,20 +13,9 @@ import soundfile
 from colabkit.core.errors import DataError
 from colabkit.io.audio import read_audio
 from colabkit.io.range_file import RangeFile
+from tests.io.reads import Reads
 
 CONTENT = random.Random(0).randbytes(10_000)
-
-
-class Reads:
-    """Bytes in memory that keep the ranges asked for and refuse what lies outside."""
-
-    def __init__(self, content: bytes):
-        self.content, self.ranges = content, []
-
-    def __call__(self, start: int, stop: int) -> bytes:
-        assert 0 <= start < stop <= len(self.content)
-        self.ranges.append((start, stop))
-        return self.content[start:stop]
 
 
 def opened(content: bytes = CONTENT, window_bytes: int = 1_000) -> tuple[RangeFile, Reads]:

@@ -52,7 +52,7 @@ class SpeechSources:
         return prepare(self.samples[source].read_wave(number, rate_hz=RATE_HZ))
 
 
-def open_speech(config: SpeechConfig, folder: Path, cache: Path, choose=None) -> SpeechSources:
+def open_speech(config: SpeechConfig, folder: Path, cache: Path) -> SpeechSources:
     """Open what `folder`, the speech step's, lists; audio read before is looked up in `cache` where there is a budget."""
     indexes, entries = sources.read_listing(folder)
     return SpeechSources(config, entries, [open_samples(index, cache, config.cache_gib) for index in indexes])

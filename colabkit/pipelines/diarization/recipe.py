@@ -33,7 +33,7 @@ def _outside(config) -> dict[str, str]:
       resumes=True, version=2)
 def speech(config, run):
     """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
-    recordings.require_sources(config.recordings)  # a token that is missing is told now, not after an hour of listing
+    recordings.require_sources(config.recordings)
     indexes = sources.list_samples(config.speech, run.output, run.report.problem, run.choose)
     entries = sources.list_speakers(config.speech, indexes)
     real = {split: recordings.list_recordings(config.recordings, split, run.output, run.report.problem, run.choose)
@@ -50,7 +50,8 @@ def train(config, run):
     """Train on simulated and real conversations; resumes at the last checkpoint."""
     from colabkit.pipelines.diarization import bank, data, timeline, windows
     from colabkit.pipelines.diarization.train import train as train_loop
-    spoken = bank.training_speech(_speech(config, run), problem=run.report.problem, choose=run.choose)
+    listed = _speech(config, run)
+    spoken = bank.training_speech(listed, problem=run.report.problem, choose=run.choose)
     run.say(f"  {spoken.num_classes} speakers, {spoken.hours:.2f} h of speech")
     how = {"seed": config.train.seed, "max_speakers": config.model.num_speakers}
     simulator = data.training_simulator(spoken, config.simulate, **how)
@@ -59,7 +60,7 @@ def train(config, run):
         window_seconds=config.simulate.window_seconds, problem=run.report.problem, choose=run.choose, **how)
     batches = data.TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
                                    batch_windows=config.train.batch_windows, seed=config.train.seed)
-    mixes = _mixes(config, _bank(config, run, "validation"), num_mixes=config.train.num_validation_mixes, seconds=20.0)
+    mixes = _mixes(config, _bank(config, run, "validation", listed), num_mixes=config.train.num_validation_mixes, seconds=20.0)
     metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run)
     rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
     timeline.draw_history(run.output / "history.png", rows)
@@ -190,9 +191,9 @@ def _speech(config, run):
     return open_speech(config.speech, run.folder_of("01_speech"), run.scratch / "audio")
 
 
-def _bank(config, run, split: str):
+def _bank(config, run, split: str, listed=None):
     from colabkit.pipelines.diarization.bank import load_bank
-    return load_bank(_speech(config, run), split, hours=config.speech.held_out_hours, problem=run.report.problem)
+    return load_bank(listed or _speech(config, run), split, hours=config.speech.held_out_hours, problem=run.report.problem)
 
 
 def _recordings(config, run, split: str):

@@ -57,14 +57,16 @@ def list_samples(config: SpeechConfig, folder: Path, problem: Callable[[str, str
 
     Voices are made and written to shards. What was listed before a stop is not read again. Raises as `build_index`.
     """
+    # All are looked up before any is listed: that one is missing or wants a token is told now, not after an hour.
+    found = [None if address == VOICES else indexing.find_source(address) for address in config.source]
     indexes = []
-    for number, address in enumerate(config.source):
-        if address == VOICES:
+    for number, source in enumerate(found):
+        if source is None:
             index = write_voices(config, folder / VOICES)
         else:
-            index = indexing.build_index(indexing.find_source(address), folder / "parts", columns=config.columns,
+            index = indexing.build_index(source, folder / "parts", columns=config.columns,
                                          hours=config.index_hours, seed=config.seed, problem=problem, choose=choose)
-        placed = index.at("") if address == VOICES else index  # the run's folder may lie elsewhere tomorrow
+        placed = index.at("") if source is None else index  # the run's folder may lie elsewhere tomorrow
         placed.save(folder / f"speech-{number}.safetensors")
         indexes.append(index)
     return indexes

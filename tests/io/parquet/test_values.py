@@ -17,6 +17,7 @@ import pytest
 
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io.parquet.values import fetch_value, scan_values
+from tests.io.reads import Reads
 
 AUDIO = ("audio", "bytes")
 CODECS = ("none", "snappy", "zstd", "gzip", "lz4", "brotli")
@@ -41,18 +42,6 @@ def _parquet(values: list[bytes | None], *, struct: bool = True, **options) -> b
     sink = io.BytesIO()
     pq.write_table(pa.table({"id": range(len(values)), "audio": column}), sink, **options)
     return sink.getvalue()
-
-
-class Reads:
-    """A file in memory that counts what is read of it and refuses to read past its ends."""
-
-    def __init__(self, content: bytes):
-        self.content, self.ranges = content, []
-
-    def __call__(self, start: int, stop: int) -> bytes:
-        assert 0 <= start < stop <= len(self.content)
-        self.ranges.append((start, stop))
-        return self.content[start:stop]
 
 
 def _scan(content: bytes, column=AUDIO, **options) -> list:

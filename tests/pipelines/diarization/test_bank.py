@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from colabkit.core.errors import ChangedError, DataError
 from colabkit.io.shards import ShardWriter, flac_bytes
@@ -16,8 +14,9 @@ from colabkit.pipelines.diarization import bank as banks
 from colabkit.pipelines.diarization import simulate, sources
 from colabkit.pipelines.diarization.bank import SpeechPool, SpeechSources, load_bank, open_speech, training_speech
 from colabkit.pipelines.diarization.config import SpeechConfig
-from colabkit.pipelines.diarization.data import Batch, TrainingBatches
+from colabkit.pipelines.diarization.data import TrainingBatches
 from colabkit.pipelines.diarization.speech import SpeechBank
+from tests.pipelines.diarization.batches import same, take
 
 SECONDS = 1.0
 TAKES = 4
@@ -136,16 +135,6 @@ def test_classes_are_the_same_at_every_window_and_of_training_speakers_alone(poo
 def batches_of(bank, make_simulator, **how) -> TrainingBatches:
     simulator = make_simulator(bank, window_seconds=1.0, **how)
     return TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=3, seed=0)
-
-
-def take(batches: TrainingBatches, step: int, count: int) -> list[Batch]:
-    with closing(batches.from_step(step)) as feed:
-        return [next(feed) for _ in range(count)]
-
-
-def same(a: list[Batch], b: list[Batch]) -> bool:
-    return len(a) == len(b) and all(torch.equal(getattr(x, n), getattr(y, n)) for x, y in zip(a, b, strict=True)
-                                    for n in Batch.__slots__)
 
 
 @pytest.mark.parametrize("chapter, windows_per_utterance", [(2, 1.0), (5, 0.7), (3, 4.0)])

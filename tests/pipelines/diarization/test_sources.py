@@ -207,6 +207,13 @@ def test_speakers_of_several_sources_do_not_mix(folder, talk, tmp_path_factory, 
     assert sum(len(numbers) for split in SPLITS for _, numbers in speech.of_split(split)) == 24
 
 
+def test_a_source_that_is_not_there_is_told_before_any_is_listed(folder, problems, tmp_path_factory):
+    place = tmp_path_factory.mktemp("listing")
+    with pytest.raises(ColabkitError, match="nowhere"):
+        list_samples(SpeechConfig(source=(str(folder), "voices", "/nowhere/at/all")), place, problems, choose)
+    assert list(place.iterdir()) == []
+
+
 def test_real_readings_are_listed_with_their_sexes(real_data, problems, tmp_path, listed):
     mini = real_data / "librispeech-mini"
     for path in sorted(mini.glob("*.flac"))[:12]:

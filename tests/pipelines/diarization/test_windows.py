@@ -6,14 +6,12 @@ import io
 import json
 import tarfile
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from colabkit.core.errors import BrokenSampleError, ChangedError, DataError
 from colabkit.io.audio import write_wav
@@ -22,7 +20,7 @@ from colabkit.io.samples import Samples
 from colabkit.io.shards import flac_bytes
 from colabkit.pipelines.diarization import simulate
 from colabkit.pipelines.diarization.config import RecordingsConfig
-from colabkit.pipelines.diarization.data import Batch, TrainingBatches
+from colabkit.pipelines.diarization.data import TrainingBatches
 from colabkit.pipelines.diarization.recordings import (
     find_recordings,
     labelled_samples,
@@ -31,6 +29,7 @@ from colabkit.pipelines.diarization.recordings import (
     read_recording,
 )
 from colabkit.pipelines.diarization.windows import LabelledWave, RecordingWindows, StreamedWindows, training_windows
+from tests.pipelines.diarization.batches import same, take
 from tests.servers.hub import HubServer
 
 SECONDS = 12
@@ -147,16 +146,6 @@ def test_every_recording_is_read_once_an_epoch_and_stays_as_long_as_the_visits_n
 
 def batches_of(windows, make_simulator, fraction: float = 0.5) -> TrainingBatches:
     return TrainingBatches(make_simulator(window_seconds=2.0), windows, real_fraction=fraction, batch_windows=4, seed=0)
-
-
-def take(batches: TrainingBatches, step: int, count: int) -> list[Batch]:
-    with closing(batches.from_step(step)) as feed:
-        return [next(feed) for _ in range(count)]
-
-
-def same(a: list[Batch], b: list[Batch]) -> bool:
-    return len(a) == len(b) and all(torch.equal(getattr(x, n), getattr(y, n)) for x, y in zip(a, b, strict=True)
-                                    for n in Batch.__slots__)
 
 
 def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(meetings, problems, make_simulator):
