@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,10 +15,12 @@ from colabkit.core.state import open_run, state_root
 from colabkit.pipelines import find
 
 
-def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Mapping[str, Any] = (), *, say=print):
+def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Mapping[str, Any] = (), more: str = "",
+              *, say=print):
     """Return a preset's Config with `settings` applied, and print how it differs from the preset.
 
-    Settings are "section.name=value" strings or a mapping; a value of "" or None means "as in the preset".
+    Settings are "section.name=value" strings or a mapping; a value of "" or None means "as in the preset". `more` is a
+    text of such strings with spaces between them, quoted as in a shell; it wins over `settings`.
     """
     chosen = find(pipeline)
     if preset not in chosen.presets:
@@ -26,12 +29,22 @@ def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Map
     if isinstance(settings, Mapping):
         settings = {name: value for name, value in settings.items() if value not in ("", None)}
     base = build(chosen.config_type, {}, base=chosen.presets[preset]())
-    config = with_settings(base, settings)
+    config = with_settings(with_settings(base, settings), _in_words(more))
     changes = differences(config, base)
     say(f"{chosen.title}; preset {preset}" + ("" if changes else ", unchanged"))
     for name, was, now in changes:
         say(f"  {name} = {now}  (preset: {was})")
     return config
+
+
+def _in_words(more: str) -> list[str]:
+    if not isinstance(more, str):
+        raise UsageError("Cannot read SETTINGS", got=more, expected="text", fix='SETTINGS = "train.steps=100 train.seed=2"')
+    try:
+        return shlex.split(more)
+    except ValueError as error:
+        raise UsageError("Cannot read SETTINGS", got=more, expected=f"closed quotes ({error})",
+                         fix="SETTINGS = \"train.steps=100 'speech.source=/a folder'\"") from error
 
 
 def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str = "", state: str = "", say=print) -> Run:
