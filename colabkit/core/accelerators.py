@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 _NVIDIA_SMI_SECONDS = 10.0
 _GIB = 2**30
+_MPS = "Apple MPS"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +39,24 @@ def find_accelerators(env: Mapping[str, str]) -> tuple[Accelerator, ...]:
         return _accelerators_of_torch(torch)
     mps = getattr(getattr(torch, "backends", None), "mps", None)
     if not found and mps is not None and mps.is_available():
-        return (Accelerator(name="Apple MPS", memory_gib=0.0, compute_capability="", supports_bf16=False),)
+        return (Accelerator(name=_MPS, memory_gib=0.0, compute_capability="", supports_bf16=False),)
     return found
+
+
+def count_gpus(env: Mapping[str, str]) -> int:
+    """Count the GPUs that one training can spread over, a process each; never imports torch or starts CUDA."""
+    if _version_of_torch().endswith("+cpu"):
+        return 0
+    if "MIG-" in env.get("CUDA_VISIBLE_DEVICES", ""):
+        return 1  # slices of a GPU cannot work together
+    return sum(device.name != _MPS for device in find_accelerators(env))
+
+
+def _version_of_torch() -> str:
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _accelerators_of_torch(torch) -> tuple[Accelerator, ...]:

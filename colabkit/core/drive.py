@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from colabkit.core import mounts
 from colabkit.core.errors import StateError
 
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 2.0
 _WITHOUT_DRIVE = "set COLABKIT_STATE=/content/state to work without Drive (runs are then lost with the VM)"
 
 
@@ -41,11 +41,8 @@ def my_drive(root: str | os.PathLike = "/") -> Path | None:
 
 def drive_status(root: str | os.PathLike = "/", timeout_seconds: float = _PATIENCE_SECONDS) -> DriveStatus:
     """Tell whether My Drive is mounted, in at most `timeout_seconds`: touching a dead mount can hang."""
-    answer: list[DriveStatus] = []
-    asking = threading.Thread(target=lambda: answer.append(_look(os.fspath(root))), daemon=True)
-    asking.start()
-    asking.join(timeout_seconds)
-    return answer[0] if answer else DriveStatus("dead", f"no answer within {timeout_seconds:g} seconds")
+    found = mounts.look(drive_mountpoint(root), timeout_seconds, root)
+    return DriveStatus("dead", found.fault) if found.fault else _look(os.fspath(root))
 
 
 def _look(root: str) -> DriveStatus:

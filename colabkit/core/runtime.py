@@ -1,4 +1,4 @@
-"""What machine this is: capabilities rather than product names, found fast and without importing torch."""
+"""What machine this is: capabilities rather than product names, found fast, without hanging and without importing torch."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import importlib.util
 import math
 import os
 import platform as platform_module
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from colabkit.core import mounts
 from colabkit.core.accelerators import Accelerator, find_accelerators
-from colabkit.core.disk import free_bytes, in_units
+from colabkit.core.disk import in_units
 from colabkit.core.drive import DriveStatus, drive_mountpoint, drive_status
-from colabkit.core.errors import StateError
+from colabkit.core.front_end import current_shell, find_front_end, what_it_does
 
 _GIB = 2**30
 _NO_LIMIT_BYTES = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
+_COLAB_SERVICES = ("TBE_RUNTIME_ADDR", "TBE_EPHEM_CREDS_ADDR", "TBE_CREDS_ADDR")  # addresses only a Colab VM's host serves
 _UNSET = object()
 
 
@@ -29,11 +29,14 @@ class Runtime:
 
     on_colab_vm: bool
     on_colab_enterprise: bool
-    front_end: str  # "colab-web", "vscode", "jupyter", "terminal" or "none"
+    drive_possible: bool = False  # google.colab.drive.mount can work here, if somebody answers it
+    in_container: bool = False
+    front_end: str  # "colab-web", "colab-cli", "vscode", "jupyterlab", "jupyter", "terminal" or "none"
     front_end_reason: str
     drive_mounted: bool
     drive_fault: str  # why what is there cannot be used as Drive; "" when mounted or simply absent
     widgets_usable: bool
+    widgets_drawn: bool = False  # the front end would draw them; usable only with ipywidgets installed
     accelerators: tuple[Accelerator, ...]
     num_cpus: int
     memory_gib: float
@@ -48,76 +51,58 @@ class Runtime:
 
     @property
     def answers_requests(self) -> bool:
-        """Whether somebody sits at the front end to answer a question such as Drive's permission."""
-        return self.front_end in {"colab-web", "vscode", "jupyter"}
+        """Whether somebody sits at the front end to answer input()."""
+        return self.front_end in {"colab-web", "vscode", "jupyterlab", "jupyter"}
+
+    @property
+    def answers_drive_auth(self) -> bool:
+        """Whether drive.mount's question reaches somebody; where not, it blocks for two minutes, mounted or not."""
+        return self.drive_possible and self.front_end in {"colab-web", "vscode"}
+
+    @property
+    def answers_secrets(self) -> bool:
+        """Whether google.colab.userdata.get is answered; where not, each call blocks for ten seconds."""
+        return self.on_colab_vm and not self.on_colab_enterprise and self.front_end == "colab-web"
+
+    @property
+    def answers_javascript(self) -> bool:
+        """Whether google.colab's eval_js and files.upload are answered; where not, they block for ever."""
+        return self.on_colab_vm and self.front_end == "colab-web"
 
 
 def detect(env: Mapping[str, str] | None = None, root: str | os.PathLike = "/",
            shell: object = _UNSET) -> Runtime:
-    """Look at this machine; takes milliseconds, plus nvidia-smi's own time where there is a GPU.
+    """Look at this machine; takes milliseconds, plus nvidia-smi's own time where there is a GPU, plus 2 s for a dead Drive.
 
     `env`, `root` and `shell` (IPython's shell or None) replace the real ones in tests.
     """
     env = os.environ if env is None else env
     root = os.fspath(root)
-    on_colab_vm = "COLAB_RELEASE_TAG" in env or os.path.exists(os.path.join(root, "var/colab/hostname"))
-    enterprise = env.get("VERTEX_PRODUCT") == "COLAB_ENTERPRISE"
-    front_end, reason, widgets = _front_end(_ipython_shell() if shell is _UNSET else shell, on_colab_vm)
-    drive = drive_status(root) if on_colab_vm else DriveStatus("absent")
+    on_colab_vm = _is_colab_vm(env, root)
+    enterprise = on_colab_vm and env.get("VERTEX_PRODUCT") == "COLAB_ENTERPRISE"
+    drive_possible = on_colab_vm and not enterprise and not os.path.exists(os.path.join(root, "var/colab/mp"))
+    front_end = find_front_end(current_shell() if shell is _UNSET else shell, env, on_colab_vm)
+    drive = drive_status(root) if drive_possible else DriveStatus("absent")
     system = (platform_module.system(), platform_module.release(), platform_module.machine())
-    return Runtime(on_colab_vm=on_colab_vm, on_colab_enterprise=enterprise, front_end=front_end,
-                   front_end_reason=reason, drive_mounted=drive.mounted, drive_fault=drive.fault,
-                   widgets_usable=widgets and _is_installed("ipywidgets"),
+    return Runtime(on_colab_vm=on_colab_vm, on_colab_enterprise=enterprise, drive_possible=drive_possible,
+                   in_container=_is_container(env, root), front_end=front_end.kind, front_end_reason=front_end.reason,
+                   drive_mounted=drive.mounted, drive_fault=drive.fault, widgets_drawn=front_end.draws_widgets,
+                   widgets_usable=front_end.draws_widgets and _is_installed("ipywidgets"),
                    accelerators=find_accelerators(env), num_cpus=_num_cpus(root),
                    memory_gib=_memory_gib(root), python=platform_module.python_version(),
                    platform=" ".join(system), torch_version=_version("torch"), root=root)
 
 
-def _ipython_shell() -> object | None:
-    ipython = sys.modules.get("IPython")  # a notebook's kernel has imported it long ago: never import it here
-    return ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
+def _is_colab_vm(env: Mapping[str, str], root: str) -> bool:
+    # The release tag alone proves nothing: Kaggle and local runtimes use images made from Colab's, and google.colab can be
+    # imported there, too. The file is what google.colab itself asks for; a shell over SSH has the file and no variable.
+    return os.path.exists(os.path.join(root, "var/colab/hostname")) or \
+        ("COLAB_RELEASE_TAG" in env and any(name in env for name in _COLAB_SERVICES))
 
 
-def _front_end(shell: object | None, on_colab_vm: bool) -> tuple[str, str, bool]:
-    """Tell who shows our output, how that is known, and whether widgets are likely to be drawn."""
-    kernel = getattr(shell, "kernel", None)
-    if kernel is None:
-        if _is_terminal(sys.stdout) and _is_terminal(sys.stdin):
-            return "terminal", "no notebook kernel, input and output are a terminal", False
-        return "none", "no notebook kernel and no terminal", False
-    request = _current_request(kernel)
-    metadata = request.get("metadata") or {}
-    # A client that forbids input() runs notebooks headless: nothing can be asked there.
-    content = request.get("content") or {}
-    if content.get("allow_stdin", getattr(kernel, "_allow_stdin", None)) is not True:
-        return "none", "the notebook runs headless: its client takes no input", False
-    if str(metadata.get("cellId", "")).startswith("vscode-notebook-cell:") or \
-            "__vsc_ipynb_file__" in getattr(shell, "user_ns", {}):
-        return "vscode", "the running cell carries an editor's cell address", True
-    if on_colab_vm:
-        return "colab-web", "a notebook kernel on a Colab VM whose client answers questions", True
-    # Consoles talk to kernels too but draw no widgets; notebook pages name the cell they run.
-    draws = bool({"cellId", "deletedCells"} & set(metadata))
-    return "jupyter", "a notebook kernel whose client answers questions", draws
-
-
-def _current_request(kernel: object) -> Mapping:
-    for name in ("get_parent", "_parent_header"):
-        found = getattr(kernel, name, None)
-        try:
-            request = found() if callable(found) else found
-        except (LookupError, TypeError, AttributeError):  # ipykernel versions and threads differ here
-            continue
-        if isinstance(request, Mapping) and request:
-            return request
-    return {}
-
-
-def _is_terminal(stream: object) -> bool:
-    try:
-        return bool(stream is not None and stream.isatty())
-    except (ValueError, AttributeError):  # closed, or a stand-in without the question
-        return False
+def _is_container(env: Mapping[str, str], root: str) -> bool:
+    return "KUBERNETES_SERVICE_HOST" in env or \
+        any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv"))
 
 
 def _num_cpus(root: str) -> int:
@@ -187,44 +172,81 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def describe(runtime: Runtime, state_root: object | None = None) -> list[tuple[str, str, str]]:
-    """List (name, value, what it means for the user) for `colabkit check`; `state_root` adds its disk."""
-    rows = [("machine", _place(runtime), _place_means(runtime)),
-            ("front end", runtime.front_end, runtime.front_end_reason)]
-    if runtime.on_colab_vm and not runtime.on_colab_enterprise:
-        drive = "mounted" if runtime.drive_mounted else runtime.drive_fault or "not mounted"
-        rows.append(("Google Drive", drive, "runs are kept when the VM ends" if runtime.drive_mounted else
-                     "run: from google.colab import drive; drive.mount('/content/drive')"))
+def describe(runtime: Runtime, state_root: object | None = None,
+             env: Mapping[str, str] | None = None) -> list[tuple[str, str, str]]:
+    """List (name, value, what it means for the user) for `colabkit check`; touches nothing that can hang for long.
+
+    `state_root` is the state folder to look at; without one it is where a run would keep its state.
+    """
+    env = os.environ if env is None else env
+    rows = [("machine", *_machine(runtime)),
+            ("front end", runtime.front_end, f"{what_it_does(runtime.front_end)} ({runtime.front_end_reason})")]
+    if runtime.on_colab_vm:
+        rows += [("Google Drive", *_drive_row(runtime)), ("Colab secrets", *_secrets_row(runtime))]
     rows += [("accelerator", _accelerator_text(device), _accelerator_means(device))
              for device in runtime.accelerators]
     if not runtime.accelerators:
         change = " (Runtime > Change runtime type > T4 GPU)" if runtime.on_colab_vm else ""
         rows.append(("accelerator", "none", f"demo presets run here; quick and full want a GPU{change}"))
     rows += [("CPUs", str(runtime.num_cpus), f"up to {max(0, runtime.num_cpus - 1)} loader workers"),
-             ("memory", f"{runtime.memory_gib:g} GiB" if runtime.memory_gib else "unknown",
-              "enough" if runtime.memory_gib >= 8 else "little: prefer demo presets and few workers"),
+             ("memory", f"{runtime.memory_gib:g} GiB" if runtime.memory_gib else "unknown", _memory_means(runtime.memory_gib)),
              ("Python", runtime.python, runtime.platform),
              ("torch", runtime.torch_version or "not installed",
               "used as installed" if runtime.torch_version else "run: pip install torch"),
-             ("widgets", "yes" if runtime.widgets_usable else "no",
-              "progress bars" if runtime.widgets_usable else "progress as plain lines"),
-             ("scratch disk", *_room(tempfile.gettempdir()))]
-    if state_root is not None:
-        path = os.fspath(getattr(state_root, "path", state_root))
-        rows += [("state folder", path, str(getattr(state_root, "reason", ""))), ("state disk", *_room(path))]
+             ("widgets", *_widgets_row(runtime))]
+    scratch = env.get("TMPDIR") or env.get("TEMP") or "/tmp"
+    state, reason = _state_place(runtime, state_root, env)
+    dead = runtime.drive_fault and state and Path(state).is_relative_to(runtime.drive_mountpoint)
+    looks = mounts.look_at_all([scratch] + [state] * bool(state and not dead), root=runtime.root)
+    rows += [("scratch disk", *_room(looks[0])), ("state folder", state or "none yet", reason)]
+    if state:
+        rows.append(("state disk", *_room(mounts.Look(fault=runtime.drive_fault) if dead else looks[1], state=True)))
     return rows
 
 
-def _place(runtime: Runtime) -> str:
+def _machine(runtime: Runtime) -> tuple[str, str]:
     if runtime.on_colab_enterprise:
-        return "Colab Enterprise VM"
-    return "Colab VM" if runtime.on_colab_vm else "this computer"
+        return "Colab Enterprise VM", "no Google Drive here: set COLABKIT_STATE to a disk or bucket that outlives the VM"
+    if runtime.on_colab_vm:
+        return "Colab VM", "its disk is lost when it ends"
+    if runtime.in_container:
+        return "a container", "only folders mounted into it outlive it: keep the state in one of them"
+    return "this computer", "its disk stays"
 
 
-def _place_means(runtime: Runtime) -> str:
-    if runtime.on_colab_enterprise:
-        return "no Google Drive here: set COLABKIT_STATE to a disk or bucket that outlives the VM"
-    return "its disk is lost when it ends" if runtime.on_colab_vm else "its disk stays"
+def _drive_row(runtime: Runtime) -> tuple[str, str]:
+    if not runtime.drive_possible:
+        return "not on this VM", "set COLABKIT_STATE to a folder that outlives the VM"
+    if runtime.drive_mounted:
+        return "mounted", "runs are kept when the VM ends"
+    again = ", force_remount=True" if runtime.drive_fault else ""
+    call = f"from google.colab import drive; drive.mount('{runtime.drive_mountpoint}'{again})"
+    value = runtime.drive_fault or "not mounted"
+    if runtime.answers_drive_auth:
+        return value, f"run: {call}" if runtime.drive_fault else "a run asks to mount it when it starts"
+    if runtime.front_end == "colab-cli":
+        return value, "mount it from your own terminal before the run: colab drivemount"
+    return value, f"nobody can be asked from here: run in a cell of this VM's notebook: {call}"
+
+
+def _secrets_row(runtime: Runtime) -> tuple[str, str]:
+    if runtime.answers_secrets:
+        return "answered", "google.colab.userdata.get works"
+    return "not answered", "set tokens as environment variables (HF_TOKEN ...): userdata.get would wait and fail"
+
+
+def _memory_means(memory_gib: float) -> str:
+    if not memory_gib:
+        return "begin with a demo preset"
+    return "enough" if memory_gib >= 8 else "little: prefer demo presets and few workers"
+
+
+def _widgets_row(runtime: Runtime) -> tuple[str, str]:
+    if runtime.widgets_usable:
+        return "yes", "upload buttons and forms in the page"
+    if runtime.widgets_drawn:
+        return "not installed", "for upload buttons: %pip install ipywidgets, then restart the kernel; all else works without"
+    return "no", "all works without; files and secrets are read from paths and the environment"
 
 
 def _accelerator_text(device: Accelerator) -> str:
@@ -236,10 +258,32 @@ def _accelerator_means(device: Accelerator) -> str:
     return "bf16 training" if device.supports_bf16 else "fp16 training with loss scaling: no bf16 here"
 
 
-def _room(path: str) -> tuple[str, str]:
-    try:
-        free = free_bytes(path)
-    except StateError as error:
-        return "unknown", error.what
-    means = "enough to start" if free >= 10 * _GIB else "little: free at least 10 GiB for training"
-    return f"{in_units(free)} free", means
+def _state_place(runtime: Runtime, given: object | None, env: Mapping[str, str]) -> tuple[str, str]:
+    """Say where a run would keep its state and why, as colabkit.core.state decides it, but without asking for anything."""
+    if given is not None:
+        path, reason = os.fspath(getattr(given, "path", given)), str(getattr(given, "reason", "it was given with --state"))
+    elif env.get("COLABKIT_STATE"):
+        path, reason = env["COLABKIT_STATE"], "COLABKIT_STATE is set to it"
+    elif runtime.drive_possible:
+        if not runtime.drive_mounted and not runtime.drive_fault:
+            return "", "Google Drive, once it is mounted; or set COLABKIT_STATE=/content/state, lost with the VM"
+        path, reason = os.fspath(runtime.drive_mountpoint / "MyDrive/colabkit"), "My Drive keeps runs when the VM ends"
+    else:
+        path = "~/colabkit"
+        reason = "the default; lost with the VM" if runtime.on_colab_vm else "the default on a computer of your own"
+    return os.path.abspath(os.path.expanduser(path)), reason
+
+
+def _room(found: mounts.Look, state: bool = False) -> tuple[str, str]:
+    if found.fault:
+        again = "check its disk or mount, or choose another folder: --state /another/folder" if state else \
+            "choose another place: set TMPDIR to a folder on this machine's disk"
+        return "cannot be used", f"{found.fault}: {again}"
+    if found.exists and not found.is_folder:
+        return "cannot be used", "it is a file, not a folder: choose another folder"
+    if not found.can_write:
+        return "cannot be written", "give yourself the right (chmod u+rwX), or choose another folder: --state /another/folder"
+    free = f"{in_units(found.free_bytes)} free"
+    if found.free_bytes < 10 * _GIB:
+        return free, "little: free at least 10 GiB for training"
+    return free, "enough to start" + ("" if found.exists or not state else "; the folder is made by the first run")

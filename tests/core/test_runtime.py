@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import subprocess
 import sys
-import threading
 import time
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from colabkit.core import accelerators, drive
 from colabkit.core.errors import StateError
 from colabkit.core.runtime import describe, detect
+from tests.core.places import OF_COLAB, OF_JUPYTERLAB, PLACES, SERVED_BY_COLAB, shell
 
-COLAB = {"COLAB_RELEASE_TAG": "release-colab-20260819"}
-
-
-def shell(allow_stdin=True, metadata=None, **user_ns):
-    """A notebook kernel's shell as ipykernel makes it."""
-    request = {"content": {"allow_stdin": allow_stdin}, "metadata": metadata or {}}
-    return SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: request), user_ns=user_ns)
+COLAB = {"COLAB_RELEASE_TAG": "release-colab-20260819", "TBE_RUNTIME_ADDR": "172.28.0.1:8011"}
 
 
 def put(path: Path, text: str) -> None:
@@ -60,9 +56,10 @@ def test_a_plain_computer(tmp_path):
     assert found.python == ".".join(map(str, sys.version_info[:3])) and found.torch_version
 
 
-def test_a_colab_vm_is_known_by_environment_or_file(tmp_path):
+def test_a_colab_vm_is_known_by_its_services_or_its_file(tmp_path):
     assert detect(COLAB, tmp_path, shell=None).on_colab_vm
-    assert not detect({"COLABKIT_STATE": "/x", "COLAB_GPU": ""}, tmp_path, shell=None).on_colab_vm
+    for less in ({"COLABKIT_STATE": "/x", "COLAB_GPU": ""}, {"COLAB_RELEASE_TAG": "x"}, {"TBE_RUNTIME_ADDR": "x"}):
+        assert not detect(less, tmp_path, shell=None).on_colab_vm
     put(tmp_path / "var/colab/hostname", "x")
     found = detect({"VERTEX_PRODUCT": "COLAB_ENTERPRISE"}, tmp_path, shell=None)
     assert found.on_colab_vm and found.on_colab_enterprise
@@ -100,31 +97,45 @@ def test_memory_honours_the_container(tmp_path, files, gib):
     assert detect({}, tmp_path, shell=None).memory_gib == gib
 
 
-# Front end
+# Places
 
 
-@pytest.mark.parametrize("seen, colab, front_end, widgets", [
-    (None, False, "none", False),
-    (SimpleNamespace(), True, "none", False),  # IPython in a terminal has no kernel
-    (shell(), True, "colab-web", True),
-    (shell(), False, "jupyter", False),  # a console: a kernel, but nothing to draw on
-    (shell(metadata={"cellId": "ab", "deletedCells": []}), False, "jupyter", True),
-    (shell(metadata={"cellId": "vscode-notebook-cell:/x.ipynb#W1"}), True, "vscode", True),
-    (shell(__vsc_ipynb_file__="/x.ipynb"), False, "vscode", True),
-    (shell(allow_stdin=False, metadata={"cellId": "ab"}), False, "none", False),
-    (shell(allow_stdin=False), True, "none", False),
-    (SimpleNamespace(kernel=SimpleNamespace()), True, "none", False),
-    (SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda channel: {})), True, "none", False),
-    (SimpleNamespace(kernel=SimpleNamespace(_parent_header={"content": {"allow_stdin": True}})), True,
-     "colab-web", True)])
-def test_front_end(tmp_path, seen, colab, front_end, widgets):
-    found = detect(COLAB if colab else {}, tmp_path, shell=seen)
-    assert (found.front_end, found.widgets_usable) == (front_end, widgets), found.front_end_reason
-    assert found.answers_requests == (front_end in ("colab-web", "vscode", "jupyter"))
+@pytest.mark.parametrize("name", PLACES)
+def test_every_place_is_told_apart(name, tmp_path):
+    place = PLACES[name]
+    found = place.detect(tmp_path)
+    assert {field: getattr(found, field) for field in place.found} == place.found, found.front_end_reason
+    rows = describe(found, env={"HOME": str(tmp_path), "TMPDIR": str(tmp_path)})
+    text = "\n".join(" | ".join(row) for row in rows)
+    assert all(words in text for words in place.said), text
+    assert {"machine", "front end", "memory", "scratch disk", "state folder"} <= {row[0] for row in rows}
+    assert all(value and meaning for _, value, meaning in rows), text
+
+
+def test_a_stand_in_for_google_colab_is_not_taken_for_colab(tmp_path, monkeypatch):
+    google = ModuleType("google")
+    google.__path__ = [str(tmp_path)]
+    google.colab = ModuleType("google.colab")
+    google.colab.__spec__ = ModuleSpec("google.colab", None)
+    monkeypatch.setitem(sys.modules, "google", google)
+    monkeypatch.setitem(sys.modules, "google.colab", google.colab)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell(metadata=OF_JUPYTERLAB))
+    assert importlib.util.find_spec("google.colab") is not None
+    found = detect({}, tmp_path)
+    assert not found.on_colab_vm and found.front_end == "jupyterlab" and not found.answers_drive_auth
+
+
+@pytest.mark.parametrize("drawn, installed, row", [(True, True, "yes"), (True, False, "not installed"), (False, True, "no")])
+def test_widgets_need_a_front_end_and_a_library(tmp_path, monkeypatch, drawn, installed, row):
+    monkeypatch.setattr("colabkit.core.runtime._is_installed", lambda module: installed)
+    found = detect({}, tmp_path, shell=shell(metadata=OF_JUPYTERLAB, allow_stdin=drawn))
+    assert found.widgets_usable == (drawn and installed)
+    means = next(r for r in describe(found) if r[0] == "widgets")
+    assert means[1] == row and ("%pip install ipywidgets" in means[2]) == (row == "not installed")
 
 
 def test_a_product_name_in_the_environment_is_no_front_end(tmp_path):
-    env = {"VSCODE_PID": "1", "TERM_PROGRAM": "vscode", "COLAB_GPU": "1", "JPY_PARENT_PID": "1"}
+    env = {"VSCODE_PID": "1", "TERM_PROGRAM": "vscode", "COLAB_GPU": "1", "JPY_PARENT_PID": "1", "JPY_SESSION_NAME": "a.ipynb"}
     assert detect(env, tmp_path, shell=None).front_end == "none"
 
 
@@ -136,21 +147,63 @@ def test_a_terminal_and_closed_streams(tmp_path, monkeypatch):
     assert detect({}, tmp_path, shell=None).front_end == "none"
 
 
-@pytest.mark.parametrize("allow_stdin, front_end", [(False, "none"), (True, "jupyter")])
-def test_front_end_in_a_real_kernel(allow_stdin, front_end):
+SEEN = "from colabkit.core.runtime import detect\nfound = detect()\nprint(found.front_end, found.widgets_drawn)"
+CLIENT = """
+import sys
+from jupyter_client import BlockingKernelClient
+client = BlockingKernelClient(connection_file=sys.argv[1])
+client.load_connection_file(); client.start_channels(); client.wait_for_ready(timeout=30)
+client.execute_interactive(sys.argv[2], allow_stdin=sys.argv[3] == "True", timeout=30,
+                           output_hook=lambda m: print(m["content"].get("text", ""), end=""))
+client.stop_channels()
+"""
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """Return a function that starts a real kernel with more environment and hands out (connection file, client)."""
     manager = pytest.importorskip("jupyter_client.manager")
-    kernel, client = manager.start_new_kernel(kernel_name="python3")
-    try:
-        seen = []
-        client.execute_interactive(
-            "from colabkit.core.runtime import detect\nfound = detect()\n"
-            "print(found.front_end, found.widgets_usable)",
-            allow_stdin=allow_stdin, timeout=30,
-            output_hook=lambda message: seen.append(message["content"].get("text", "")))
-        assert "".join(seen).split() == [front_end, "False"], seen
-    finally:
+    started = []
+
+    def start(**env):
+        started.append(manager.start_new_kernel(kernel_name="python3", env=os.environ | env))
+        return started[-1][0].connection_file, started[-1][1]
+    yield start
+    for kernel, client in started:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
+
+
+def test_front_end_in_a_real_kernel(kernels):
+    """Of one's own and on a Colab VM; asked by the process that started it and by another one; with input and without."""
+    for env, expected in (({}, {"mine": ["none", "jupyter"], "another": ["none", "jupyter"]}),
+                          (SERVED_BY_COLAB, {"mine": ["none", "colab-web"], "another": ["colab-cli", "colab-web"]})):
+        connection, client = kernels(**env)
+        for allow_stdin in (False, True):
+            seen = []
+            client.execute_interactive(SEEN, allow_stdin=allow_stdin, timeout=30,
+                                       output_hook=lambda m, seen=seen: seen.append(m["content"].get("text", "")))
+            assert "".join(seen).split()[0] == expected["mine"][allow_stdin], seen
+            done = subprocess.run([sys.executable, "-c", CLIENT, connection, SEEN, str(allow_stdin)], capture_output=True,
+                                  text=True, timeout=60)
+            assert done.stdout.split()[:1] == [expected["another"][allow_stdin]], done.stderr
+
+
+def test_what_the_pages_send_reaches_detect_in_a_real_kernel(kernels):
+    _, client = kernels()
+    for metadata, front_end in ((OF_COLAB, "colab-web"), (OF_JUPYTERLAB, "jupyterlab")):
+        message = client.session.msg("execute_request", {"code": SEEN, "silent": False, "store_history": False,
+                                     "user_expressions": {}, "allow_stdin": True, "stop_on_error": True}, metadata=metadata)
+        client.shell_channel.send(message)
+        texts = []
+        while True:
+            heard = client.get_iopub_msg(timeout=30)
+            if heard["parent_header"].get("msg_id") != message["header"]["msg_id"]:
+                continue
+            texts.append(heard["content"].get("text", ""))
+            if heard["content"].get("execution_state") == "idle":
+                break
+        assert "".join(texts).split() == [front_end, "True"], texts
 
 
 # Drive
@@ -182,14 +235,10 @@ def test_a_folder_made_before_mounting_is_not_taken_for_drive(tmp_path):
     assert not drive.drive_status(tmp_path).mounted
 
 
-def test_a_hanging_mount_is_left_alone_in_time(tmp_path, monkeypatch):
-    release = threading.Event()
-    monkeypatch.setattr(drive, "_look", lambda root: release.wait(20) and drive.DriveStatus("mounted"))
-    start = time.perf_counter()
-    status = drive.drive_status(tmp_path, timeout_seconds=0.1)
-    took = time.perf_counter() - start
-    release.set()
-    assert status.kind == "dead" and "0.1 seconds" in status.fault and took < 5
+def test_a_drive_whose_mount_does_not_answer_is_dead_and_is_not_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(drive.mounts, "look", lambda path, seconds, root: drive.mounts.Look(fault=f"no answer in {seconds:g} s"))
+    monkeypatch.setattr(drive, "_look", lambda root: pytest.fail("touched it"))
+    assert drive.drive_status(tmp_path, timeout_seconds=0.1) == drive.DriveStatus("dead", "no answer in 0.1 s")
 
 
 def test_a_dead_mount_is_told_with_its_reason(tmp_path, monkeypatch):
@@ -271,8 +320,38 @@ def test_describe_tells_what_things_mean(tmp_path):
     rows = {row[0]: row[1:] for row in describe(detect(env, tmp_path, shell=shell()), root)}
     assert "fp16" in rows["accelerator"][1] and "Tesla T4, 15 GiB" in rows["accelerator"][0]
     assert rows["Google Drive"][0] == "mounted" and rows["machine"][0] == "Colab VM"
+    assert rows["state disk"][0].endswith("free") and rows["scratch disk"][0].endswith("free")
     assert rows["state folder"] == (str(tmp_path), "It was given with --state.")
-    assert rows["state disk"][0].endswith("free")
     rows = {row[0]: row[1:] for row in describe(detect(COLAB, tmp_path / "x", shell=None))}
     assert "drive.mount" in rows["Google Drive"][1] and "T4" in rows["accelerator"][1]
-    assert "state folder" not in rows
+    assert rows["state folder"][0] == "none yet" and "state disk" not in rows
+
+
+@pytest.mark.parametrize("state, env, value, words", [
+    ("", {}, "free", "the default on a computer of your own"),
+    ("", {"COLABKIT_STATE": "{tmp}/new/ü"}, "free", "the folder is made by the first run"),
+    ("{tmp}/file", {}, "cannot be used", "it is a file, not a folder"),
+    ("{tmp}/file/below", {}, "cannot be used", "Not a directory"),
+    ("{tmp}/locked", {}, "cannot be written", "chmod"),
+])
+def test_the_state_disk_in_every_condition(tmp_path, monkeypatch, state, env, value, words):
+    allowed = os.access  # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda place, mode: "locked" not in str(place) and allowed(place, mode))
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "file").write_text("")
+    env = {name: text.format(tmp=tmp_path) for name, text in env.items()}
+    rows = {row[0]: row[1:] for row in describe(detect({}, shell=None), state.format(tmp=tmp_path) or None, env)}
+    assert value in rows["state disk"][0] and words in f"{rows['state folder']} {rows['state disk']}"
+    assert not (tmp_path / "new").exists()
+
+
+def test_check_takes_under_a_second(tmp_path):
+    """The command as a user starts it; nvidia-smi aside, so none is on its PATH."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith("COV")} | {"PATH": str(tmp_path)}
+    took = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "colabkit", "check"], env=env, capture_output=True, text=True)
+        took.append(time.perf_counter() - began)
+        assert done.returncode == 0 and "state disk" in done.stdout, done.stderr
+    assert min(took) < 1, took
