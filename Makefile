@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/installed
 STATE ?= $(CURDIR)/out/state
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint stamp clean
 
 install: $(STAMP)
 
@@ -20,11 +20,16 @@ demo: install
 	@echo "executed notebook: $(CURDIR)/out/01_streaming_diarization.ipynb"
 
 test: install
-	$(VENV)/bin/ruff check colabkit tests benchmarks install.py
+	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py
 	$(VENV)/bin/python -m pytest
 
 lint: install
-	$(VENV)/bin/ruff check colabkit tests benchmarks install.py
+	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py
+	$(VENV)/bin/python -m tests.house.anatomy
+
+# Writes the address of pyproject.toml ([project.urls] Repository, [tool.colabkit] revision) into badges and install cells.
+stamp:
+	$(PYTHON) notebooks/stamp.py
 
 clean:
 	rm -rf $(VENV) out

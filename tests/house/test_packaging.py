@@ -107,7 +107,7 @@ def test_data_files_of_the_package_are_shipped():
             assert any(path.match(pattern) for pattern in globs.get(package, [])), f"{path} would be missing from a wheel"
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "test", "lint"])
+@pytest.mark.parametrize("target", ["install", "demo", "test", "lint", "stamp"])
 def test_make_targets_exist(target):
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,96 @@
+"""Write the repository's address into every notebook and document: make stamp.
+
+The address stands in one place, pyproject.toml: [project.urls] Repository, and [tool.colabkit] revision, the branch or tag
+that badges open and install cells install. On a branch both say the branch; for a release set the revision to its tag, run
+`make stamp` and tag the commit: its notebooks then bring the code they were made with. Everything else is kept byte for byte.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_GITHUB = re.compile(r"https://github\.com/(?P<project>[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+?)(?:\.git)?/?")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+_BADGE = re.compile(r"https://colab\.research\.google\.com/github/[^\s\"')]*?(?=/notebooks/)")
+_NOT_INSTALLED = "Not installed: mend what pip says above (more without --quiet), restart the kernel, run again"
+_INSTALL = re.compile(r"(?<=\] @ )git\+[^\s\"'`\\]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the repository is, and which revision of it notebooks are opened at and install."""
+
+    project: str  # owner/name on GitHub
+    revision: str
+
+    @property
+    def badge(self) -> str:
+        """Where Colab opens the repository; a notebook's path follows."""
+        return f"https://colab.research.google.com/github/{self.project}/blob/{self.revision}"
+
+    @property
+    def install(self) -> str:
+        """What pip installs from."""
+        return f"git+https://github.com/{self.project}@{self.revision}"
+
+
+def address(root: Path = ROOT) -> Address:
+    """Read the address from pyproject.toml; SystemExit says what is wrong with it."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    url = settings.get("project", {}).get("urls", {}).get("Repository", "")
+    revision = settings.get("tool", {}).get("colabkit", {}).get("revision", "")
+    found = _GITHUB.fullmatch(url)
+    if found is None:
+        raise SystemExit(f"pyproject.toml: [project.urls] Repository is {url!r}, expected https://github.com/OWNER/NAME\n"
+                         "  (Colab opens notebooks from GitHub only)")
+    if not _REVISION.fullmatch(revision):
+        raise SystemExit(f"pyproject.toml: [tool.colabkit] revision is {revision!r}, expected a branch or a tag, as in \"main\"")
+    return Address(found["project"], revision)
+
+
+def install_cell(pipeline: str, where: Address) -> str:
+    """Return the code that every notebook's install cell holds."""
+    return f'''from importlib.util import find_spec
+
+# A folder named colabkit, such as the one of the state, is not the package: it has no origin.
+if getattr(find_spec("colabkit"), "origin", None) is None:
+    %pip install --quiet "colabkit[{pipeline}] @ {where.install}"
+assert getattr(find_spec("colabkit"), "origin", None), "{_NOT_INSTALLED}"'''
+
+
+def stamped(text: str, where: Address) -> str:
+    """Return a notebook's or a document's text with every badge and every install line at the address."""
+    return _INSTALL.sub(where.install, _BADGE.sub(where.badge, text))
+
+
+def places(root: Path = ROOT) -> list[Path]:
+    """List the files that may hold the address: the notebooks, README.md and the documents."""
+    return sorted([*root.glob("notebooks/*.ipynb"), *root.glob("README.md"), *root.glob("docs/*.md")])
+
+
+def stamp(root: Path = ROOT) -> list[Path]:
+    """Stamp all files; returns those that changed. A notebook without badge or install line is an error: nothing is written."""
+    where, changed = address(root), {}
+    for path in places(root):
+        text = path.read_bytes().decode("utf-8")
+        if path.suffix == ".ipynb" and not (_BADGE.search(text) and _INSTALL.search(text)):
+            raise SystemExit(f"{path}: has no badge or no install line to stamp; copy both from another notebook")
+        if stamped(text, where) != text:
+            changed[path] = stamped(text, where)
+    for path, text in changed.items():
+        beside = path.with_name(f".{path.name}.stamping")
+        beside.write_bytes(text.encode("utf-8"))
+        os.replace(beside, path)
+    return list(changed)
+
+
+if __name__ == "__main__":
+    for stamped_file in stamp():
+        print(f"stamped {stamped_file.relative_to(ROOT)}", file=sys.stdout)
+    print(f"badges and install cells say {address().install}")
