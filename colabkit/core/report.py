@@ -5,11 +5,19 @@ Kept in memory and in `report.json` (rewritten whole at every change), the same 
 
 from __future__ import annotations
 
+import itertools
+import numbers
+import textwrap
 import threading
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from colabkit.core import files
+from colabkit.core.disk import PASSING
+from colabkit.core.errors import StateError
+
+_WIDEST_CELL = 80  # characters of a table's cell on one line of text
 
 
 class Report:
@@ -20,7 +28,9 @@ class Report:
         self.data: dict[str, Any] = {**heading, "state": "started", "metrics": {}, "steps": [], "choices": [],
                                      "problems": []}
         self.fresh: dict[str, list] = {"choices": [], "problems": []}  # those of the step at work
+        self.is_writable = True  # False: what is reported is kept in memory only
         self._lock = threading.Lock()
+        self._unsaved = False
 
     def choose(self, name: str, value: Any, reason: str) -> Any:
         """Record and print an automatic choice with its reason; returns the value."""
@@ -59,8 +69,19 @@ class Report:
         self.save()
 
     def save(self) -> None:
+        """Write the file; a mount that is away for a moment gets it with the next change."""
+        if not self.is_writable:
+            return
         with self._lock:
-            files.write_json(self.path, self.data, durable=False)
+            try:
+                files.write_json(self.path, self.data, durable=False)
+                self._unsaved = False
+            except StateError as error:
+                if getattr(error, "errno", None) not in PASSING:
+                    raise
+                if not self._unsaved:
+                    self.say(f"  WARNING {error.what}; what is reported stays in memory until it answers")
+                self._unsaved = True
 
     def _replace(self, kind: str, entry: dict[str, Any], key: str) -> None:
         with self._lock:
@@ -75,26 +96,34 @@ class Report:
 
 
 class Table:
-    """Rows of text for people: aligned in a terminal or log, a table in a notebook."""
+    """Rows for people: aligned text in a terminal or log, a table in a notebook; columns of numbers stand right."""
 
     def __init__(self, columns: list[str], rows: list[list[Any]], title: str = ""):
         self.columns, self.title = columns, title
         self.rows = [[_cell(v) for v in row] for row in rows]
+        self._right = [bool(rows) and all(isinstance(row[i], numbers.Real | None) and not isinstance(row[i], bool)
+                                          for row in rows) for i in range(len(columns))]
 
     def __str__(self) -> str:
-        widths = [max(len(r[i]) for r in [self.columns, *self.rows]) for i in range(len(self.columns))]
+        cells = [[_folded(v) for v in row] for row in (self.columns, *self.rows)]
+        widths = [max(len(line) for row in cells for line in row[i]) for i in range(len(self.columns))]
+        cells.insert(1, [["-" * w] for w in widths])
         lines = [self.title] if self.title else []
-        for row in [self.columns, ["-" * w for w in widths], *self.rows]:
-            lines.append("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
+        for row in cells:
+            for parts in itertools.zip_longest(*row, fillvalue=""):
+                lines.append("  ".join(part.rjust(w) if right else part.ljust(w) for part, w, right
+                                       in zip(parts, widths, self._right, strict=True)).rstrip())
         return "\n".join(lines)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from html import escape
-        head = "".join(f"<th style='text-align:left'>{escape(c)}</th>" for c in self.columns)
-        body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{escape(v)}</td>" for v in row) + "</tr>"
-                       for row in self.rows)
+        # No colours: a page's dark theme keeps its own. Styles stand in the cells, where no page takes them away.
+        look = ["vertical-align:top; white-space:pre-line; overflow-wrap:break-word; max-width:40em; text-align:"
+                + ("right; font-variant-numeric:tabular-nums" if right else "left") for right in self._right]
+        head = "".join(f"<th style='{style}'>{escape(c)}</th>" for c, style in zip(self.columns, look, strict=True))
+        body = "".join("<tr>" + "".join(f"<td style='{style}'>{escape(v)}</td>" for v, style in zip(row, look, strict=True))
+                       + "</tr>" for row in self.rows)
         caption = f"<caption>{escape(self.title)}</caption>" if self.title else ""
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -103,3 +132,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+def _folded(text: str) -> list[str]:
+    """Break a long cell between words; a path is never broken, so that it can be copied."""
+    return [part for line in text.splitlines() or [""] for part in
+            textwrap.wrap(line, _WIDEST_CELL, break_long_words=False, break_on_hyphens=False) or [""]]
