@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from colabkit.core.errors import StateError
 
@@ -13,6 +17,10 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _DENIED = {errno.EACCES, errno.EPERM}
 _LOST = {getattr(errno, name) for name in
          ("ENOTCONN", "EIO", "ESTALE", "ETIMEDOUT", "ECONNABORTED", "EHOSTDOWN") if hasattr(errno, name)}
+# What a network mount says when it is away for a moment: the same call may do a second later.
+PASSING = _LOST | {getattr(errno, name) for name in ("EAGAIN", "ECONNRESET", "EREMOTEIO") if hasattr(errno, name)}
+RETRY_SECONDS = (0.2, 1.0, 3.0)  # a mount that is away for a moment gets so many more chances
+_Result = TypeVar("_Result")
 _GONE = {errno.ENOENT, errno.ENOTDIR}
 UNSUPPORTED = {getattr(errno, name) for name in
                ("ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EINVAL", "ENOLCK", "ENOTTY") if hasattr(errno, name)}
@@ -27,10 +35,16 @@ def in_units(num_bytes: float) -> str:
 
 
 def nearest_existing(path: str | os.PathLike) -> Path:
-    """Find the closest ancestor of `path` (or itself) that exists."""
+    """Find the closest ancestor of `path` (or itself) that exists; a mount that is dead exists."""
     place = Path(os.path.abspath(path))
-    while not os.path.exists(place) and place != place.parent:
-        place = place.parent
+    while place != place.parent:
+        try:
+            os.stat(place)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            place = place.parent
+        except OSError:
+            break  # os.path.exists would call it missing, and the disk below it would be meant
     return place
 
 
@@ -109,6 +123,29 @@ def disk_fault(error: OSError, path: str | os.PathLike, doing: str,
     fault = StateError(f"Cannot {doing}: {reason}", got=got, expected=expected, where=path, fix=fix)
     fault.errno = code
     return fault
+
+
+def patiently(act: Callable[[], _Result]) -> _Result:
+    """Do what can be done twice, again after a moment where a mount was away; then its error is raised."""
+    for pause in (*RETRY_SECONDS, None):
+        try:
+            return act()
+        except (OSError, StateError) as error:
+            if pause is None or getattr(error, "errno", None) not in PASSING:
+                raise
+            time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+@contextmanager
+def faults_told(path: str | os.PathLike, doing: str) -> Iterator[None]:
+    """Turn an OSError of the system into the StateError a user can act on; libraries raise it for other faults, too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise disk_fault(error, error.filename or path, doing) from error
 
 
 def _make_room(path: str | os.PathLike, num_bytes: int | None) -> str:

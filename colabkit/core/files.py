@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from colabkit.core.archives import extract_archive
-from colabkit.core.disk import UNSUPPORTED, disk_fault, free_bytes, in_units, require_free, sync_folder
+from colabkit.core.disk import UNSUPPORTED, disk_fault, free_bytes, in_units, patiently, require_free, sync_folder
 from colabkit.core.errors import DataError, StateError
 
-__all__ = ["TEMPORARY_PREFIX", "disk_fault", "extract_archive", "fingerprint", "free_bytes", "in_units",
+__all__ = ["TEMPORARY_PREFIX", "disk_fault", "extract_archive", "fingerprint", "free_bytes", "in_units", "plain",
            "quick_fingerprint", "read_json", "remove_generation", "require_free", "sha256_file",
            "sync_folder", "write_atomic", "write_json"]
 
@@ -35,19 +35,23 @@ def write_atomic(path: str | os.PathLike, data: bytes | str, *, durable: bool = 
     """
     path = Path(os.path.realpath(path))
     payload = memoryview(data.encode("utf-8") if isinstance(data, str) else data).cast("B")
-    # 40 characters keep the longest temporary name under the usual 255 bytes.
-    partial = path.with_name(f"{TEMPORARY_PREFIX}{path.name[:40]}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            _write_new(partial, payload, durable)
-            os.replace(partial, path)
-        except BaseException:
-            _unlink_quietly(partial)
-            raise
+        patiently(lambda: _replace(path, payload, durable))
     except OSError as error:
         raise disk_fault(error, path, f"write {path.name}", needed_bytes=len(payload)) from error
     if durable:
         sync_folder(path.parent)
+
+
+def _replace(path: Path, payload: memoryview, durable: bool) -> None:
+    # 40 characters keep the longest temporary name under the usual 255 bytes.
+    partial = path.with_name(f"{TEMPORARY_PREFIX}{path.name[:40]}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        _write_new(partial, payload, durable)
+        os.replace(partial, path)
+    except BaseException:
+        _unlink_quietly(partial)
+        raise
 
 
 def _write_new(path: Path, payload: memoryview, durable: bool) -> None:
@@ -81,15 +85,16 @@ def _unlink_quietly(path: Path) -> None:
 
 def write_json(path: str | os.PathLike, obj: object, *, durable: bool = True) -> None:
     """Write JSON atomically, in insertion order; NaN and infinities become null, which JSON can hold."""
-    text = json.dumps(_plain(obj), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(obj), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text + "\n", durable=durable)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Return a value as it comes back from a JSON file of ours."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if not isinstance(value, (str, bytes, int, float)) and callable(getattr(value, "item", None)):
@@ -102,7 +107,7 @@ def _plain(value: object) -> object:
 def read_json(path: str | os.PathLike) -> object:
     """Read a JSON file; raises StateError naming the file when it is missing, cut or corrupt."""
     try:
-        raw = Path(path).read_bytes()
+        raw = patiently(Path(path).read_bytes)
     except OSError as error:
         raise disk_fault(error, path, f"read {Path(path).name}") from error
     try:

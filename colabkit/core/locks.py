@@ -83,6 +83,28 @@ class RunLock:
                 raise disk_fault(error, self.folder, "lock the run") from error
             raise
 
+    def require_free(self) -> None:
+        """Raise StateError if another process holds the run; writes nothing."""
+        if fcntl is not None:
+            try:
+                handle = os.open(self.folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                pass  # never locked, or nothing to ask here: taking the lock will tell
+            else:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError as error:
+                    if error.errno in _BUSY:
+                        raise self._busy(_read_record(lambda: os.pread(handle, _RECORD_BYTES, 0))) from error
+                finally:
+                    os.close(handle)
+        try:
+            holder = _read_record(self.lease_path.read_bytes)
+        except OSError:
+            return  # the same
+        if holder is not None and _is_alive(holder):
+            raise self._busy(holder)
+
     def ensure_held(self) -> None:
         """Raise StateError if another process took the run while this one was frozen."""
         if self._leased and time.time() - self._last_beat > LEASE_SECONDS / 2:
@@ -106,7 +128,7 @@ class RunLock:
         """Take the kernel lock on `path`; False where the file system has none."""
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_past_a_look(handle)
         except OSError as error:
             try:
                 if error.errno in _BUSY:
@@ -181,12 +203,24 @@ class RunLock:
                 self.missed_beats += 1  # nothing more to do: without heartbeats the lease runs out by itself
         if self._handle is not None:
             # The file stays: unlinking it would let two processes hold locks on two files of one name.
-            try:
-                os.ftruncate(self._handle, 0)
-            except OSError:
-                self.missed_beats += 1  # only the text of a message
-            os.close(self._handle)
-            self._handle = None
+            handle, self._handle = self._handle, None
+            for act in (lambda: os.ftruncate(handle, 0), lambda: os.close(handle)):
+                try:
+                    act()
+                except OSError:
+                    self.missed_beats += 1  # only the text of a message; a dead mount holds no lock
+
+
+def _lock_past_a_look(handle: int) -> None:
+    """Lock for this process alone; somebody who only looks holds the lock for an instant, too."""
+    for tries_left in (2, 1, 0):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in _BUSY or not tries_left:
+                raise
+            time.sleep(0.01)
 
 
 _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
@@ -206,6 +240,19 @@ def acquire_run_lock(folder: Path) -> RunLock:
         lock.acquire()
         _held[key] = lock
         return lock
+
+
+def require_free(folder: Path) -> None:
+    """Raise StateError naming process, host and since when, if another process holds `folder`; writes nothing."""
+    with _held_guard:
+        if os.path.realpath(folder) not in _held:
+            RunLock(Path(folder), "").require_free()
+
+
+def is_held(folder: Path) -> bool:
+    """Tell whether this process holds the right to write `folder`."""
+    with _held_guard:
+        return os.path.realpath(folder) in _held
 
 
 def _forget_in_child() -> None:

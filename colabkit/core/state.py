@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from colabkit.core.disk import disk_fault, sync_folder
+from colabkit.core.disk import disk_fault, faults_told, patiently, sync_folder
 from colabkit.core.drive import require_drive
 from colabkit.core.errors import StateError, UsageError
-from colabkit.core.locks import RunLock, acquire_run_lock, local_folder
+from colabkit.core.locks import RunLock, acquire_run_lock, is_held, local_folder, require_free
+from colabkit.core.ownership import is_marked, mark, require_ours
 from colabkit.core.runtime import Runtime, detect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -28,6 +29,7 @@ class StateRoot:
 
     path: Path
     reason: str
+    chosen_by_us: bool = False  # or on Drive: it must be ours alone
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
@@ -49,7 +51,7 @@ def state_root(explicit: str | os.PathLike | None = None, runtime: Runtime | Non
         reason = "It was given with --state." if explicit else "COLABKIT_STATE is set to it."
         if _is_on_drive(path, runtime):
             _require_drive(runtime, mount_drive, read_only)
-    elif runtime.on_colab_vm and not runtime.on_colab_enterprise:
+    elif runtime.drive_possible:
         path = _require_drive(runtime, mount_drive, read_only) / "colabkit"
         if not read_only:
             _make_folder(path)
@@ -58,16 +60,17 @@ def state_root(explicit: str | os.PathLike | None = None, runtime: Runtime | Non
     else:
         path = Path(os.path.abspath(os.path.expanduser("~/colabkit")))
         reason = "It is the default on a computer of your own."
-        if runtime.on_colab_enterprise:
-            reason = "Colab Enterprise has no Drive: this folder is lost with the VM."
+        if runtime.on_colab_vm:
+            reason = "This VM has no Drive: this folder is lost with the VM."
     if read_only:
         if not path.is_dir():
             raise StateError("Cannot read the state folder: there is none", where=path,
                              fix="start a run first (colabkit run), or name the folder: --state /its/folder")
-    else:
+    elif not is_marked(path):  # used before: what was proved then is not written again
         _make_folder(path)
         _prove_writable(path)
-    return StateRoot(path, reason)
+    named = bool(explicit or env.get("COLABKIT_STATE"))
+    return StateRoot(path, reason, chosen_by_us=not named or _is_on_drive(path, runtime))
 
 
 def _is_on_drive(path: Path, runtime: Runtime) -> bool:
@@ -86,7 +89,7 @@ def _require_drive(runtime: Runtime, mount_drive: Callable[[str], object] | None
     nobody = ""
     if read_only:
         nobody = "a look at the state never asks"
-    elif mount_drive is None and not runtime.answers_requests:
+    elif mount_drive is None and not runtime.answers_drive_auth:
         nobody = runtime.front_end_reason
     return require_drive(runtime.root, mount=mount_drive, nobody_to_ask=nobody)
 
@@ -159,11 +162,11 @@ def _prove_writable(path: Path) -> None:
 class RunFolder:
     """One run's durable folder, open: locked for this process unless read-only. Use it in a `with` block."""
 
-    def __init__(self, root: Path, pipeline: str, name: str, lock: RunLock | None):
+    def __init__(self, root: Path, pipeline: str, name: str, *, read_only: bool = False):
         self.pipeline, self.name = pipeline, name
-        self.path = root / pipeline / name
-        self.read_only = lock is None
-        self._lock = lock
+        self.root, self.path = root, root / pipeline / name
+        self.read_only = read_only
+        self._lock: RunLock | None = None
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
@@ -182,6 +185,32 @@ class RunFolder:
         """A private folder on this machine's fast disk, the same at every opening; made on demand."""
         return local_folder(hashlib.sha256(os.path.realpath(self.path).encode()).hexdigest()[:16])
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this object has taken the right to write."""
+        return self._lock is not None
+
+    def hold(self) -> None:
+        """Make the folder and take the right to write it; holding it already is fine.
+
+        Raises: StateError naming the process that has it.
+        """
+        if self._lock is not None:
+            return
+        try:
+            for place in (self.path.parent, self.path):  # one at a time: a vanished root must not be made anew
+                if not place.is_dir():
+                    try:
+                        place.mkdir()
+                        sync_folder(place.parent)
+                    except FileExistsError:
+                        if not place.is_dir():
+                            raise
+        except OSError as error:
+            raise disk_fault(error, self.path, "make the run folder") from error
+        self._lock = acquire_run_lock(self.path)
+        mark(self.root)
+
     def ensure_held(self) -> None:
         """Raise StateError if the run was taken over while this process was frozen; ask before publishing."""
         if self._lock is not None:
@@ -194,33 +223,27 @@ class RunFolder:
             lock.release()
 
 
-def open_run(root: StateRoot | str | os.PathLike, pipeline: str, run: str, *,
-             read_only: bool = False) -> RunFolder:
+def open_run(root: StateRoot | str | os.PathLike, pipeline: str, run: str, *, read_only: bool = False,
+             lazily: bool = False) -> RunFolder:
     """Open (and make) the folder <root>/<pipeline>/<run> for this process alone.
 
-    Another process in the same run ends in one StateError that names it; the same process may open it again.
-    `read_only` takes no lock, writes nothing, and raises StateError if the run does not exist.
+    Another process in the same run ends in one StateError that names it; the same process may open it again. With `lazily`
+    nothing is made or written before `hold()` is called: a finished run that is looked through stays as it is. `read_only`
+    writes nothing ever, and raises StateError if the run does not exist.
     """
     folder = Path(os.fspath(root))
     for kind, name in (("pipeline", pipeline), ("run", run)):
         _require_name(kind, name)
-    path = folder / pipeline / run
-    if read_only:
-        if not path.is_dir():
+    opened = RunFolder(folder, pipeline, run, read_only=read_only)
+    with faults_told(opened.path, "open the run"):
+        if read_only and not opened.path.is_dir():
             raise _no_such_run(folder, pipeline, run)
-        return RunFolder(folder, pipeline, run, lock=None)
-    try:
-        for place in (folder / pipeline, path):  # one at a time: a vanished root must not be made anew
-            if not place.is_dir():
-                try:
-                    place.mkdir()
-                    sync_folder(place.parent)
-                except FileExistsError:
-                    if not place.is_dir():
-                        raise
-    except OSError as error:
-        raise disk_fault(error, path, "make the run folder") from error
-    return RunFolder(folder, pipeline, run, acquire_run_lock(path))
+        patiently(lambda: require_ours(folder, pipeline, opened.path, chosen_by_us=getattr(root, "chosen_by_us", False)))
+        if lazily:
+            require_free(opened.path)
+        if not read_only and (not lazily or is_held(opened.path)):  # held: a notebook cell run twice
+            opened.hold()
+    return opened
 
 
 def list_runs(root: StateRoot | str | os.PathLike, pipeline: str) -> list[str]:

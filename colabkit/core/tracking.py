@@ -18,6 +18,27 @@ class Tracker:
         """Finish writing."""
 
 
+class _Tolerant(Tracker):
+    """Goes on without a tracker that fails: a dead network or a Drive that is away must not cost the training."""
+
+    def __init__(self, tracker: Tracker, say):
+        self._tracker, self._say = tracker, say
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        self._try(lambda tracker: tracker.log(step, values))
+
+    def close(self) -> None:
+        self._try(lambda tracker: tracker.close())
+
+    def _try(self, act) -> None:
+        try:
+            act(self._tracker)
+        except Exception as error:  # whatever a tracker raises, it is told once and missed no more
+            self._say(f"  WARNING metrics are no longer tracked ({type(error).__name__}: {error}".splitlines()[0]
+                      + "); history.jsonl holds them")
+            self._tracker = Tracker()
+
+
 class _TensorBoard(Tracker):
     def __init__(self, folder: Path, resume_step: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -61,9 +82,9 @@ def open_tracker(kind: str, run: Any, *, resume_step: int, settings: dict[str, A
     folder = run.path / "logs"
     try:
         if kind == "tensorboard" and has["tensorboard"]:
-            return _TensorBoard(folder / "tensorboard", resume_step)
+            return _Tolerant(_TensorBoard(folder / "tensorboard", resume_step), run.say)
         if kind == "wandb" and has["wandb"]:
-            return _Wandb(folder, f"colabkit-{run.pipeline}", f"{run.pipeline}-{run.name}", settings)
+            return _Tolerant(_Wandb(folder, f"colabkit-{run.pipeline}", f"{run.pipeline}-{run.name}", settings), run.say)
         reason = f"{kind} is not installed here (pip install {kind})"
     except Exception as error:  # a refused key or a dead network must not cost the training
         reason = f"{kind} does not start: {type(error).__name__}: {error}".splitlines()[0]

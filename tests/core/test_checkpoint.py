@@ -14,13 +14,20 @@ import numpy
 import pytest
 import torch
 
-from colabkit.core import checkpoint, files
-from colabkit.core.checkpoint import MANIFEST, Checkpoints, random_state, read_generation, restore, set_random_state
+from colabkit.core import generation, tensor_file
+from colabkit.core.checkpoint import Checkpoints, random_state, restore, set_random_state
 from colabkit.core.errors import StateError
+from colabkit.core.generation import COMMIT, STATE
+from colabkit.core.medium import Medium
 
 
 def names(folder):
-    return sorted(int(path.name.partition("-")[2]) for path in folder.glob("generation-*"))
+    return sorted(generation.step_of(path.name) for path in folder.glob("generation-*"))
+
+
+def place(folder, step):
+    (found,) = folder.glob(f"generation-{step:09d}-*")
+    return found
 
 
 def same(a, b) -> bool:
@@ -146,8 +153,8 @@ def test_what_cannot_be_saved_is_refused_at_once(tmp_path, thing):
 
 def test_the_state_is_taken_when_save_is_called(tmp_path, monkeypatch):
     go = threading.Event()
-    write = checkpoint.write_generation
-    monkeypatch.setattr(checkpoint, "write_generation", lambda *args: (go.wait(10), write(*args)))
+    write = generation.write
+    monkeypatch.setattr(generation, "write", lambda *args, **how: (go.wait(10), write(*args, **how))[1])
     points, weights, history = Checkpoints(tmp_path), torch.zeros(3), [1]
     points.save(1, {"w": weights, "history": history})
     weights += 1
@@ -177,29 +184,29 @@ def loaded(folder):
     return found and found[0], best and best[0], said
 
 
-@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", MANIFEST])
+@pytest.mark.parametrize("name", [STATE, COMMIT])
 def test_a_generation_cut_off_at_any_byte_is_passed_over(two, name):
-    path = two / "generation-000000002" / name
+    path = place(two, 2) / name
     whole = path.read_bytes()
     assert loaded(two) == (2, 2, [])
-    for length in range(len(whole) - (name == MANIFEST)):  # its last byte is a newline that nobody misses
+    for length in range(len(whole) - (name == COMMIT)):  # its last byte is a newline that nobody misses
         path.write_bytes(whole[:length])
         latest, best, said = loaded(two)
         assert (latest, best) == (1, 1), length
-        assert "generation-000000002 passed over" in said[0]
+        assert "generation-000000002" in said[0] and "passed over" in said[0]
     path.unlink()
     assert loaded(two)[:2] == (1, 1)
 
 
-@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", MANIFEST])
+@pytest.mark.parametrize("name", [STATE, COMMIT])
 def test_a_flipped_bit_anywhere_is_found(two, name):
-    path = two / "generation-000000002" / name
+    path = place(two, 2) / name
     whole = path.read_bytes()
     for position in range(len(whole)):
         for bit in (0, 5, 7):
             path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1:])
             latest = Checkpoints(two, say=lambda line: None).load_latest()
-            if name == MANIFEST and latest[0] == 2:  # white space between two words of JSON
+            if name == COMMIT and latest[0] == 2:  # white space between two words of JSON
                 assert json.loads(path.read_bytes()) == json.loads(whole)
             else:
                 assert latest[0] == 1, (position, bit)
@@ -207,26 +214,25 @@ def test_a_flipped_bit_anywhere_is_found(two, name):
 
 @pytest.mark.parametrize("manifest", ["null", "[]", "{}", "3", '"x"', '{"step": 2, "files": {}}', "{" * 5000, "\xff"])
 def test_a_manifest_of_another_kind_is_passed_over(two, manifest):
-    (two / "generation-000000002" / MANIFEST).write_text(manifest)
+    (place(two, 2) / COMMIT).write_text(manifest)
     assert loaded(two)[:2] == (1, 1)
 
 
 def test_strangers_among_the_generations_do_no_harm(two):
     (two / "generation-zzz").mkdir()
     (two / "generation-999999999").write_text("a file")
-    shutil.copytree(two / "generation-000000001", two / "generation-000000001 (1)")
+    shutil.copytree(place(two, 1), two / "generation-000000001-abc (1)")
     assert loaded(two)[0] == 2
 
 
 def test_a_disk_that_does_not_answer_is_passed_over(two, monkeypatch):
-    from pathlib import Path
-    read = Path.read_bytes
+    read, broken = Medium.read, place(two, 2) / STATE
 
-    def failing(path):
-        if path.name == "tensors.safetensors" and path.parent.name.endswith("2"):
+    def failing(medium, path):
+        if path == broken:
             raise OSError(errno.EIO, "Input/output error")
-        return read(path)
-    monkeypatch.setattr(Path, "read_bytes", failing)
+        return read(medium, path)
+    monkeypatch.setattr(Medium, "read", failing)
     assert loaded(two)[0] == 1
 
 
@@ -235,7 +241,7 @@ def test_nothing_there_is_none(tmp_path):
 
 
 def test_a_broken_generation_is_written_anew_and_counts_for_nothing(two):
-    (two / "generation-000000002" / "state.json").write_text("{}")
+    (place(two, 2) / STATE).write_text("{}")
     points = Checkpoints(two, say=lambda line: None)
     assert points.load_latest()[0] == 1
     points.save(2, {"w": torch.tensor([5.0])}, wait=True)
@@ -243,13 +249,13 @@ def test_a_broken_generation_is_written_anew_and_counts_for_nothing(two):
 
 
 def test_a_broken_generation_is_written_anew_without_having_been_loaded(two):
-    (two / "generation-000000002" / "state.json").write_text("{}")
+    (place(two, 2) / STATE).write_text("{}")
     Checkpoints(two).save(2, {"w": torch.tensor([5.0])}, wait=True)
-    assert read_generation(two / "generation-000000002")[1]["w"].item() == 5.0
+    assert loaded(two)[0] == 2 and Checkpoints(two).load_latest()[1]["w"].item() == 5.0 and names(two) == [1, 2]
 
 
 def test_rotation_does_not_count_the_broken_and_removes_them_when_past(two):
-    (two / "generation-000000002" / "state.json").write_text("{}")
+    (place(two, 2) / STATE).write_text("{}")
     (two / "generation-000000003").mkdir()  # cut off before its manifest
     points = Checkpoints(two, say=lambda line: None)
     points.load_latest()
@@ -286,15 +292,16 @@ def test_the_same_step_twice_is_one_generation_and_may_become_the_best(tmp_path)
 
 def test_save_waits_for_the_write_in_flight(tmp_path, monkeypatch):
     writing, most = [], []
-    write = checkpoint.write_generation
+    write = generation.write
 
-    def slow(*args):
+    def slow(*args, **how):
         writing.append(1)
         most.append(len(writing))
         time.sleep(0.05)
-        write(*args)
+        about = write(*args, **how)
         writing.pop()
-    monkeypatch.setattr(checkpoint, "write_generation", slow)
+        return about
+    monkeypatch.setattr(generation, "write", slow)
     points = Checkpoints(tmp_path)
     for step in range(4):
         points.save(step, {"step": step})
@@ -303,23 +310,23 @@ def test_save_waits_for_the_write_in_flight(tmp_path, monkeypatch):
 
 
 def test_another_loop_waits_for_the_write_of_an_interrupted_one(tmp_path, monkeypatch):
-    write = checkpoint.write_generation
-    monkeypatch.setattr(checkpoint, "write_generation", lambda *args: (time.sleep(0.2), write(*args)))
+    write = generation.write
+    monkeypatch.setattr(generation, "write", lambda *args, **how: (time.sleep(0.2), write(*args, **how))[1])
     Checkpoints(tmp_path).save(4, {"n": 4})
     assert Checkpoints(tmp_path, say=pytest.fail).load_latest() == (4, {"n": 4})
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", MANIFEST])
+@pytest.mark.parametrize("name", [STATE, COMMIT])
 @pytest.mark.parametrize("later", ["save", "wait"])
 def test_a_disk_fault_in_the_background_is_told_and_older_generations_still_load(two, monkeypatch, code, name, later):
-    write = files._write_new
+    write = Medium.write
 
-    def full(path, payload, durable):
+    def full(medium, path, chunks):
         if name in path.name:
             raise OSError(code, "no")
-        write(path, payload, durable)
-    monkeypatch.setattr(files, "_write_new", full)
+        return write(medium, path, chunks)
+    monkeypatch.setattr(Medium, "write", full)
     points = Checkpoints(two, say=lambda line: None)
     points.save(3, {"n": 3})
     with pytest.raises(StateError) as caught:
@@ -332,9 +339,9 @@ def test_a_disk_fault_in_the_background_is_told_and_older_generations_still_load
 
 
 def test_any_other_fault_in_the_background_is_told_too(tmp_path, monkeypatch):
-    def broken(*args):
+    def broken(*args, **how):
         raise MemoryError("too big")
-    monkeypatch.setattr(checkpoint, "write_generation", broken)
+    monkeypatch.setattr(generation, "write", broken)
     points = Checkpoints(tmp_path)
     points.save(1, {})
     with pytest.raises(MemoryError):
@@ -351,10 +358,8 @@ def test_a_kill_before_any_file_operation_leaves_a_whole_generation(tmp_path, ki
         points = Checkpoints(folder, say=lambda line: None)
         with killer(folder, num_kills) as record:
             for step in (3, 4):
-                skeleton, tensors = {"n": step}, {"t": torch.ones(2)}
-                new = folder / f"generation-{step:09d}"
-                checkpoint.write_generation(new, skeleton, tensors, {"step": step, "best": step == 4})
-                points._rotate(new)
+                pieces = tensor_file.chunks(*tensor_file.take({"n": step, "t": torch.ones(2)}))
+                points._write_new(points.medium, folder, pieces, step=step, best=step == 4, identity="")
         latest, best, _ = loaded(folder)
         assert latest in (2, 3, 4) and best in (1, 4), num_kills
         if not record["dead"]:

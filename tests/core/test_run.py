@@ -61,16 +61,22 @@ def test_a_skipped_step_keeps_its_metrics_choices_and_problems_in_the_report(toy
     before = report_of(toy)
     toy.do_all()
     after = report_of(toy)
-    assert steps_of(toy) == {"01_make": "skip", "02_grow": "skip", "03_use": "skip"}
+    assert toy.outcomes() == ["skip"] * 3 and before == after, "a finished run stays as it is"
+    toy.do_all(stop="02")
+    (toy.root / "toy/a/03_use/result.json").unlink()
+    toy.do_all()
+    after = report_of(toy)
+    assert steps_of(toy) == {"01_make": "skip", "02_grow": "skip", "03_use": "run"}
     assert {k: before[k] for k in ("metrics", "choices", "problems", "state")} == {
         k: after[k] for k in ("metrics", "choices", "problems", "state")}
 
 
 def test_steps_before_the_first_asked_for_stay_in_the_report(toy):
     toy.do_all()
-    assert toy.do_all(start="03") == []
-    assert report_of(toy)["metrics"] == {"numbers": 3, "sum": 6.0, "result": 6.0}
-    assert report_of(toy)["steps"][0]["reason"].endswith("not looked at") and len(report_of(toy)["choices"]) == 2
+    with toy.open() as run:
+        told = run.do_all(start="03").data
+    assert told["metrics"] == {"numbers": 3, "sum": 6.0, "result": 6.0}
+    assert told["steps"][0]["reason"].endswith("not looked at") and len(told["choices"]) == 2
 
 
 def test_a_part_of_the_steps(toy):
@@ -311,6 +317,8 @@ def test_an_open_run_is_locked_and_a_closed_one_is_not(toy):
     def other():
         return subprocess.run([sys.executable, "-c", OPEN, str(toy.root)], capture_output=True, text=True)
     with toy.open() as run:
+        assert other().returncode == 0, "it is only looked at"
+        run.hold()
         assert "another process is using it" in other().stderr
         run.close()
         run.close()
@@ -329,3 +337,119 @@ def test_a_step_that_resumes_and_another_version_of_it_do_not_mix(toy):
     steps = tuple(replace(s, version=2) for s in toy.STEPS)
     with pytest.raises(ChangedError, match="version 1 of this step, now 2"):
         toy.do_all(steps=steps, start="02")
+
+
+# Looking through a finished run
+
+
+def everything_in(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.is_dir() or path.read_bytes())
+            for path in [folder, *folder.rglob("*")]}
+
+
+def test_a_finished_run_is_gone_through_without_a_single_write(toy):
+    toy.do_all()
+    before = everything_in(toy.root)
+    with toy.open() as run:
+        run.do_all()
+        assert run.report.data["metrics"] == {"numbers": 3, "sum": 6.0, "result": 6.0}
+        assert [s["outcome"] for s in run.report.data["steps"]] == ["skip"] * 3
+    assert everything_in(toy.root) == before
+
+
+def test_a_run_of_which_only_the_report_was_not_finished_gets_it(toy):
+    toy.do_all()
+    path = toy.root / "toy/a/report.json"
+    path.write_text(path.read_text().replace('"done"', '"running"'))  # killed just before its last word
+    with toy.open() as run:
+        run.do_all()
+    assert report_of(toy)["state"] == "done"
+
+
+def test_opening_a_run_makes_nothing_before_there_is_work(toy):
+    with toy.open() as run:
+        assert list(toy.root.iterdir()) == []
+        run.do("01")
+        assert (toy.root / "toy/a/config.json").exists() and toy.log == [("01_make", 0)]
+
+
+def test_what_another_process_did_meanwhile_is_not_done_again(toy):
+    with toy.open() as run, toy.open() as other:
+        other.do_all()
+        other.close()
+        toy.log.clear()
+        toy.said.clear()
+        run.do_all()
+        assert toy.log == [] and toy.outcomes() == ["skip"] * 3
+
+
+def test_a_run_that_is_worked_at_is_refused_at_once_and_the_look_leaves_no_trace(toy):
+    looking = ("import sys; from colabkit.core.state import open_run\n"
+               "open_run(sys.argv[1], 'toy', 'a', lazily=True)")
+    with toy.open() as run:
+        run.hold()
+        before = everything_in(toy.root)
+        done = subprocess.run([sys.executable, "-c", looking, str(toy.root)], capture_output=True, text=True)
+        assert "another process is using it" in done.stderr and f"process {os.getpid()}" in done.stderr
+        assert everything_in(toy.root) == before
+    assert subprocess.run([sys.executable, "-c", looking, str(toy.root)]).returncode == 0
+
+
+# A Drive below the run
+
+
+@pytest.fixture
+def drive(monkeypatch):
+    from colabkit.core import run as run_module
+    from colabkit.core.medium import MountedDrive
+    monkeypatch.setattr(run_module, "medium_of", lambda path: MountedDrive())
+
+
+def test_checkpoints_of_a_run_on_drive_go_to_this_machine_first_and_leave_nothing_there(toy, drive):
+    places = []
+
+    @step("01_train", writes=("w.json",), resumes=True)
+    def train(config, run):
+        """Train."""
+        points = run.checkpoints()
+        found = points.load_latest()
+        places.append((points.scratch, found and found[0]))
+        points.save(len(places), {"n": 1}, wait=True)
+        kept = {1: 1, 2: 2, 3: 1}[len(places)]
+        assert len(list(points.scratch.iterdir())) == len(list(points.folder.glob("generation-*"))) == kept
+        if len(places) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise run.stopped()
+        files.write_json(run.output / "w.json", 1)
+    with pytest.raises(Stopped):
+        toy.do_all(steps=(train,))
+    assert places[0][0].exists()
+    toy.do_all(steps=(train,))
+    assert places[1] == (places[0][0], 1) and not places[0][0].exists()
+    toy.do_all(steps=(train,), redo=["01"])
+    assert places[2][1] is None, "a step made anew does not go on with old checkpoints"
+
+
+def test_a_report_that_drive_does_not_take_is_written_later(toy, monkeypatch):
+    write, failing = files.write_json, []
+
+    def away(path, *args, **how):
+        if failing and path.name == "report.json":
+            raise files.disk_fault(OSError(errno.ENOTCONN, "Transport endpoint is not connected"), path, "write report.json")
+        write(path, *args, **how)
+    monkeypatch.setattr(files, "write_json", away)
+
+    def hook(name, unit, run):
+        failing[:] = [1] if (name, unit) in (("02_grow", 1), ("02_grow", 2)) else []
+    toy.hooks.append(hook)
+    toy.do_all()
+    assert report_of(toy)["state"] == "done" and "report.json" not in str(report_of(toy)["problems"])
+
+
+def test_a_known_end_of_the_machine_asks_for_one_checkpoint(toy, monkeypatch):
+    monkeypatch.setenv("COLABKIT_ENDS_AT", "+3")
+    with toy.open() as run:
+        assert [run.wants_checkpoint() for _ in range(3)] == [True, False, False]
+        assert "may end at" in toy.said[-1] and "COLABKIT_ENDS_AT" in toy.said[-1]
+        run.stop_requested = "SIGTERM"
+        assert run.wants_checkpoint()

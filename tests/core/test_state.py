@@ -12,10 +12,11 @@ import pytest
 
 from colabkit.core import state
 from colabkit.core.errors import StateError, UsageError
+from colabkit.core.ownership import MARKER
 from colabkit.core.runtime import detect
 from colabkit.core.state import list_runs, open_run, state_root
 
-COLAB = {"COLAB_RELEASE_TAG": "release"}
+COLAB = {"COLAB_RELEASE_TAG": "release", "TBE_RUNTIME_ADDR": "172.28.0.1:8011"}
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ def test_bad_names_are_usage_errors_with_a_better_one(tmp_path, name):
     open_run(tmp_path, "asr", better).close()
     with pytest.raises(UsageError):
         open_run(tmp_path, name, "run", read_only=True)
-    assert os.listdir(tmp_path) == ["asr"]
+    assert sorted(os.listdir(tmp_path)) == [MARKER, "asr"]
 
 
 def test_a_vanished_root_is_never_made_anew(tmp_path):

@@ -333,8 +333,6 @@ def test_a_kill_before_any_file_operation_ends_in_the_same_result(toy, killer, n
         toy.hooks.clear()
     elif first is not None:
         toy.do_all(run="start", **first)
-    else:
-        toy.open(run="start").close()
     prepared = toy.root / "toy/start"
     if broken:
         (prepared / broken).unlink()
@@ -345,7 +343,8 @@ def test_a_kill_before_any_file_operation_ends_in_the_same_result(toy, killer, n
     num_kills = 0
     while True:
         run, folder = f"k{num_kills}", toy.root / "toy" / f"k{num_kills}"
-        shutil.copytree(prepared, folder)
+        if prepared.exists():
+            shutil.copytree(prepared, folder)
         toy.log.clear()
         opened = toy.open(run=run, **settings)
         with killer(folder, num_kills) as record:

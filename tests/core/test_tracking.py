@@ -14,8 +14,8 @@ from colabkit.core.tracking import Tracker, open_tracker
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    choices = []
-    return SimpleNamespace(pipeline="toy", name="a", path=tmp_path, choices=choices,
+    choices, said = [], []
+    return SimpleNamespace(pipeline="toy", name="a", path=tmp_path, choices=choices, said=said, say=said.append,
                            choose=lambda name, value, reason: choices.append((name, value, reason)))
 
 
@@ -113,3 +113,18 @@ def test_a_tensorboard_curve_goes_on_where_the_run_resumes(run, installed):
     curve = EventAccumulator(str(run.path / "logs/tensorboard")).Reload().Scalars("loss")
     assert [(point.step, point.value) for point in curve] == [(1, 11), (2, 12), *((s, 20 + s) for s in range(3, 8))]
     assert run.choices[0][1] == "tensorboard"
+
+
+def test_a_tracker_that_fails_later_is_told_once_and_costs_nothing(run, installed, wandb, monkeypatch):
+    installed("wandb")
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    tracker = open_tracker("auto", run, resume_step=0, settings={})
+    tracker.log(1, {"a": 1.0})
+
+    def away(step, values):
+        raise OSError(107, "Transport endpoint is not connected")
+    monkeypatch.setattr(tracking._Wandb, "log", lambda self, step, values: away(step, values))
+    for step in (2, 3):
+        tracker.log(step, {"a": 1.0})
+    tracker.close()
+    assert len(wandb.logged) == 1 and len(run.said) == 1 and "history.jsonl" in run.said[0] and "endpoint" in run.said[0]
