@@ -1,11 +1,13 @@
-"""The command line: colabkit list | check | run | status | apply. Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped."""
+"""The command line: colabkit list | check | run | status | apply | notebook. Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shlex
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from colabkit.core.errors import (
     missing_extra,
 )
 from colabkit.core.report import Table
+from colabkit.headless.command import add_command as add_notebook_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     # The default SIGTERM would kill between two steps without a word; steps that save their work replace this.
     before = signal.signal(signal.SIGTERM, _raise_stopped)
     try:
-        options.command(options)
+        code = options.command(options)
         sys.stdout.flush()
-        return EXIT_DONE
+        return code or EXIT_DONE
     except ColabkitError as error:
         print(f"\n{error}", file=sys.stderr, flush=True)
         return error.exit_code
@@ -58,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_list)
 
     command = commands.add_parser("check", help="what this machine is and can do")
-    command.add_argument("--state", default="", help="state root to look at")
+    command.add_argument("--state", default="", metavar="DIR",
+                         help="state root to look at (default: where a run would keep its state)")
     command.set_defaults(command=_check)
 
     command = commands.add_parser("run", help="carry out a pipeline; continues what was begun")
@@ -68,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--from", dest="start", metavar="ID", help="first step")
     command.add_argument("--to", dest="stop", metavar="ID", help="last step")
     command.add_argument("--redo", action="append", default=[], metavar="ID", help="make a step anew; may be repeated")
+    command.add_argument("--processes", type=int, metavar="N", help="train in so many processes (default: one a GPU)")
+    command.add_argument("--print-launch", action="store_true", help="print how to start this on several machines, start nothing")
+    command.add_argument("--nodes", type=int, default=1, metavar="N", help="machines, for --print-launch (default: 1)")
+    command.add_argument("--endpoint", default="", metavar="HOST:PORT",
+                         help="where the machines meet, for --print-launch (default: this machine, port 29400)")
     command.set_defaults(command=_run)
 
     command = commands.add_parser("status", help="what of a run is done")
@@ -80,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("files", nargs="+", metavar="FILE", help="input files")
     command.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
     command.set_defaults(command=_apply)
+
+    add_notebook_command(commands)
     return parser
 
 
@@ -105,17 +116,76 @@ def _list(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from colabkit.launch import machine_table
-    print(machine_table(options.state))
+    table = machine_table(options.state)
+    print(table)
+    for what, value, means in table.rows:
+        if what == "state disk" and value.startswith("cannot be"):  # every run would fail: scripts want to know
+            raise StateError(f"Runs cannot keep their state here: the folder {value}", got=means, where=options.state,
+                             fix="name another folder: --state /another/folder (or set COLABKIT_STATE)")
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    from colabkit.core import ranks
+    from colabkit.core.processes import dismiss_fellows
     from colabkit.launch import configure, start
-    config = configure(options.name, options.preset, options.set)
+    settings = options.set + [f"{name}={options.processes}" for name in _process_settings(options)]
+    if options.print_launch:
+        return _print_launch(options, configure(options.name, options.preset, settings, say=_unsaid))
+    if ranks.launched() and not ranks.join().is_first:
+        from colabkit.worker import follow
+        return follow(ranks.join())
+    config = configure(options.name, options.preset, settings)
     with start(options.name, config, preset=options.preset, run=options.run, state=options.state) as run:
         report = run.do_all(start=options.start, stop=options.stop, redo=options.redo)
         if report.data["metrics"]:
             print(run.metrics_table())
         print(f"report: {run.path / 'report.json'}")
+    if ranks.launched():
+        dismiss_fellows()
+    return EXIT_DONE
+
+
+def _process_settings(options: argparse.Namespace) -> list[str]:
+    """Return the settings that --processes stands for."""
+    from colabkit.pipelines import find
+    if options.processes is None:
+        return []
+    return list(dict.fromkeys(step.processes for step in find(options.name).steps if step.processes))
+
+
+def _unsaid(text: str) -> None:
+    """What is printed is to be pasted: nothing else."""
+
+
+def _print_launch(options: argparse.Namespace, config: object) -> int:
+    """Print the torchrun command that starts the same run in several processes on each of several machines."""
+    from colabkit.core.accelerators import count_gpus
+    from colabkit.core.processes import asked_for
+    from colabkit.pipelines import find
+    state = options.state or os.environ.get("COLABKIT_STATE", "")
+    if options.nodes < 1:
+        raise UsageError("Cannot start on so many machines", got=options.nodes, expected="1 or more", fix="--nodes 2")
+    if options.nodes > 1 and not state:
+        raise UsageError("Several machines need one state folder", got="the default, which each has for itself",
+                         expected="a folder that all of them share", fix="--state /shared/folder")
+    wanted = max((asked_for(step, config) for step in find(options.name).steps if step.processes), default=1)
+    here = ["run", options.name, *(["--state", os.path.abspath(os.path.expanduser(state))] if state else [])]
+    for name, value in (("--preset", options.preset), ("--run", options.run), ("--from", options.start), ("--to", options.stop)):
+        here += [name, value] if value else []
+    here += [word for name, values in (("--set", options.set), ("--redo", options.redo)) for value in values
+             for word in (name, value)]
+    # Processes that died start again at the last checkpoint; a step made anew would be made anew each time. With a store that
+    # torchrun shares with them they would meet at the addresses of the dead (pytorch 2.5 to 2.13 at least).
+    command = ["env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", "torchrun", "--max-restarts", "0" if options.redo else "3",
+               "--nproc-per-node", str(wanted or count_gpus(os.environ) or "gpu")]
+    if options.nodes == 1:
+        command += ["--standalone"]
+    else:
+        endpoint, name = options.endpoint or f"{socket.gethostname()}:29400", f"{options.name}-{options.run or options.preset}"
+        command += ["--nnodes", str(options.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", name]
+        print(f"# Run this on each of the {options.nodes} machines; {state} must be the same folder on all of them.")
+    print(shlex.join([*command, "-m", "colabkit", *here]))
+    return EXIT_DONE
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from colabkit.core.config import build, differences, with_settings
+from colabkit.core.disk import faults_told
 from colabkit.core.errors import UsageError
 from colabkit.core.report import Table
 from colabkit.core.run import Run
@@ -56,11 +57,12 @@ def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str =
     config = configure(pipeline, preset, say=say) if config is None else config
     runtime = detect()
     root = state_root(state or None, runtime)
-    folder = open_run(root, chosen.name, run or preset)
+    folder = open_run(root, chosen.name, run or preset, lazily=True)
     try:
         opened = Run(pipeline=chosen.name, steps=chosen.steps, config=config, preset=preset, run_folder=folder, say=say)
         say(f"State root {root.path}: {root.reason}")
-        done = [s.id for s in opened.steps if opened.ledger.record(s)]
+        with faults_told(opened.path, "look at what is done"):
+            done = [s.id for s in opened.steps if opened.ledger.record(s)]
         say(f"Run {opened.name} in {opened.path}: " + (f"done are {', '.join(done)}" if done else "nothing is done yet"))
     except BaseException:
         folder.close()  # or nobody could open the run until this process ends

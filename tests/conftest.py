@@ -126,7 +126,7 @@ class Toy:
     def open(self, steps=STEPS, run: str = "a", **settings) -> Run:
         self.said.clear()
         return Run(pipeline="toy", steps=steps, config=self.config(**settings), preset="demo",
-                   run_folder=open_run(self.root, "toy", run), say=self.said.append)
+                   run_folder=open_run(self.root, "toy", run, lazily=True), say=self.said.append)
 
     def do_all(self, *, start=None, stop=None, redo=(), steps=STEPS, run: str = "a", **settings) -> list:
         """Run from beginning to end; returns what the steps did."""

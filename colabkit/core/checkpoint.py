@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core import generation, tensor_file
-from colabkit.core.disk import disk_fault, in_units
+from colabkit.core.disk import disk_fault, faults_told, in_units
 from colabkit.core.errors import StateError
 from colabkit.core.medium import Medium
 from colabkit.core.publishing import RETRY_SECONDS, Job, Publisher
@@ -72,7 +72,7 @@ class Checkpoints:
         self._writer.start()
         if wait:
             self._join()
-            if self._publisher is not None and not self._publisher.flush(STOP_PATIENCE_SECONDS):
+            if not self._flush(STOP_PATIENCE_SECONDS):
                 self.say(f"  WARNING {self.medium.name} has not stored step {step} yet: it lies in {self.scratch}")
 
     def wait(self, patience_seconds: float | None = None) -> None:
@@ -82,12 +82,16 @@ class Checkpoints:
         """
         self._join()
         patience_seconds = END_PATIENCE_SECONDS if patience_seconds is None else patience_seconds
-        if self._publisher is not None and not self._publisher.flush(patience_seconds):
+        if not self._flush(patience_seconds):
             raise StateError("Cannot store the last checkpoint", where=self.folder,
                              got=f"{self.medium.name} did not take it for {patience_seconds:g} seconds",
                              expected="an answer, and room on it",
                              fix="mount it again or make room (on Google Drive empty the trash), then run the same again: "
                                  f"it continues with what is in {self.scratch}")
+
+    def _flush(self, patience_seconds: float) -> bool:
+        with faults_told(self.folder, "store a checkpoint"):
+            return self._publisher is None or self._publisher.flush(patience_seconds)
 
     def load_latest(self) -> tuple[int, dict[str, Any]] | None:
         """Return (step, state) of the newest generation that verifies, or None; says which it passed over.

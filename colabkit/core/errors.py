@@ -41,6 +41,10 @@ class ColabkitError(Exception):
         lines.append(f"  fix:   {self.fix}")
         return "\n".join(lines)
 
+    def _render_traceback_(self) -> list[str]:
+        """Show a notebook's reader what to mend instead of where in our code it was noticed (IPython asks for this)."""
+        return str(self).splitlines()
+
     def __reduce__(self):  # crosses process boundaries whole
         more = {name: value for name, value in vars(self).items() if name not in _FIELDS}  # such as errno
         return _rebuild, (type(self), self.what, self.got, self.expected, str(self.where), self.fix), more or None
@@ -87,3 +91,10 @@ class Stopped(ColabkitError):
     """Work was stopped in good order; the same command continues it."""
 
     exit_code = EXIT_STOPPED
+
+
+class Interrupted(KeyboardInterrupt):
+    """A step was interrupted by hand; a notebook shows its one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]

@@ -13,11 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from colabkit.core import files
-from colabkit.core.config import to_dict
-from colabkit.core.errors import ColabkitError, Stopped, missing_extra
+from colabkit.core import files, processes
+from colabkit.core.checkpoint import Checkpoints
+from colabkit.core.config import digest, to_dict
+from colabkit.core.disk import faults_told, patiently
+from colabkit.core.errors import ColabkitError, Interrupted, Stopped, missing_extra
+from colabkit.core.lifetime import Lifetime, known_ends
+from colabkit.core.medium import medium_of
+from colabkit.core.ownership import FORMAT
+from colabkit.core.progress import Progress
 from colabkit.core.report import Report, Table
-from colabkit.core.steps import CHOICES, Ledger, Sections, Step, changed_error, find, select
+from colabkit.core.runtime import detect
+from colabkit.core.steps import CHOICES, Decision, Ledger, Sections, Step, changed_error, find, select
+from colabkit.core.uploads import wait_for_uploads
 
 
 class Run:
@@ -31,14 +39,17 @@ class Run:
         self.pipeline, self.steps, self.config, self.preset, self.say = pipeline, steps, config, preset, say
         self.run_folder, self.path, self.name = run_folder, Path(run_folder.path), run_folder.name
         self.ledger = Ledger(self.path, steps)
-        (self.path / "ledger").mkdir(exist_ok=True)
         self.report = Report(self.path / "report.json", say=say, heading={
             "pipeline": pipeline, "run": self.name, "preset": preset, "folder": str(self.path)})
+        self.report.is_writable = False
         self.output: Path = self.path
         self.stop_requested = ""
+        self.lifetime = Lifetime(known_ends(on_colab_vm=detect().on_colab_vm))
         self._asked_redo = False
-        if not (self.path / "config.json").exists():
-            self._write_config()
+        self._step_at_work: Step | None = None
+        self._identity: dict = {}
+        if run_folder.is_held:
+            self.hold()
 
     def __enter__(self) -> Run:
         return self
@@ -49,6 +60,19 @@ class Run:
     def close(self) -> None:
         self.run_folder.close()
 
+    def hold(self) -> None:
+        """Take the right to write the run; until then it is only looked at, and a finished one stays as it is."""
+        if self.report.is_writable:
+            return
+        patiently(self._hold)
+        self.report.is_writable = True
+
+    def _hold(self) -> None:
+        self.run_folder.hold()
+        (self.path / "ledger").mkdir(exist_ok=True)
+        if not (self.path / "config.json").exists():
+            self._write_config()
+
     @property
     def scratch(self) -> Path:
         """A fast local folder that may be gone tomorrow."""
@@ -57,6 +81,25 @@ class Run:
     def folder_of(self, step_id: str) -> Path:
         """Return where the finished step's files are."""
         return self.ledger.place(find(self.steps, step_id))
+
+    def checkpoints(self, name: str = "checkpoints", *, keep_last: int = 2) -> Checkpoints:
+        """Open the checkpoints of the step at work; those of a run on a remote medium go to this machine's disk first."""
+        folder, medium = self.output / name, medium_of(self.output)
+        scratch = self._scratch_of(self._step_at_work) / name if medium.is_remote else None
+        if scratch is not None:
+            self.say(f"  checkpoints are written to {scratch} and brought to {medium.name} while training goes on")
+        return Checkpoints(folder, keep_last=keep_last, scratch=scratch, medium=medium, identity=digest(self._identity),
+                           say=self.say)
+
+    def wants_checkpoint(self) -> bool:
+        """Tell whether a checkpoint should be stored now: a stop was asked for, or this machine is known to end soon."""
+        if self.stop_requested:
+            return True
+        end = self.lifetime.ending()
+        if end is not None:
+            clock = time.strftime("%H:%M", time.localtime(end.at))
+            self.say(f"  a checkpoint is stored now: this machine may end at {clock} ({end.reason})")
+        return end is not None
 
     def metrics_table(self) -> Table:
         """Return the figures of all steps done so far."""
@@ -69,20 +112,27 @@ class Run:
             files.write_json(self.output / CHOICES, self.report.fresh["choices"])
         return value
 
+    def progress(self, total: int, title: str, *, done: int = 0, unit: str = "steps") -> Progress:
+        """Return what shows how far a loop is; in a step of several processes the first one's is shown."""
+        return Progress(total, title, done=done, unit=unit)
+
     def do_all(self, *, start: str | None = None, stop: str | None = None, redo: Iterable[str] = ()) -> Report:
         """Carry out the steps in order; those in `redo` are made anew, and whatever no longer fits them."""
         redo = tuple(redo)
         chosen = select(self.steps, start, stop, redo)
         self._asked_redo = bool(redo)
-        for wanted in redo:
-            self.ledger.redo(find(self.steps, wanted), self.config)
+        with faults_told(self.path, "make steps anew"):
+            if redo:
+                self.hold()
+            for wanted in redo:
+                self.ledger.redo(find(self.steps, wanted), self.config)
         for step in self.steps[: self.steps.index(chosen[0])]:
             if record := self.ledger.record(step):
                 self.report.adopt(record)
                 self.report.step(step.id, "skip", f"done {record['finished']}, not looked at")
         for step in chosen:
             if self.stop_requested:  # asked while the last step saved its work, and that step was done
-                self.report.ended("stopped")
+                self._ended("stopped")
                 raise self.stopped()
             self.do(step.id)
         return self.report
@@ -93,11 +143,18 @@ class Run:
         Raises: ChangedError when it was made with other settings; Stopped on SIGTERM; whatever the step raises.
         """
         step = find(self.steps, step_id)
+        with faults_told(self.path, f"go on with {step.id}"):
+            return self._do(step, redo)
+
+    def _do(self, step: Step, redo: bool) -> dict:
         if redo:
             self._asked_redo = True
+            self.hold()
             self.ledger.redo(step, self.config)
-        identity = self.ledger.identity(step, self.config)
-        decision = self.ledger.decide(step, identity)
+        identity, decision = self._decide(step)
+        if decision.outcome == "run" and not self.report.is_writable:
+            self.hold()
+            identity, decision = self._decide(step)  # another process may have done it while this one only looked
         self.say(f"{step.id}  {decision.outcome}: {decision.reason}")
         if decision.outcome == "skip":
             record = self.ledger.record(step)
@@ -105,13 +162,33 @@ class Run:
             self.report.step(step.id, "skip", decision.reason)
         elif decision.outcome == "stop":
             self.report.step(step.id, "stop", decision.reason)
-            self.report.ended("stopped")
+            self._ended("stopped")
             raise changed_error(step, decision, self.name, self.path)
         else:
             record = self._carry_out(step, identity, decision.reason)
         if step is self.steps[-1]:
-            self.report.ended("done")
+            self._ended("done")
         return record
+
+    def _decide(self, step: Step) -> tuple[dict, Decision]:
+        def look() -> tuple[dict, Decision]:
+            identity = self.ledger.identity(step, self.config)
+            return identity, self.ledger.decide(step, identity)
+        return patiently(look)
+
+    def _ended(self, state: str) -> None:
+        """Write how the run ended, unless the report says just that of it already."""
+        if not self.report.is_writable and self.report.path.exists():
+            stored = files.read_json(self.report.path)
+            if (stored.get("state"), stored.get("metrics")) == (state, files.plain(self.report.data["metrics"])):
+                return
+        self.hold()
+        self.report.ended(state)
+        if state == "done":
+            wait_for_uploads(medium_of(self.path), [*self.ledger.files(), self.report.path], say=self.say)
+
+    def _scratch_of(self, step: Step) -> Path:
+        return self.scratch / step.id
 
     def _carry_out(self, step: Step, identity: dict, reason: str) -> dict:
         began = time.monotonic()
@@ -119,11 +196,14 @@ class Run:
         try:
             self._write_config()
             self.report.begin(step.id, reason)
+            if not (step.resumes and self.ledger.started(step) == identity):
+                files.remove_generation(self._scratch_of(step))  # of other work under this name
             self.output = self.ledger.begin(step, identity)
+            self._step_at_work, self._identity = step, identity
             if (self.output / CHOICES).exists():
                 self.report.adopt({"choices": files.read_json(self.output / CHOICES)})
             with self._stopping_in_good_order(step):
-                metrics = step.function(Sections(self.config, step), self) or {}
+                metrics = processes.carry_out(step, Sections(self.config, step), self, identity) or {}
             if self.stop_requested and not step.resumes:
                 raise self.stopped()  # the step took Stopped for a fault of its input
             self.run_folder.ensure_held()
@@ -138,9 +218,12 @@ class Run:
             for missing in (error, error.__cause__):  # what was missing for a library of ours, too
                 if isinstance(missing, ModuleNotFoundError):
                     raise missing_extra(missing, self.pipeline) from missing.__cause__
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted(f"Interrupted in {step.id}; what is done is kept. Run the same again: it continues.") from None
             raise
         finally:
-            self.output = self.path
+            self.output, self._step_at_work = self.path, None
+        files.remove_generation(self._scratch_of(step))
         self.report.adopt(record)
         self.report.step(step.id, "run", reason, seconds=record["seconds"])
         self.say(f"{step.id}  done in {record['seconds']} s")
@@ -177,5 +260,5 @@ class Run:
                        fix=f"run {again} again: it continues here")
 
     def _write_config(self) -> None:
-        files.write_json(self.path / "config.json", {"pipeline": self.pipeline, "preset": self.preset,
+        files.write_json(self.path / "config.json", {"pipeline": self.pipeline, "preset": self.preset, "format": FORMAT,
                                                      "settings": to_dict(self.config)})

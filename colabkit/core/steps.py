@@ -18,6 +18,7 @@ Anything replaced is moved to `superseded/`; only half-made work that cannot be 
 from __future__ import annotations
 
 import difflib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from typing import Any
 
 from colabkit.core import files
 from colabkit.core.config import digest, identity_settings
+from colabkit.core.disk import patiently
 from colabkit.core.errors import ChangedError, ColabkitError, UsageError
 
 STARTED = "STARTED.json"
@@ -43,19 +45,21 @@ class Step:
     version: int
     resumes: bool
     outside: Callable[[Any], dict[str, str]] | None
+    processes: str = ""
 
 
 def step(id: str, *, uses: tuple[str, ...] = (), reads: tuple[str, ...] = (), writes: tuple[str, ...] = (),
-         version: int = 1, resumes: bool = False, outside: Callable[[Any], dict[str, str]] | None = None):
+         version: int = 1, resumes: bool = False, outside: Callable[[Any], dict[str, str]] | None = None, processes: str = ""):
     """Make a Step of a function; its docstring's first line is the title.
 
     `writes` are glob patterns inside the step's folder; they are fingerprinted, other files are not part of the
     result. `outside(config)` returns fingerprints of inputs that no step made, such as the user's recordings.
+    `processes` names the setting that says in how many processes the step works, as in "train.processes".
     """
     def decorate(function: Callable) -> Step:
         title = (function.__doc__ or id).strip().splitlines()[0].rstrip(".")
         return Step(id=id, function=function, title=title, uses=uses, reads=reads, writes=writes, version=version,
-                    resumes=resumes, outside=outside)
+                    resumes=resumes, outside=outside, processes=processes)
     return decorate
 
 
@@ -119,6 +123,12 @@ class Ledger:
         path = self.record_path(step)
         return files.read_json(path) if path.exists() else None
 
+    def files(self) -> list[Path]:
+        """Return the records and outputs of everything done."""
+        done = {s: record for s in self.steps if (record := self.record(s))}
+        outputs = [self.place(s) / name for s, record in done.items() for name in record["outputs"]]
+        return [*map(self.record_path, done), *outputs]
+
     def place(self, step: Step) -> Path:
         return self.folder / step.id
 
@@ -163,15 +173,18 @@ class Ledger:
 
     def started(self, step: Step) -> dict | None:
         """Return the identity of unfinished work, if any; a resumable step's unrecorded work counts as unfinished."""
-        place, partial = self.place(step), self.partial(step)
-        if step.resumes and self.record(step) is None and (place / STARTED).exists() and not partial.exists():
-            _move(place, partial)  # killed between the move and the record: it resumes, and is soon done
-        if not (partial / STARTED).exists():
+        place = self.place(step) if self._is_moved_but_not_recorded(step) else self.partial(step)
+        if not (place / STARTED).exists():
             return None
         try:
-            return files.read_json(partial / STARTED)
+            return files.read_json(place / STARTED)
         except ColabkitError:  # what cannot be told apart is not continued
             return None
+
+    def _is_moved_but_not_recorded(self, step: Step) -> bool:
+        """Tell whether a step that resumes was killed between its last two acts: it goes on, and is soon done."""
+        return (step.resumes and self.record(step) is None and (self.place(step) / STARTED).exists()
+                and not self.partial(step).exists())
 
     def broken_output(self, step: Step, record: dict) -> str | None:
         """Return the name of the first output that is missing or not what was made; None when all are whole."""
@@ -191,6 +204,8 @@ class Ledger:
         partial, record = self.partial(step), self.record(step)
         if step.resumes and record and record["identity"] == identity and not partial.exists():
             self._reopen(step, record)
+        if self._is_moved_but_not_recorded(step):
+            _move(self.place(step), partial)
         started = self.started(step)
         self.supersede(step)
         if step.resumes and started == identity:
@@ -200,7 +215,7 @@ class Ledger:
         else:
             files.remove_generation(partial)  # unfinished and not resumable: nobody's result
         try:
-            partial.mkdir(parents=True)
+            patiently(lambda: partial.mkdir(exist_ok=True))
         except OSError as error:
             raise files.disk_fault(error, partial, f"start {step.id}") from error
         files.write_json(partial / STARTED, identity)
@@ -240,6 +255,8 @@ class Ledger:
             if later.id in doomed or doomed & set(later.reads):
                 doomed.add(later.id)
         for later in reversed([s for s in self.steps if s.id in doomed]):
+            if self._is_moved_but_not_recorded(later):
+                _move(self.place(later), self.partial(later))
             record, started = self.record(later), self.started(later)
             known = record["identity"] if record else started
             if later.id == step.id or (known and own_change(known, known | _own_identity(later, config))):
@@ -258,8 +275,12 @@ class Ledger:
 
 def _move(source: Path, target: Path) -> None:
     """Rename for good: after a crash it has happened or not."""
-    try:
+    def rename() -> None:
+        if not os.path.lexists(source) and os.path.lexists(target):
+            return  # a try before this one had come through after all
         source.rename(target)
+    try:
+        patiently(rename)
     except OSError as error:
         raise files.disk_fault(error, source, f"move {source.name} to {target.name}") from error
     for folder in {source.parent, target.parent}:

@@ -23,6 +23,7 @@ import threading
 import time
 
 _PROCESS_NUMBER = re.compile(r"-\d+-[0-9a-f]{8}(?=\.tmp$)|\.\d+(?=\.partial$)")
+_CHOSEN_BY_CHANCE = re.compile(r"(?<=generation-\d{9})-[0-9a-f]{6}")
 _PATH_ARGUMENT = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "shutil.rmtree": 0}
 # These start threads of their own, which a forked child lacks and waits for when it ends; or they are not there.
 _NOT_BEFORE_FORK = {"google", "wandb", "IPython", "tensorboard", "onnxruntime", "obstore", "gcsfs", "fsspec", "pyarrow"}
@@ -159,7 +160,7 @@ def event_key(event: str, arguments: tuple, folder: str) -> tuple[str, str] | No
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).startswith(folder):
         return None
     relative = os.fspath(path)[len(folder):]
-    return event.rpartition(".")[2], _PROCESS_NUMBER.sub("", relative)
+    return event.rpartition(".")[2], _CHOSEN_BY_CHANCE.sub("", _PROCESS_NUMBER.sub("", relative))
 
 
 if __name__ == "__main__":

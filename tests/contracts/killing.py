@@ -149,13 +149,13 @@ def is_boundary(event: tuple[str, str]) -> bool:
     if kind == "rename" and (parts[0] == "ledger" or parts[-1] == "STARTED.json"):
         return True
     return len(parts) >= 3 and parts[1] == "checkpoints" and (
-        (kind in ("mkdir", "rmdir") and len(parts) == 3) or (kind == "rename" and parts[-1] == "MANIFEST.json"))
+        (kind in ("mkdir", "rmdir") and len(parts) == 3) or (kind == "open" and parts[-1] == "COMMIT.json"))
 
 
 def event_of_step(step: Step, events: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the events inside a step's own work at which to ask it to stop: a checkpoint's end, or its first output."""
     own = [e for e in events if e[1].startswith(f"{step.id}.partial/") and "STARTED.json" not in e[1]]
-    whole = [e for e in own if e[0] == "rename" and e[1].endswith("/MANIFEST.json")]
+    whole = [e for e in own if e[0] == "open" and e[1].endswith("/COMMIT.json")]
     return whole[1:3] if step.resumes else own[:1]
 
 

@@ -26,9 +26,9 @@ def test_killed_at_every_boundary_and_at_random(bench):
     made = {path for _, path in boundaries}
     for step in bench.pipeline.steps:  # the list of events must hold what is to be tested
         assert {f"{step.id}.partial", f"{step.id}.partial/STARTED.json", step.id, f"ledger/{step.id}.json"} <= made
-    manifests = [p for p in made if "/checkpoints/" in p and p.endswith("MANIFEST.json")]
-    trained = {p.partition(".partial/")[0] for p in manifests}  # a step may also resume by the files it wrote so far
-    assert trained <= {step.id for step in bench.pipeline.steps if step.resumes} and len(manifests) >= 3 * max(len(trained), 1)
+    commits = [p for p in made if "/checkpoints/" in p and p.endswith("COMMIT.json")]
+    trained = {p.partition(".partial/")[0] for p in commits}  # a step may also resume by the files it wrote so far
+    assert trained <= {step.id for step in bench.pipeline.steps if step.resumes} and len(commits) >= 3 * max(len(trained), 1)
     campaign = Campaign(bench.server, bench.state, bench.settings, bench.expected, most_seconds=bench.first.seconds)
     campaign.at_events(boundaries)
     at_boundaries = campaign.tally.kills

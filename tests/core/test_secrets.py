@@ -24,7 +24,8 @@ TOKENS = ["hf_" + "aB3" * 11, "AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", "g
                           "MY_SECRETS", "DB_PASSWORD", "PASSWORD", "GITHUB_PAT", "HUGGINGFACETOKEN", "OPENAI_APIKEY",
                           "API_KEY")),
     *((n, False) for n in ("PATH", "MAX_TOKENS", "TOKENIZERS_PARALLELISM", "MONKEY", "KEYBOARD", "AWS_REGION", "AWS_PROFILE",
-                           "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "SSH_AUTH_SOCK", "LARGEST_DER", "STATE",
+                           "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "SSH_AUTH_SOCK", "LARGEST_DER",
+                           "STATE",
                            "PRESET", "PUBLIC_KEY", "PATTERN", "", "AWS_WEB_IDENTITY_TOKEN_FILE"))])
 def test_names(name, is_secret):
     assert is_secret_name(name) == is_secret
@@ -59,7 +60,8 @@ def test_tokens_are_told_by_their_form(token):
 
 def test_what_is_no_secret_stays():
     for text in ("task-management-is-a-long-word-here", "sk-learn", "use sk-learn", "hf_hub_download(repo_id)", "AKIA", "eyJ",
-                 "a" * 5000, "my_hf_" + "a" * 30, "https://host/path?x=1", "http://host:8080/a@b", "Bearer of news", "", "0123456789" * 20,
+                 "a" * 5000,
+                 "my_hf_" + "a" * 30, "https://host/path?x=1", "http://host:8080/a@b", "Bearer of news", "", "0123456789" * 20,
                  "the password is in DB_PASSWORD", "s3://bucket/key", "train: 5/10, loss 0.3",
                  base64.b64encode(b"x" * 999).decode()):
         assert redact(text, ("unrelated-secret",)) == text

@@ -116,6 +116,7 @@ class TrainConfig:
     validate_every_steps: Annotated[int, "steps between validations"] = 250
     num_validation_mixes: Annotated[int, "conversations to validate on"] = 24
     checkpoint_every_steps: Annotated[int, "steps between checkpoints", KEEPS_RESULT] = 100
+    processes: Annotated[int, "processes that train together; 0: one a GPU", KEEPS_RESULT] = 0
     tracker: Annotated[Literal["auto", "wandb", "tensorboard", "none"], "where metrics go besides history.jsonl",
                        KEEPS_RESULT] = "auto"
     mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], "auto: what the GPU is fast at"] = "auto"
@@ -124,6 +125,8 @@ class TrainConfig:
         for name in ("steps", "batch_windows", "validate_every_steps", "checkpoint_every_steps"):
             if getattr(self, name) < 1:
                 yield f"{name}: got {getattr(self, name)}, expected at least 1"
+        if self.processes < 0:
+            yield f"processes: got {self.processes}, expected 1 or more, or 0 for one a GPU"
         if self.minutes is not None and self.minutes <= 0:
             yield f"minutes: got {self.minutes}, expected more than 0"
 

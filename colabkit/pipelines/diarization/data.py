@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ class Batch:
 class TrainingBatches:
     """The endless sequence of training batches. A window is real with probability `real_fraction`.
 
-    With several ranks, rank r takes every world-th window of the same global batch.
+    With several ranks, rank r takes every world-th window of the same global batch. Where they do not come out even, some
+    ranks get one more that no loss is taken of: all have as many.
     """
 
     def __init__(self, simulator: ConversationSimulator, recordings: RecordingWindows | None, *, real_fraction: float,
@@ -54,7 +55,11 @@ class TrainingBatches:
     def batch(self, k: int) -> Batch:
         """Return this rank's part of batch k."""
         first = k * self.batch_windows
-        return Batch.of([self.window(i) for i in range(first + self.rank, first + self.batch_windows, self.world)])
+        samples = [self.window(i) for i in range(first + self.rank, first + self.batch_windows, self.world)]
+        if len(samples) < -(-self.batch_windows // self.world):
+            one = samples[-1]
+            samples.append(replace(one, scored=np.zeros_like(one.scored), speaker_ids=np.full_like(one.speaker_ids, -1)))
+        return Batch.of(samples)
 
     def window(self, index: int) -> Sample:
         is_real = self.real_fraction and np.random.default_rng([self.seed, 0xF1, index]).random() < self.real_fraction

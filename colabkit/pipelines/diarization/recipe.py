@@ -45,7 +45,8 @@ def speech(config, run):
 
 
 @step("02_train", uses=("speech", "recordings", "simulate", "model", "train", "infer"), reads=("01_speech",),
-      writes=("model.safetensors", "model.json", "history.jsonl", "history.png"), resumes=True)
+      writes=("model.safetensors", "model.json", "history.jsonl", "history.png"), resumes=True,
+      processes="train.processes")
 def train(config, run):
     """Train on simulated and real conversations; resumes at the last checkpoint."""
     from colabkit.pipelines.diarization import bank, data, timeline, windows
@@ -62,8 +63,9 @@ def train(config, run):
                                    batch_windows=config.train.batch_windows, seed=config.train.seed)
     mixes = _mixes(config, _bank(config, run, "validation", listed), num_mixes=config.train.num_validation_mixes, seconds=20.0)
     metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run)
-    rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
-    timeline.draw_history(run.output / "history.png", rows)
+    if metrics is not None:  # None in all processes but the first
+        rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
+        timeline.draw_history(run.output / "history.png", rows)
     return metrics
 
 
@@ -210,10 +212,12 @@ def _mixes(config, bank, *, num_mixes: int, seconds: float, num_speakers: int = 
 
 
 def _validator(config, mixes):
+    from colabkit.core.ranks import join
     from colabkit.pipelines.diarization.evaluate import diarize_all, measure
 
     def validate(model) -> dict[str, float]:
-        scores = measure(mixes, diarize_all(_torch_diarizer(model, config.infer), mixes), 0.25)
+        diarizer = _torch_diarizer(model, config.infer)
+        scores = measure(mixes, join().share(mixes, lambda part: diarize_all(diarizer, part)), 0.25)
         return {name: scores[name] for name in ("der", "missed", "false_alarm", "confusion", "frame_accuracy")}
     return validate
 

@@ -7,19 +7,21 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save as to_safetensors
 
 from colabkit.core import files
-from colabkit.core.checkpoint import Checkpoints, random_state, restore, set_random_state
+from colabkit.core.checkpoint import random_state, restore, set_random_state
 from colabkit.core.errors import DataError, StateError, UsageError
-from colabkit.core.progress import Progress
+from colabkit.core.ranks import Ranks, StartAgainError, join
 from colabkit.core.runtime import detect
-from colabkit.core.tracking import open_tracker
+from colabkit.core.tracking import Tracker, open_tracker
+from colabkit.pipelines.diarization.batch_norm import over_all_ranks
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.data import Batch, TrainingBatches
 from colabkit.pipelines.diarization.losses import DiarizationLoss
@@ -27,6 +29,7 @@ from colabkit.pipelines.diarization.model import FastDiarizationModel
 
 PLAN_EVERY_STEPS = 20  # how often a time budget is turned into steps anew
 RESERVE = 0.02  # share of a time budget kept for the last validation and checkpoint
+MICRO_BATCH = "MICRO_BATCH.json"  # what fitted into memory where several processes had to start again
 
 
 def build_model(config: ModelConfig) -> FastDiarizationModel:
@@ -38,24 +41,29 @@ def build_model(config: ModelConfig) -> FastDiarizationModel:
 
 
 def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatches,
-          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run) -> dict:
+          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run) -> dict | None:
     """Train; write model.safetensors (the best averaged weights), model.json and history.jsonl.
 
     `validate` scores held-out conversations; its "der" decides which weights are best. Continues from the newest
-    whole generation in `run.output/checkpoints`. Raises: Stopped on SIGTERM, after a checkpoint.
+    whole generation in `run.output/checkpoints`. Of several processes each takes its part of every batch; the first one
+    reads and writes, and returns the metrics. Raises: Stopped on SIGTERM, after a checkpoint.
     """
     # 1. Everything that has state.
-    accelerator = Accelerator(mixed_precision=choose_precision(config, run))
-    choose_threads(accelerator.device, run)
-    if config.batch_windows < accelerator.num_processes:
+    ranks = join()
+    if config.batch_windows < ranks.world:
         raise UsageError("A batch has fewer windows than there are processes", got=config.batch_windows,
-                         expected=f"at least {accelerator.num_processes}", fix="--set train.batch_windows=64")
-    batches.rank, batches.world = accelerator.process_index, accelerator.num_processes
+                         expected=f"at least {ranks.world}", fix=f"--set train.processes={config.batch_windows}")
+    accelerator = Accelerator(mixed_precision=choose_precision(config, ranks, run),
+                              cpu=ranks.world > 1 and not torch.cuda.is_available())
+    choose_threads(accelerator.device, ranks, run)
+    batches.rank, batches.world = ranks.rank, ranks.world
     torch.manual_seed(config.seed)
     bare_model = build_model(model_config)
     bare_loss = DiarizationLoss(bare_model.powerset, num_training_speakers, model_config.embedding_size,
                                 config.embedding_weight)
     averaged = copy.deepcopy(bare_model).to(accelerator.device)
+    if ranks.world > 1:
+        bare_model = over_all_ranks(bare_model)
     trained = [p for p in (*bare_model.parameters(), *bare_loss.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     model, loss_of, optimizer = accelerator.prepare(bare_model, bare_loss, optimizer)
@@ -66,19 +74,19 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     parts = {"model": bare_model, "loss": bare_loss, "averaged": averaged, "optimizer": optimizer.optimizer}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
-    checkpoints = Checkpoints(run.output / "checkpoints", say=run.say)
+    checkpoints = run.checkpoints()
 
     def save(**how) -> None:
         if config.minutes is not None:
             done["spent_seconds"] = clock.seconds()
-        if accelerator.is_main_process:
+        if ranks.is_first:
             checkpoints.save(done["step"], {
                 **{name: part.state_dict() for name, part in parts.items()}, "done": done | {"history": list(done["history"])},
                 "loss_sums": loss_sums, "random": random_state(), "streams": batches.state(done["step"]),
                 "settings": asdict(config)}, **how)
 
     # 2. Where an earlier process stood, or the beginning.
-    found = checkpoints.load_latest()
+    found = ranks.from_first(checkpoints.load_latest)
     if found:
         restore(parts, found[1])
         set_random_state(found[1]["random"])
@@ -87,17 +95,20 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         batches.load_state(found[1]["streams"])
         run.say(f"  continues at step {done['step']} of {done['num_steps']}")
     clock = Clock(done["spent_seconds"])
-    micro_windows = run.choose("train.micro_batch", math.ceil(config.batch_windows / accelerator.num_processes),
-                               "a whole batch goes through at once until memory says otherwise")
-    tracker = open_tracker(config.tracker, run, resume_step=done["step"], settings=asdict(config))
+    micro_windows = choose_micro_batch(config, ranks, run)
+    tracker = Tracker()
+    if ranks.is_first:
+        tracker = open_tracker(config.tracker, run, resume_step=done["step"], settings=asdict(config))
 
     # 3. Step by step.
     with closing(batches.from_step(done["step"])) as feed, closing(tracker), \
-            Progress(done["num_steps"], "train", done=done["step"]) as progress:
+            run.progress(done["num_steps"], "train", done=done["step"]) as progress:
         while done["step"] < done["num_steps"]:
             batch = next(feed).to(accelerator.device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, done)
+            if ranks.world > 1:  # no two of them drop out the same, and a checkpoint need not know how many they were
+                torch.manual_seed(seed_of(config.seed, done["step"], ranks.rank))
             micro_windows, losses = accumulate_gradients(model, loss_of, batch, micro_windows, accelerator, run)
             accelerator.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()
@@ -107,26 +118,32 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
             done["progress"] += (1 - done["progress"]) / (done["num_steps"] - done["step"])
             done["step"] += 1
             if config.minutes is not None and done["step"] % PLAN_EVERY_STEPS == 0:
-                done["spent_seconds"] = clock.seconds()
+                done["spent_seconds"] = ranks.from_first(clock.seconds)
                 done["num_steps"] = progress.total = plan_steps(config, done)
             progress.update(loss=losses[0], best_der=done["best_der"])
 
             is_last = done["step"] == done["num_steps"]
             if done["step"] % config.validate_every_steps == 0 or is_last:
                 row = history_row(done, loss_sums, optimizer.param_groups[0]["lr"])
-                row |= validate(averaged)
+                scores = validate(averaged)
+                row |= ranks.from_first(lambda scores=scores: scores)
                 loss_sums.zero_()
                 done["history"].append(row)
                 tracker.log(done["step"], row)
                 if row["der"] <= done["best_der"]:
                     done |= {"best_der": row["der"], "best_step": done["step"]}
                     save(best=True)
-            if done["step"] % config.checkpoint_every_steps == 0 or is_last or run.stop_requested:
-                save(wait=is_last or bool(run.stop_requested))
-            if run.stop_requested and not is_last:
+            progress.update(0, best_der=done["best_der"])
+            stopping = ranks.any(run.stop_requested)
+            ending = run.wants_checkpoint()
+            if done["step"] % config.checkpoint_every_steps == 0 or is_last or stopping or ending:
+                save(wait=is_last or stopping or ending)
+            if stopping and not is_last:
                 raise run.stopped()
 
     # 4. The best averaged weights are the result.
+    if not ranks.is_first:
+        return None
     checkpoints.wait()
     if config.minutes is not None:
         run.choose("train.steps", done["step"], f"{config.minutes} min of wall clock allowed so many")
@@ -145,8 +162,9 @@ def accumulate_gradients(model, loss_of, batch: Batch, micro_windows: int, accel
                          run) -> tuple[int, torch.Tensor]:
     """Do forward and backward of a whole batch, in parts that fit; returns the part size that fitted and the losses.
 
-    When memory runs out the part is halved and the same windows are done again. Every part's loss is divided by the
-    counts of the whole batch over all ranks, so the parts' gradients add up to the batch's.
+    When memory runs out the part is halved and the same windows are done again; of several processes all start again, as
+    the others wait for what this one would have sent. Every part's loss is divided by the counts of the whole batch over all
+    ranks, so the parts' gradients add up to the batch's.
     """
     world, num_windows = accelerator.num_processes, len(batch.wave)
     counts = accelerator.reduce(accelerator.unwrap_model(loss_of).counts(batch), "sum")
@@ -155,16 +173,22 @@ def accumulate_gradients(model, loss_of, batch: Batch, micro_windows: int, accel
         try:
             for first in range(0, num_windows, micro_windows):
                 part = batch.part(first, first + micro_windows)
-                with accelerator.no_sync(model) if first + micro_windows < num_windows else accelerator.autocast():
+                with ExitStack() as unsynced:
+                    for module in (model, loss_of) if first + micro_windows < num_windows else ():
+                        unsynced.enter_context(accelerator.no_sync(module))
                     with accelerator.autocast():
                         logits_BFC, embeddings_BFE = model(part.wave)
                     loss, pieces = loss_of(logits_BFC, embeddings_BFE, part, counts)
                     accelerator.backward(loss * world)
                 losses += torch.stack(pieces)
-            return micro_windows, losses
-        except torch.OutOfMemoryError:
+            return micro_windows, accelerator.reduce(losses, "sum")
+        except torch.OutOfMemoryError as error:
             if micro_windows == 1:
                 raise
+            if world > 1:
+                files.write_json(run.output / MICRO_BATCH, {"windows": micro_windows // 2, "processes": world})
+                raise StartAgainError(f"Memory ran out with {micro_windows} windows at once in a process",
+                                      fix=f"run the same again: it continues with {micro_windows // 2} at once") from error
             model.zero_grad(set_to_none=True)
             loss_of.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
@@ -214,20 +238,35 @@ class Clock:
         return time.monotonic() - self._began
 
 
-def choose_threads(device: torch.device, run) -> None:
+def seed_of(*parts: int) -> int:
+    """Return a seed that is a pure function of these numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
+
+
+def choose_micro_batch(config: TrainConfig, ranks: Ranks, run) -> int:
+    """Choose how many windows go through a process at once: all of its part, or what fitted after memory ran out."""
+    whole, found = math.ceil(config.batch_windows / ranks.world), run.output / MICRO_BATCH
+    known = ranks.from_first(lambda: files.read_json(found) if found.exists() else {})
+    if known.get("processes") == ranks.world:
+        return run.choose("train.micro_batch", min(whole, known["windows"]), "memory ran out with twice as many")
+    return run.choose("train.micro_batch", whole, "a whole batch goes through at once until memory says otherwise")
+
+
+def choose_threads(device: torch.device, ranks: Ranks, run) -> None:
     """Leave one core to the thread that makes the batches: two that fight for a core slow each other down fourfold."""
-    cores = detect().num_cpus
+    cores = detect().num_cpus // ranks.local_world
     if device.type == "cpu":
         torch.set_num_threads(run.choose("train.cpu_threads", max(1, cores - 1), f"of {cores} CPU cores one makes the batches"))
 
 
-def choose_precision(config: TrainConfig, run) -> str:
+def choose_precision(config: TrainConfig, ranks: Ranks, run) -> str:
     """Choose what the accelerator is fast and safe at."""
     if config.mixed_precision != "auto":
         return config.mixed_precision
     if not torch.cuda.is_available():
         return run.choose("train.mixed_precision", "no", "there is no GPU")
     name = torch.cuda.get_device_name()
-    if torch.cuda.get_device_capability() >= (8, 0):
+    if ranks.all(torch.cuda.get_device_capability() >= (8, 0)):
         return run.choose("train.mixed_precision", "bf16", f"{name} computes in bfloat16, which needs no loss scaling")
+    name = name if ranks.world == 1 else "one of the GPUs"
     return run.choose("train.mixed_precision", "fp16", f"{name} has no bfloat16; float16 with loss scaling")

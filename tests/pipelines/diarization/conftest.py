@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from colabkit.core.checkpoint import Checkpoints
 from colabkit.core.errors import Stopped
+from colabkit.core.progress import Progress
 from colabkit.pipelines.diarization.model import FastDiarizationModel
 from colabkit.pipelines.diarization.simulate import Acoustics, ConversationSimulator
 from colabkit.pipelines.diarization.speech import SpeakerMaterial, SpeechBank
@@ -32,6 +34,15 @@ class StandInRun:
     def choose(self, name, value, reason):
         self.chosen.append((name, value, reason))
         return value
+
+    def progress(self, total, title, *, done=0, unit="steps"):
+        return Progress(total, title, done=done, unit=unit)
+
+    def checkpoints(self, name="checkpoints"):
+        return Checkpoints(self.output / name, say=self.say)
+
+    def wants_checkpoint(self) -> bool:
+        return bool(self.stop_requested)
 
     def stopped(self) -> Stopped:
         return Stopped(f"Stopped by {self.stop_requested}", fix="run it again")

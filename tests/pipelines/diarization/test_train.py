@@ -106,7 +106,7 @@ def test_a_checkpoint_cut_off_is_passed_over(whole, new_run, batches, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         carry_out(new_run(tmp_path), batches, Validation(fail_at=3))
     newest = sorted((tmp_path / "checkpoints").glob("generation-*"))[-1]
-    tensors = newest / "tensors.safetensors"
+    tensors = newest / "state.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-100])
     second = new_run(tmp_path)
     carry_out(second, batches)

@@ -1,0 +1,135 @@
+"""What --print-launch prints, and what goes between the processes of a step."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from colabkit import worker
+from colabkit.cli import main
+from colabkit.core import errors, ranks
+from colabkit.core.config import build, to_dict
+from colabkit.core.errors import ColabkitError, DataError, StateError
+from colabkit.core.handoff import MARK, error_of, told
+from colabkit.core.rank_run import TellingProgress
+from colabkit.pipelines import find
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch, tmp_path):
+    """Return a function that prints a launch command; returns it in words, after the comments."""
+    monkeypatch.delenv("COLABKIT_STATE", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def launch(*options: str) -> list[str]:
+        assert main(["run", "diarization", "--print-launch", *options]) == 0
+        *comments, line = capsys.readouterr().out.splitlines()
+        assert all(comment.startswith("# ") for comment in comments)
+        return shlex.split(line)
+    return launch
+
+
+def test_the_command_for_two_machines(printed, tmp_path):
+    words = printed("--nodes", "2", "--state", str(tmp_path / "a b"), "--processes", "4", "--set", "train.steps=9", "--run", "x",
+                    "--endpoint", "one:1234", "--preset", "quick", "--from", "01", "--to", "02")
+    assert words[:words.index("-m")] == [
+        "env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", "torchrun", "--max-restarts", "3", "--nproc-per-node", "4",
+        "--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "one:1234", "--rdzv-id", "diarization-x"]
+    assert words[words.index("-m"):] == [
+        "-m", "colabkit", "run", "diarization", "--state", str(tmp_path / "a b"), "--preset", "quick", "--run", "x",
+        "--from", "01", "--to", "02", "--set", "train.steps=9"]
+    assert not (tmp_path / "a b").exists(), "it starts nothing"
+
+
+def test_the_command_for_one_machine(printed):
+    words = printed("--redo", "02")
+    assert "--standalone" in words and "--nnodes" not in words and words[6] == "gpu", "as many as there are, there"
+    assert words[words.index("--max-restarts") + 1] == "0", "a restart would make the step anew again"
+
+
+def test_this_machine_is_where_they_meet(printed, tmp_path):
+    assert f"{socket.gethostname()}:29400" in printed("--nodes", "3", "--state", str(tmp_path))
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--nodes", "2"], ["share", "--state"]), (["--nodes", "0"], ["--nodes 2"]),
+    (["--set", "train.step=1"], ["train.step", "did you mean"]), (["--processes", "-1"], ["train.processes: got -1"])])
+def test_wrong_use_is_told_before_anything_starts(capsys, monkeypatch, options, words):
+    monkeypatch.delenv("COLABKIT_STATE", raising=False)
+    assert main(["run", "diarization", "--print-launch", *options]) == 2
+    text = capsys.readouterr().err
+    assert all(word in text for word in words), text
+
+
+def test_settings_survive_the_way_to_another_process():
+    pipeline = find("diarization")
+    for preset in pipeline.presets.values():
+        config = preset()
+        assert build(pipeline.config_type, json.loads(json.dumps(to_dict(config)))) == config
+
+
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ColabkitError)]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, ranks.StartAgainError])
+@pytest.mark.parametrize("got", [None, 0, "", "ä\n", 2.5, ("a", 1), {"a": {3}}, Path("/x")])
+def test_errors_come_back_as_they_were(kind, got):
+    error = kind("Cannot do it", got=got, expected="ü", where=Path("/a/b"), fix="--set a=1")
+    error.errno = 28
+    back = error_of(json.loads(json.dumps(told(error))))
+    assert type(back) is kind and str(back) == str(error) and back.errno == 28 and back.exit_code == error.exit_code
+
+
+def test_errors_of_the_system_come_back_as_they_were():
+    back = error_of(json.loads(json.dumps(told(FileNotFoundError(2, "No such file", "/x")))))
+    assert type(back) is FileNotFoundError and (back.errno, back.filename) == (2, "/x")
+    back = error_of(told(ModuleNotFoundError("No module named 'x'", name="x")))
+    assert type(back) is ModuleNotFoundError and back.name == "x"
+    described = told(ValueError("first\nsecond"))
+    assert error_of(described) is None and described["text"] == "ValueError: first"
+    with pytest.raises(StateError):
+        error_of(told(DataError("a", fix="b")) | {"kind": "builtins:ValueError"})
+
+
+def test_events_are_whole_lines_and_rare():
+    out = io.StringIO()
+    with TellingProgress(1000, "train", done=5, unit="steps", tell=worker._teller(out)) as progress:
+        for _ in range(995):
+            progress.update(loss=0.5, best_der=float("inf"), note="x\ny")
+        progress.total = 1000
+    lines = out.getvalue().split("\n")
+    assert all(line.startswith(MARK) for line in lines[:-1]) and 3 <= len(lines) <= 5 and lines[-1] == ""
+    events = [json.loads(line.removeprefix(MARK)) for line in lines[:-1]]
+    assert events[0]["progress"] == {"title": "train", "total": 1000, "done": 5, "unit": "steps"}
+    assert events[-1]["progress"]["done"] == 1000
+    assert events[-1]["values"] == {"loss": 0.5, "best_der": float("inf"), "note": "x\ny"}
+
+
+def test_alone_every_question_answers_itself():
+    alone = ranks.Ranks()
+    assert (alone.any(0), alone.any("x"), alone.all(1)) == (False, True, True)
+    assert (alone.gather(3), alone.from_first(lambda: 4)) == ([3], 4)
+    assert alone.share([1, 2, 3], lambda items: [-i for i in items]) == [-1, -2, -3]
+
+
+@pytest.mark.parametrize("env, expected", [
+    ({}, False), ({"WORLD_SIZE": "4", "RANK": "0"}, False),  # a cluster's own names, without torchrun
+    ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False),
+    ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, True),
+    ({"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False)])
+def test_torchrun_is_known_by_what_it_sets(env, expected):
+    assert ranks.launched(env) is expected
+
+
+def test_the_worker_is_imported_without_torch():
+    code = "import sys, colabkit.worker, colabkit.core.ranks; assert not {'torch', 'accelerate', 'IPython'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], env=os.environ | {"PYTHONPATH": ""})
