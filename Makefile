@@ -13,11 +13,8 @@ $(STAMP): install.py pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: install
-	mkdir -p out
-	$(VENV)/bin/papermill notebooks/01_streaming_diarization.ipynb out/01_streaming_diarization.ipynb \
-	  --cwd notebooks -p PRESET demo -p STATE $(STATE) --no-progress-bar
+	$(VENV)/bin/colabkit notebook 01 -p PRESET=demo -p STATE=$(STATE)
 	$(VENV)/bin/colabkit status diarization --state $(STATE)
-	@echo "executed notebook: $(CURDIR)/out/01_streaming_diarization.ipynb"
 
 test: install
 	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py

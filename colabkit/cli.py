@@ -1,4 +1,4 @@
-"""The command line: colabkit list | check | run | status | apply | notebook. Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped."""
+"""The command line: colabkit list | check | run | status | apply | notebook. Exit codes: 0 done, 1 failed, 2 use, 75 stopped."""
 
 from __future__ import annotations
 

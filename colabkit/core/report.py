@@ -86,7 +86,8 @@ class Report:
     def _replace(self, kind: str, entry: dict[str, Any], key: str) -> None:
         with self._lock:
             if kind in self.fresh:
-                self.fresh[kind] = [e for e in self.fresh[kind] if e[key] != entry[key]] + [entry]
+                kept = {e[key]: e for e in self.fresh[kind]} | {entry[key]: entry}  # told again, it stays in its place
+                self.fresh[kind] = list(kept.values())
             rows = self.data[kind]
             for index, row in enumerate(rows):
                 if row[key] == entry[key]:

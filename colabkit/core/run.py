@@ -59,6 +59,7 @@ class Run:
 
     def close(self) -> None:
         self.run_folder.close()
+        self.report.is_writable = False  # a step that is asked for later takes the run again
 
     def hold(self) -> None:
         """Take the right to write the run; until then it is only looked at, and a finished one stays as it is."""

@@ -108,12 +108,12 @@ def _is_container(env: Mapping[str, str], root: str) -> bool:
 def _num_cpus(root: str) -> int:
     """Count the CPUs this process may use: its affinity and its container's quota, at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for text in _cgroup_values(root, "cpu", "cpu.max"):  # v2: "<quota> <period>" or "max <period>"
+    for text in cgroup_values(root, "cpu", "cpu.max"):  # v2: "<quota> <period>" or "max <period>"
         quota, _, period = text.partition(" ")
         if quota.isdigit() and period.isdigit() and int(period):
             count = min(count, math.ceil(int(quota) / int(period)))
-    quotas = _cgroup_values(root, "cpu", "cpu.cfs_quota_us")
-    for quota, period in zip(quotas, _cgroup_values(root, "cpu", "cpu.cfs_period_us"), strict=False):
+    quotas = cgroup_values(root, "cpu", "cpu.cfs_quota_us")
+    for quota, period in zip(quotas, cgroup_values(root, "cpu", "cpu.cfs_period_us"), strict=False):
         if quota.isdigit() and period.isdigit() and int(period):
             count = min(count, math.ceil(int(quota) / int(period)))
     return max(1, count)
@@ -122,7 +122,7 @@ def _num_cpus(root: str) -> int:
 def _memory_gib(root: str) -> float:
     """Find how much memory this process may use: the machine's, or less where its container says so."""
     texts = [text for name in ("memory.max", "memory.limit_in_bytes")
-             for text in _cgroup_values(root, "memory", name)]
+             for text in cgroup_values(root, "memory", name)]
     limits = [int(text) for text in texts if text.isdigit() and int(text) < _NO_LIMIT_BYTES]
     try:
         lines = Path(root, "proc/meminfo").read_text().splitlines()
@@ -133,7 +133,7 @@ def _memory_gib(root: str) -> float:
     return round(min(limits) / _GIB, 1) if limits else 0.0
 
 
-def _cgroup_values(root: str, controller: str, name: str) -> list[str]:
+def cgroup_values(root: str, controller: str, name: str) -> list[str]:
     """Read one control file of this process's cgroup and of every cgroup above it (v1 and v2)."""
     try:
         lines = Path(root, "proc/self/cgroup").read_text().splitlines()

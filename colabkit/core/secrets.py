@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ _SHORTEST_LINE = 16  # of a value of several lines, such as a private key, whose
 _SHORTEST_BEGINNING = 6  # characters of a secret that may still go on at the end of a text
 
 _SECRET_NAME = re.compile(
-    r"(?:^|_)(?:TOKEN|KEY|APIKEY|PAT|PWD|PASS|PASSWD|PASSPHRASE|AUTH)$|[A-Z]TOKEN$|APIKEY$|SECRET|PASSWORD|PRIVATE_KEY|ACCESS_KEY|^AWS_")
+    r"(?:^|_)(?:TOKEN|KEY|APIKEY|PAT|PASS|PASSWD|PASSPHRASE|AUTH)$|._PWD$|[A-Z]TOKEN$|APIKEY$|SECRET|PASSWORD|PRIVATE_KEY|ACCESS_KEY|^AWS_")
 _NO_SECRET_NAME = re.compile(r"PUBLIC_KEY|^AWS_(?:(?:DEFAULT_)?REGION|ENDPOINT|ENDPOINT_URL.*|PROFILE|CONFIG_FILE|CA_BUNDLE|"
                              r"SHARED_CREDENTIALS_FILE|.*_TOKEN_FILE|VIRTUAL_HOSTED_.*|EC2_METADATA_.*|ALLOW_HTTP|"
                              r"SKIP_SIGNATURE|DEFAULT_OUTPUT|PAGER|EXECUTION_ENV)$")
@@ -56,11 +57,12 @@ def is_secret_name(name: str) -> bool:
 
 
 def secret_values(env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the values of the variables that hold secrets, longest first; short ones and what is no secret left out."""
+    """Return the values of the variables that hold secrets, longest first; short ones, and paths of files, left out."""
     found = set()
     for name, value in env.items():
         value = value.strip()
-        if is_secret_name(name) and len(value) >= _SHORTEST_VALUE:
+        is_path = os.path.isabs(value) and os.path.exists(value)
+        if is_secret_name(name) and len(value) >= _SHORTEST_VALUE and not is_path:
             found.add(value)
             found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= _SHORTEST_LINE}
     return tuple(sorted(found, key=lambda value: (-len(value), value)))

@@ -154,8 +154,9 @@ class NotebookPage:
         self.wait(lambda: self.prompts() != before, "start of the first cell", SECONDS)
 
     def errors(self) -> list[str]:
-        """Return the tracebacks that are shown."""
-        return self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").all_inner_texts()
+        """Return the errors that are shown; JupyterLab shows them as it does what was written to stderr."""
+        return self.page.locator(", ".join(f".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.{kind}']"
+                                           for kind in ("error", "stderr"))).all_inner_texts()
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
         """Wait for a condition; a cell that fails meanwhile ends the wait, too."""

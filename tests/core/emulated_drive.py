@@ -46,6 +46,7 @@ class EmulatedDrive(Medium):
         self.trash: list[bytes] = []
         self.num_operations = self.num_faults = 0
         self._outage_until = 0
+        self.num_machines_lost = 0
         self._queue: list[tuple[int, str, Path, bytes]] = []
         self._never: set[Path] = set()
         self._old_names: dict[Path, list[str]] = {}
@@ -112,6 +113,10 @@ class EmulatedDrive(Medium):
     def is_uploaded(self, path: Path) -> bool:
         return path not in self._never and not any(p == path for _, _, p, _ in self._queue) and path in self.stored
 
+    def of_this_machine(self) -> Mount:
+        """Return what this machine mounts: dead as soon as the machine is lost."""
+        return Mount(self)
+
     # What Drive does
 
     @property
@@ -125,6 +130,7 @@ class EmulatedDrive(Medium):
 
     def machine_lost(self) -> None:
         """End the machine: another one sees only what had gone up, and the file that was on its way as it happened to be."""
+        self.num_machines_lost += 1
         if self._queue:
             _, kind, path, data = self._queue[0]
             if kind == "write" and path not in self.stored and self.dice.random() < 0.7:
@@ -167,3 +173,41 @@ class EmulatedDrive(Medium):
                 self.stored[path] = data
             elif path in self.stored:
                 self.trash.append(self.stored.pop(path))
+
+
+class Mount(Medium):
+    """A drive as one machine sees it; what still runs in a test after the machine was lost reaches nothing."""
+
+    name, is_remote = EmulatedDrive.name, True
+
+    def __init__(self, drive: EmulatedDrive):
+        self._drive, self._machine = drive, drive.num_machines_lost
+
+    def _alive(self) -> EmulatedDrive:
+        if self._drive.num_machines_lost != self._machine:
+            raise OSError(errno.ENOTCONN, "the machine is lost")
+        return self._drive
+
+    def names(self, folder: Path) -> list[str]:
+        return self._alive().names(folder)
+
+    def make_folder(self, folder: Path) -> None:
+        self._alive().make_folder(folder)
+
+    def write(self, path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
+        return self._alive().write(path, chunks)
+
+    def overwrite(self, path: Path, data: bytes) -> None:
+        self._alive().overwrite(path, data)
+
+    def chunks(self, path: Path) -> Iterator[bytes]:
+        yield from self._alive().chunks(path)
+
+    def remove(self, folder: Path) -> None:
+        self._alive().remove(folder)
+
+    def free_bytes(self, folder: Path) -> int:
+        return self._alive().free_bytes(folder)
+
+    def is_uploaded(self, path: Path) -> bool:
+        return self._alive().is_uploaded(path)

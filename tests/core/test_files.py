@@ -18,6 +18,13 @@ import pytest
 from colabkit.core import archives, disk, files
 from colabkit.core.errors import DataError, StateError
 
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """A disk that fails for good is asked as often, but at once."""
+    monkeypatch.setattr(disk, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+
+
 OLD, NEW = b"old content", b"new content, longer than the old one" * 100
 MENDS = ("free ", "make room", "--state", "chmod", "drive.mount", "run the same", "mv ", "colabkit check")
 CODES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOTCONN]

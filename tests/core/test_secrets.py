@@ -21,19 +21,19 @@ TOKENS = ["hf_" + "aB3" * 11, "AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", "g
 
 @pytest.mark.parametrize(("name", "is_secret"), [
     *((n, True) for n in ("HF_TOKEN", "hf_token", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ANYTHING",
-                          "MY_SECRETS", "DB_PASSWORD", "PASSWORD", "GITHUB_PAT", "HUGGINGFACETOKEN", "OPENAI_APIKEY",
+                          "MY_SECRETS", "DB_PASSWORD", "DB_PWD", "PASSWORD", "GITHUB_PAT", "HUGGINGFACETOKEN", "OPENAI_APIKEY",
                           "API_KEY")),
     *((n, False) for n in ("PATH", "MAX_TOKENS", "TOKENIZERS_PARALLELISM", "MONKEY", "KEYBOARD", "AWS_REGION", "AWS_PROFILE",
                            "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "SSH_AUTH_SOCK", "LARGEST_DER",
                            "STATE",
-                           "PRESET", "PUBLIC_KEY", "PATTERN", "", "AWS_WEB_IDENTITY_TOKEN_FILE"))])
+                           "PRESET", "PUBLIC_KEY", "PWD", "OLDPWD", "PATTERN", "", "AWS_WEB_IDENTITY_TOKEN_FILE"))])
 def test_names(name, is_secret):
     assert is_secret_name(name) == is_secret
 
 
 def test_values():
     env = {"HF_TOKEN": "x" * 20, "DB_PASSWORD": "short", "PATH": "/usr/bin:/bin", "A_KEY": "  padded-value \n", "B_KEY": "",
-           "PEM_KEY": "-----BEGIN\nMIIEvQIBADANBgkqhkiG\n-----END"}
+           "SSH_KEY": __file__, "PEM_KEY": "-----BEGIN\nMIIEvQIBADANBgkqhkiG\n-----END"}
     # Longest first, so that none is left behind by a shorter one inside it; lines of a key, too.
     assert secret_values(env) == (env["PEM_KEY"], "MIIEvQIBADANBgkqhkiG", "x" * 20, "padded-value")
     assert secret_values({}) == ()
