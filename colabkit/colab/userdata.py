@@ -10,6 +10,7 @@ from colabkit.colab.errors import Error
 from colabkit.colab.place import here, real
 from colabkit.colab.refusals import WrongValueError
 from colabkit.colab.secret_sources import KEYRING_SERVICE, find_secret
+from colabkit.core import fetched_secrets
 from colabkit.core.errors import ColabkitError
 from colabkit.core.runtime import Runtime
 
@@ -72,8 +73,13 @@ def get(key):
     colab = real("userdata", runtime, answered=runtime.answers_secrets)
     value = _ask_colab(colab, key) if colab else _look(key, runtime)
     if value:
-        _fetched.add(value)
+        _know(value)
     return value
+
+
+def _know(value: str) -> None:
+    _fetched.add(value)
+    fetched_secrets.tell(value)
 
 
 def fetched_values() -> frozenset[str]:
@@ -118,7 +124,7 @@ def _ask(key: str) -> str:
         value = getpass.getpass(f"Secret {key} (not shown; empty if there is none): ").strip()
         if not value:
             raise SecretNotFoundError(key)
-        _fetched.add(value)  # before anything else can fail and be printed
+        _know(value)  # before anything else can fail and be printed
         if input(f"Keep {key} until this kernel stops? [Y/n] ").strip().lower() not in ("n", "no"):
             _remembered[key] = value
     except (EOFError, OSError) as error:  # the input was closed: nobody is there after all

@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from colabkit.core.errors import EXIT_FAILED, UsageError
+from colabkit.core.fetched_secrets import KnownSecrets
 from colabkit.core.secrets import redact, secret_values
 from colabkit.headless import parameters
 from colabkit.headless.failures import CellFailed, told_by_papermill
@@ -62,7 +64,7 @@ def _execute(nb: Any, kernel_name: str, output_path: str | None, tells: bool, au
     from colabkit.headless.record import Record
     from colabkit.headless.watchdog import Limits
 
-    secrets = secret_values(os.environ)
+    secrets = KnownSecrets(secret_values(os.environ))
     say = functools.partial(_say, secrets)
     make_papermill_write_atomically()
     record = Record(nb, place_of(output_path) if output_path else None, autosave_seconds=autosave_seconds or 0,
@@ -87,6 +89,7 @@ def _execute(nb: Any, kernel_name: str, output_path: str | None, tells: bool, au
     finally:
         copies.end()
         record.end(whole=whole)
+        secrets.close()
     return nb
 
 
@@ -112,7 +115,7 @@ def _hung_after() -> float:
     return minutes
 
 
-def _say(secrets: tuple[str, ...], line: str) -> None:
+def _say(secrets: Iterable[str], line: str) -> None:
     """Print one line on standard error: standard output may be the notebook itself."""
     try:
         print(redact(line, secrets), file=sys.stderr, flush=True)

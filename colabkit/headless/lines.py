@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from colabkit.core.progress import LOG_SECONDS
@@ -20,7 +20,7 @@ _PLACEHOLDER = re.compile(r"<[\w.]+(?: object)?(?: at 0x[0-9a-f]+)?>|[A-Z]\w*\(c
 class Lines:
     """Turns messages of the kernel into few lines of text, without secrets and colours; `say` prints one line."""
 
-    def __init__(self, notebook: Any, say: Callable[[str], None], secrets: tuple[str, ...]):
+    def __init__(self, notebook: Any, say: Callable[[str], None], secrets: Iterable[str]):
         self._say, self._secrets = say, secrets
         self._titles = titles(notebook)
         self._of_code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
@@ -93,7 +93,7 @@ class Lines:
 class Copies:
     """Copies what cells print into files, without secrets, line by line; `files` are those of stdout and stderr, or None."""
 
-    def __init__(self, files: Mapping[str, Any], secrets: tuple[str, ...]):
+    def __init__(self, files: Mapping[str, Any], secrets: Iterable[str]):
         self._files = {name: opened for name, opened in files.items() if opened}
         self._parts, self._secrets = dict.fromkeys(self._files, ""), secrets
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from colabkit.core.secrets import redact_pieces, redact_tree
@@ -46,7 +46,7 @@ def shortened(text: str) -> str:
     return head.removesuffix(_LEFT_OUT) + _LEFT_OUT.lstrip("\n" if head.endswith("\n") else "") + tail
 
 
-def without_secrets(cell: Mapping[str, Any], values: tuple[str, ...]) -> dict[str, Any]:
+def without_secrets(cell: Mapping[str, Any], values: Iterable[str]) -> dict[str, Any]:
     """Return a copy of a cell with all secrets redacted, also those that stand across several outputs of a stream."""
     clean = redact_tree({name: part for name, part in cell.items() if name != "outputs"}, values)
     if "outputs" not in cell:

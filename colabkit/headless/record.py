@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ class Record:
     `place` None: nothing is saved. Saving that fails is told once and tried again, but fails for good in `end`.
     """
 
-    def __init__(self, notebook: Any, place: Place | None, *, autosave_seconds: float, secrets: tuple[str, ...],
+    def __init__(self, notebook: Any, place: Place | None, *, autosave_seconds: float, secrets: Iterable[str],
                  say: Callable[[str], None]):
         self.notebook, self.place, self.secrets, self.say = notebook, place, secrets, say
         self.autosave_seconds = autosave_seconds

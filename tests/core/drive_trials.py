@@ -47,7 +47,8 @@ def trial(seed: int, dice: random.Random, place: Path) -> Result:
         result.num_machines += 1
         scratch = place / f"machine-{machine}"
         for _ in range(dice.randrange(1, 3)):  # kernels of this machine
-            points = Checkpoints(FOLDER, medium=drive.of_this_machine(), scratch=scratch, retry_seconds=QUICKLY, say=lambda line: None)
+            points = Checkpoints(FOLDER, medium=drive.of_this_machine(), scratch=scratch, retry_seconds=QUICKLY,
+                                 say=lambda line: None)
             found = _load(points, drive, weather)
             step, state = found or (-1, None)
             if state is not None and (state["step"] != step or not torch.equal(state["w"], torch.full((20,), float(step)))):

@@ -20,7 +20,6 @@ from colabkit.core.medium import Medium, MountedDrive, medium_of
 from tests.core.drive_trials import FOLDER, QUICKLY, trial
 from tests.core.emulated_drive import EmulatedDrive, Weather
 
-
 OPENED: list[Checkpoints] = []
 
 

@@ -187,6 +187,18 @@ def test_no_secret_reaches_the_file_at_any_moment(execute, tmp_path, monkeypatch
         assert spelling not in told, spelling
 
 
+def test_a_secret_that_the_kernel_fetched_is_as_unseen(execute, output, tmp_path, monkeypatch, capsys):
+    """Its name says nothing and its form neither: only the kernel knows that it is one."""
+    monkeypatch.delenv("COLABKIT_FETCHED_SECRETS", raising=False)
+    monkeypatch.setenv("FAVOURITE_FISH", "swordfish on friday")
+    monkeypatch.setenv("COURSE", "mackerel")
+    done = execute("from colabkit.colab import userdata\nfish = userdata.get('FAVOURITE_FISH')\nprint('dish:', fish)",
+                   "import os\nos.environ['COURSE'], fish", progress_bar=True)
+    told = "".join((*capsys.readouterr(), (tmp_path / "out.ipynb").read_text()))
+    assert "swordfish" not in told and "dish: [redacted]" in told and "mackerel" in printed(output()) + str(done)
+    assert "COLABKIT_FETCHED_SECRETS" not in os.environ
+
+
 def test_much_output_does_not_fill_the_notebook(execute, tmp_path, capsys):
     done = execute("for i in range(60_000): print('a line of output that nobody will read, number', i)", progress_bar=True)
     assert (tmp_path / "out.ipynb").stat().st_size < 1_000_000 and "number 59999\n" in printed(done)
