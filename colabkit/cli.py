@@ -125,8 +125,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from colabkit.core import ranks
-    from colabkit.core.processes import dismiss_fellows
+    from colabkit.core.distributed import ranks
+    from colabkit.core.distributed.processes import dismiss_fellows
     from colabkit.launch import configure, start
     settings = options.set + [f"{name}={options.processes}" for name in _process_settings(options)]
     if options.print_launch:
@@ -160,7 +160,7 @@ def _unsaid(text: str) -> None:
 def _print_launch(options: argparse.Namespace, config: object) -> int:
     """Print the torchrun command that starts the same run in several processes on each of several machines."""
     from colabkit.core.accelerators import count_gpus
-    from colabkit.core.processes import asked_for
+    from colabkit.core.distributed.processes import asked_for
     from colabkit.pipelines import find
     state = options.state or os.environ.get("COLABKIT_STATE", "")
     if options.nodes < 1:

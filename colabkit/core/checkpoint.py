@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from colabkit.core import generation, tensor_file
 from colabkit.core.disk import disk_fault, faults_told, in_units
 from colabkit.core.errors import StateError
-from colabkit.core.medium import Medium
-from colabkit.core.publishing import RETRY_SECONDS, Job, Publisher
+from colabkit.core.generations import generation, tensor_file
+from colabkit.core.generations.medium import Medium
+from colabkit.core.generations.publishing import RETRY_SECONDS, Job, Publisher
 from colabkit.core.random_state import random_state, set_random_state
 
 __all__ = ["Checkpoints", "random_state", "restore", "set_random_state"]

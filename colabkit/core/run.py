@@ -13,19 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from colabkit.core import files, processes
+from colabkit.core import files
 from colabkit.core.checkpoint import Checkpoints
 from colabkit.core.config import digest, to_dict
 from colabkit.core.disk import faults_told, patiently
+from colabkit.core.distributed import processes
 from colabkit.core.errors import ColabkitError, Interrupted, Stopped, missing_extra
+from colabkit.core.generations.medium import medium_of
+from colabkit.core.generations.uploads import wait_for_uploads
 from colabkit.core.lifetime import Lifetime, known_ends
-from colabkit.core.medium import medium_of
 from colabkit.core.ownership import FORMAT
 from colabkit.core.progress import Progress
 from colabkit.core.report import Report, Table
 from colabkit.core.runtime import detect
 from colabkit.core.steps import CHOICES, Decision, Ledger, Sections, Step, changed_error, find, select
-from colabkit.core.uploads import wait_for_uploads
 
 
 class Run:

@@ -14,11 +14,11 @@ import numpy
 import pytest
 import torch
 
-from colabkit.core import generation, tensor_file
 from colabkit.core.checkpoint import Checkpoints, random_state, restore, set_random_state
 from colabkit.core.errors import StateError
-from colabkit.core.generation import COMMIT, STATE
-from colabkit.core.medium import Medium
+from colabkit.core.generations import generation, tensor_file
+from colabkit.core.generations.generation import COMMIT, STATE
+from colabkit.core.generations.medium import Medium
 
 
 def names(folder):

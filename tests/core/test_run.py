@@ -401,7 +401,7 @@ def test_a_run_that_is_worked_at_is_refused_at_once_and_the_look_leaves_no_trace
 @pytest.fixture
 def drive(monkeypatch):
     from colabkit.core import run as run_module
-    from colabkit.core.medium import MountedDrive
+    from colabkit.core.generations.medium import MountedDrive
     monkeypatch.setattr(run_module, "medium_of", lambda path: MountedDrive())
 
 

@@ -15,7 +15,7 @@ import torch
 
 from colabkit.core import checkpoint, disk, files
 from colabkit.core.errors import ColabkitError, StateError
-from colabkit.core.medium import medium_of
+from colabkit.core.generations.medium import medium_of
 from colabkit.core.run import Run
 from colabkit.core.state import open_run
 from colabkit.core.steps import step

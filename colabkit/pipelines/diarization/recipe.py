@@ -212,7 +212,7 @@ def _mixes(config, bank, *, num_mixes: int, seconds: float, num_speakers: int = 
 
 
 def _validator(config, mixes):
-    from colabkit.core.ranks import join
+    from colabkit.core.distributed.ranks import join
     from colabkit.pipelines.diarization.evaluate import diarize_all, measure
 
     def validate(model) -> dict[str, float]:

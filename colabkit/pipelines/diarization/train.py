@@ -17,8 +17,8 @@ from safetensors.torch import save as to_safetensors
 
 from colabkit.core import files
 from colabkit.core.checkpoint import random_state, restore, set_random_state
+from colabkit.core.distributed.ranks import Ranks, StartAgainError, join
 from colabkit.core.errors import DataError, StateError, UsageError
-from colabkit.core.ranks import Ranks, StartAgainError, join
 from colabkit.core.runtime import detect
 from colabkit.core.tracking import Tracker, open_tracker
 from colabkit.pipelines.diarization.batch_norm import over_all_ranks

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from colabkit.core.ranks import Ranks, StartAgainError
+from colabkit.core.distributed.ranks import Ranks, StartAgainError
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.data import Batch, TrainingBatches
 from colabkit.pipelines.diarization.losses import DiarizationLoss

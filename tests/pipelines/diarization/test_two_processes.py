@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from colabkit.core.config import with_settings
-from colabkit.core.processes import _is_alive
+from colabkit.core.distributed.processes import _is_alive
 from colabkit.core.run import Run
 from colabkit.core.state import open_run
 from colabkit.pipelines import find

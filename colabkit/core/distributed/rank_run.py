@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.config import build
-from colabkit.core.handoff import Handoff, named
+from colabkit.core.distributed.handoff import Handoff, named
 from colabkit.core.progress import LIVE_SECONDS
 from colabkit.core.report import Report
 from colabkit.core.run import Run

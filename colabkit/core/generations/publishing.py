@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from colabkit.core.medium import AWAY
+from colabkit.core.generations.medium import AWAY
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)  # the last is repeated
 

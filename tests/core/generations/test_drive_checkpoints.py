@@ -16,9 +16,9 @@ import torch
 from colabkit.core import checkpoint
 from colabkit.core.checkpoint import Checkpoints
 from colabkit.core.errors import StateError
-from colabkit.core.medium import Medium, MountedDrive, medium_of
-from tests.core.drive_trials import FOLDER, QUICKLY, trial
-from tests.core.emulated_drive import EmulatedDrive, Weather
+from colabkit.core.generations.medium import Medium, MountedDrive, medium_of
+from tests.core.generations.drive_trials import FOLDER, QUICKLY, trial
+from tests.core.generations.emulated_drive import EmulatedDrive, Weather
 
 OPENED: list[Checkpoints] = []
 
@@ -248,7 +248,7 @@ LOOP = """
 import sys, torch
 from pathlib import Path
 from colabkit.core.checkpoint import Checkpoints
-from colabkit.core.medium import MountedDrive
+from colabkit.core.generations.medium import MountedDrive
 folder = Path(sys.argv[1])
 points = Checkpoints(folder / "drive" / "checkpoints", medium=MountedDrive(), scratch=folder / "scratch", say=lambda line: None)
 found = points.load_latest()

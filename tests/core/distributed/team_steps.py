@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from colabkit.core import files, ranks
+from colabkit.core import files
 from colabkit.core.config import KEEPS_RESULT
+from colabkit.core.distributed import ranks
+from colabkit.core.distributed.ranks import StartAgainError
 from colabkit.core.errors import DataError
-from colabkit.core.ranks import StartAgainError
 from colabkit.core.run import Run
 from colabkit.core.state import open_run
 from colabkit.core.steps import step
@@ -128,6 +129,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from tests.core import team_steps  # by its name: other processes must find it
+    from tests.core.distributed import team_steps  # by its name: other processes must find it
 
     team_steps.main()

@@ -22,12 +22,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from colabkit.core import files, ranks
+from colabkit.core import files
 from colabkit.core.accelerators import count_gpus
+from colabkit.core.distributed import ranks
+from colabkit.core.distributed.handoff import MARK, STOP, Handoff, error_of
+from colabkit.core.distributed.ranks import StartAgainError
 from colabkit.core.errors import StateError, Stopped, UsageError
-from colabkit.core.handoff import MARK, STOP, Handoff, error_of
 from colabkit.core.progress import Progress
-from colabkit.core.ranks import StartAgainError
 from colabkit.core.steps import Sections, Step
 
 MODULE = "colabkit.worker"

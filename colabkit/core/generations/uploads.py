@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from colabkit.core.medium import Medium
+from colabkit.core.generations.medium import Medium
 
 PATIENCE_SECONDS = 300.0
 _ASK_SECONDS = 2.0

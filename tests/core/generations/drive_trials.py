@@ -12,7 +12,7 @@ import torch
 
 from colabkit.core.checkpoint import Checkpoints
 from colabkit.core.errors import StateError
-from tests.core.emulated_drive import EmulatedDrive, Weather
+from tests.core.generations.emulated_drive import EmulatedDrive, Weather
 
 FOLDER = Path("/content/drive/MyDrive/colabkit/toy/demo/02_train.partial/checkpoints")
 QUICKLY = (0.001, 0.002, 0.004, 0.004)

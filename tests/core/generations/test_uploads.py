@@ -1,12 +1,12 @@
-"""Tests of colabkit.core.uploads: what Drive has not taken yet is waited for, and told when it stays behind."""
+"""Tests of colabkit.core.generations.uploads: what Drive has not taken yet is waited for, and told when it stays behind."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from colabkit.core.medium import Medium
-from colabkit.core.uploads import wait_for_uploads
-from tests.core.emulated_drive import EmulatedDrive, Weather
+from colabkit.core.generations.medium import Medium
+from colabkit.core.generations.uploads import wait_for_uploads
+from tests.core.generations.emulated_drive import EmulatedDrive, Weather
 
 FILES = [Path(f"/content/drive/MyDrive/x/{number}.bin") for number in range(3)]
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from colabkit.core import processes
+from colabkit.core.distributed import processes
+from colabkit.core.distributed.handoff import Handoff
 from colabkit.core.errors import DataError, StateError, Stopped, UsageError
-from colabkit.core.handoff import Handoff
 from colabkit.core.run import Run
 from colabkit.core.state import open_run
 from colabkit.core.steps import step
-from tests.core import team_steps
+from tests.core.distributed import team_steps
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOON_SECONDS = 8.0  # on a busy machine; on a quiet one a lost process is noticed within one
 
 
@@ -141,7 +141,8 @@ def test_interrupted_twice_it_ends_at_once(team):
 
 
 def test_nobody_works_on_for_a_holder_that_was_killed(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-m", "tests.core.team_steps", str(tmp_path), "waits"], cwd=ROOT, text=True,
+    command = [sys.executable, "-m", "tests.core.distributed.team_steps", str(tmp_path), "waits"]
+    holder = subprocess.Popen(command, cwd=ROOT, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     for line in holder.stdout:
         if "process 0 works" in line:

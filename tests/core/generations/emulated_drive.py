@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from colabkit.core.medium import Medium
+from colabkit.core.generations.medium import Medium
 
 TRANSPORT = (errno.EIO, errno.ENOTCONN, errno.EOPNOTSUPP, errno.ETIMEDOUT)
 

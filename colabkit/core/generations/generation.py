@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colabkit.core import tensor_file
 from colabkit.core.config import digest
 from colabkit.core.disk import disk_fault
 from colabkit.core.errors import StateError
-from colabkit.core.medium import Medium
+from colabkit.core.generations import tensor_file
+from colabkit.core.generations.medium import Medium
 
 COMMIT, STATE, BEST = "COMMIT.json", "state.safetensors", "BEST.json"
 PREFIX = "generation-"
