@@ -4,9 +4,9 @@ holds at most 0.1 of the bytes that are kept (kept and trash together at most 1.
     python benchmarks/drive_faults.py [--trials 1000]
 
 A trial trains on up to five machines, each with up to two kernels, on an emulated Drive
-(tests/core/generations/emulated_drive.py): lag, EIO, ENOTCONN, EOPNOTSUPP, ETIMEDOUT, ENOSPC, EDQUOT, outages of up to 200 operations, other bytes read back, uploads cut off, lost
-or doubled when the machine goes, and listings older than the last change. The peer saves the way most notebooks do, one file
-overwritten in place and copied to Drive, in the same trials.
+(tests/core/generations/emulated_drive.py): lag, EIO, ENOTCONN, EOPNOTSUPP, ETIMEDOUT, ENOSPC, EDQUOT, outages of up to 200
+operations, other bytes read back, uploads cut off, lost or doubled when the machine goes, and listings older than the last
+change. The peer saves the way most notebooks do, one file overwritten in place, in the same trials.
 """
 
 from __future__ import annotations
