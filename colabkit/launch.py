@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -54,6 +55,9 @@ def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str =
     `state` is the state root; empty: COLABKIT_STATE, or what fits the machine.
     """
     chosen = find(pipeline)
+    for name, value in (("PRESET", preset), ("RUN", run), ("STATE", state)):
+        if not isinstance(value, (str, os.PathLike)):
+            raise UsageError(f"Cannot use this {name}", got=value, expected="text", fix=f'{name} = ""  takes what fits')
     config = configure(pipeline, preset, say=say) if config is None else config
     runtime = detect()
     root = state_root(state or None, runtime)

@@ -68,6 +68,12 @@ def test_a_start_that_fails_leaves_the_run_unlocked(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 0
 
 
+@pytest.mark.parametrize("wrong", [{"run": 3}, {"state": 5.0}, {"preset": None}, {"state": ["a"]}])
+def test_a_form_field_of_the_wrong_type_is_told(wrong):
+    with pytest.raises(UsageError, match=f"Cannot use this {next(iter(wrong)).upper()}"):
+        launch.start("toy", **wrong, say=lambda line: None)
+
+
 def test_the_machine_is_described_without_making_anything(tmp_path):
     table = launch.machine_table(str(tmp_path / "none"))
     assert table.columns == ["what", "value", "what it means"] and len(table.rows) > 3

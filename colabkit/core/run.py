@@ -16,9 +16,9 @@ from typing import Any
 from colabkit.core import files
 from colabkit.core.checkpoint import Checkpoints
 from colabkit.core.config import digest, to_dict
-from colabkit.core.disk import faults_told, patiently
+from colabkit.core.disk import PASSING, faults_told, patiently
 from colabkit.core.distributed import processes
-from colabkit.core.errors import ColabkitError, Interrupted, Stopped, missing_extra
+from colabkit.core.errors import ColabkitError, Interrupted, StateError, Stopped, missing_extra
 from colabkit.core.generations.medium import medium_of
 from colabkit.core.generations.uploads import wait_for_uploads
 from colabkit.core.lifetime import Lifetime, known_ends
@@ -111,7 +111,12 @@ class Run:
         """Record and print an automatic choice with its reason; returns the value. A resumed step remembers it."""
         self.report.choose(name, value, reason)
         if self.output != self.path:
-            files.write_json(self.output / CHOICES, self.report.fresh["choices"])
+            try:
+                files.write_json(self.output / CHOICES, self.report.fresh["choices"])
+            except StateError as error:
+                if getattr(error, "errno", None) not in PASSING:
+                    raise
+                self.say(f"  WARNING {error.what}; the choice is remembered with the next one, or when the step is done")
         return value
 
     def progress(self, total: int, title: str, *, done: int = 0, unit: str = "steps") -> Progress:

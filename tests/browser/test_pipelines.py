@@ -22,7 +22,7 @@ from tests.browser.lab import NotebookPage
 from tests.browser.tidiness import dim_texts, faults_of
 from tests.contracts.conftest import ROOT, all_pipelines
 from tests.contracts.killing import arguments, differences, environment, results
-from tests.contracts.notebooks import LENIENT, with_parameters
+from tests.contracts.notebooks import LENIENT, ledgers, with_parameters
 from tests.contracts.small import settings_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -63,19 +63,21 @@ def test_run_all_interrupt_and_run_all_again(pipeline, lab, open_page, tmp_path)
     settings, state = (*settings_of(pipeline), *training.settings), tmp_path / "state"
     log = (tmp_path / "command.log").open("w+")
     # What the same settings make undisturbed, from the command line.
-    command = subprocess.Popen([sys.executable, "-m", "colabkit", *arguments(pipeline.name, state, "command", settings)],
-                               env=environment(threads=1), stdout=log, stderr=subprocess.STDOUT)
+    undisturbed = subprocess.Popen([sys.executable, "-m", "colabkit", *arguments(pipeline.name, state, "command", settings)],
+                                   env=environment(threads=1), stdout=log, stderr=subprocess.STDOUT)
     try:
         parameters = {"STATE": str(state), "RUN": "page", "SETTINGS": " ".join(settings), **LENIENT[pipeline.name]}
         page = _opened(pipeline, lab, open_page, parameters)
         _interrupted(page, training)
         _continued(page, training, pipeline, state / pipeline.name / "page")
-        assert command.wait(SECONDS) == 0, Path(log.name).read_text()[-3000:]
+        assert undisturbed.wait(SECONDS) == 0, Path(log.name).read_text()[-3000:]
     finally:
-        command.kill()
-        command.wait()
+        undisturbed.kill()
+        undisturbed.wait()
         log.close()
-    assert differences(results(state / pipeline.name / "command"), results(state / pipeline.name / "page")) == []
+    command, interrupted = state / pipeline.name / "command", state / pipeline.name / "page"
+    assert differences(results(command), results(interrupted)) == []
+    assert ledgers(command) == ledgers(interrupted), "identities, files, metrics and choices"
     _looks_well_everywhere(page)
     _looks_well_from_a_stranger(page, lab, open_page)
 

@@ -77,6 +77,7 @@ def drive(tmp_path, monkeypatch):
 
 
 TRAINED: list[int] = []
+RUNNING: list[Run] = []
 HOOKS: dict[int, object] = {}
 
 
@@ -90,6 +91,7 @@ def make(config, run):
 @step("02_train", uses=("grow",), reads=("01_make",), writes=("weights.json",), resumes=True)
 def train(config, run):
     """Train with a checkpoint every step."""
+    RUNNING.append(run)
     points = run.checkpoints()
     found = points.load_latest()
     weights = found[1]["weights"] if found else torch.zeros(1000, dtype=torch.float64)
@@ -147,6 +149,7 @@ def calm(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def nothing_left_over():
     TRAINED.clear()
+    RUNNING.clear()
     HOOKS.clear()
 
 
@@ -178,6 +181,19 @@ def test_away_in_the_middle_of_training_costs_nothing(drive, calm):
     assert result(drive.backing) == calm and TRAINED == list(range(STEPS_OF_TRAINING))
     assert sum("WARNING" in line and "training goes on" in line for line in said) == 1
     assert any("answers again" in line for line in said)
+
+
+def test_a_choice_while_drive_is_away_costs_nothing(drive, calm):
+    """As when memory runs out in the middle of training."""
+    said, runs = [], []
+    HOOKS[0] = lambda: runs.append(RUNNING[-1])
+    HOOKS[10] = lambda: (drive.weather(away=True), runs[0].choose("train.micro_batch", 4, "memory ran out"))
+    HOOKS[20] = drive.weather
+    carry_out(drive.path, said)
+    made = result(drive.backing)
+    assert made == calm and TRAINED == list(range(STEPS_OF_TRAINING))
+    record = json.loads((drive.backing / "toy/a/ledger/02_train.json").read_text())
+    assert [c["name"] for c in record["choices"]] == ["train.micro_batch"] and any("remembered" in line for line in said)
 
 
 def test_full_in_the_middle_of_training_costs_nothing_once_there_is_room(drive, calm):
