@@ -18,7 +18,7 @@ demo: install
 
 test: install
 	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py
