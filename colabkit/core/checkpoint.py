@@ -25,6 +25,7 @@ from colabkit.core.random_state import random_state, set_random_state
 __all__ = ["Checkpoints", "random_state", "restore", "set_random_state"]
 
 LATEST = "LATEST"  # names the newest generation where a listing may be old; a hint, never trusted
+MOST_HINTS = 3  # written while none of them is known to have gone up; each keeps its generation
 SPARE_BYTES = 1 << 30  # left free on this machine's disk
 STOP_PATIENCE_SECONDS = 20.0  # what a machine about to end may give
 END_PATIENCE_SECONDS = 600.0
@@ -47,8 +48,8 @@ class Checkpoints:
         self.stored_step = -1  # the newest that would outlive this machine
         self.num_late_removals = 0
         self._sent: Path | None = None
-        self._hinted = ""
-        self._findable: Path | None = None  # what another machine would find even by an old listing
+        self._hinted, self._num_hints = "", 0
+        self._findable: set[Path] | None = None  # what another machine may find by the hint; None: not looked yet
         self._writer: threading.Thread | None = None
         self._fault: Exception | None = None
         self._whole: dict[Path, generation.About] = {}  # written or verified by this process
@@ -244,14 +245,18 @@ class Checkpoints:
             return True
         hint = self.folder / LATEST
         try:
-            if self._is_uploaded(folder) and self._hinted != folder.name:
+            if self._hinted != folder.name and self._num_hints < MOST_HINTS and self._is_uploaded(folder):
+                if self._findable is None:  # what the hint says elsewhere could not be told: whatever is there stays
+                    self._findable = {self.folder / name for name in self._stored_names()}
+                self._findable.add(folder)  # any of them may be what another machine reads
+                self._num_hints += 1
                 self.medium.overwrite(hint, folder.name.encode())
                 self._hinted = folder.name
         except OSError:
             return False  # asked again soon
         if self._hinted != folder.name or not self.medium.is_uploaded(hint):
             return False
-        self.stored_step, self._findable = max(self.stored_step, generation.step_of(folder.name)), folder
+        self.stored_step, self._findable, self._num_hints = max(self.stored_step, generation.step_of(folder.name)), {folder}, 0
         return True
 
     def _is_uploaded(self, folder: Path) -> bool:
@@ -260,7 +265,7 @@ class Checkpoints:
     def _rotate(self, medium: Medium, newest: Path | None) -> None:
         """Remove what the newest generation makes needless: not the last, not the best, and none whose heir is not uploaded."""
         if medium.is_remote and self._findable is None:
-            self._findable = self._findable_elsewhere()
+            self._findable = {self._findable_elsewhere()}
         place = self.scratch if medium is self.local and self.scratch is not None else self.folder
         folders = sorted((place / name for name in _only_generations(medium.names(place))),
                          key=lambda folder: (generation.step_of(folder.name), folder == newest))
@@ -269,7 +274,7 @@ class Checkpoints:
         one_a_step = {generation.step_of(f.name): f for f in folders if self._is_whole(medium, f)}
         whole = list(one_a_step.values())
         uploaded = [f for f in whole if self._is_uploaded(f)] if medium.is_remote else whole
-        kept = {*whole[-self.keep_last:], *uploaded[-1:], self._findable}
+        kept = {*whole[-self.keep_last:], *uploaded[-1:], *(self._findable or ())}
         if place == self.scratch:
             kept |= self._publisher.folders()
         for known in (whole, uploaded):

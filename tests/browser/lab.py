@@ -194,8 +194,15 @@ class NotebookPage:
         """Save and return the notebook as it is in its file."""
         before = self.file.stat().st_mtime_ns
         self.choose("File", "Save Notebook")
-        self.wait(lambda: self.file.stat().st_mtime_ns != before, "saving", SECONDS)
+        self.wait(lambda: self.file.stat().st_mtime_ns != before and self._is_whole(), "saving", SECONDS)
         return json.loads(self.file.read_text())
+
+    def _is_whole(self) -> bool:
+        """Tell whether the server has written the file to its end: it empties it first."""
+        try:
+            return bool(json.loads(self.file.read_text()))
+        except ValueError:
+            return False
 
     def picture(self, name: str) -> Path:
         """Keep a picture of the whole notebook, not only of what fits a screen."""

@@ -16,7 +16,8 @@ import pytest
 from colabkit.colab import auth
 from colabkit.colab.errors import AuthorizationError, Error
 
-pytest.importorskip("google.auth")
+pytest.importorskip("google.auth.transport.requests")  # imported here: on a busy machine that alone takes seconds
+pytest.importorskip("google.oauth2.service_account")
 
 
 @pytest.fixture(scope="module")

@@ -146,6 +146,30 @@ def test_an_old_listing_does_not_hide_the_newest_generation(tmp_path):
     assert opened(drive, tmp_path / "other")[0].load_latest()[0] == 3
 
 
+def test_whatever_the_hint_may_name_on_another_machine_stays(tmp_path, monkeypatch):
+    """The hint goes up, but this machine is not told so before newer generations take the place of the one it names."""
+    drive = EmulatedDrive()
+    points, _ = opened(drive, tmp_path / "scratch")
+    points.save(1, state(1), wait=True)
+    known = drive.is_uploaded
+    monkeypatch.setattr(drive, "is_uploaded", lambda path: path.name != "LATEST" and known(path))
+    points.save(2, state(2))
+    points._join()
+    points._publisher.flush(0.2)
+    assert b"000000002" in drive.stored[FOLDER / "LATEST"] and points.stored_step == 1
+    monkeypatch.setattr(points._publisher, "_confirm", lambda: False)  # always a newer one to send first
+    for step in range(3, 8):
+        points.save(step, state(step))
+        points._join()
+        points._publisher.flush(0.05)
+    drive.machine_lost()
+    monkeypatch.undo()
+    drive.weather = Weather(stale_share=1.0)
+    assert opened(drive, tmp_path / "other")[0].load_latest()[0] == 2
+    drive.weather = Weather()
+    assert opened(drive, tmp_path / "other")[0].load_latest()[0] == 7
+
+
 def test_none_is_removed_before_its_heir_is_uploaded(tmp_path):
     drive = EmulatedDrive()
     points, _ = opened(drive, tmp_path / "scratch")
