@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,6 @@ class Checkpoints:
         self.scratch = Path(scratch) if scratch is not None and self.medium.is_remote else None
         self.retry_seconds = retry_seconds or RETRY_SECONDS
         self.stored_step = -1  # the newest that would outlive this machine
-        self.num_late_removals = 0
         self._sent: Path | None = None
         self._hinted, self._num_hints = "", 0
         self._findable: set[Path] | None = None  # what another machine may find by the hint; None: not looked yet
@@ -178,7 +178,7 @@ class Checkpoints:
                 if best and not about.best:
                     medium = self.local if folder.parent == self.scratch else self.medium
                     self._patiently(medium, lambda m=medium, f=folder: generation.mark_best(m, f))
-                    self._whole[folder] = generation.About(step, True, about.identity, about.size_bytes, about.sha256)
+                    self._whole[folder] = replace(about, best=True)
                     self._offer(step, True, folder)
                 return True
         return False
@@ -204,8 +204,7 @@ class Checkpoints:
             self._rotate(medium, folder)
         except (OSError, StateError):
             if not medium.is_remote:
-                raise
-            self.num_late_removals += 1  # what a Drive does not remove now, the next rotation removes
+                raise  # what a Drive does not remove now, the next rotation removes
         return folder
 
     def _place_for(self, num_bytes: int) -> Path:

@@ -61,14 +61,15 @@ def _write_new(path: Path, payload: memoryview, durable: bool) -> None:
         while done < len(payload):
             done += os.write(handle, payload[done:])
         if durable:
-            _sync_file(handle)
+            sync_file(handle)
     except BaseException:
         os.close(handle)
         raise
     os.close(handle)  # network file systems report a failed upload here: it must count
 
 
-def _sync_file(handle: int) -> None:
+def sync_file(handle: int) -> None:
+    """Bring an open file onto its disk, where the disk knows how to."""
     try:
         os.fsync(handle)
     except OSError as error:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from colabkit.core import files, mounts
-from colabkit.core.disk import UNSUPPORTED
 
 CHUNK_BYTES = 4 << 20
 # What a network mount says when it is away, busy or over its quota; the same call may do a minute later.
@@ -53,7 +52,7 @@ class Medium:
                 size += len(view)
                 while len(view):
                     view = view[os.write(handle, view[:CHUNK_BYTES]):]
-            _sync(handle)
+            files.sync_file(handle)
         except BaseException:
             os.close(handle)
             raise
@@ -116,11 +115,3 @@ def medium_of(path: str | os.PathLike, root: str | os.PathLike = "/") -> Medium:
         return Medium()
     point, kind = found
     return MountedDrive("Google Drive" if "drive" in point.lower() + kind else f"the {kind} mount {point}")
-
-
-def _sync(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise

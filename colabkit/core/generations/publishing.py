@@ -27,7 +27,7 @@ class Job:
 
 
 class Publisher:
-    """Sends jobs by `send(job)`, which raises OSError where the medium does not take them; `confirm(step)` tells whether the
+    """Sends jobs by `send(job)`, which raises OSError where the medium does not take them; `confirm()` tells whether the
     newest sent one is on the other side, which may be later.
     """
 
@@ -45,10 +45,6 @@ class Publisher:
         self._fault: BaseException | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
-
-    @property
-    def is_away(self) -> bool:
-        return self._failed > 0
 
     def folders(self) -> set[Path]:
         """Return what waits or is being sent: it must stay on this machine."""
