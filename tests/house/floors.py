@@ -18,6 +18,8 @@ HEAVY = {"torch", "torchaudio", "accelerate", "transformers", "onnx", "onnxrunti
          "tensorboard", "tensorflow", "IPython", "ipywidgets", "google", "ray", "espeakng_loader"}
 # Of a pipeline: useless without torch.
 MAY_BE_HEAVY = {"model", "losses", "data", "train", "export", "powerset", "pretrained", "batch_norm"}
+# Of core and io: made of torch's own classes. Nobody imports them at the top but one another and a pipeline's heavy modules.
+HEAVY_BELOW = {"core.sizing.accounting", "core.sizing.cuda_like", "io.transformers_models"}
 BARE = {"__init__", "config", "recipe"}  # of a pipeline: read by `colabkit list`
 
 
@@ -106,6 +108,8 @@ def faults_of(found: Import, package: str) -> Iterator[str]:
 
 def _faults_inside(found: Import, package: str, here: int, at: str) -> Iterator[str]:
     there = floor(found.name, package)
+    if found.top and found.name.removeprefix(f"{package}.") in HEAVY_BELOW and not _may_be_heavy(found.importer):
+        yield f"{at} at the top, and with it torch; mend: import it inside the function that uses it"
     if there == 4:
         if here != 4:
             yield f"{at}: nobody but the front door imports cli or launch; mend: move what is needed into core"
@@ -120,7 +124,7 @@ def _faults_inside(found: Import, package: str, here: int, at: str) -> Iterator[
 
 def _may_be_heavy(module: str) -> bool:
     parts = module.split(".")
-    return len(parts) == 4 and parts[1] == "pipelines" and parts[3] in MAY_BE_HEAVY
+    return ".".join(parts[1:]) in HEAVY_BELOW or (len(parts) == 4 and parts[1] == "pipelines" and parts[3] in MAY_BE_HEAVY)
 
 
 def cycles(imports: list[Import], modules: dict[str, Path]) -> list[str]:

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from colabkit.core.figures import COLOURS, new_figure, save_figure
 from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.metrics import score
 from colabkit.pipelines.diarization.rttm import Turn
-
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")  # Okabe and Ito 2008
 
 
 def draw_timeline(path: Path, wave: np.ndarray, hypothesis: list[Turn], reference: list[Turn] | None = None,
                   title: str = "") -> None:
     """Write a PNG: the wave, the reference's turns where known, the hypothesis' turns, speakers matched by colour."""
-    figure, axes = _figure(2, (11, 4.2), height_ratios=[1, 2])
+    figure, axes = new_figure(2, (11, 4.2), height_ratios=[1, 2])
     seconds = np.arange(len(wave)) / RATE_HZ
     step = max(len(wave) // 6000, 1)
     envelope = np.abs(wave[: len(wave) // step * step]).reshape(-1, step).max(1)
@@ -42,12 +41,12 @@ def draw_timeline(path: Path, wave: np.ndarray, hypothesis: list[Turn], referenc
     axes[1].set_xlim(0, len(wave) / RATE_HZ)
     axes[1].set_xlabel("seconds")
     axes[0].set_title(title, fontsize=10, loc="left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_history(path: Path, rows: list[dict]) -> None:
     """Write a PNG of the training loss and the validation DER over steps."""
-    figure, axes = _figure(2, (8, 4.2))
+    figure, axes = new_figure(2, (8, 4.2))
     steps = [row["step"] for row in rows]
     axes[0].plot(steps, [row["frame_loss"] for row in rows], "o-", color=COLOURS[0], label="frame loss")
     axes[0].set_ylabel("loss")
@@ -59,16 +58,4 @@ def draw_history(path: Path, rows: list[dict]) -> None:
     axes[1].set_ylabel("validation DER (%)")
     axes[1].set_ylim(bottom=0)
     axes[1].set_xlabel("step")
-    _save(figure, path)
-
-
-def _figure(num_rows: int, size: tuple[float, float], **how):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(num_rows, 1, sharex=True, gridspec_kw=how or None)
-
-
-def _save(figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Software": None})  # the same figure, the same bytes
+    save_figure(figure, path)

@@ -65,6 +65,9 @@ def test_while_drive_is_away_training_goes_on_and_then_it_catches_up(tmp_path):
     for step in (2, 3, 4):
         points.save(step, state(step))
         time.sleep(0.02)
+    until = time.monotonic() + 10
+    while not said and time.monotonic() < until:
+        time.sleep(0.01)
     warned = [line for line in said if "WARNING" in line]
     assert len(warned) == 1 and "Google Drive" in warned[0] and "training goes on" in warned[0] and str(tmp_path) in warned[0]
     assert points.stored_step == 1 and stored_steps(drive) == [1]
