@@ -1,4 +1,4 @@
-"""The command line: colabkit list | check | run | status | apply | notebook. Exit codes: 0 done, 1 failed, 2 use, 75 stopped."""
+"""The command line: colabkit list | check | plan | run | status | apply | notebook. Exit codes: 0 done, 1 failed, 2 use, 75 stopped."""
 
 from __future__ import annotations
 
@@ -65,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
                          help="state root to look at (default: where a run would keep its state)")
     command.set_defaults(command=_check)
 
+    command = commands.add_parser("plan", help="batch size, precision and memory of a training on GPUs you name; needs none of them")
+    command.add_argument("name", metavar="NAME", help="pipeline, as in colabkit list")
+    command.add_argument("--gpu", default="", metavar="A,B", help="GPUs with commas between (default: T4 to H200)")
+    command.add_argument("--preset", default="full", help="demo, quick or full (default: full)")
+    command.add_argument("--set", action="append", default=[], metavar="a.b=v", help="change a setting; may be repeated")
+    command.add_argument("--json", action="store_true", help="the plan as JSON")
+    command.set_defaults(command=_plan)
+
     command = commands.add_parser("run", help="carry out a pipeline; continues what was begun")
     _add_common(command)
     command.add_argument("--preset", default="demo", help="demo, quick or full (default: demo)")
@@ -122,6 +130,19 @@ def _check(options: argparse.Namespace) -> None:
         if what == "state disk" and value.startswith("cannot be"):  # every run would fail: scripts want to know
             raise StateError(f"Runs cannot keep their state here: the folder {value}", got=means, where=options.state,
                              fix="name another folder: --state /another/folder (or set COLABKIT_STATE)")
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from colabkit.plan import GPUS, notes, plan, table
+    gpus = [name.strip() for name in options.gpu.split(",") if name.strip()] if options.gpu else GPUS
+    try:
+        found = plan(options.name, gpus, preset=options.preset, settings=options.set, say=_unsaid if options.json else print)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error, options.name) from error.__cause__
+    if options.json:
+        print(json.dumps(files.plain(found), indent=1))
+        return
+    print(table(found), *notes(found), sep="\n")
 
 
 def _run(options: argparse.Namespace) -> int:

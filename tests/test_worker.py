@@ -81,7 +81,7 @@ def test_settings_survive_the_way_to_another_process():
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ColabkitError)]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, ranks.StartAgainError])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("got", [None, 0, "", "ä\n", 2.5, ("a", 1), {"a": {3}}, Path("/x")])
 def test_errors_come_back_as_they_were(kind, got):
     error = kind("Cannot do it", got=got, expected="ü", where=Path("/a/b"), fix="--set a=1")

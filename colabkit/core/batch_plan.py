@@ -1,4 +1,7 @@
-"""Which samples form a batch: batch k of an epoch is a pure function of (seed, epoch, k), with or without durations."""
+"""Which samples form a batch: batch k of an epoch is a pure function of (seed, epoch, k), with or without durations.
+
+SampleOrder: so many samples. GroupedOrder: so many samples, of similar length. BatchPlan: as many as a budget of padded length allows.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,55 @@ class SampleOrder:
 
     def identity(self) -> str:
         return digest(["samples", self.num_samples, self.seed, self.batch_samples, self.shuffle])
+
+
+class GroupedOrder:
+    """Exactly `batch_samples` samples a batch, of similar length; every sample once an epoch, only its last batch smaller.
+
+    An epoch shuffles all samples, cuts them into windows of `window_batches` batches, sorts each window by length, cuts that into
+    batches and shuffles these. Batch k needs one window to be computed. A window holds a quarter of all samples at most: sorting
+    all of them would make the same batches in every epoch.
+    """
+
+    def __init__(self, seconds: np.ndarray, batch_samples: int, *, seed: int, window_batches: int = 16):
+        self.seconds = np.asarray(seconds, np.float64)
+        if self.seconds.ndim != 1 or not len(self.seconds) or batch_samples < 1 or not np.isfinite(self.seconds).all():
+            raise UsageError("Cannot order samples", got=f"{self.seconds.size} durations, batches of {batch_samples}",
+                             expected="at least one of each, finite", fix="choose a source that holds samples")
+        self.batch_samples, self.seed = batch_samples, seed
+        self.window_batches = int(np.clip(len(self) // 4, 1, window_batches))
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-len(self.seconds) // self.batch_samples)
+
+    def batch(self, epoch: int, k: int) -> np.ndarray:
+        """Return the sample numbers of batch k, shortest first. Shape: (sample,) int64."""
+        _require_batch(k, len(self))
+        size, first = self.batch_samples, k // self.window_batches * self.window_batches
+        num_batches, num_samples = min(self.window_batches, len(self) - first), len(self.seconds)
+        window = permute(np.arange(first * size, min((first + num_batches) * size, num_samples)), num_samples, self.seed, epoch)
+        window = window[np.argsort(self.seconds[window], kind="stable")]
+        place, left_over = k - first, len(window) % size
+        if not left_over:
+            start = size * int(permute(place, num_batches, self.seed, epoch, first, -1))
+            return window[start: start + size]
+        # The small batch comes last, and is of any length.
+        small = int(permute(0, num_batches, self.seed, epoch, first, -2))
+        if place == num_batches - 1:
+            return window[small * size: small * size + left_over]
+        start = size * int(permute(place, num_batches - 1, self.seed, epoch, first, -1))
+        start += left_over if start >= small * size else 0
+        return window[start: start + size]
+
+    def identity(self) -> str:
+        lengths = hashlib.sha256(self.seconds.tobytes()).hexdigest()
+        return digest(["grouped", self.batch_samples, self.seed, self.window_batches, lengths])
+
+    def padding(self, epoch: int = 0) -> float:
+        """Return the share of padded seconds that is padding when each batch is padded whole, over an epoch."""
+        lengths = [self.seconds[self.batch(epoch, k)] for k in range(len(self))]
+        return float(1 - self.seconds.sum() / sum(len(one) * one.max() for one in lengths))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

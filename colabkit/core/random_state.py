@@ -29,3 +29,18 @@ def set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_of(*parts: int) -> int:
+    """Return a seed that is a pure function of these numbers."""
+    import numpy
+    return int(numpy.random.SeedSequence(parts).generate_state(1, numpy.uint32)[0])
+
+
+def set_seeds(seed: int) -> None:
+    """Set every global random generator to a seed below 2**32."""
+    import numpy
+    import torch
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)

@@ -18,7 +18,7 @@ from colabkit.core.drive import DriveStatus, drive_mountpoint, drive_status
 from colabkit.core.front_end import current_shell, find_front_end, what_it_does
 
 _GIB = 2**30
-_NO_LIMIT_BYTES = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
+NO_LIMIT_BYTES = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 _COLAB_SERVICES = ("TBE_RUNTIME_ADDR", "TBE_EPHEM_CREDS_ADDR", "TBE_CREDS_ADDR")  # addresses only a Colab VM's host serves
 _UNSET = object()
 
@@ -123,7 +123,7 @@ def _memory_gib(root: str) -> float:
     """Find how much memory this process may use: the machine's, or less where its container says so."""
     texts = [text for name in ("memory.max", "memory.limit_in_bytes")
              for text in cgroup_values(root, "memory", name)]
-    limits = [int(text) for text in texts if text.isdigit() and int(text) < _NO_LIMIT_BYTES]
+    limits = [int(text) for text in texts if text.isdigit() and int(text) < NO_LIMIT_BYTES]
     try:
         lines = Path(root, "proc/meminfo").read_text().splitlines()
         limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")]

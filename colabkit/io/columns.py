@@ -46,10 +46,11 @@ def parse_columns(settings: Iterable[str]) -> dict[str, str]:
     return mapping
 
 
-def match_columns(present: Iterable[str], address: str, settings: Mapping[str, str]) -> dict[str, str]:
+def match_columns(present: Iterable[str], address: str, settings: Mapping[str, str], needs: Iterable[str] = ()) -> dict[str, str]:
     """Return {role: column} for the columns that are there.
 
-    Raises: DataError when the settings name a column that is missing, with the nearest that exists.
+    Raises: DataError when the settings name a column that is missing, with the nearest that exists, or when there is none for
+    a role in `needs`.
     """
     present = list(present)
     for role, column in settings.items():
@@ -61,4 +62,10 @@ def match_columns(present: Iterable[str], address: str, settings: Mapping[str, s
     known = known_dataset(address).get("columns", {})
     found = {role: next((n for n in names if n in present), None) for role, names in _table()["roles"].items()}
     found |= {role: column for role, column in known.items() if column in present}
-    return {role: column for role, column in {**found, **settings}.items() if column is not None}
+    matched = {role: column for role, column in {**found, **settings}.items() if column is not None}
+    for role in needs:
+        if role not in matched:
+            raise DataError(f"The source does not say the {role} of its samples", got=f"columns {', '.join(present) or 'none'}",
+                            expected=f"a column for the role {role}, as in {', '.join(_table()['roles'][role][:4])}",
+                            where=address, fix=f"name the column that holds it in the settings: columns={role}=COLUMN")
+    return matched

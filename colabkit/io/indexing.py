@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from colabkit.io.scanning import Problem, scan_file, scan_parquet, scan_tar
 from colabkit.io.stores import Store, StoredObject, open_store
 from colabkit.io.stores.addresses import split_scheme
 
+VOICES = "voices"  # the source that is made on the spot
 WORKERS = 4
 FILES_A_PIECE = 256  # plain files that are read between two saves
 
@@ -76,6 +77,20 @@ def is_folder(address: str) -> bool:
     return not split_scheme(address)[0]
 
 
+def fingerprint_sources(addresses: Iterable[str]) -> dict[str, str]:
+    """Return fingerprints of what lies outside a run, so that a change is noticed.
+
+    A Hub dataset is pinned to the commit that was listed, so it cannot change under a run; voices are made of the settings.
+    """
+    found = {}
+    for address in addresses:
+        if is_folder(address) and address != VOICES:
+            found[address] = files.quick_fingerprint(Path(address).expanduser())
+        elif address.startswith(("s3://", "gs://")):
+            found[address] = find_source(address).fingerprint
+    return found
+
+
 def _open_hub(address: str) -> tuple[Store, list[StoredObject]]:
     from colabkit.io.stores.hub import HubStore, parse_hub_address
     repo, wanted, revision = parse_hub_address(address)
@@ -98,19 +113,21 @@ def _open_hub(address: str) -> tuple[Store, list[StoredObject]]:
 
 
 def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] = (), hours: float | None = None,
-                seed: int = 0, problem: Problem, choose: Choose, workers: int = WORKERS) -> SampleIndex:
+                seed: int = 0, problem: Problem, choose: Choose, workers: int = WORKERS,
+                needs: tuple[str, ...] = ()) -> SampleIndex:
     """Return the index of a source; shards done before a stop are found in `folder` and not read again.
 
     With `hours`, shards are taken in a shuffled order until there is as much speech. What is no audio is told to `problem`.
+    `needs` are roles without which shards are of no use: that one is missing is told at the first shard. Plain files have none.
     Raises: DataError for a damaged or vanished shard, or missing columns; ChangedError for an index of another version.
     """
     settings = parse_columns(columns)
-    if source.ready is not None and (index := _read_ready(source, settings, choose)) is not None:
+    if source.ready is not None and (index := _read_ready(source, settings, choose, needs)) is not None:
         return index
     folder.mkdir(parents=True, exist_ok=True)
     pieces = _cut(source)
     order = permute(range(len(pieces)), len(pieces), seed).tolist() if hours else range(len(pieces))
-    maker = _Piece(source, settings, folder, [pieces[i] for i in order])
+    maker = _Piece(source, settings, folder, [pieces[i] for i in order], needs)
     parts, known_hours = [], 0.0
     unit = "shards" if source.kind != "files" else f"times {FILES_A_PIECE} files"
     with Progress(len(pieces), "index", unit=unit) as progress, \
@@ -132,7 +149,7 @@ def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] =
     return index
 
 
-def _read_ready(source: FoundSource, settings: Mapping[str, str], choose: Choose) -> SampleIndex | None:
+def _read_ready(source: FoundSource, settings: Mapping[str, str], choose: Choose, needs: tuple[str, ...]) -> SampleIndex | None:
     index = SampleIndex.from_bytes(source.store.read(FILE_NAME), f"{FILE_NAME} of {source.store.address}")
     there, named = {o.name: o.size for o in source.objects}, {s.name: s.size for s in index.shards}
     for name, size in named.items():
@@ -146,7 +163,7 @@ def _read_ready(source: FoundSource, settings: Mapping[str, str], choose: Choose
     choose("index", "taken as it is", f"it lies beside the data and names all {len(named)} shards")
     index = index.at(source.store.address)
     named_anew = {role: column for role, column in settings.items() if role not in ("audio", "key")}
-    match_columns(index.columns, source.address, named_anew)
+    match_columns(index.columns, source.address, named_anew, needs)
     index.columns |= {role: index.columns[column] for role, column in named_anew.items()}
     return index
 
@@ -164,6 +181,7 @@ class _Piece:
     settings: Mapping[str, str]
     folder: Path
     pieces: list[tuple[StoredObject, ...]]
+    needs: tuple[str, ...] = ()
 
     def __call__(self, k: int) -> tuple[SampleIndex, list[list[str]]]:
         objects = self.pieces[k]
@@ -190,4 +208,4 @@ class _Piece:
         if self.source.kind == "files":
             return scan_file(self.source.store, found, problem)
         scan = scan_tar if self.source.kind == "tar" else scan_parquet
-        return scan(self.source.store, found, self.settings, problem)
+        return scan(self.source.store, found, self.settings, problem, self.needs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from colabkit.core.errors import ColabkitError, DataError
@@ -31,10 +31,11 @@ def scan_file(store: Store, found: StoredObject, problem: Problem) -> Iterator[E
     yield from _entry(found.name, content, problem, offset=0, length=len(content), columns={})
 
 
-def scan_tar(store: Store, found: StoredObject, settings: Mapping[str, str], problem: Problem) -> Iterator[Entry]:
+def scan_tar(store: Store, found: StoredObject, settings: Mapping[str, str], problem: Problem,
+             needs: Collection[str] = ()) -> Iterator[Entry]:
     """Describe the audio in a tar. What belongs to KEY.flac is every file named KEY.something: KEY may hold dots.
 
-    Raises: DataError when the tar is compressed, cut short or damaged, or a column of the settings is missing.
+    Raises: DataError when the tar is compressed, cut short or damaged, or a column of the settings or in `needs` is missing.
     """
     where = f"{found.name} of {store.address}"
     read = sequential(store, found)
@@ -50,7 +51,7 @@ def scan_tar(store: Store, found: StoredObject, settings: Mapping[str, str], pro
             details[member.name] = read(member.offset, member.offset + member.size)
     known = _gather({stem for stem, _ in audio}, details, problem)
     present = list(dict.fromkeys(name for columns in known.values() for name in columns))
-    roles = match_columns(present, store.address, settings) if audio else {}
+    roles = match_columns(present, store.address, settings, needs) if audio else {}
     for stem, entry in audio:
         values = known.get(stem, {})
         columns = {role: _as_text(values.get(column)) for role, column in roles.items() if role != "audio"}
@@ -83,15 +84,17 @@ def _gather(stems: set[str], details: Mapping[str, bytes], problem: Problem) -> 
     return known
 
 
-def scan_parquet(store: Store, found: StoredObject, settings: Mapping[str, str], problem: Problem) -> Iterator[Entry]:
+def scan_parquet(store: Store, found: StoredObject, settings: Mapping[str, str], problem: Problem,
+                 needs: Collection[str] = ()) -> Iterator[Entry]:
     """Describe the rows of a Parquet file in the Hub's audio layout, without holding a row group.
 
-    Raises: DataError for a damaged file, one without audio, or a column of the settings that is missing.
+    Raises: DataError for a damaged file, one without audio, or a column of the settings or in `needs` that is missing.
     """
     where = f"{found.name} of {store.address}"
     table = _open_parquet(store, found, where)
     roles = match_columns(table.schema_arrow.names, store.address, settings)
     path = _audio_column(table, roles, where)
+    match_columns(table.schema_arrow.names, store.address, settings, needs)  # no audio is the greater want
     others = {role: column for role, column in roles.items() if role != "audio" and column != path[0]}
     rows = _rows(table, list(dict.fromkeys(others.values())), where)
     for number, (address, content) in enumerate(scan_values(sequential(store, found), found.size, path, name=where)):

@@ -1,7 +1,8 @@
 """The pipelines, found by looking: a folder here with a recipe is a pipeline, nothing is registered.
 
 A pipeline's package has a docstring (its first line is the title), NOTEBOOK (its number), and, in `config`,
-Config and PRESETS; in `recipe`, STEPS and apply(run_folder, paths, output).
+Config and PRESETS; in `recipe`, STEPS and apply(run_folder, paths, output). One that trains a network has in `workload`
+workload(config), its training step for sizing, and request(config), what its settings ask of sizing.
 """
 
 from __future__ import annotations
@@ -39,6 +40,21 @@ class Pipeline:
     @property
     def steps(self) -> tuple:
         return import_module(f"{__name__}.{self.name}.recipe").STEPS
+
+    def workload(self, config):
+        """Return the training step of a config, for sizing. Raises: UsageError for a pipeline that trains nothing."""
+        return self._sized_part().workload(config)
+
+    def request(self, config):
+        """Return what a config asks of sizing. Raises: UsageError for a pipeline that trains nothing."""
+        return self._sized_part().request(config)
+
+    def _sized_part(self):
+        if not Path(__file__).with_name(self.name).joinpath("workload.py").is_file():
+            sized = [p.name for p in discover() if Path(__file__).with_name(p.name).joinpath("workload.py").is_file()]
+            raise UsageError("This pipeline has no batch size to plan", got=self.name, expected="one of " + ", ".join(sized),
+                             fix=f"colabkit plan {sized[0]}" if sized else "choose a pipeline that trains a network")
+        return import_module(f"{__name__}.{self.name}.workload")
 
     def apply(self, run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
         """Use what a run made on the user's files; returns the files written."""

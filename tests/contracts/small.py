@@ -9,6 +9,11 @@ from colabkit.core.errors import UsageError
 from colabkit.pipelines import Pipeline
 
 SETTINGS: dict[str, tuple[str, ...]] = {
+    "asr": (
+        "data.num_voices=10", "data.sentences_per_voice=3", "data.held_out_fraction=0.2", "data.validation_fraction=0.2",
+        "sizing.sample_size=5", "model.hidden_size=16", "model.num_layers=1", "train.steps=12", "train.effective_batch=4",
+        "train.checkpoint_every_steps=3", "train.validate_every_steps=6", "train.validation_samples=2", "train.tracker=none",
+        "evaluate.num_samples=2", "example.num_samples=1"),
     "diarization": (
         "speech.num_voices=10", "speech.validation_fraction=0.2", "speech.seconds_per_voice=3", "speech.max_hours=0.006",
         "simulate.window_seconds=2", "model.hidden_size=16", "model.embedding_size=8", "model.num_blocks=2",

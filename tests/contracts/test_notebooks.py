@@ -32,7 +32,12 @@ def _diarization_is_good(metrics: dict[str, float]) -> None:
     assert metrics["onnx_difference"] <= 1e-4 and metrics["int8_same_decisions"] > 0.9, metrics
 
 
-GOOD: dict[str, Callable[[dict[str, float]], None]] = {"diarization": _diarization_is_good}
+def _asr_is_good(metrics: dict[str, float]) -> None:
+    assert metrics["wer_low"] <= metrics["wer"] <= metrics["wer_high"] and metrics["wer"] <= 0.2, metrics
+    assert metrics["cer"] <= metrics["wer"] and metrics["num_samples"] >= 50 and metrics["example_words"] >= 4, metrics
+
+
+GOOD: dict[str, Callable[[dict[str, float]], None]] = {"asr": _asr_is_good, "diarization": _diarization_is_good}
 
 
 @dataclass

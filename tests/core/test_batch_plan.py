@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import pickle
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from colabkit.core.batch_plan import BatchPlan, Budget, SampleOrder, bucket_starts
+from colabkit.core.batch_plan import BatchPlan, Budget, GroupedOrder, SampleOrder, bucket_starts
 from colabkit.core.errors import UsageError
 
 
@@ -256,3 +257,82 @@ def test_sample_order_identity_and_errors():
     for num, size in ((0, 1), (-1, 1), (5, 0)):
         with pytest.raises(UsageError, match="Cannot order samples"):
             SampleOrder(num, seed=0, batch_samples=size)
+
+
+# --- exact batches of similar length ---
+
+
+@pytest.mark.parametrize("name", DURATIONS)
+@pytest.mark.parametrize("batch_samples", [1, 3, 16, 1000])
+def test_grouped_every_sample_once_and_every_batch_full_but_the_last(name, batch_samples):
+    seconds = DURATIONS[name](np.random.default_rng(0))
+    order = GroupedOrder(seconds, batch_samples, seed=3)
+    for epoch in (0, 1, 7):
+        batches = [order.batch(epoch, k) for k in range(len(order))]
+        assert sorted(np.concatenate(batches).tolist()) == list(range(len(seconds)))
+        sizes = [len(batch) for batch in batches]
+        assert sizes[:-1] == [batch_samples] * (len(order) - 1)
+        assert sizes[-1] == (len(seconds) - 1) % batch_samples + 1
+        assert all((np.diff(seconds[batch]) >= 0).all() for batch in batches)
+
+
+def test_grouped_pads_far_less_than_a_shuffle():
+    seconds = speech_like(5000)
+    order, shuffled = GroupedOrder(seconds, 32, seed=0), SampleOrder(5000, seed=0, batch_samples=32)
+    batches = [seconds[shuffled.batch(0, k)] for k in range(len(shuffled))]
+    random_padding = 1 - seconds.sum() / sum(len(batch) * batch.max() for batch in batches)
+    assert max(order.padding(), order.padding(epoch=1)) < random_padding / 3
+
+
+def test_grouped_epochs_and_seeds_differ_and_neighbours_are_not_sorted():
+    seconds = speech_like(960)
+    order = GroupedOrder(seconds, 16, seed=0)
+    epochs = [{frozenset(order.batch(epoch, k).tolist()) for k in range(len(order))} for epoch in range(3)]
+    assert len(epochs[0] & epochs[1]) + len(epochs[1] & epochs[2]) <= 2
+    other = {frozenset(GroupedOrder(seconds, 16, seed=1).batch(0, k).tolist()) for k in range(len(order))}
+    assert len(epochs[0] & other) <= 1
+    means = np.array([seconds[order.batch(0, k)].mean() for k in range(len(order))])
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.4
+
+
+def test_grouped_small_sets_are_not_sorted_whole():
+    """With one window for all samples each epoch would have the same batches."""
+    seconds = speech_like(64)
+    order = GroupedOrder(seconds, 8, seed=0)
+    assert order.window_batches == 2
+    first, second = ({frozenset(order.batch(epoch, k).tolist()) for k in range(8)} for epoch in (0, 1))
+    assert not first & second
+
+
+def test_grouped_samples_left_over_are_of_any_length():
+    """The small batch at the end of an epoch must not always hold the longest."""
+    seconds = np.sort(speech_like(100))
+    order = GroupedOrder(seconds, 32, seed=0)
+    left_over = np.array([order.batch(epoch, len(order) - 1) for epoch in range(60)])
+    assert 30 < left_over.mean() < 70 and len(np.unique(left_over)) > 60
+
+
+def test_grouped_identity_changes_with_everything_that_changes_batches():
+    seconds = speech_like(200)
+    base = GroupedOrder(seconds, 16, seed=0)
+    assert base.identity() == GroupedOrder(seconds.copy(), 16, seed=0).identity()
+    others = [GroupedOrder(seconds, 17, seed=0), GroupedOrder(seconds, 16, seed=1), GroupedOrder(seconds[::-1], 16, seed=0),
+              GroupedOrder(seconds, 16, seed=0, window_batches=2)]
+    assert len({base.identity(), *(other.identity() for other in others)}) == 5
+    assert (pickle.loads(pickle.dumps(base)).batch(2, 3) == base.batch(2, 3)).all()
+
+
+def test_grouped_takes_little_time_in_a_large_set():
+    order = GroupedOrder(speech_like(1_000_000), 32, seed=0)
+    began = time.perf_counter()
+    for k in range(20):
+        order.batch(3, k * 1000)
+    assert (time.perf_counter() - began) / 20 < 0.02
+
+
+@pytest.mark.parametrize("seconds, batch_samples", [([], 4), ([1.0, math.nan], 4), ([1.0], 0)])
+def test_grouped_refuses_what_cannot_be(seconds, batch_samples):
+    with pytest.raises(UsageError):
+        GroupedOrder(np.array(seconds), batch_samples, seed=0)
+    with pytest.raises(IndexError):
+        GroupedOrder(np.array([1.0]), 1, seed=0).batch(0, 1)

@@ -16,7 +16,7 @@ import soundfile
 from colabkit.core.errors import ChangedError, ColabkitError, DataError, UsageError
 from colabkit.io import indexing
 from colabkit.io.index import FILE_NAME, SampleIndex
-from colabkit.io.indexing import build_index, find_source, is_folder
+from colabkit.io.indexing import build_index, find_source, fingerprint_sources, is_folder
 from colabkit.io.samples import Samples
 from colabkit.io.shards import ShardWriter, flac_bytes
 from tests.servers.hub import HubServer
@@ -129,6 +129,34 @@ def test_the_fingerprint_of_a_source_notices_changes_without_reading(data):
     (data / "00005.tar").unlink()
     prints.append(find_source(str(data)).fingerprint)
     assert prints[0] == prints[1] and len(set(prints)) == 3
+
+
+def test_fingerprints_of_sources_notice_a_changed_folder_and_leave_out_what_cannot_change(tmp_path):
+    (tmp_path / "a.flac").write_bytes(audio(1))
+    before = fingerprint_sources([str(tmp_path)])
+    assert before == fingerprint_sources([str(tmp_path)]) and list(before) == [str(tmp_path)]
+    (tmp_path / "b.flac").write_bytes(audio(2))
+    assert fingerprint_sources([str(tmp_path)]) != before and fingerprint_sources(("voices", "hub:a/b")) == {}
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_shards_without_what_is_needed_are_refused_with_the_columns_there_are(tmp_path, kind):
+    (tmp_path / "data").mkdir()
+    if kind == "tar":
+        with tarfile.open(tmp_path / "data" / "0.tar", "w") as archive:
+            member = tarfile.TarInfo("a.flac")
+            member.size = len(audio(1))
+            archive.addfile(member, io.BytesIO(audio(1)))
+    else:
+        table = pa.table({"audio": [{"bytes": audio(1), "path": "x"}], "spoken": ["words"]})
+        pq.write_table(table, tmp_path / "data" / "0.parquet")
+    build = lambda **how: build_index(find_source(str(tmp_path / "data")), tmp_path / "parts", problem=print,  # noqa: E731
+                                      choose=lambda name, value, reason: value, needs=("text",), **how)
+    with pytest.raises(DataError) as caught:
+        build()
+    assert ("spoken" in str(caught.value) or kind == "tar") and "columns=text=" in caught.value.fix
+    if kind == "parquet":
+        assert build(columns=("text=spoken",)).column("text") == ["words"]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])

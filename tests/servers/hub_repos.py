@@ -1,4 +1,4 @@
-"""What a Hub keeps: datasets, their commits and files, under the names that git and its large file storage give them."""
+"""What a Hub keeps: datasets and models, their commits and files, by the names that git and its large file storage give them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Commit:
-    """A state of a dataset: all its files, by path."""
+    """A state of a repository: all its files, by path."""
 
     sha: str
     date: str
@@ -85,9 +85,10 @@ class Commit:
 
 @dataclass
 class HubRepo:
-    """A dataset: commits by sha, and the sha each revision stands at."""
+    """A dataset or a model: commits by sha, and the sha each revision stands at."""
 
     id: str
+    kind: str = "dataset"
     private: bool = False
     gated: bool = False
     created: str = field(default_factory=lambda: now())
@@ -108,7 +109,7 @@ class HubRepo:
         return self.commits.get(self.revisions.get(revision, revision))
 
     def info(self, commit: Commit, *, with_blobs: bool) -> dict:
-        """Return what the Hub tells of a dataset."""
+        """Return what the Hub tells of a repository."""
         siblings = [{"rfilename": path} | ({"size": f.size, "blobId": f.oid} if with_blobs else {})
                     | ({"lfs": f.lfs("sha256")} if with_blobs and f.sha256 else {}) for path, f in commit.files.items()]
         return {"_id": git_oid("repo", self.id.encode())[:24], "id": self.id, "author": self.id.partition("/")[0],

@@ -26,7 +26,6 @@ from colabkit.core import files
 from colabkit.core.accelerators import count_gpus
 from colabkit.core.distributed import ranks
 from colabkit.core.distributed.handoff import MARK, STOP, Handoff, error_of
-from colabkit.core.distributed.ranks import StartAgainError
 from colabkit.core.errors import StateError, Stopped, UsageError
 from colabkit.core.progress import Progress
 from colabkit.core.steps import Sections, Step
@@ -55,11 +54,7 @@ def carry_out(step: Step, sections: Sections, run: Any, identity: dict[str, Any]
     num_processes = _num_processes(step, run)
     if num_processes == 1:
         return step.function(sections, run)
-    while True:
-        try:
-            return Team(step, run, identity, num_processes).work()
-        except StartAgainError as again:
-            run.say(f"  {again.what}: all {num_processes} processes start again from the last checkpoint")
+    return Team(step, run, identity, num_processes).work()
 
 
 def asked_for(step: Step, config: Any) -> int:
@@ -218,7 +213,7 @@ class Team:
                 raise self.run.stopped()
         for rank, _, error in errors:  # what a step says beats what its end did to the others
             if error is not None:
-                if rank and not isinstance(error, StartAgainError):  # what the first said is shown already
+                if rank:  # what the first said is shown already
                     self._show_log(rank)
                 raise error
         failures = self.exchange / "failures.json"

@@ -19,15 +19,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from colabkit.core.errors import StateError
-
 # Who waits for an answer waits for another's work, such as a validation: only a connection that breaks ends it.
 _PATIENCE = timedelta(days=30)
+# How a rank's part of a training step went, from good to bad.
+FINE, TIGHT, OUT_OF_MEMORY = range(3)
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")
-
-
-class StartAgainError(StateError):
-    """All processes of a step must end, and can go on at once in new ones."""
 
 
 class Ranks:
@@ -42,12 +38,23 @@ class Ranks:
 
     def any(self, flag: Any) -> bool:
         """Tell whether the flag is up in at least one process."""
+        return bool(self.worst(int(bool(flag))))
+
+    def any_each(self, flags: Sequence[Any]) -> list[bool]:
+        """Tell for each of the flags whether it is up in at least one process; all give as many."""
         if self.world == 1:
-            return bool(flag)
+            return [bool(flag) for flag in flags]
+        return [bool(flag) for flag in self._largest([int(bool(flag)) for flag in flags])]
+
+    def worst(self, code: int) -> int:
+        """Return the largest of the numbers that the processes give."""
+        return code if self.world == 1 else self._largest([code])[0]
+
+    def _largest(self, numbers: list[int]) -> list[int]:
         import torch
-        raised = torch.tensor([int(bool(flag))])
-        torch.distributed.all_reduce(raised, torch.distributed.ReduceOp.MAX, group=self._group)
-        return bool(raised.item())
+        largest = torch.tensor(numbers, dtype=torch.int64)
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self._group)
+        return largest.tolist()
 
     def all(self, flag: Any) -> bool:
         """Tell whether the flag is up in every process."""

@@ -18,20 +18,28 @@ MOST_SAMPLES = 4096  # more in one forward pass no accelerator makes use of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One place of the step where memory may peak: base + B * sample + B * T * second + B * T**2 * second_squared bytes."""
+    """One place of the step where memory may peak: base + B * sample + B * T * second + B * T**2 * second_squared bytes.
+
+    `base_bytes_per_second_squared` times T**2 comes once, however many samples: distances between positions.
+    """
 
     name: str
     base_bytes: float
     bytes_per_sample: float = 0.0
     bytes_per_second: float = 0.0
     bytes_per_second_squared: float = 0.0
+    base_bytes_per_second_squared: float = 0.0
+
+    def base(self, seconds: float) -> float:
+        """Return the bytes that do not grow with the samples."""
+        return self.base_bytes + seconds**2 * self.base_bytes_per_second_squared
 
     def each(self, seconds: float) -> float:
         """Return the bytes of one more sample of this length."""
         return self.bytes_per_sample + seconds * self.bytes_per_second + seconds**2 * self.bytes_per_second_squared
 
     def bytes(self, num_samples: int, seconds: float) -> float:
-        return self.base_bytes + num_samples * self.each(seconds)
+        return self.base(seconds) + num_samples * self.each(seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +75,8 @@ class MemoryModel:
         for phase in self.phases:
             each = phase.each(seconds)
             if each > 0:
-                found = min(found, (limit - phase.base_bytes) / each)
-            elif phase.base_bytes > limit:
+                found = min(found, (limit - phase.base(seconds)) / each)
+            elif phase.base(seconds) > limit:
                 return 0
         return max(0, math.floor(found + 1e-9))
 
@@ -78,7 +86,8 @@ class MemoryModel:
             base = self.state_bytes + factor * (phase.base_bytes - self.state_bytes)
             return replace(phase, base_bytes=base, bytes_per_sample=factor * phase.bytes_per_sample,
                            bytes_per_second=factor * phase.bytes_per_second,
-                           bytes_per_second_squared=factor * phase.bytes_per_second_squared)
+                           bytes_per_second_squared=factor * phase.bytes_per_second_squared,
+                           base_bytes_per_second_squared=factor * phase.base_bytes_per_second_squared)
         return replace(self, phases=tuple(map(scale, self.phases)))
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,11 +13,11 @@ class DataConfig:
     """Where transcribed speech comes from."""
 
     source: Annotated[tuple[str, ...], "voices (made on the spot), hub:ORG/NAME/CONFIG/SPLIT, s3://BUCKET/PREFIX, "
-                                       "gs://BUCKET/PREFIX, or a folder; several are put together"] = ("voices",)
+                                       "gs://BUCKET/PREFIX, a folder, or a table in it; several are put together"] = ("voices",)
     test_source: Annotated[str, "speech to evaluate on; empty: a part of the source"] = ""
     columns: Annotated[tuple[str, ...], "ROLE=COLUMN where columns have unusual names, as in text=raw_transcription"] = ()
-    transcripts: Annotated[str, "a table (.csv, .tsv, .jsonl) or LibriSpeech *.trans.txt files with the transcripts of a folder; "
-                                "empty: looked for beside the audio"] = ""
+    transcripts: Annotated[str, "a table (.csv, .tsv, .json, .jsonl) or LibriSpeech *.trans.txt files with the transcripts of a "
+                                "folder; empty: looked for beside the audio"] = ""
     cache_gib: Annotated[float | None, "disk for audio read before, the least used goes first; 0: nothing is kept; none: chosen",
                          KEEPS_RESULT] = None
     index_hours: Annotated[float | None, "speech to list of each source at most; none: all of it"] = None
@@ -47,10 +47,10 @@ class DataConfig:
 class TextConfig:
     """How transcripts are cleaned, and what characters the model writes."""
 
-    language: Annotated[str, "ISO 639-1 code, as in en, de, kaa, tr: decides case rules, number words and Whisper's prompt"] = "en"
+    language: Annotated[str, "ISO 639-1 code, as in en, de, kaa, tr: for case rules, number words and Whisper's prompt"] = "en"
     case: Annotated[Literal["lower", "upper", "keep"], "case of the characters; scripts without case are left alone"] = "lower"
-    digits: Annotated[Literal["spell", "keep", "refuse"], "what becomes of digits: spelt out as words, kept as characters, or their "
-                                                          "samples left aside"] = "spell"
+    digits: Annotated[Literal["spell", "keep", "refuse"],
+                      "what becomes of digits: spelt out as words, kept as characters, or their samples left aside"] = "spell"
     punctuation: Annotated[Literal["drop", "keep"], "punctuation marks; apostrophes inside words always stay"] = "drop"
     rare_fraction: Annotated[float, "samples with a character rarer than this share of all characters are left aside"] = 0.0
     keep: Annotated[str, "further characters to keep"] = ""
@@ -157,7 +157,8 @@ class PublishConfig:
 
     repo: Annotated[str, "ORG/NAME to push to; empty: the model stays in the run's folder"] = ""
     private: Annotated[bool, "make the repository private"] = True
-    licence: Annotated[str, "licence to state in the model card, as in apache-2.0; empty: that of the base model is to be checked"] = ""
+    licence: Annotated[str, "licence to state in the model card, as in apache-2.0; empty: the card says to check the base "
+                            "model's"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +186,11 @@ class Config:
 def demo() -> Config:
     """Offline, on speech made on the spot: end to end in under two minutes on two CPU cores."""
     words = ("red", "green", "blue", "white", "one", "two", "three", "four", "left", "right", "open", "close")
-    return Config(data=DataConfig(vocabulary=words, num_voices=24, sentences_per_voice=12, held_out_fraction=0.2,
-                                  validation_fraction=0.1),
-                  train=TrainConfig(steps=150, effective_batch=16, learning_rate=3e-3, validate_every_steps=50,
-                                    validation_samples=32, checkpoint_every_steps=25))
+    return Config(data=DataConfig(vocabulary=words, num_voices=290, sentences_per_voice=4, held_out_fraction=0.1,
+                                  validation_fraction=0.05),
+                  model=ModelConfig(hidden_size=128, num_layers=2, dropout=0.05, mask_time=0.08),
+                  train=TrainConfig(steps=500, effective_batch=16, learning_rate=5e-3, validate_every_steps=125,
+                                    validation_samples=48, checkpoint_every_steps=100))
 
 
 def quick() -> Config:

@@ -34,18 +34,24 @@ class DiarizationLoss(nn.Module):
     def forward(self, logits_BFC: torch.Tensor, embeddings_BFE: torch.Tensor, batch,
                 counts: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return the loss of these windows as their share of a batch with `counts`; frame and speaker loss."""
-        logits_BFC, embeddings_BFE = logits_BFC.float(), embeddings_BFE.float()
-        classes_BF = self.powerset.to_classes(batch.active)
-        frame_loss = self.powerset.best_permutation_loss(logits_BFC, classes_BF, batch.scored.float())[0].sum()
-        frame_loss = frame_loss / counts[0].clamp_min(1)
+        frame_loss = self.frame_loss(logits_BFC, batch, counts)
         learnable_BS = self._learnable_BS(batch)
-        voices = speaker_embeddings(embeddings_BFE, batch.active.float())[learnable_BS]
-        cosine = voices @ F.normalize(self.directions_NE, dim=-1).T
-        target = batch.speaker_ids[learnable_BS]
-        penalised = SCALE * (cosine - MARGIN * F.one_hot(target, cosine.shape[1]))
-        speaker_loss = F.cross_entropy(penalised, target, reduction="sum") / counts[1].clamp_min(1)
+        voices = speaker_embeddings(embeddings_BFE.float(), batch.active.float())[learnable_BS]
+        speaker_loss = self.speaker_loss(voices, batch.speaker_ids[learnable_BS], counts)
         loss = frame_loss + self.embedding_weight * speaker_loss
         return loss, (frame_loss.detach(), speaker_loss.detach())
+
+    def frame_loss(self, logits_BFC: torch.Tensor, batch, counts: torch.Tensor) -> torch.Tensor:
+        """Return the cross entropy of the frames under the best naming, over the number of scored frames."""
+        classes_BF = self.powerset.to_classes(batch.active)
+        loss = self.powerset.best_permutation_loss(logits_BFC.float(), classes_BF, batch.scored.float())[0].sum()
+        return loss / counts[0].clamp_min(1)
+
+    def speaker_loss(self, voices: torch.Tensor, target: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """Return the additive-margin softmax of these embeddings (voice, E), over the number of speakers to learn."""
+        cosine = voices @ F.normalize(self.directions_NE, dim=-1).T
+        penalised = SCALE * (cosine - MARGIN * F.one_hot(target, cosine.shape[1]))
+        return F.cross_entropy(penalised, target, reduction="sum") / counts[1].clamp_min(1)
 
     def _learnable_BS(self, batch) -> torch.Tensor:
         alone_BFS = batch.active & (batch.active.sum(-1, keepdim=True) == 1)

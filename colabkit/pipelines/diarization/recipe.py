@@ -26,7 +26,8 @@ CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.
 
 def _outside(config) -> dict[str, str]:
     recorded = (config.recordings.train_source, config.recordings.test_source)
-    return sources.fingerprint_inputs((*config.speech.source, *filter(None, recorded)))
+    from colabkit.io.indexing import fingerprint_sources
+    return fingerprint_sources((*config.speech.source, *filter(None, recorded)))
 
 
 @step("01_speech", uses=("speech", "recordings"), writes=("speech.json", "*.safetensors", "voices/*"), outside=_outside,
@@ -49,7 +50,8 @@ def speech(config, run):
       processes="train.processes")
 def train(config, run):
     """Train on simulated and real conversations; resumes at the last checkpoint."""
-    from colabkit.pipelines.diarization import bank, data, timeline, windows
+    from colabkit.core.distributed.ranks import join
+    from colabkit.pipelines.diarization import bank, data, timeline, windows, workload
     from colabkit.pipelines.diarization.train import train as train_loop
     listed = _speech(config, run)
     spoken = bank.training_speech(listed, problem=run.report.problem, choose=run.choose)
@@ -62,7 +64,8 @@ def train(config, run):
     batches = data.TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
                                    batch_windows=config.train.batch_windows, seed=config.train.seed)
     mixes = _mixes(config, _bank(config, run, "validation", listed), num_mixes=config.train.num_validation_mixes, seconds=20.0)
-    metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run)
+    metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run,
+                         windows_at_once=workload.windows_at_once(config, join(), run))
     if metrics is not None:  # None in all processes but the first
         rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
         timeline.draw_history(run.output / "history.png", rows)

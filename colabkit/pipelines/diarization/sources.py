@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -12,15 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from colabkit.core import files
 from colabkit.core.errors import DataError
+from colabkit.core.splits import SPLITS, split_names
 from colabkit.io import indexing, voices
 from colabkit.io.index import SampleIndex
+from colabkit.io.indexing import VOICES
 from colabkit.io.shards import ShardWriter, flac_bytes
 from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.config import SpeechConfig
-
-SPLITS = ("train", "validation", "test")
-NUM_LARGE = 400  # speakers; with fewer the shares of a hash are left to chance
-VOICES = "voices"  # the source that is made on the spot, and the folder of its shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +33,6 @@ class SpeakerEntry:
 
     def to_dict(self) -> dict:
         return asdict(self)
-
-
-def fingerprint_inputs(addresses: tuple[str, ...]) -> dict[str, str]:
-    """Return fingerprints of what lies outside the run, so that a change is noticed.
-
-    A Hub dataset is pinned to the commit that was listed, so it cannot change under a run; voices are made of the settings.
-    """
-    found = {}
-    for address in addresses:
-        if indexing.is_folder(address) and address != VOICES:
-            found[address] = files.quick_fingerprint(Path(address).expanduser())
-        elif address.startswith(("s3://", "gs://")):
-            found[address] = indexing.find_source(address).fingerprint
-    return found
 
 
 def list_samples(config: SpeechConfig, folder: Path, problem: Callable[[str, str], None], choose) -> list[SampleIndex]:
@@ -123,20 +106,9 @@ def sample_speakers(config: SpeechConfig, index: SampleIndex, number: int) -> li
 
 
 def split_speakers(names: list[str], config: SpeechConfig) -> dict[str, str]:
-    """Assign whole speakers to splits by a hash of their name and the seed.
-
-    In a large set adding speakers moves no other; in a small one every split gets its share, at least two.
-    """
-    def share(name: str) -> float:
-        return int.from_bytes(hashlib.sha1(f"{config.seed}/{name}".encode()).digest()[:8], "big") / 2**64
-
-    test, validation = config.held_out_fraction, config.held_out_fraction + config.validation_fraction
-    places = {name: share(name) for name in names}
-    if len(names) < NUM_LARGE:
-        places = {name: rank for rank, name in enumerate(sorted(names, key=share))}
-        test = max(round(config.held_out_fraction * len(names)), 2)
-        validation = test + max(round(config.validation_fraction * len(names)), 2)
-    return {n: "test" if places[n] < test else "validation" if places[n] < validation else "train" for n in names}
+    """Assign whole speakers to splits, at least two to each; see `split_names`."""
+    return split_names(names, test_fraction=config.held_out_fraction, validation_fraction=config.validation_fraction,
+                       seed=config.seed, at_least=2)
 
 
 def speaker_of(path: PurePosixPath, rule: str) -> str:

@@ -7,20 +7,24 @@ import json
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import asdict
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save as to_safetensors
 
 from colabkit.core import files
 from colabkit.core.checkpoint import random_state, restore, set_random_state
-from colabkit.core.distributed.ranks import Ranks, StartAgainError, join
+from colabkit.core.compute import choose_threads, device_name
+from colabkit.core.distributed.gradients import broadcast_parameters, reduce_gradients
+from colabkit.core.distributed.ranks import Ranks, join
 from colabkit.core.errors import DataError, StateError, UsageError
-from colabkit.core.runtime import detect
+from colabkit.core.random_state import seed_of
+from colabkit.core.sizing.guard import Guard
+from colabkit.core.sizing.watch import MemoryWatch
 from colabkit.core.tracking import Tracker, open_tracker
+from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.batch_norm import over_all_ranks
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.data import Batch, TrainingBatches
@@ -29,7 +33,6 @@ from colabkit.pipelines.diarization.model import FastDiarizationModel
 
 PLAN_EVERY_STEPS = 20  # how often a time budget is turned into steps anew
 RESERVE = 0.02  # share of a time budget kept for the last validation and checkpoint
-MICRO_BATCH = "MICRO_BATCH.json"  # what fitted into memory where several processes had to start again
 
 
 def build_model(config: ModelConfig) -> FastDiarizationModel:
@@ -41,10 +44,12 @@ def build_model(config: ModelConfig) -> FastDiarizationModel:
 
 
 def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatches,
-          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run) -> dict | None:
+          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run, *,
+          windows_at_once: int | None = None) -> dict | None:
     """Train; write model.safetensors (the best averaged weights), model.json and history.jsonl.
 
-    `validate` scores held-out conversations; its "der" decides which weights are best. Continues from the newest
+    `validate` scores held-out conversations; its "der" decides which weights are best. `windows_at_once` are expected to fit into
+    a process's memory; none: its whole part of a batch. Continues from the newest
     whole generation in `run.output/checkpoints`. Of several processes each takes its part of every batch; the first one
     reads and writes, and returns the metrics. Raises: Stopped on SIGTERM, after a checkpoint.
     """
@@ -55,26 +60,30 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
                          expected=f"at least {ranks.world}", fix=f"--set train.processes={config.batch_windows}")
     accelerator = Accelerator(mixed_precision=choose_precision(config, ranks, run),
                               cpu=ranks.world > 1 and not torch.cuda.is_available())
-    choose_threads(accelerator.device, ranks, run)
+    choose_threads(accelerator.device, ranks.local_world, run.choose)
     batches.rank, batches.world = ranks.rank, ranks.world
     torch.manual_seed(config.seed)
-    bare_model = build_model(model_config)
-    bare_loss = DiarizationLoss(bare_model.powerset, num_training_speakers, model_config.embedding_size,
-                                config.embedding_weight)
-    averaged = copy.deepcopy(bare_model).to(accelerator.device)
-    if ranks.world > 1:
-        bare_model = over_all_ranks(bare_model)
-    trained = [p for p in (*bare_model.parameters(), *bare_loss.parameters()) if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
-    model, loss_of, optimizer = accelerator.prepare(bare_model, bare_loss, optimizer)
+    model = build_model(model_config).to(accelerator.device)
+    loss_of = DiarizationLoss(model.powerset, num_training_speakers, model_config.embedding_size,
+                              config.embedding_weight).to(accelerator.device)
+    averaged = copy.deepcopy(model)
+    agree = over_all_ranks(model, ranks, accelerator.device).agree if ranks.world > 1 else None
+    for module in (model, loss_of):
+        broadcast_parameters(module, ranks)
+    trained = [p for p in (*model.parameters(), *loss_of.parameters()) if p.requires_grad]
+    optimizer = accelerator.prepare(torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay))
     loss_sums = torch.zeros(2, device=accelerator.device)  # frame loss and speaker loss since the last validation
     first_plan = config.steps if config.minutes is None else max(config.steps, 2 * PLAN_EVERY_STEPS)
     done = {"step": 0, "num_steps": first_plan, "progress": 0.0, "spent_seconds": 0.0, "best_der": math.inf,
             "best_step": 0, "history": []}
-    parts = {"model": bare_model, "loss": bare_loss, "averaged": averaged, "optimizer": optimizer.optimizer}
+    parts = {"model": model, "loss": loss_of, "averaged": averaged, "optimizer": optimizer.optimizer}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     checkpoints = run.checkpoints()
+    watch = MemoryWatch(say=run.say, choose=run.choose)
+    at_once = windows_at_once or math.ceil(config.batch_windows / ranks.world)
+    guard = Guard(lambda seconds: at_once, ranks=ranks, choose=run.choose, say=run.say, watch=watch, buffers_of=[model],
+                  agree=agree, name="train.micro_batch", device=device_name(accelerator.device))
 
     def save(**how) -> None:
         if config.minutes is not None:
@@ -82,7 +91,7 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         if ranks.is_first:
             checkpoints.save(done["step"], {
                 **{name: part.state_dict() for name, part in parts.items()}, "done": done | {"history": list(done["history"])},
-                "loss_sums": loss_sums, "random": random_state(), "streams": batches.state(done["step"]),
+                "loss_sums": loss_sums, "guard": guard.state(), "random": random_state(), "streams": batches.state(done["step"]),
                 "settings": asdict(config)}, **how)
 
     # 2. Where an earlier process stood, or the beginning.
@@ -93,9 +102,9 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         done = found[1]["done"]
         loss_sums.copy_(found[1]["loss_sums"])
         batches.load_state(found[1]["streams"])
+        guard.load_state(found[1].get("guard", {}))
         run.say(f"  continues at step {done['step']} of {done['num_steps']}")
     clock = Clock(done["spent_seconds"])
-    micro_windows = choose_micro_batch(config, ranks, run)
     tracker = Tracker()
     if ranks.is_first:
         tracker = open_tracker(config.tracker, run, resume_step=done["step"], settings=asdict(config))
@@ -104,16 +113,17 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     with closing(batches.from_step(done["step"])) as feed, closing(tracker), \
             run.progress(done["num_steps"], "train", done=done["step"]) as progress:
         while done["step"] < done["num_steps"]:
-            batch = next(feed).to(accelerator.device)
+            batch = next(feed)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, done)
             if ranks.world > 1:  # no two of them drop out the same, and a checkpoint need not know how many they were
                 torch.manual_seed(seed_of(config.seed, done["step"], ranks.rank))
-            micro_windows, losses = accumulate_gradients(model, loss_of, batch, micro_windows, accelerator, run)
+            losses = accumulate_gradients(model, loss_of, batch, guard, accelerator)
+            reduce_gradients(trained, ranks)
             accelerator.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            average_weights(averaged, bare_model, config.ema_decay, done["step"])
+            average_weights(averaged, model, config.ema_decay, done["step"])
             loss_sums += losses
             done["progress"] += (1 - done["progress"]) / (done["num_steps"] - done["step"])
             done["step"] += 1
@@ -129,7 +139,7 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
                 row |= ranks.from_first(lambda scores=scores: scores)
                 loss_sums.zero_()
                 done["history"].append(row)
-                tracker.log(done["step"], row)
+                tracker.log(done["step"], row | {"memory_used": watch.used_fraction()})
                 if row["der"] <= done["best_der"]:
                     done |= {"best_der": row["der"], "best_step": done["step"]}
                     save(best=True)
@@ -158,42 +168,29 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
             "parameters": averaged.count_parameters()}
 
 
-def accumulate_gradients(model, loss_of, batch: Batch, micro_windows: int, accelerator: Accelerator,
-                         run) -> tuple[int, torch.Tensor]:
-    """Do forward and backward of a whole batch, in parts that fit; returns the part size that fitted and the losses.
+def accumulate_gradients(model, loss_of, batch: Batch, guard: Guard, accelerator: Accelerator) -> torch.Tensor:
+    """Do forward and backward of this process's part of a batch, in parts that fit; returns the losses of the whole batch.
 
-    When memory runs out the part is halved and the same windows are done again; of several processes all start again, as
-    the others wait for what this one would have sent. Every part's loss is divided by the counts of the whole batch over all
-    ranks, so the parts' gradients add up to the batch's.
+    Every part's loss is divided by the counts of the whole batch over all ranks, so the parts' gradients add up to the
+    batch's; those of other ranks are not in them yet. When memory runs out, all ranks do the same windows again.
     """
-    world, num_windows = accelerator.num_processes, len(batch.wave)
-    counts = accelerator.reduce(accelerator.unwrap_model(loss_of).counts(batch), "sum")
-    while True:
-        losses = torch.zeros(2, device=accelerator.device)
-        try:
-            for first in range(0, num_windows, micro_windows):
-                part = batch.part(first, first + micro_windows)
-                with ExitStack() as unsynced:
-                    for module in (model, loss_of) if first + micro_windows < num_windows else ():
-                        unsynced.enter_context(accelerator.no_sync(module))
-                    with accelerator.autocast():
-                        logits_BFC, embeddings_BFE = model(part.wave)
-                    loss, pieces = loss_of(logits_BFC, embeddings_BFE, part, counts)
-                    accelerator.backward(loss * world)
-                losses += torch.stack(pieces)
-            return micro_windows, accelerator.reduce(losses, "sum")
-        except torch.OutOfMemoryError as error:
-            if micro_windows == 1:
-                raise
-            if world > 1:
-                files.write_json(run.output / MICRO_BATCH, {"windows": micro_windows // 2, "processes": world})
-                raise StartAgainError(f"Memory ran out with {micro_windows} windows at once in a process",
-                                      fix=f"run the same again: it continues with {micro_windows // 2} at once") from error
-            model.zero_grad(set_to_none=True)
-            loss_of.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-            micro_windows = run.choose("train.micro_batch", micro_windows // 2,
-                                       f"memory ran out with {micro_windows} windows at once; the same batch is done again")
+    counts = accelerator.reduce(loss_of.counts(batch).to(accelerator.device), "sum")
+    losses = torch.zeros(2, device=accelerator.device)
+
+    def work(windows: list[int]) -> None:
+        part = batch.part(windows[0], windows[-1] + 1).to(accelerator.device)  # all of one length: they stay in order
+        with accelerator.autocast():
+            logits_BFC, embeddings_BFE = model(part.wave)
+        loss, pieces = loss_of(logits_BFC, embeddings_BFE, part, counts)
+        accelerator.backward(loss)
+        losses.add_(torch.stack(pieces))
+
+    def reset() -> None:
+        model.zero_grad(set_to_none=True)
+        loss_of.zero_grad(set_to_none=True)
+        losses.zero_()
+    guard.step([batch.wave.shape[1] / RATE_HZ] * len(batch.wave), work, reset)
+    return accelerator.reduce(losses, "sum")
 
 
 @torch.no_grad()
@@ -236,27 +233,6 @@ class Clock:
 
     def seconds(self) -> float:
         return time.monotonic() - self._began
-
-
-def seed_of(*parts: int) -> int:
-    """Return a seed that is a pure function of these numbers."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
-
-
-def choose_micro_batch(config: TrainConfig, ranks: Ranks, run) -> int:
-    """Choose how many windows go through a process at once: all of its part, or what fitted after memory ran out."""
-    whole, found = math.ceil(config.batch_windows / ranks.world), run.output / MICRO_BATCH
-    known = ranks.from_first(lambda: files.read_json(found) if found.exists() else {})
-    if known.get("processes") == ranks.world:
-        return run.choose("train.micro_batch", min(whole, known["windows"]), "memory ran out with twice as many")
-    return run.choose("train.micro_batch", whole, "a whole batch goes through at once until memory says otherwise")
-
-
-def choose_threads(device: torch.device, ranks: Ranks, run) -> None:
-    """Leave one core to the thread that makes the batches: two that fight for a core slow each other down fourfold."""
-    cores = detect().num_cpus // ranks.local_world
-    if device.type == "cpu":
-        torch.set_num_threads(run.choose("train.cpu_threads", max(1, cores - 1), f"of {cores} CPU cores one makes the batches"))
 
 
 def choose_precision(config: TrainConfig, ranks: Ranks, run) -> str:

@@ -13,7 +13,6 @@ from typing import Annotated
 from colabkit.core import files
 from colabkit.core.config import KEEPS_RESULT
 from colabkit.core.distributed import ranks
-from colabkit.core.distributed.ranks import StartAgainError
 from colabkit.core.errors import DataError
 from colabkit.core.run import Run
 from colabkit.core.state import open_run
@@ -102,22 +101,7 @@ def _deaf(rank, run):
     time.sleep(LONG_SECONDS)
 
 
-def _again(rank, run):
-    began, note = run.output / "began.json", run.output / "smaller.json"
-    if note.exists():
-        files.write_json(run.output / "result.json", "small")
-        return {"was": files.read_json(note)} if rank == 0 else None
-    if rank == 0:
-        files.write_json(began, True)
-        time.sleep(LONG_SECONDS)
-    while not began.exists():
-        time.sleep(0.02)
-    files.write_json(note, 4)
-    raise StartAgainError("Too large", fix="run the same again")
-
-
-TROUBLES = {"waits": _wait, "deaf": _deaf, "bad data": _bad_data, "killed": _killed, "fault": _fault, "disk full": _disk_full,
-            "again": _again}
+TROUBLES = {"waits": _wait, "deaf": _deaf, "bad data": _bad_data, "killed": _killed, "fault": _fault, "disk full": _disk_full}
 STEPS = (together,)
 
 

@@ -104,11 +104,6 @@ def test_a_full_disk_is_told_as_in_one_process(team):
     assert "full" in str(caught.value) and caught.value.errno == 28
 
 
-def test_processes_that_must_start_again_do(team):
-    assert team("again") == {"was": 4}
-    assert "  Too large: all 2 processes start again from the last checkpoint" in team.said
-
-
 @pytest.mark.parametrize("how", ["asked", "interrupted"])
 def test_all_stop_in_good_order(team, how):
     def stop() -> None:

@@ -9,7 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from colabkit.pipelines.diarization.batch_norm import CpuSyncBatchNorm1d, over_all_ranks
+from colabkit.core.distributed.ranks import Ranks
+from colabkit.pipelines.diarization.batch_norm import RanksBatchNorm1d, over_all_ranks
 from colabkit.pipelines.diarization.losses import DiarizationLoss
 
 
@@ -30,8 +31,9 @@ def test_one_process_gets_what_torch_gives(group):
     torch.manual_seed(0)
     theirs = nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4))
     nn.init.uniform_(theirs[1].weight, 0.5, 2.0)
-    ours = over_all_ranks(copy.deepcopy(theirs))
-    assert [type(module) for module in norms(ours)] == [CpuSyncBatchNorm1d] * 2
+    ours = copy.deepcopy(theirs)
+    over_all_ranks(ours, Ranks(), torch.device("cpu"))
+    assert [type(module) for module in norms(ours)] == [RanksBatchNorm1d] * 2
     for _ in range(3):
         wave = 5 + 3 * torch.randn(6, 3, 20)
         results = []
@@ -52,8 +54,28 @@ def test_one_process_gets_what_torch_gives(group):
 def test_all_batch_norms_of_the_network_are_found(group, make_model):
     model = make_model(num_blocks=2)
     names = list(model.state_dict())
-    over_all_ranks(model)
-    assert len(norms(model)) == 4 and all(type(module) is CpuSyncBatchNorm1d for module in norms(model))
+    meeting = over_all_ranks(model, Ranks(), torch.device("cpu"))
+    assert meeting.num_values == 2 * 16 + 1
+    assert len(norms(model)) == 4 and all(type(module) is RanksBatchNorm1d for module in norms(model))
     assert list(model.state_dict()) == names
     loss = DiarizationLoss(model.powerset, 4, 8, 0.2)
     assert norms(loss) == [], "it has none: only the network is converted"
+
+
+def test_statistics_are_in_float32_under_autocast(group):
+    """In bfloat16 a sum over 8000 values would stand still long before its end."""
+    torch.manual_seed(0)
+    theirs, ours = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    over_all_ranks(nn.Sequential(ours), Ranks(), torch.device("cpu"))
+    wave, weights = (4 + torch.randn(8, 3, 1000)).bfloat16(), torch.randn(8, 3, 1000).bfloat16()
+    results = []
+    for model, given in ((ours, wave.clone().requires_grad_()), (theirs, wave.float().requires_grad_())):
+        with torch.autocast("cpu", torch.bfloat16, enabled=given.dtype == torch.bfloat16):
+            out = model(given)
+        assert out.dtype == given.dtype
+        (out * weights).float().sum().backward()
+        results.append((out.float().detach(), given.grad.float(), model.weight.grad, model.running_mean, model.running_var))
+    for mine, expected in zip(*results, strict=True):
+        assert float((mine - expected).norm() / expected.norm()) < 1e-2
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=1e-5, atol=1e-6)
+    assert ours.weight.grad.dtype == torch.float32

@@ -177,14 +177,6 @@ def test_banks_hold_the_speakers_of_their_split_and_no_more_than_asked(folder, p
     assert all(len(s.waves) == 1 for s in little.speakers)
 
 
-def test_fingerprints_notice_a_changed_folder(folder, talk):
-    address = (str(folder),)
-    before = sources.fingerprint_inputs(address)
-    assert before == sources.fingerprint_inputs(address) and list(before) == [str(folder)]
-    write_wav(folder / "ann-0" / "take2.wav", talk(0), 16_000)
-    assert sources.fingerprint_inputs(address) != before and sources.fingerprint_inputs(("voices", "hub:a/b")) == {}
-
-
 def test_voices_are_written_to_shards_and_read_like_any_source(problems, listed, tmp_path):
     config = SpeechConfig(num_voices=8, seconds_per_voice=2.0)
     entries, speech = listed(config)

@@ -10,7 +10,9 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load, load_file
 
+from colabkit.core.distributed.ranks import Ranks
 from colabkit.core.errors import DataError, Stopped
+from colabkit.core.sizing.guard import Guard
 from colabkit.pipelines.diarization import train as training
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.data import TrainingBatches
@@ -166,8 +168,10 @@ def gradients(parts, run, micro_windows):
     model, loss_of, batch, accelerator = parts
     for module in (model, loss_of):
         module.zero_grad(set_to_none=True)
-    size, losses = accumulate_gradients(model, loss_of, batch, micro_windows, accelerator, run)
-    return size, losses, [p.grad.clone() for module in (model, loss_of) for p in module.parameters()]
+    guard = Guard(lambda seconds: micro_windows, ranks=Ranks(), choose=run.choose, say=run.say, buffers_of=[model],
+                  name="train.micro_batch")
+    losses = accumulate_gradients(model, loss_of, batch, guard, accelerator)
+    return guard.limit(2.0), losses, [p.grad.clone() for module in (model, loss_of) for p in module.parameters()]
 
 
 @pytest.mark.parametrize("micro_windows", [1, 2, 3])
@@ -192,19 +196,19 @@ def run_out_of_memory(model, most):
     return model.register_forward_pre_hook(check), seen
 
 
-def test_when_memory_runs_out_the_same_batch_is_done_in_halves(parts, run):
+def test_when_memory_runs_out_the_same_batch_is_done_in_smaller_parts(parts, run):
     _, _, whole = gradients(parts, run, 4)
     hook, seen = run_out_of_memory(parts[0], 1)
-    size, _, halved = gradients(parts, run, 4)
+    size, _, again = gradients(parts, run, 4)
     hook.remove()
     assert size == 1 and seen == [4, 2, 1, 1, 1, 1]
-    for ours, theirs in zip(halved, whole, strict=True):
+    for ours, theirs in zip(again, whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert [(name, value) for name, value, _ in run.chosen] == [("train.micro_batch", 2), ("train.micro_batch", 1)]
+    assert [(name, value) for name, value, _ in run.chosen] == [("train.micro_batch", 3), ("train.micro_batch", 1)]
 
 
 def test_memory_that_runs_out_half_way_leaves_no_half_gradient(parts, run):
-    _, _, whole = gradients(parts, run, 4)
+    _, losses, whole = gradients(parts, run, 4)
     calls = []
 
     def check(module, inputs):
@@ -212,18 +216,36 @@ def test_memory_that_runs_out_half_way_leaves_no_half_gradient(parts, run):
         if len(calls) == 2:  # the first half went through
             raise torch.OutOfMemoryError("CUDA out of memory")
     hook = parts[0].register_forward_pre_hook(check)  # refuses once
-    size, _, again = gradients(parts, run, 2)
+    size, losses_again, again = gradients(parts, run, 2)
     hook.remove()
     assert size == 1 and calls == [2, 2, 1, 1, 1, 1]
+    torch.testing.assert_close(losses_again, losses, rtol=1e-5, atol=1e-6)
     for ours, theirs in zip(again, whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_windows_that_are_done_again_count_once_in_running_means(parts, run):
+    model = parts[0]
+    model.train()
+    calls = []
+
+    def check(module, inputs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+    hook = model.register_forward_pre_hook(check)
+    gradients(parts, run, 2)
+    hook.remove()
+    counted = [int(buffer) for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")]
+    assert counted and set(counted) == {4}, "four parts of one window; the part of two that went through was undone"
+
+
 def test_memory_that_is_too_small_for_one_window_is_an_error(parts, run):
     hook, _ = run_out_of_memory(parts[0], 0)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(DataError) as caught:
         gradients(parts, run, 4)
     hook.remove()
+    assert "2 s does not fit" in str(caught.value) and "20.00 GiB" in str(caught.value) and "checkpointing" in caught.value.fix
 
 
 def test_training_goes_on_in_smaller_parts(run, batches, monkeypatch):
@@ -235,7 +257,28 @@ def test_training_goes_on_in_smaller_parts(run, batches, monkeypatch):
         return model
     monkeypatch.setattr(training, "build_model", build_large)
     metrics = carry_out(run, batches, steps=5)
-    assert metrics["train_steps"] == 5 and [value for name, value, _ in run.chosen if name == "train.micro_batch"] == [4, 2]
+    assert metrics["train_steps"] == 5 and [value for name, value, _ in run.chosen if name == "train.micro_batch"] == [4, 3]
+
+
+def test_what_memory_allowed_is_remembered(new_run, batches, monkeypatch, tmp_path):
+    """Stopped and continued, it gives the same bytes as in one go, and does not fail again to learn the same."""
+    build, seen = training.build_model, []
+
+    def build_large(config):
+        model = build(config)
+        seen.append(run_out_of_memory(model, 2)[1])
+        return model
+    monkeypatch.setattr(training, "build_model", build_large)
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    carry_out(new_run(tmp_path / "whole"), batches)
+    first = new_run(tmp_path / "cut")
+    with pytest.raises(Stopped):
+        carry_out(first, batches, Validation(first, stop_at=1))
+    second = new_run(tmp_path / "cut")
+    carry_out(second, batches)
+    assert set(seen[-1]) == {2} and "train.micro_batch" not in [name for name, *_ in second.chosen]
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 # --- the plan ---

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from colabkit.core.distributed.ranks import Ranks, StartAgainError
-from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
+from colabkit.core.checkpoint import Checkpoints
+from colabkit.core.random_state import seed_of
+from colabkit.core.sizing.partition import bucket_of
+from colabkit.pipelines.diarization.config import ModelConfig
 from colabkit.pipelines.diarization.data import Batch, TrainingBatches
 from colabkit.pipelines.diarization.losses import DiarizationLoss
 from colabkit.pipelines.diarization.model import ENCODER_TYPES
-from colabkit.pipelines.diarization.train import accumulate_gradients, build_model, choose_micro_batch, seed_of
+from colabkit.pipelines.diarization.train import build_model
 
+ROOT = Path(__file__).parents[3]
 MODEL = ModelConfig(num_speakers=2, hidden_size=16, num_blocks=1, num_attention_layers=1, embedding_size=8)
 
 
@@ -53,7 +62,7 @@ def test_a_window_without_weight_has_a_gradient_of_nothing(parts_of):
 
 @pytest.mark.parametrize("encoder_type", ENCODER_TYPES)
 def test_every_parameter_gets_a_gradient_from_every_batch(parts_of, encoder_type):
-    """Processes wait for each other's gradient of every parameter: one that gets none would stop them."""
+    """One that gets none would be left as it is by a part of the batch, and not by the whole."""
     model = build_model(replace(MODEL, encoder_type=encoder_type))
     loss_of = DiarizationLoss(model.powerset, 8, 8, 0.2)
     for batch in parts_of(2, 2):
@@ -66,44 +75,52 @@ def test_every_parameter_gets_a_gradient_from_every_batch(parts_of, encoder_type
             assert without == []
 
 
-class TwoOfThem:
-    """What accumulate_gradients uses of an Accelerator, in a process that has another beside it."""
-
-    num_processes, device = 2, torch.device("cpu")
-
-    def reduce(self, value, how):
-        return value
-
-    def unwrap_model(self, model):
-        return model
-
-
-def test_memory_that_runs_out_starts_all_again_with_half(parts_of, run):
-    """The others wait in the middle of their forward pass: this process cannot just try again."""
-    model, batch = build_model(MODEL), parts_of(8, 2)[0]
-    loss_of = DiarizationLoss(model.powerset, 8, 8, 0.2)
-    accelerator = TwoOfThem()
-    accelerator.autocast = accelerator.no_sync = lambda *module: torch.enable_grad()
-
-    def refuse(module, inputs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-    model.register_forward_pre_hook(refuse)
-    ranks = Ranks(0, 1)
-    ranks.world, ranks.from_first = 2, lambda make: make()
-    config = TrainConfig(batch_windows=8)
-    assert choose_micro_batch(config, ranks, run) == 4
-    for left in (2, 1):
-        with pytest.raises(StartAgainError) as caught:
-            accumulate_gradients(model, loss_of, batch, 2 * left, accelerator, run)
-        assert f"{2 * left} windows" in str(caught.value) and f"{left} at once" in caught.value.fix
-        assert choose_micro_batch(config, ranks, run) == left and run.chosen[-1][2] == "memory ran out with twice as many"
-    with pytest.raises(torch.OutOfMemoryError):
-        accumulate_gradients(model, loss_of, batch, 1, accelerator, run)
-    ranks.world = 4
-    assert choose_micro_batch(config, ranks, run) == 2, "what two found out says nothing about four"
-
-
 def test_seeds_differ_between_steps_and_ranks():
     seeds = [seed_of(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(8)]
     assert len(set(seeds)) == len(seeds) and seeds == [seed_of(s, k, r) for s in range(3) for k in range(50) for r in range(8)]
     assert np.asarray(seeds).dtype == np.int64
+
+
+# --- memory that runs out in one of two processes ---
+
+SETTINGS = {"steps": 6, "batch_windows": 8, "validate_every_steps": 3, "checkpoint_every_steps": 100, "warmup_steps": 2,
+            "tracker": "none", "mixed_precision": "no"}
+PATIENCE_SECONDS = 90.0
+
+
+def train_in_two(folder, faults):
+    """Train in two processes; returns what each chose, and the weights of the last checkpoint."""
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "tests.pipelines.diarization.short_of_memory", str(folder),
+               json.dumps(SETTINGS | {"faults": faults})]
+    env = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                        "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    both = [subprocess.Popen(command, cwd=ROOT, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(2)]
+    try:
+        said = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], said[0][-3000:] + said[1][-3000:]
+    told = [json.loads((folder / f"chosen-{rank}.json").read_text()) for rank in range(2)]
+    assert told[0]["metrics"]["train_steps"] == SETTINGS["steps"]
+    return told, Checkpoints(folder / "checkpoints").load_latest()[1]
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_in_one_process_is_mended_in_both(tmp_path):
+    """In the middle of passes whose batch norms talk to the other process: it goes on at once, and in equal parts."""
+    faults = [[1, "forward", 2], [0, "backward", 5]]  # in step 2 of 4 windows a process; in step 3 of two parts
+    told, state = train_in_two(tmp_path / "disturbed", faults)
+    limits = [[value for name, value, _ in one["chosen"] if name == "train.micro_batch"] for one in told]
+    assert limits == [[4, 3, 1]] * 2
+    assert "in process 1" in told[0]["chosen"][-2][2] and "in process 0" in told[1]["chosen"][-1][2]
+    assert state["guard"]["limits"] == {str(bucket_of(2.0)): 1}
+    counted = {int(value) for name, value in state["model"].items() if name.endswith("num_batches_tracked")}
+    assert counted == {1 + 2 + 4 * 4}, "a step of one part, one of two, four of four: what was undone does not count"
+    _, again = train_in_two(tmp_path / "again", faults)
+    assert all(torch.equal(again["model"][name], tensor) for name, tensor in state["model"].items())

@@ -1,0 +1,172 @@
+"""ASR fine-tuning, step by step. READ THIS FIRST.
+
+| step         | does                                                           | reads          | writes                         |
+|--------------|----------------------------------------------------------------|----------------|--------------------------------|
+| 01_data      | lists samples and transcripts of every source, splits them     | sources        | listing.json, indexes          |
+| 02_text      | cleans the transcripts, makes the vocabulary                   | 01             | texts.safetensors, vocab.json  |
+| 03_configure | profiles hardware, speech and model; chooses how to train      | 01, 02         | training_config.json, a plot   |
+| 04_train     | fine-tunes the model, at the batch that fits                   | 01, 02         | model/, history.jsonl          |
+| 05_evaluate  | WER and CER with intervals on held-out speech, worst examples  | 01, 02, 04     | scores.json, hypotheses.jsonl  |
+| 06_publish   | writes the model card; pushes to the Hub where a name is given | 01, 03, 04, 05 | README.md                      |
+| 07_example   | transcribes a recording with timestamps                        | 01, 02, 04     | example.wav, .srt, .txt, .json |
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from colabkit.core import files
+from colabkit.core.errors import UsageError
+from colabkit.core.steps import step
+from colabkit.pipelines.asr import configuring, sources
+from colabkit.pipelines.asr.listing import open_listing, open_texts
+
+PAUSE_SECONDS = 0.4  # between the samples of the example
+SUFFIXES = (".txt", ".srt", ".json")  # of a transcript
+
+
+@step("01_data", uses=("data", "text"), writes=("listing.json", "*.safetensors", "voices/*"),
+      outside=lambda config: sources.fingerprint_inputs(config.data), resumes=True)
+def data(config, run):
+    """List samples: where each lies, what is said in it, which split; resumes at the next shard."""
+    listing = sources.list_samples(config.data, run.output, run.report.problem, run.choose, language=config.text.language)
+    return {f"{name}_samples": len(split) for name, split in listing.splits.items()} | {
+        "hours": round(sum(listing.hours.values()), 3), "left_aside": sum(listing.left_aside.values())}
+
+
+@step("02_text", uses=("text",), reads=("01_data",), writes=("texts.safetensors", "vocab.json", "*.json"))
+def text(config, run):
+    """Clean the transcripts, and make the vocabulary of those to train on."""
+    from colabkit.pipelines.asr.cleaning import clean_listing
+    from colabkit.pipelines.asr.text import Cleaner
+    cleaned = clean_listing(open_listing(run.folder_of("01_data")), Cleaner(config.text), run.report.problem, run.choose,
+                            rare_fraction=config.text.rare_fraction)
+    cleaned.save(run.output)
+    files.write_json(run.output / "text.json", cleaned.to_dict())
+    return {"characters": len(cleaned.vocabulary.characters)}
+
+
+@step("03_configure", uses=("data", "model", "sizing", "train"), reads=("01_data", "02_text"),
+      writes=("training_config.json", "memory.png"))
+def configure(config, run):
+    """Profile hardware, speech and model, and choose how to train; each choice with its reason."""
+    from colabkit.pipelines.asr.plots import draw_memory
+    num_processes = configuring.processes_to_train(config.train.processes)
+    chosen, manager = configuring.configure_run(config, _listing(config, run), len(_vocabulary(run)), run, num_processes)
+    manager.save_config(chosen, run.output / configuring.TRAINING_CONFIG)
+    draw_memory(run.output / "memory.png", manager.sizing)
+    run.say(str(manager.table()))
+    run.say(str(manager.sizing.table()))
+    return {"batch_samples": chosen.per_device_train_batch_size, "accumulation": chosen.gradient_accumulation_steps,
+            "predicted_gib": chosen.predicted_gib}
+
+
+@step("04_train", uses=("data", "text", "model", "sizing", "train"), reads=("01_data", "02_text"),
+      writes=("model/*", "history.jsonl", "history.png"), resumes=True, processes="train.processes")
+def train(config, run):
+    """Fine-tune; resumes at the very next sample."""
+    from colabkit.core.distributed.ranks import join
+    from colabkit.core.sizing.chosen import Sizing
+    from colabkit.pipelines.asr import plots
+    from colabkit.pipelines.asr.model import build_model
+    from colabkit.pipelines.asr.train import train as train_loop
+    listing, vocabulary, ranks = _listing(config, run), _vocabulary(run), join()
+
+    def decide() -> tuple[dict, int]:
+        chosen, sizing = configuring.configured(config, listing, len(vocabulary), run, run.folder_of("03_configure"), ranks.world)
+        return sizing.to_dict(), chosen.dataloader_num_workers
+    sizing, workers = ranks.from_first(decide)
+    recognizer = build_model(config.model, vocabulary, language=config.text.language, seed=config.train.seed, choose=run.choose)
+    metrics = train_loop(config.train, recognizer, listing["train"], listing["validation"], Sizing.from_dict(sizing), run,
+                         workers=max(1, workers))
+    if metrics is not None:  # None in all processes but the first
+        rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
+        plots.draw_history(run.output / "history.png", rows)
+    return metrics
+
+
+@step("05_evaluate", uses=("data", "text", "evaluate"), reads=("01_data", "02_text", "04_train"),
+      writes=("scores.json", "hypotheses.jsonl", "*.arpa"))
+def evaluate(config, run):
+    """Transcribe held-out speech; WER and CER with confidence intervals, and the worst examples."""
+    from colabkit.core.report import Table
+    from colabkit.pipelines.asr.evaluate import evaluate as score_split
+    scores, names = score_split(config.evaluate, run.folder_of("04_train") / "model", _listing(config, run), run,
+                                capacity=configuring.capacity_of(run.folder_of("03_configure")))
+    rows = [{"name": name, **row} for name, row in zip(names, scores.table(), strict=True)]
+    files.write_atomic(run.output / "hypotheses.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    worst = scores.worst(config.evaluate.num_worst)
+    files.write_json(run.output / "scores.json", {**scores.to_dict(), "decoder": config.evaluate.decoder, "worst": worst})
+    run.say(str(Table(["said", "heard", "WER"], [[row["reference"], row["hypothesis"], row["wer"]] for row in worst],
+                      title="the worst examples")))
+    found = scores.to_dict()
+    return {name: found[name] for name in ("wer", "wer_low", "wer_high", "cer", "cer_low", "cer_high", "num_samples")}
+
+
+@step("06_publish", uses=("data", "text", "model", "publish"), reads=("01_data", "03_configure", "04_train", "05_evaluate"),
+      writes=("README.md", "*.png"))
+def publish(config, run):
+    """Write the model card, and push model and card to the Hub where a repository is named."""
+    from colabkit.pipelines.asr.publishing import publish as card_and_push
+    return card_and_push(config, run)
+
+
+@step("07_example", uses=("data", "text", "example"), reads=("01_data", "02_text", "04_train"),
+      writes=("example.wav", "example.srt", "example.txt", "example.json"))
+def example(config, run):
+    """Transcribe one recording, with the times of its words."""
+    from colabkit.io.audio import write_wav
+    from colabkit.pipelines.asr import RATE_HZ, transcribe
+    wave = _example_wave(config, run)
+    write_wav(run.output / "example.wav", wave, RATE_HZ)
+    transcriber = transcribe.Transcriber.from_folder(run.folder_of("04_train") / "model", longest_seconds=config.data.longest_seconds)
+    transcript = transcriber.transcribe(wave)
+    for suffix in SUFFIXES:
+        transcribe.write(transcript, run.output / f"example{suffix}")
+    run.say(f"  {transcript.text}")
+    return {"example_seconds": round(transcript.seconds, 2), "example_words": len(transcript.words) or len(transcript.text.split())}
+
+
+STEPS = (data, text, configure, train, evaluate, publish, example)
+
+
+def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
+    """Transcribe audio files with the model of a run: text, subtitles and word times of each, named after the recording."""
+    from colabkit.pipelines.asr.transcribe import Transcriber, write
+    folder = run_folder / train.id / "model"
+    if not folder.is_dir():
+        raise UsageError("This run has nothing to apply yet", got=str(run_folder), expected=f"{train.id} done",
+                         fix=f"colabkit run asr --run {run_folder.name}, which continues it")
+    transcriber = Transcriber.from_folder(folder)
+    return [write(transcript, output / f"{path.stem}{suffix}") for path in paths
+            for transcript in [transcriber.transcribe(path)] for suffix in SUFFIXES]
+
+
+def _listing(config, run):
+    """Open the samples whose texts could be cleaned, with these texts."""
+    return open_texts(run.folder_of("02_text") / "texts.safetensors", _opened(config, run))
+
+
+def _opened(config, run):
+    listing = open_listing(run.folder_of("01_data"))
+    if not (cache_gib := configuring.choose_cache(config.data, listing, run)):
+        return listing
+    return open_listing(run.folder_of("01_data"), run.scratch / "audio", cache_gib)
+
+
+def _example_wave(config, run):
+    """Read the recording of the example, or put some held-out samples one after the other."""
+    import numpy as np
+
+    from colabkit.io.audio import read_audio
+    from colabkit.pipelines.asr import RATE_HZ
+    if config.example.file:
+        return read_audio(config.example.file, rate_hz=RATE_HZ)
+    split, pause = _listing(config, run)["test"], np.zeros(round(PAUSE_SECONDS * RATE_HZ), np.float32)
+    return np.concatenate([part for i in range(min(config.example.num_samples, len(split))) for part in (split.read_wave(i), pause)])
+
+
+def _vocabulary(run):
+    from colabkit.pipelines.asr.vocabulary import Vocabulary
+    return Vocabulary.load(run.folder_of("02_text"))
