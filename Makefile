@@ -1,8 +1,9 @@
-# Two commands on a fresh machine: `make demo` and `make test`. `make install` is the set-up alone.
+# Two commands on a fresh machine: `make demo` (with NOTEBOOK=03 another one) and `make test`. `make install` is the set-up alone.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed
 STATE ?= $(CURDIR)/out/state
+NOTEBOOK ?= 01
 
 .PHONY: install demo test lint stamp clean
 
@@ -13,8 +14,8 @@ $(STAMP): install.py pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: install
-	$(VENV)/bin/colabkit notebook 01 -p PRESET=demo -p STATE=$(STATE)
-	$(VENV)/bin/colabkit status diarization --state $(STATE)
+	$(VENV)/bin/colabkit notebook $(NOTEBOOK) -p PRESET=demo -p STATE=$(STATE)
+	$(VENV)/bin/colabkit status $(NOTEBOOK) --state $(STATE)
 
 test: install
 	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py

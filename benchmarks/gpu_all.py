@@ -2,11 +2,11 @@
 
     python benchmarks/gpu_all.py [--output out/gpu.json] [--only PART,PART] [--dry]
 
-Batch sizes: error of the predicted memory against torch's own peak (33 points), probing steps, fill and speed of the chosen batches
-against a rule of thumb and one sample at a time. Diarization: training throughput of the `quick` network by precision, peak memory by
-batch, recovery when memory runs out, speed on a recording, time a checkpoint holds training up. A part that fails is told, the others
-go on; parts that would begin after nine minutes are left out. Writes JSON after every part, and ends with the ratio of audio trained
-on in a second with the chosen batches to the rule of thumb's. --dry tries the script out on a CPU.
+Batch sizes: error of the predicted memory against torch's own peak (33 points), probing steps, fill and speed of the chosen
+batches against a rule of thumb and one sample at a time. Diarization: training throughput of the `quick` network by precision,
+peak memory by batch, recovery when memory runs out, speed on a recording, time a checkpoint holds training up. A part that
+fails is told, the others go on; parts that would begin after nine minutes are left out. Writes JSON after every part, and ends
+with the ratio of audio trained on in a second with the chosen batches to the rule of thumb's. --dry tries the script on a CPU.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ def ratio_line(figures: dict) -> str:
             ratios.append((chosen / rule, name))
     if not ratios:
         return "ratio: not measured"
-    return f"ratio: {min(ratios)[0]:.2f}x the audio in a second of the rule of thumb's batch ({min(ratios)[1]}, the least of {len(ratios)})"
+    least, where = min(ratios)
+    return f"ratio: {least:.2f}x the audio in a second of the rule of thumb's batch ({where}, the least of {len(ratios)})"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Batch sizes on a GPU: what the chosen batch fills, how many probing steps it took, and the speed against a rule of thumb and batch 1.
+"""Batch sizes on a GPU: what the chosen batch fills, the probing steps it took, its speed against a rule of thumb and batch 1.
 
 A part of gpu_all.py. The models have random weights and the samples log-normal lengths of 1 to 30 s.
 """
@@ -26,6 +26,7 @@ from colabkit.pipelines.asr.config import Config, ModelConfig
 from colabkit.pipelines.asr.workload import workload
 
 MODELS = ("facebook/wav2vec2-base", "facebook/wav2vec2-xls-r-300m", "facebook/wav2vec2-xls-r-1b")
+MOST_SAMPLES = 256  # at once: of short samples no GPU gains by more
 SECONDS_EACH = 8.0  # of passes timed for each way to batch
 
 
@@ -60,12 +61,13 @@ def skewed(num: int = 4000, longest: float = 30.0) -> np.ndarray:
 def sizing_of(work: Workload, place: Ground, lengths: np.ndarray, seconds_each: float = SECONDS_EACH) -> dict[str, Any]:
     """Return the figures of one model: probes, fill of the worst cases, and the speed of three ways to batch."""
     began = time.perf_counter()
-    sizing = size(work, device=place.device, lengths=lengths, effective_batch=len(lengths))
+    sizing = size(work, device=place.device, lengths=lengths, effective_batch=MOST_SAMPLES, most=MOST_SAMPLES)
     predicted_seconds = time.perf_counter() - began
     with place.step(work, sizing.regime) as step:
         began = time.perf_counter()
         confirmed = confirm(sizing, step, timed=place.meter_bytes is None)
-        figures = {"regime": confirmed.regime.describe(), "probes": confirmed.num_probes, "prediction_seconds": round(predicted_seconds, 1),
+        figures = {"regime": confirmed.regime.describe(), "probes": confirmed.num_probes,
+                   "prediction_seconds": round(predicted_seconds, 1),
                    "probing_seconds": round(time.perf_counter() - began, 1), "limit_gib": round(confirmed.limit_bytes / GIB, 2),
                    "knee_seconds": confirmed.knee_seconds,
                    "probed": [[m.num_samples, round(m.seconds, 1), m.peak_bytes and round(m.peak_bytes / GIB, 3), m.taken_seconds]
@@ -128,4 +130,5 @@ def parts() -> dict[str, Any]:
 
 def dry_parts() -> dict[str, Any]:
     """Return the same with a small model on an emulated device: that the script holds together."""
-    return {"sizing of a small model": lambda: sizing_of(work_of(""), dry_ground(), skewed(200, 6.0), 0.5)}
+    small = workload(Config(model=ModelConfig(hidden_size=16, num_layers=1)))
+    return {"sizing of a small model": lambda: sizing_of(small, dry_ground(24 << 20), skewed(100, 4.0), 0.1)}

@@ -1,14 +1,14 @@
-"""Claim: 30 length buckets are sized with at most 6 real steps, 25 times fewer than by doubling and bisection; an epoch then runs out
-of memory never, fills 95% of the budget, and puts 3 times the audio of one batch size for all lengths through a pass.
+"""Claim: 30 length buckets are sized with at most 6 real steps, 25 times fewer than by doubling and bisection; an epoch then
+never runs out of memory, fills 95% of the limit, and puts 3 times the audio of one batch size for all lengths through a pass.
 
-    python benchmarks/sizing_buckets.py [--models hubert,conformer,whisper,vocoder] [--samples 3000] [--json FILE]
+    python benchmarks/sizing_buckets.py [--models hubert,conformer,whisper,vocoder] [--samples 6000] [--json FILE]
 
 Small models train on an emulated device: every tensor that an operator makes is counted, and what goes over the budget raises
-torch.OutOfMemoryError. Lengths are log-normal, 1 to 30 s. "fill" is the measured peak of a pass over the limit (85% of the budget), the
-mean over the passes of an epoch; "worst case" the same with every third bucket at its longest. All of colabkit's passes are on real CPU
-tensors. The peers' are on fake ones, which allocate the same and compute nothing; finders of one batch size draw their samples at
-random. Models hear an eighth of every second, so that some tens of the longest samples fit into little
-memory. Some ten minutes.
+torch.OutOfMemoryError. Lengths are log-normal, 1 to 30 s. "fill" is the measured peak of a pass over the limit (85% of the
+budget), the mean over the passes of an epoch; "worst case" the same with every third bucket at its longest. All of colabkit's
+passes are on real CPU tensors. The peers' are on fake ones, which allocate the same and compute nothing; finders of one batch
+size draw their samples at random, and their passes are told apart by quarters of a second. Models hear an eighth of every
+second, so that some tens of the longest samples fit into little memory. A quarter of an hour.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,8 @@ FIRST_BATCH = 256  # where the finders of one batch size start
 
 def models() -> dict:
     """Return {name: (workload, budget in MiB)}; budgets are such that some tens of the longest samples fit."""
-    hubert = workloads.wav2vec2(2, family="hubert", hidden_size=16, num_attention_heads=2, intermediate_size=32, conv_dim=(8,) * 7,
-                                num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2)
+    hubert = workloads.wav2vec2(2, family="hubert", hidden_size=16, num_attention_heads=2, intermediate_size=32,
+                                conv_dim=(8,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2)
     conformer = workloads.wav2vec2_bert(2, hidden_size=16, num_attention_heads=2, intermediate_size=32, output_hidden_size=16)
     whisper = workloads.whisper(2, d_model=16, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
                                 decoder_ffn_dim=32, max_source_positions=188)
@@ -111,15 +112,23 @@ def tried(step, num_samples: int, seconds: float, refused: int) -> tuple[int, fl
 def theirs(workload, sizing, lengths: np.ndarray) -> dict:
     """Return steps and audio of a pass of each peer, at the same limit."""
     order = np.random.default_rng(1).permutation(len(lengths))
-    with fake_step(workload, sizing.regime, int(sizing.limit_bytes)) as run:
-        def pass_of(batch: np.ndarray) -> None:
+    with fake_step(workload, sizing.regime, int(sizing.limit_bytes)) as step:
+        @cache
+        def fits(num_samples: int, seconds: float) -> bool:
             try:
-                run(len(batch), float(lengths[batch].max()))
-                return
+                step(num_samples, seconds)
+                return True
             except torch.OutOfMemoryError as error:
-                told = release(error)  # the peers wait for the collector: what the failed pass held must not count against them
-            gc.collect()
-            raise torch.OutOfMemoryError(told)
+                release(error)
+            gc.collect()  # what a failed pass held must not count against the next
+            return False
+
+        def run(num_samples: int, seconds: float) -> None:
+            if not fits(num_samples, float(np.ceil(4 * seconds) / 4)):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        def pass_of(batch: np.ndarray) -> None:
+            run(len(batch), float(lengths[batch].max()))
 
         def epoch(batch_size: int) -> None:
             for start in range(0, len(order), batch_size):
@@ -139,7 +148,7 @@ def theirs(workload, sizing, lengths: np.ndarray) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="hubert,conformer,whisper,vocoder")
-    parser.add_argument("--samples", type=int, default=3000)
+    parser.add_argument("--samples", type=int, default=6000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     lengths, rows, figures = skewed(options.samples), [], {}
@@ -149,12 +158,12 @@ def main() -> int:
         mine = ours(workload, budget * MIB, lengths)
         others = theirs(workload, mine.pop("sizing"), lengths)
         ratios = {peer: mine["audio"] / audio for peer, audio in others["audio"].items()}
-        figures[name] = {**mine, **others, "audio": mine["audio"], "audio_peers": others["audio"], "fewer": others["bisection"] / mine["probes"],
-                         "ratio": min(ratios.values())}
+        figures[name] = {**mine, **others, "audio": mine["audio"], "audio_peers": others["audio"],
+                         "fewer": others["bisection"] / mine["probes"], "ratio": min(ratios.values())}
         row = figures[name]
-        rows.append([name, f"{budget} MiB", row["buckets"], f"{row['probes']} / {row['bisection']}", row["refused"], f"{row['fill']:.1%}",
-                     f"{row['worst']:.1%}", f"{row['fullest']:.1%}", round(row["audio"]),
-                     ", ".join(f"{peer} {audio:.0f} ({others['sizes'][peer]} at once)" for peer, audio in others["audio"].items())])
+        told = (f"{peer} {audio:.0f} ({others['sizes'][peer]} at once)" for peer, audio in others["audio"].items())
+        rows.append([name, f"{budget} MiB", row["buckets"], f"{row['probes']} / {row['bisection']}", row["refused"],
+                     f"{row['fill']:.1%}", f"{row['worst']:.1%}", f"{row['fullest']:.1%}", round(row["audio"]), ", ".join(told)])
         print(name, json.dumps({k: v for k, v in row.items() if k != "sizing"}), flush=True)
     print(Table(["model", "budget", "buckets", "steps: ours / bisection", "out of memory", "fill", "worst case", "fullest",
                  "audio s a pass", "one batch size for all: audio s a pass"], rows))
@@ -162,11 +171,12 @@ def main() -> int:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     probes, fewer = max(f["probes"] for f in figures.values()), min(f["fewer"] for f in figures.values())
     fill, refused = float(np.mean([f["fill"] for f in figures.values()])), sum(f["refused"] for f in figures.values())
-    print(f"{probes} real steps at most (target <= {TARGETS['probes']}), {fewer:.0f}x fewer than bisection (target >= {TARGETS['fewer']:.0f}x); "
-          f"{refused} times out of memory (target 0); mean fill {fill:.1%} (target >= {TARGETS['fill']:.0%})")
+    print(f"{probes} real steps at most (target <= {TARGETS['probes']}), {fewer:.0f}x fewer than bisection (target >= "
+          f"{TARGETS['fewer']:.0f}x); {refused} times out of memory (target 0); mean fill {fill:.1%} (target >= "
+          f"{TARGETS['fill']:.0%})")
     ratio = min(f["ratio"] for f in figures.values())
-    print(f"ratio: {ratio:.2f}x the audio in a pass of the best of accelerate, HF Trainer and Lightning, for the model where it is least "
-          f"(target >= {TARGETS['audio']:.0f}x)")
+    print(f"ratio: {ratio:.2f}x the audio in a pass of the best of accelerate, HF Trainer and Lightning, for the model where it "
+          f"is least (target >= {TARGETS['audio']:.0f}x)")
     return 0
 
 

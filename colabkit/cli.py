@@ -1,4 +1,4 @@
-"""The command line: colabkit list | check | plan | run | status | apply | notebook. Exit codes: 0 done, 1 failed, 2 use, 75 stopped."""
+"""The command line: colabkit list | check | plan | run | status | apply | notebook. Exit: 0 done, 1 failed, 2 use, 75 stopped."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
                          help="state root to look at (default: where a run would keep its state)")
     command.set_defaults(command=_check)
 
-    command = commands.add_parser("plan", help="batch size, precision and memory of a training on GPUs you name; needs none of them")
+    command = commands.add_parser("plan", help="batch size, precision and memory of training on GPUs you name; needs none")
     command.add_argument("name", metavar="NAME", help="pipeline, as in colabkit list")
     command.add_argument("--gpu", default="", metavar="A,B", help="GPUs with commas between (default: T4 to H200)")
     command.add_argument("--preset", default="full", help="demo, quick or full (default: full)")

@@ -1,8 +1,9 @@
-"""colabkit plan: how a pipeline's training would be sized on GPUs one does not have, from their memory and the model's shape alone."""
+"""colabkit plan: how a pipeline would train on GPUs one does not have, from their memory and the model's shape alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from colabkit.core.errors import ColabkitError, UsageError
@@ -43,8 +44,8 @@ def _regimes(request: Request) -> list[tuple]:
     """Return what will have to be predicted; float16 and bfloat16 take the same memory."""
     checkpointing = {"auto": (False, True), "yes": (True,), "no": (False,)}[request.checkpointing]
     precision = "bf16" if request.precision == "auto" else request.precision
-    return [(request.workload, Regime(precision=precision, optimizer="adamw", checkpointing=now, ema=request.ema, world=request.world))
-            for now in checkpointing]
+    regime = Regime(precision=precision, optimizer="adamw", ema=request.ema, world=request.world)
+    return [(request.workload, replace(regime, checkpointing=now)) for now in checkpointing]
 
 
 def _row(device: Device, request: Request, predictions: Predictions) -> dict[str, Any]:
@@ -82,13 +83,14 @@ def table(plan: dict[str, Any]) -> Table:
     for row in plan["rows"]:
         cells = [row["gpu"], f"{row['gib']:.1f}"]
         if "error" in row:
-            cells += ["does not fit" if "help" in row else "cannot", ""] + ["-", f"{row['needed_gib']:.1f}" if "help" in row else "-"]
+            cells += ["does not fit", "", "-", f"{row['needed_gib']:.1f}"] if "help" in row else ["cannot", "", "-", "-"]
             cells += ["", ""] * (len(lengths) - 1)
         else:
             cells += [row["precision"], "yes" if row["checkpointing"] else "no"]
             for name in lengths:
                 found = row[name]
-                cells += [f"{found['at_once']} x {found['accumulation']}", f"{found['predicted_gib']:.1f} of {row['limit_gib']:.1f}"]
+                cells += [f"{found['at_once']} x {found['accumulation']}",
+                          f"{found['predicted_gib']:.1f} of {row['limit_gib']:.1f}"]
         cells += [" x ".join(map(str, row["rule"] or ()))] * has_rule + [row["documented"]] * has_tables
         rows.append(cells)
     batch = f"{plan['effective_batch']} samples a step" + (f" over {plan['world']} processes" if plan["world"] > 1 else "")
@@ -104,9 +106,10 @@ def notes(plan: dict[str, Any]) -> list[str]:
             lines += [f"{row['gpu']}: {row['error']}. What would help:" if "help" in row else f"{row['gpu']}: {row['error']}",
                       "         " + row["fix"]]
         elif "checkpointing" in row["reasons"]:
-            lines.append(f"{row['gpu']}: checkpointing {'yes' if row['checkpointing'] else 'no'}: {row['reasons']['checkpointing']}")
+            chosen = "yes" if row["checkpointing"] else "no"
+            lines.append(f"{row['gpu']}: checkpointing {chosen}: {row['reasons']['checkpointing']}")
     if any(row["rule"] for row in plan["rows"]):
-        lines.append("rule of thumb: samples of the typical length by a formula that is widely copied (audio + a tenth of the model's "
-                     "memory each); published tables: as documented for this model or one of its size.")
+        lines.append("rule of thumb: samples of the typical length by a formula that is widely copied (audio + a tenth of the "
+                     "model's memory each); published tables: as documented for this model or one of its size.")
     return lines
 

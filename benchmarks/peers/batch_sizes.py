@@ -1,6 +1,6 @@
 """How others find a batch size, by the steps they take: run(num_samples, seconds) raises torch.OutOfMemoryError.
 
-NeMo's OOMptimizer and Lightning's batch size finder are written down here from their public descriptions; the other two are called.
+NeMo's OOMptimizer and Lightning's batch size finder are written down here from public descriptions; the other two are called.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Which samples form a batch: batch k of an epoch is a pure function of (seed, epoch, k), with or without durations.
 
-SampleOrder: so many samples. GroupedOrder: so many samples, of similar length. BatchPlan: as many as a budget of padded length allows.
+SampleOrder: so many samples. GroupedOrder: so many samples, of similar length. BatchPlan: as many as a budget of padded length
+allows.
 """
 
 from __future__ import annotations

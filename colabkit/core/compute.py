@@ -16,7 +16,8 @@ def device_name(device: Any) -> str:
     return f"{torch.cuda.get_device_name(device)}, {torch.cuda.get_device_properties(device).total_memory / 2**30:.0f} GiB"
 
 
-def choose_threads(device: Any, local_world: int, choose: Callable[[str, Any, str], Any], name: str = "train.cpu_threads") -> None:
+def choose_threads(device: Any, local_world: int, choose: Callable[[str, Any, str], Any],
+                   name: str = "train.cpu_threads") -> None:
     """Leave one core to the threads that make the batches: two that fight for a core slow each other down fourfold."""
     import torch
     cores = detect().num_cpus // local_world

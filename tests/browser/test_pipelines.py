@@ -48,9 +48,11 @@ class Training:
         return int(found[1]) if found else 0
 
 
-TRAINING = {"asr": Training("04_train", num_steps=300, enough=60, settings=(
-    "train.steps=300", "train.validate_every_steps=100", "train.checkpoint_every_steps=20")), "diarization": Training("02_train", num_steps=400, enough=60, settings=(
-    "train.steps=400", "train.validate_every_steps=100", "train.checkpoint_every_steps=20"))}
+TRAINING = {
+    "asr": Training("04_train", num_steps=300, enough=60, settings=(
+        "train.steps=300", "train.validate_every_steps=100", "train.checkpoint_every_steps=20")),
+    "diarization": Training("02_train", num_steps=400, enough=60, settings=(
+        "train.steps=400", "train.validate_every_steps=100", "train.checkpoint_every_steps=20"))}
 
 
 @pytest.fixture(params=all_pipelines(), ids=lambda p: p.name)

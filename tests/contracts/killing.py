@@ -31,9 +31,9 @@ class Ended:
 def environment(threads: int) -> dict[str, str]:
     """Return the environment of every process that is compared: the number of threads decides sums' order."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("COLABKIT_", "WANDB_"))}
-    # OpenBLAS starts its threads when NumPy is imported: more than one could not be forked.
+    # OpenBLAS starts its threads when NumPy is imported, pyarrow one of its allocator's: they could not be forked.
     return kept | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
-                   "PYTHONUNBUFFERED": "1"}
+                   "JE_ARROW_MALLOC_CONF": "background_thread:false", "PYTHONUNBUFFERED": "1"}
 
 
 def arguments(pipeline: str, state: Path, run: str, settings: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """Read the imports of a source tree and tell which break the floors, each with the way to mend it.
 
 Floor 0: errors, config, files and what they stand on: standard library only. 1: the rest of core. 2: io and colab.
-3: pipelines. 4: cli, launch, plan and worker. Nobody imports upward, in functions neither; no pipeline imports another; no cycles.
+3: pipelines. 4: cli, launch, plan and worker. Nobody imports upward, in functions neither; no pipeline another; no cycles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAVY = {"torch", "torchaudio", "accelerate", "transformers", "onnx", "onnxrunti
 MAY_BE_HEAVY = {"model", "losses", "data", "train", "export", "powerset", "pretrained", "batch_norm", "hear", "memory_callback"}
 # Of core and io: made of torch's own classes. Nobody imports them at the top but one another and a pipeline's heavy modules.
 HEAVY_BELOW = {"core.sizing.accounting", "core.sizing.cuda_like", "core.sizing.step_trace", "core.sizing.optimizer_memory",
-               "io.transformers_models"}
+               "core.sizing.kernel_scratch", "io.transformers_models"}
 BARE = {"__init__", "config", "recipe"}  # of a pipeline: read by `colabkit list`
 
 

@@ -29,9 +29,10 @@ MODELS = {"wav2vec2": "Wav2Vec2Model", "hubert": "HubertModel", "wavlm": "WavLMM
 
 def num_parameters(name: str) -> int:
     config = config_of(name, offline=True)
-    module = config.model_type.replace("-", "_")
+    name = config.model_type.replace("-", "_")
     with broken_companions_masked(), torch.device("meta"):
-        model = getattr(importlib.import_module(f"transformers.models.{module}.modeling_{module}"), MODELS[config.model_type])(config)
+        module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+        model = getattr(module, MODELS[config.model_type])(config)
     return sum(p.numel() for p in model.parameters())
 
 
@@ -49,18 +50,18 @@ def test_the_largest():
     assert num_parameters("xls-r-2b") / 1e6 == pytest.approx(2162, rel=0.005)
 
 
-@pytest.mark.parametrize("written, meant", [("xls-r-1b", "facebook/wav2vec2-xls-r-1b"), ("Facebook/Wav2Vec2-Base", "facebook/wav2vec2-base"),
-                                            (" hubert-large ", "facebook/hubert-large-ll60k"), ("nobody/nothing", None),
-                                            ("facebook/hubert-large-ls960-ft", "facebook/hubert-large-ll60k"),
-                                            ("openai/whisper-large", "openai/whisper-large-v2")])
+@pytest.mark.parametrize("written, meant", [
+    ("xls-r-1b", "facebook/wav2vec2-xls-r-1b"), ("Facebook/Wav2Vec2-Base", "facebook/wav2vec2-base"),
+    (" hubert-large ", "facebook/hubert-large-ll60k"), ("nobody/nothing", None),
+    ("openai/whisper-large", "openai/whisper-large-v2"), ("facebook/hubert-large-ls960-ft", "facebook/hubert-large-ll60k")])
 def test_names_people_write(written, meant):
     assert hub_id(written) == meant
 
 
 def test_no_name_stands_for_two_models():
     from colabkit.io import architectures
-    aliases = [alias.lower() for entry in architectures._known().values() for alias in entry["aliases"]] + [n.lower() for n in names()]
-    assert len(set(aliases)) == len(aliases)
+    aliases = [alias.lower() for entry in architectures._known().values() for alias in entry["aliases"]]
+    assert len({*aliases, *(name.lower() for name in names())}) == len(aliases) + len(names())
 
 
 def test_each_asks_for_a_shape_of_its_own():

@@ -47,13 +47,15 @@ def does_not_fit(sizing: Sizing, workload: Workload, seconds: np.ndarray, predic
     for words, work in variants.items():
         tried.append((prefix + words, variant(work, **checkpointed)))
         if sizing.regime.optimizer != "sgd":
-            tried.append((f"{prefix}{words} and {_OPTIMIZERS['adamw_8bit']}", variant(work, **checkpointed, optimizer="adamw_8bit")))
+            both = f"{prefix}{words} and {_OPTIMIZERS['adamw_8bit']}"
+            tried.append((both, variant(work, **checkpointed, optimizer="adamw_8bit")))
     rows = [(words, found.bytes(1, longest) / GIB, found.fits(longest) >= 1) for words, found in tried]
     best = tried[0][1] if checkpointed else sizing
-    shorter = next((s for s in np.arange(np.floor(longest), 0, -1.0) if s >= _SHORTEST_SECONDS and best.fits(float(s)) >= 1), None)
+    shorter = next((s for s in np.arange(np.floor(longest), _SHORTEST_SECONDS - 0.5, -1.0) if best.fits(float(s)) >= 1), None)
     if shorter is not None and shorter < longest:
         rows.append((f"{prefix}pieces of at most {shorter:.0f} s", best.bytes(1, float(shorter)) / GIB, True))
-    return _error(sizing, longest, rows, [_larger(sizing, longest, ""), *([_larger(best, longest, prefix)] if checkpointed else [])])
+    larger = [_larger(sizing, longest, ""), _larger(best, longest, prefix) if checkpointed else None]
+    return _error(sizing, longest, rows, larger)
 
 
 def _larger(sizing: Sizing, seconds: float, prefix: str) -> str | None:
@@ -61,7 +63,8 @@ def _larger(sizing: Sizing, seconds: float, prefix: str) -> str | None:
     for device in sorted(CATALOGUE.values(), key=lambda d: d.usable_bytes):
         there = replace(sizing, device=device, model=replace(sizing.model, context_bytes=device.context_bytes))
         if there.fits(seconds) >= 1:
-            return f"{prefix}a larger GPU, {device.name}: {there.bytes(1, seconds) / GIB:.1f} of {there.limit_bytes / GIB:.1f} GiB"
+            taken = f"{there.bytes(1, seconds) / GIB:.1f} of {there.limit_bytes / GIB:.1f} GiB"
+            return f"{prefix}a larger GPU, {device.name}: {taken}"
     return None
 
 
@@ -72,7 +75,7 @@ def _error(sizing: Sizing, longest: float, rows: list[tuple[str, float, bool]], 
     said += [words for words in larger if words]
     error = DoesNotFitError(
         f"{sizing.workload} does not fit on {sizing.device.name}, not even one sample of {longest:.1f} s", got=f"{need:.1f} GiB",
-        expected=f"{limit:.1f} GiB at most, {sizing.safety_margin:.0%} of the {sizing.device.usable_bytes / GIB:.1f} that can be had",
+        expected=f"{limit:.1f} GiB at most, {sizing.safety_margin:.0%} of the {sizing.device.usable_bytes / GIB:.1f} there are",
         where=f"{sizing.device.describe()}; {sizing.regime.describe()}", fix=";\n         ".join(said) or "train a smaller model")
     error.help, error.needed_bytes = tuple(rows), need * GIB
     return error

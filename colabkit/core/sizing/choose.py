@@ -14,7 +14,7 @@ import numpy as np
 
 from colabkit.core.batch_plan import bucket_starts
 from colabkit.core.errors import UsageError
-from colabkit.core.sizing.advice import Lighter, does_not_fit
+from colabkit.core.sizing.advice import does_not_fit
 from colabkit.core.sizing.chosen import Choice, Sizing
 from colabkit.core.sizing.devices import GIB, Device
 from colabkit.core.sizing.memory_model import MemoryModel
@@ -26,7 +26,7 @@ __all__ = ["CHECKPOINTING_COST", "Predictions", "Sizing", "size"]
 SMALLEST_MARGIN, LARGEST_MARGIN = 0.70, 0.95
 CHECKPOINTING_COST = 4 / 3  # forward once more: of forward 1, backward 2
 # Seconds of audio in a pass at which half of its time is what a pass costs however small it is. Starting some hundred kernels a
-# layer takes about as long as a GPU computes on 10 to 50 s of speech, whatever the model's depth. An estimate, until steps are timed.
+# layer takes about as long as a GPU computes on 10 to 50 s of speech, whatever the depth. An estimate, until steps are timed.
 HALF_SPEED_SECONDS = {"cuda": 20.0, "cpu": 0.5}
 
 
@@ -36,8 +36,8 @@ def size(workload: Workload, *, device: Device, lengths: Sequence[float], effect
          predictions: Predictions | None = None, lighter: Callable[[], Mapping[str, Workload]] | None = None) -> Sizing:
     """Return the sizing of a workload for samples of these lengths (or a random sample of them), in seconds.
 
-    `choose` is told each automatic choice and its reason. `most`: samples at once at most. `lighter` names variants of the workload
-    that take less memory, by the setting that makes them: they are tried for the advice when nothing fits.
+    `choose` is told each automatic choice and its reason. `most`: samples at once at most. `lighter` names variants of the
+    workload that take less memory, by the setting that makes them: they are tried for the advice when nothing fits.
     Raises: UsageError for settings out of range or a precision that the device has not; DataError when not even one sample of the
     longest fits, with what would help and by how much.
     """
@@ -64,7 +64,8 @@ def size(workload: Workload, *, device: Device, lengths: Sequence[float], effect
     chosen = _checkpointing(checkpointing, sized, seconds, decide)
     longest = float(seconds[-1])
     if chosen.fits(longest) < 1:
-        raise does_not_fit(chosen, workload, seconds, predictions, may_checkpoint=checkpointing not in (False, "no"), lighter=lighter)
+        raise does_not_fit(chosen, workload, seconds, predictions, may_checkpoint=checkpointing not in (False, "no"),
+                           lighter=lighter)
     starts = bucket_starts(seconds, num_buckets)
     chosen = replace(chosen, buckets=tuple(chosen.bucket(float(seconds[stop - 1]), int(stop - start))
                                            for start, stop in zip(starts[:-1], starts[1:], strict=True)))
@@ -81,8 +82,8 @@ def _checked(lengths: Sequence[float], effective_batch: int, safety_margin: floa
     """Return the lengths sorted. Raises: UsageError for what cannot be."""
     seconds = np.sort(np.asarray(list(lengths), np.float64))
     if not len(seconds) or not np.isfinite(seconds).all() or seconds[0] <= 0:
-        raise UsageError("Cannot size batches for these lengths", got=f"{len(seconds)} lengths", expected="one or more, all above 0 s",
-                         where="lengths", fix="leave samples of unknown length out")
+        raise UsageError("Cannot size batches for these lengths", got=f"{len(seconds)} lengths", where="lengths",
+                         expected="one or more, all above 0 s", fix="leave samples of unknown length out")
     if not isinstance(safety_margin, (int, float)) or not SMALLEST_MARGIN <= safety_margin <= LARGEST_MARGIN:
         raise UsageError("Cannot use this safety margin", got=safety_margin, where="safety_margin",
                          expected=f"{SMALLEST_MARGIN:.2f} (careful) to {LARGEST_MARGIN:.2f} (bold)", fix="safety_margin=0.85")
@@ -129,10 +130,11 @@ def _checkpointing(wanted: str | bool, sized: Callable[[bool], Sizing], seconds:
         decide("checkpointing", True, f"without it not even one sample of {longest:.1f} s fits")
         return with_it
     plain, spared = _speed(without, typical), _speed(with_it, typical)
-    gain, sizes = spared / plain, f"{_at_once(without, typical)} instead of {_at_once(with_it, typical)} samples of {typical:.1f} s"
+    gain = spared / plain
+    sizes = f"{_at_once(without, typical)} instead of {_at_once(with_it, typical)} samples of {typical:.1f} s"
     if gain > 1:
-        decide("checkpointing", True, f"without it {sizes} fit at once; it should train {gain - 1:.0%} faster, though it computes a "
-                                      "third more")
+        decide("checkpointing", True, f"without it {sizes} fit at once; it should train {gain - 1:.0%} faster, though it "
+                                      "computes a third more")
         return with_it
     decide("checkpointing", False, f"without it {sizes} fit at once; computing a third more would cost "
                                    f"{1 - gain:.0%} of the speed")

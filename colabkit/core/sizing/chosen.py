@@ -43,8 +43,8 @@ class Measured:
 class Sizing:
     """Batch sizes for one workload on one device. `capacity(seconds)` is what training asks for.
 
-    `share`: samples of an optimizer step that fall to one process. `knee_seconds`: audio of a pass from which on more at once gains
-    less than 5%; None where it was not measured. `confirmed`: a real step has shown it.
+    `share`: samples of an optimizer step that fall to one process. `knee_seconds`: audio of a pass from which on more at once
+    gains less than 5%; None where it was not measured. `confirmed`: real steps have shown it.
     """
 
     workload: str
@@ -85,7 +85,7 @@ class Sizing:
         return found
 
     def parts(self, seconds: float, num_samples: int | None = None) -> list[int]:
-        """Return how an optimizer step's samples of this length (by default a process's share) are cut: sizes that add up to it."""
+        """Return how a step's samples of this length (by default a process's share) are cut: sizes that add up to it."""
         count = self.share if num_samples is None else num_samples
         num_parts = -(-count // max(1, self.capacity(seconds)))
         return [count // num_parts + (part < count % num_parts) for part in range(num_parts)]
@@ -108,10 +108,11 @@ class Sizing:
         rows = [[f"{b.longest_seconds:.1f}", b.num_seen, b.num_samples, self.accumulation(b.longest_seconds),
                  f"{b.predicted_bytes / GIB:.2f}", f"{b.fill:.0%}"] for b in self.buckets]
         title = f"{self.workload} on {self.device.describe()}: {self.regime.describe()}; limit {self.limit_bytes / GIB:.2f} GiB"
-        return Table(["up to seconds", "of the samples", "at once", "passes a step", "predicted GiB", "of the limit"], rows, title)
+        columns = ["up to seconds", "of the samples", "at once", "passes a step", "predicted GiB", "of the limit"]
+        return Table(columns, rows, title)
 
     def figure_data(self, num_points: int = 100) -> dict[str, Any]:
-        """Return what a plot of memory over length shows: the prediction at the chosen batch, steps measured, the limit; in bytes."""
+        """Return what a plot of memory over length shows, in bytes: predicted for the chosen batch, measured, the limit."""
         longest = self.buckets[-1].longest_seconds if self.buckets else 30.0
         shortest = min(self.buckets[0].longest_seconds if self.buckets else 1.0, longest)
         step = (longest - shortest) / max(1, num_points - 1)

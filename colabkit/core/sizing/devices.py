@@ -23,8 +23,8 @@ _OTHERS_BYTES = GIB // 2  # less than that beside ours may be this process's own
 class Device:
     """One device, as far as sizes and precisions go.
 
-    `total_bytes`: what nvidia-smi shows. `usable_bytes`: what a process can have of it at most, its context included; for a device
-    that is here less what others hold (`others_bytes`). `context_bytes`: what the driver and its libraries take of that.
+    `total_bytes`: what nvidia-smi shows. `usable_bytes`: what a process can have of it at most, its context included; for a
+    device that is here less what others hold (`others_bytes`). `context_bytes`: what the driver and its libraries take of that.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Device:
         return cls(**data)
 
 
-# The CUDA context with the kernels of torch, cuBLAS and cuDNN that a training step loads, in GiB by compute capability: estimates.
+# The CUDA context with the kernels of torch, cuBLAS and cuDNN that a step loads, in GiB by compute capability: estimates.
 CONTEXT_GIB = {"7.0": 0.45, "7.5": 0.35, "8.0": 0.50, "8.6": 0.45, "8.9": 0.45, "9.0": 0.60}
 NEWER_CONTEXT_GIB = 0.60
 LEAST_USABLE_SHARE = 0.94  # of what nvidia-smi shows, on GPUs that are not in the catalogue
@@ -90,7 +90,7 @@ _MEANT = {"V100": "V100-16", "A100": "A100-40", "A10G": "A10", "3090": "RTX3090"
 
 
 def find(name: str) -> Device:
-    """Return a device of the catalogue; case, spaces, "NVIDIA" and "RTX" do not count. Raises: UsageError with the nearest name."""
+    """Return a device of the catalogue; case, spaces, makers' names do not count. Raises: UsageError with the nearest name."""
     plain = _plain(name)
     known = {_plain(known_name): known_name for known_name in CATALOGUE} | _MEANT
     if plain in known:

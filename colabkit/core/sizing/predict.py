@@ -35,9 +35,9 @@ def predict(workload: Workload, regime: Regime, *, shortest_seconds: float, long
             with_scratch: bool | None = None, context_bytes: float = 0.0, workspace_bytes: float | None = None) -> MemoryModel:
     """Return the memory of a step of B samples padded to T seconds, good for T from shortest to longest.
 
-    `on_gpu` False: what the step takes on a CPU. `with_scratch`: what kernels use inside of themselves counts too (None: on a GPU,
-    where it is out of the same memory; an accounting.Meter does not see it). `context_bytes` and `workspace_bytes` are the device's: what the driver holds
-    outside of torch, and what cuBLAS holds inside (None: the largest of any GPU).
+    `on_gpu` False: what the step takes on a CPU. `with_scratch`: what kernels use inside of themselves counts too (None: on a
+    GPU, where it comes out of the same memory; an accounting.Meter does not see it). `context_bytes` and `workspace_bytes` are
+    the device's: what the driver holds outside of torch, and what cuBLAS holds inside (None: the largest of any GPU).
     """
     workspace = (WORKSPACE_BYTES if workspace_bytes is None else workspace_bytes) if on_gpu else 0.0
     low, middle, high = _three_lengths(shortest_seconds, longest_seconds)

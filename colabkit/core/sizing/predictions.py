@@ -26,6 +26,7 @@ class Predictions:
     predict: Callable[..., MemoryModel] | None = None
     known: dict[str, MemoryModel] = field(default_factory=dict)
     num_predicted: int = 0
+    _shapes: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
     def __call__(self, workload: Workload, regime: Regime) -> MemoryModel:
         """Return the memory model of a workload in a regime."""
@@ -34,26 +35,34 @@ class Predictions:
         if key not in self.known:
             base = self.known.get(workload.key(replace(regime, optimizer="adamw")))
             if base is not None and regime.optimizer != "adamw":
-                self.known[key] = with_optimizer(base, trained_shapes(workload), regime.optimizer, on_gpu=self.on_gpu)
+                self.known[key] = with_optimizer(base, self.shapes(workload), regime.optimizer, on_gpu=self.on_gpu)
             else:
                 self.num_predicted += 1
                 self.known[key] = self._predict(workload, regime)
         return self.known[key]
 
     def lightened(self, workload: Workload, variant: Workload, regime: Regime) -> MemoryModel:
-        """Return at most what a variant takes that trains fewer of the same weights: what it spares in activations is not counted."""
+        """Return at most what a variant takes that trains fewer of the same weights: activations it spares are not counted."""
         plain = replace(regime, optimizer="adamw")
-        shapes = trained_shapes(variant)
-        model = with_fewer(self(workload, plain), trained_shapes(workload), shapes, on_gpu=self.on_gpu)
+        shapes = self.shapes(variant)
+        model = with_fewer(self(workload, plain), self.shapes(workload), shapes, on_gpu=self.on_gpu)
         return model if regime.optimizer == "adamw" else with_optimizer(model, shapes, regime.optimizer, on_gpu=self.on_gpu)
 
+    def shapes(self, workload: Workload) -> list[tuple[int, ...]]:
+        """Return the shapes of the weights that a workload trains."""
+        if workload.identity not in self._shapes:
+            self._shapes[workload.identity] = trained_shapes(workload)
+        return self._shapes[workload.identity]
+
     def ahead(self, wanted: Iterable[Wanted]) -> None:
-        """Predict all of these, as many at a time as there are cores, where this process can be copied; else leave them for later."""
+        """Predict all of these, as many at a time as there are cores; where this process cannot be copied, none yet."""
         lacking = {workload.key(_alike(regime)): (workload, _alike(regime)) for workload, regime in wanted}
         lacking = {key: value for key, value in lacking.items() if key not in self.known}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         if len(lacking) < 2 or cores < 2 or not _can_fork():
             return
+        for workload, _ in lacking.values():
+            self.shapes(workload)  # imports what the copies would each import for themselves
         _waiting[:] = [(self, *value) for value in lacking.values()]
         try:
             with multiprocessing.get_context("fork").Pool(min(cores, len(lacking))) as pool:
@@ -98,7 +107,7 @@ def trained_shapes(workload: Workload) -> list[tuple[int, ...]]:
 
 
 def with_optimizer(model: MemoryModel, shapes: list[tuple[int, ...]], optimizer: str, *, on_gpu: bool) -> MemoryModel:
-    """Return the memory model of a step with AdamW changed to another optimizer: its states, and what its step needs for a moment."""
+    """Return the memory model of a step with AdamW changed to another optimizer: its states, and what its step needs beside."""
     from colabkit.core.sizing.accounting import rounded
     from colabkit.core.sizing.optimizer_memory import optimizer_bytes
     before, _ = optimizer_bytes(shapes, "adamw", on_gpu=on_gpu)

@@ -32,8 +32,8 @@ def confirm(sizing: Sizing, run_step: RunStep, *, remembered: Remembered | None 
             most_steps: int = MOST_STEPS, choose: Callable[[str, Any, str], Any] | None = None) -> Sizing:
     """Return the sizing mended by real steps: run_step(num_samples, seconds) -> (seconds taken, bytes held at the peak).
 
-    What a step held counts beside the context. A step that raises out of memory did not fit. `timed`: passes beyond the knee, where
-    more at once gains less than 5%, are not made larger. Raises: DataError when not even one of the longest samples fits.
+    What a step held counts beside the context. A step that raises out of memory did not fit. `timed`: passes beyond the knee,
+    where more at once gains less than 5%, are not made larger. Raises: DataError when not even one of the longest samples fits.
     """
     entry = remembered.load(key_of(sizing)) if remembered is not None else None
     known = _recalled(sizing, entry)
@@ -44,7 +44,8 @@ def confirm(sizing: Sizing, run_step: RunStep, *, remembered: Remembered | None 
     prober.probe()
     found = prober.sizing
     if timed:
-        knee = Timing.fitted(prober.measured).knee_seconds(max(found.fits(b.longest_seconds) * b.longest_seconds for b in found.buckets))
+        most_seconds = max(found.fits(b.longest_seconds) * b.longest_seconds for b in found.buckets)
+        knee = Timing.fitted(prober.measured).knee_seconds(most_seconds)
         found = found.with_model(found.model, knee_seconds=knee)
     found = replace(found, measured=tuple(prober.measured), confirmed=prober.is_confirmed, num_probes=len(prober.measured))
     if remembered is not None and found.confirmed:
@@ -66,7 +67,7 @@ def _tell(choose: Callable[[str, Any, str], Any] | None, sizing: Sizing, how: st
 
 
 class _Prober:
-    """Carries out the steps and mends the model after each. `factors`: what a step of this length takes over what was predicted."""
+    """Carries out the steps and mends the model after each. `factors`: what a length takes over what was predicted."""
 
     def __init__(self, sizing: Sizing, run_step: RunStep, most_steps: int, *, timed: bool):
         self.sizing, self.run_step, self.most_steps, self.timed = sizing, run_step, most_steps, timed
@@ -122,10 +123,12 @@ class _Prober:
             release(error)
             self.measured.append(Measured(num_samples=num_samples, seconds=seconds, peak_bytes=None))
             held = self.sizing.device.usable_bytes - self.predicted.context_bytes  # it needed more than that
-            self.factors[seconds] = OUT_OF_MEMORY_FACTOR * max(self.factor(num_samples, seconds, held), self.factors.get(seconds, 1.0))
+            least = max(self.factor(num_samples, seconds, held), self.factors.get(seconds, 1.0))
+            self.factors[seconds] = OUT_OF_MEMORY_FACTOR * least
             self.mend()
             return False
-        self.measured.append(Measured(num_samples=num_samples, seconds=seconds, peak_bytes=float(peak), taken_seconds=float(taken)))
+        self.measured.append(Measured(num_samples=num_samples, seconds=seconds, peak_bytes=float(peak),
+                                      taken_seconds=float(taken)))
         if counts:
             self.factors[seconds] = self.factor(num_samples, seconds, float(peak))
             self.shown[seconds] = max(num_samples, self.shown.get(seconds, 0))
@@ -180,7 +183,8 @@ def _through(phase: Phase, state_bytes: float, factors: dict[float, float], of_s
 def _entry(sizing: Sizing) -> dict[str, Any]:
     lengths = [bucket.longest_seconds for bucket in sizing.buckets]
     return {"device": sizing.device.name, "workload": sizing.workload, "regime": sizing.regime.describe(),
-            "model": sizing.model.to_dict(), "knee_seconds": sizing.knee_seconds, "measured": [asdict(m) for m in sizing.measured],
+            "model": sizing.model.to_dict(), "knee_seconds": sizing.knee_seconds,
+            "measured": [asdict(m) for m in sizing.measured],
             "shortest_seconds": lengths[0], "longest_seconds": lengths[-1], "limit_bytes": sizing.limit_bytes}
 
 

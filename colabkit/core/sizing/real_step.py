@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import gc
 import time
-from contextlib import ExitStack
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def confirm_here(sizing: Sizing, workload: Workload, folder: str | Path, *, choo
 class RealStep:
     """Forward, backward and optimizer step of so many samples of one length, as in the middle of accumulating gradients.
 
-    On a GPU what counts is what the caching allocator reserves; an allocation that it had to retry is out of memory. With a `meter`
-    (see accounting) CPU tensors are counted instead. As a context: the copy is made on entering.
+    On a GPU what counts is what the caching allocator reserves; an allocation that it had to retry is out of memory. With a
+    `meter` (see accounting) CPU tensors are counted instead. As a context: the copy is made on entering.
     """
 
     def __init__(self, workload: Workload, regime: Regime, device: str = "cuda", *, meter: Any = None):
@@ -103,9 +103,10 @@ class RealStep:
                 if weight.requires_grad and weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
         precision = _DTYPES.get(self.regime.precision)
+        dtype = getattr(torch, precision or "bfloat16")
         with torch.device(self.device):
             batch = self.workload.batch(num_samples, seconds)
-        with torch.autocast(self.device.partition(":")[0], getattr(torch, precision or "bfloat16"), enabled=precision is not None):
+        with torch.autocast(self.device.partition(":")[0], dtype, enabled=precision is not None):
             loss = self.workload.loss(self.model, batch)
         loss.backward()
         self.optimizer.step()

@@ -43,7 +43,7 @@ class Timing:
         return audio_seconds / (self.pass_seconds + audio_seconds * self.seconds_per_second)
 
     def knee_seconds(self, most_seconds: float) -> float | None:
-        """Return the least audio in a pass that reaches 95% of the speed of `most_seconds`; None where only that does, or all do."""
+        """Return the least audio in a pass that reaches 95% of the speed of `most_seconds`; None where only that or all do."""
         if not self.pass_seconds or not self.seconds_per_second:
             return None
         wanted = ENOUGH * self.speed(most_seconds)

@@ -75,7 +75,8 @@ class ASRConfigManager:
         """Choose everything for a workload from the profiles made before; `choose` takes each choice with its reason.
 
         Where this process has a GPU and `confirm_in` names a folder, a few real steps confirm what was predicted, and the folder
-        remembers it for the next run on such a GPU. `lighter()` gives variants of the workload to compare with where it does not fit.
+        remembers it for the next run on such a GPU. `lighter()` gives variants of the workload to compare with where it does not
+        fit.
 
         Raises: DataError when the model does not fit even one sample at once, saying what would help; UsageError for values that
         do not fit together.

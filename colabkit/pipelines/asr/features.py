@@ -39,7 +39,8 @@ class Features(Protocol):
 class WaveFeatures:
     """Waves as they are, or each brought to mean 0 and variance 1: wav2vec 2.0, XLS-R, HuBERT.
 
-    `strides`: (kernel, stride) of each convolution. `masked`: whether transformers masks the padding of this model. Source: transformers' Wav2Vec2FeatureExtractor.
+    `strides`: (kernel, stride) of each convolution. `masked`: whether transformers masks the padding of this model.
+    Source: transformers' Wav2Vec2FeatureExtractor.
     """
 
     name = "input_values"
@@ -127,9 +128,9 @@ class MelFeatures:
 
     def save(self, folder: Path) -> None:
         files.write_json(Path(folder) / PREPROCESSOR, {
-            "feature_extractor_type": "SeamlessM4TFeatureExtractor", "feature_size": self.num_bands, "num_mel_bins": self.num_bands,
-            "padding_side": "right", "padding_value": self.padding_value, "return_attention_mask": True,
-            "sampling_rate": RATE_HZ, "stride": self.stride})
+            "feature_extractor_type": "SeamlessM4TFeatureExtractor", "feature_size": self.num_bands,
+            "num_mel_bins": self.num_bands, "padding_side": "right", "padding_value": self.padding_value,
+            "return_attention_mask": True, "sampling_rate": RATE_HZ, "stride": self.stride})
 
 
 class WhisperFeatures:
@@ -198,7 +199,10 @@ def _require_rate(extractor: Any, name: str) -> None:
 
 
 def _checked(wave_S: np.ndarray, least_samples: int) -> np.ndarray:
-    """Return the wave as float32, filled up where it is too short for one frame. Raises: BrokenSampleError for what is no wave."""
+    """Return the wave as float32, filled up where it is too short for one frame.
+
+    Raises: BrokenSampleError for what is no wave.
+    """
     wave_S = np.asarray(wave_S, np.float32)
     if wave_S.ndim != 1 or not wave_S.size or not np.isfinite(wave_S).all():
         raise BrokenSampleError("A recording is no sound", got=f"shape {wave_S.shape}" if wave_S.ndim != 1 or not wave_S.size

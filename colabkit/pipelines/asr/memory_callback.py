@@ -22,8 +22,9 @@ Log = Callable[[int, dict[str, float]], object]  # step, values
 class AdaptiveMemoryCallback(TrainerCallback):
     """Looks at the memory after every step, through `watch`; every `log_every_steps` steps the share in use goes to `log`.
 
-    Without `log`, it goes to TensorBoard where the Trainer reports to it, to memory/ in the Trainer's logging folder. The share is
-    added to what the Trainer itself logs, too: `memory_used` in `trainer.state.log_history`. `events` counts warnings and clean-ups.
+    Without `log`, it goes to TensorBoard where the Trainer reports to it, to memory/ in the Trainer's logging folder. The share
+    is added to what the Trainer itself logs, too: `memory_used` in `trainer.state.log_history`. `events` counts warnings and
+    clean-ups.
     """
 
     def __init__(self, *, watch: MemoryWatch | None = None, log: Log | None = None, log_every_steps: int = 10,

@@ -9,6 +9,7 @@ Axes: B sample, T frame of the output, C token, L target token.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,6 @@ from colabkit.pipelines.asr.vocabulary import Vocabulary
 from colabkit.pipelines.asr.whisper import WhisperText
 
 HEAD = "lm_head."
-MADE_ANEW = (HEAD, "masked_spec_embed")  # what a model that was not made for CTC, or for masking, need not hold
 IGNORED = -100  # fills up targets
 
 
@@ -85,8 +85,9 @@ class Recognizer:
         frames_B = torch.tensor([self.features.num_frames(n) for n in num_samples])
         lengths_B = torch.tensor([len(one) for one in labels])
         with torch.backends.cudnn.flags(enabled=False):  # its CTC takes blank 0 and short texts only
-            return F.ctc_loss(log_probs_BTC.transpose(0, 1), torch.cat(list(labels)).to(log_probs_BTC.device), frames_B, lengths_B,
-                              blank=self.coder.blank, reduction="none", zero_infinity=True)
+            targets = torch.cat(list(labels)).to(log_probs_BTC.device)
+            return F.ctc_loss(log_probs_BTC.transpose(0, 1), targets, frames_B, lengths_B, blank=self.coder.blank,
+                              reduction="none", zero_infinity=True)
 
 
 @broken_companions_masked()
@@ -151,6 +152,8 @@ def _class(name: str) -> Any:
 
 
 def _model_class(model_type: str) -> Any:
+    if model_type == "wavlm":  # its attention gives torch two kinds of masks, which torch warns of at every step
+        warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
     return _class(CLASS_NAMES[model_type] + ("ForCTC" if is_ctc(model_type) else "ForConditionalGeneration"))
 
 
@@ -186,8 +189,8 @@ _faults = _Faults
 
 
 def _require_whole(lacking: list[str], name: str) -> None:
-    require_whole([key for key in lacking if not key.startswith(MADE_ANEW) and "masked_spec_embed" not in key], name, what="model",
-                  fix="delete the folder and fetch it again, or choose another model.name")
+    needed = [key for key in lacking if not key.startswith(HEAD) and "masked_spec_embed" not in key]
+    require_whole(needed, name, what="model", fix="delete the folder and fetch it again, or choose another model.name")
 
 
 def _vocabulary_of(name: str) -> Vocabulary | None:

@@ -42,7 +42,7 @@ def facts_of(config: Any, run: Any) -> CardFacts:
     tested_on = _named(config.data.test_source) if config.data.test_source else \
         "held-out part of " + ", ".join(map(_named, config.data.source))
     return CardFacts(
-        title=config.publish.repo.rpartition("/")[2] or f"{run.name}: {name.rpartition('/')[2] or 'small CTC model'}",
+        title=config.publish.repo.rpartition("/")[2] or f"{name.rpartition('/')[2] or 'small CTC model'}, fine-tuned",
         repo=config.publish.repo, language=text.language, licence=config.publish.licence, base_model=name,
         family="whisper" if manager.model.model_type == "whisper" else "ctc",
         datasets=[source for source in trained_on if source != config.data.test_source],

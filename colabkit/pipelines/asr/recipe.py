@@ -1,14 +1,14 @@
 """ASR fine-tuning, step by step. READ THIS FIRST.
 
-| step         | does                                                           | reads          | writes                         |
-|--------------|----------------------------------------------------------------|----------------|--------------------------------|
-| 01_data      | lists samples and transcripts of every source, splits them     | sources        | listing.json, indexes          |
-| 02_text      | cleans the transcripts, makes the vocabulary                   | 01             | texts.safetensors, vocab.json  |
-| 03_configure | profiles hardware, speech and model; chooses how to train      | 01, 02         | training_config.json, a plot   |
-| 04_train     | fine-tunes the model, at the batch that fits                   | 01, 02         | model/, history.jsonl          |
-| 05_evaluate  | WER and CER with intervals on held-out speech, worst examples  | 01, 02, 04     | scores.json, hypotheses.jsonl  |
-| 06_publish   | writes the model card; pushes to the Hub where a name is given | 01, 03, 04, 05 | README.md                      |
-| 07_example   | transcribes a recording with timestamps                        | 01, 02, 04     | example.wav, .srt, .txt, .json |
+| step         | does                                                         | reads          | writes                         |
+|--------------|--------------------------------------------------------------|----------------|--------------------------------|
+| 01_data      | lists samples and transcripts of every source, splits them   | sources        | listing.json, indexes          |
+| 02_text      | cleans the transcripts, makes the vocabulary                 | 01             | texts.safetensors, vocab.json  |
+| 03_configure | profiles hardware, speech and model; chooses how to train    | 01, 02         | training_config.json, a plot   |
+| 04_train     | fine-tunes the model, at the batch that fits                 | 01, 02         | model/, history.jsonl          |
+| 05_evaluate  | WER and CER with intervals on held-out speech, worst cases   | 01, 02, 04     | scores.json, hypotheses.jsonl  |
+| 06_publish   | writes the model card; pushes to the Hub if a name is given  | 01, 03, 04, 05 | README.md                      |
+| 07_example   | transcribes a recording with timestamps                      | 01, 02, 04     | example.wav, .srt, .txt, .json |
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ def example(config, run):
     from colabkit.pipelines.asr import RATE_HZ, transcribe
     wave = _example_wave(config, run)
     write_wav(run.output / "example.wav", wave, RATE_HZ)
-    transcriber = transcribe.Transcriber.from_folder(run.folder_of("04_train") / "model", longest_seconds=config.data.longest_seconds)
-    transcript = transcriber.transcribe(wave)
+    model = run.folder_of("04_train") / "model"
+    transcript = transcribe.Transcriber.from_folder(model, longest_seconds=config.data.longest_seconds).transcribe(wave)
     for suffix in SUFFIXES:
         transcribe.write(transcript, run.output / f"example{suffix}")
     run.say(f"  {transcript.text}")
-    return {"example_seconds": round(transcript.seconds, 2), "example_words": len(transcript.words) or len(transcript.text.split())}
+    return {"example_seconds": round(transcript.seconds, 2), "example_words": len(transcript.text.split())}
 
 
 STEPS = (data, text, configure, train, evaluate, publish, example)
@@ -164,7 +164,8 @@ def _example_wave(config, run):
     if config.example.file:
         return read_audio(config.example.file, rate_hz=RATE_HZ)
     split, pause = _listing(config, run)["test"], np.zeros(round(PAUSE_SECONDS * RATE_HZ), np.float32)
-    return np.concatenate([part for i in range(min(config.example.num_samples, len(split))) for part in (split.read_wave(i), pause)])
+    chosen = range(min(config.example.num_samples, len(split)))
+    return np.concatenate([part for i in chosen for part in (split.read_wave(i), pause)])
 
 
 def _vocabulary(run):

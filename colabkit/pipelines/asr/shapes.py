@@ -8,7 +8,8 @@ from colabkit.core.errors import UsageError
 from colabkit.pipelines.asr.config import ModelConfig
 
 # model_type of config.json -> how its classes begin
-CLASS_NAMES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM", "wav2vec2-bert": "Wav2Vec2Bert", "whisper": "Whisper"}
+CLASS_NAMES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM", "wav2vec2-bert": "Wav2Vec2Bert",
+               "whisper": "Whisper"}
 EXAMPLES = {"wav2vec2": "facebook/wav2vec2-base", "hubert": "facebook/hubert-base-ls960", "wavlm": "microsoft/wavlm-base-plus",
             "wav2vec2-bert": "facebook/w2v-bert-2.0", "whisper": "openai/whisper-small"}
 MASK_FRAMES = 10  # what SpecAugment hides in one go: 0.2 s

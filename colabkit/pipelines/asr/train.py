@@ -1,7 +1,7 @@
 """Training with the Trainer of transformers: exact batches, memory that may run out, and resuming at the very next sample.
 
-The Trainer does optimizer, schedule, precision and callbacks. Ours are: what a batch is (all samples of one optimizer step, of this
-process), forward and backward (the guard's, in parts that fit), sums over processes, checkpoints, validation.
+The Trainer does optimizer, schedule, precision and callbacks. Ours are: what a batch is (all samples of one optimizer step that
+fall to this process), forward and backward (the guard's, in parts that fit), sums over processes, checkpoints, validation.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
     choose_threads(device, ranks.local_world, run.choose)
     broadcast_parameters(recognizer.model, ranks)
     watch = MemoryWatch(say=run.say, choose=run.choose)
-    trainer.guard = Guard(sizing.capacity, ranks=ranks, choose=run.choose, say=run.say, watch=watch, buffers_of=[recognizer.model],
-                          advice=advice, device=device_name(device))
+    trainer.guard = Guard(sizing.capacity, ranks=ranks, choose=run.choose, say=run.say, watch=watch, advice=advice,
+                          buffers_of=[recognizer.model], device=device_name(device))
     work = _Training(config, trainer, recognizer, batches, validation, ranks, run, watch, num_steps, workers)
     trainer.add_callback(work)
     trainer.restore = work.restore
@@ -201,7 +201,8 @@ class _Training(TrainerCallback):
 
     def __init__(self, config: TrainConfig, trainer: StepTrainer, recognizer: Recognizer, batches: TrainingBatches,
                  validation: Speech, ranks: Ranks, run, watch: MemoryWatch, num_steps: int, workers: int):
-        self.config, self.trainer, self.recognizer, self.batches, self.validation = config, trainer, recognizer, batches, validation
+        self.config, self.trainer, self.recognizer = config, trainer, recognizer
+        self.batches, self.validation = batches, validation
         self.ranks, self.run, self.watch, self.num_steps, self.workers = ranks, run, watch, num_steps, workers
         self.checkpoints = run.checkpoints()
         self.found: tuple[int, dict[str, Any]] | None = None
@@ -290,7 +291,8 @@ class _Training(TrainerCallback):
                  zip(self.validation_numbers, self.ranks.share(self.validation_numbers, work), strict=True) if one is not None]
         if not heard:
             raise DataError("No validation sample can be read", got=f"{len(self.validation_numbers)} broken ones",
-                            expected="at least one whole one", where=self.validation.name, fix="the report says why each is broken")
+                            expected="at least one whole one", where=self.validation.name,
+                            fix="the report says why each is broken")
         found = score([text for text, _ in heard], [one.text for _, one in heard], num_resamples=1)
         loss = float(np.mean([one.loss for _, one in heard]))
         return {"wer": found.wer, "cer": found.cer, "validation_loss": loss if math.isfinite(loss) else NEVER}
@@ -302,7 +304,8 @@ class _Training(TrainerCallback):
         if not math.isfinite(loss):
             raise DataError("Training diverged", got=f"a loss of {loss} at step {self.done['step']}", expected="a finite loss",
                             where="train", fix="--set train.learning_rate to half of what it is, with --redo train")
-        return {"step": self.done["step"], "epoch": self.done["step"] / len(self.batches), "loss": loss, "learning_rate": self.rate}
+        step = self.done["step"]
+        return {"step": step, "epoch": step / len(self.batches), "loss": loss, "learning_rate": self.rate}
 
     def finish(self) -> dict[str, float]:
         """Write the best weights and the history."""

@@ -27,6 +27,10 @@ OVERLAP_SECONDS = 2.0  # of two pieces; half of short ones
 SHORTEST_PIECE_SECONDS = 2.0
 PAUSE_SECONDS = 0.6  # without a character: a new segment
 QUIET_SECONDS = 0.2  # over which loudness is taken where a piece is to end
+SILENT_SHARE = 10 ** -3.5  # of the energy of loud speech: 35 dB below it there is none
+SILENCE_SECONDS = 0.4  # silence of that length is left out,
+BEFORE_SECONDS, AFTER_SECONDS = 0.05, 0.3  # but for so much before and after speech: most corpora are cut like that
+SURELY_NOT = -30.0  # log-probability of characters where nothing was said
 SEAM_FRAMES = 3  # on both sides of a seam, both pieces should hear nothing
 CAPTION_SECONDS, CAPTION_CHARACTERS = 7.0, 84  # of one subtitle at most
 TRAINED = "trained_on.json"
@@ -120,7 +124,7 @@ class Transcriber:
     def log_probs(self, wave: np.ndarray) -> np.ndarray:
         """Return the log-probabilities of a whole recording of any length (T, C), in pieces that fit."""
         step = self.recognizer.features.step_samples
-        pieces = cut(wave, step, round(self.longest_seconds * RATE_HZ))
+        pieces = cut(wave, step, round(self.longest_seconds * RATE_HZ)) or [(0, step)]  # nothing but silence
         heard: list[np.ndarray] = []
         while len(heard) < len(pieces):
             part = pieces[len(heard): len(heard) + self.at_once]
@@ -132,7 +136,7 @@ class Transcriber:
                 release(error)
                 clean_up()
                 self.at_once = len(part) // 2
-        return join(heard, [start // step for start, _ in pieces], self.recognizer.coder.blank)
+        return join(heard, [start // step for start, _ in pieces], self.recognizer.coder.blank, len(wave) // step)
 
     def _hear(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         import torch
@@ -159,24 +163,51 @@ class Transcriber:
 
 
 def cut(wave: np.ndarray, step: int, longest: int) -> list[tuple[int, int]]:
-    """Return (start, stop) of overlapping pieces of at most `longest` samples, each to end in a quiet place; starts on `step`s.
+    """Return (start, stop) of pieces of at most `longest` samples, in order; starts lie on `step`s.
 
-    A recording that is short enough is one piece.
+    Silence between them is left out. Stretches without silence that are too long are cut into pieces that overlap. A recording
+    that is short enough is one piece.
     """
     if len(wave) <= longest:
         return [(0, len(wave))]
-    half = min(round(OVERLAP_SECONDS / 2 * RATE_HZ), longest // 4) // step * step
     loudness = _loudness(wave, step)
-    pieces, before = [], 0  # where the last piece was to end, in samples
-    while True:
-        start = max(0, before - half)
-        if len(wave) - start <= longest:
-            return [*pieces, (start, len(wave))]
+    loud = float(np.quantile(loudness, 0.9))
+    pieces: list[tuple[int, int]] = []
+    for start, stop in _sounds(loudness <= SILENT_SHARE * loud, step, len(wave)):
+        if pieces and stop - pieces[-1][0] <= longest and pieces[-1][1] - pieces[-1][0] < longest // 3:
+            pieces[-1] = (pieces[-1][0], stop)
+        else:
+            pieces.append((start, stop))
+    return [part for start, stop in pieces for part in _split(loudness, start, stop, step, longest)]
+
+
+def _sounds(is_silent: np.ndarray, step: int, num_samples: int) -> list[tuple[int, int]]:
+    """Return (start, stop) in samples of what lies between silences that are long enough, with a little of these around."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], is_silent, [True]]).astype(int)))
+    first, stop = edges[::2], edges[1::2]  # of sound, in steps
+    if not len(first):
+        return []
+    # Loudness is taken over a while, so that sound looks longer than it is, by half of that at both ends.
+    apart = (first[1:] - stop[:-1]) * step / RATE_HZ + QUIET_SECONDS >= SILENCE_SECONDS
+    before, after = (round((seconds - QUIET_SECONDS / 2) * RATE_HZ / step) for seconds in (BEFORE_SECONDS, AFTER_SECONDS))
+    begins, ends = first[np.concatenate([[True], apart])] - before, stop[np.concatenate([apart, [True]])] + after
+    begins[0] = begins[0] if first[0] else 0  # what sounds from the start on begins there
+    begins[1:] = np.maximum(begins[1:], (first[1:][apart] + stop[:-1][apart]) // 2)  # no further than the middle of the silence
+    ends[:-1] = np.minimum(ends[:-1], (first[1:][apart] + stop[:-1][apart] + 1) // 2)
+    return [(max(0, int(a)) * step, min(num_samples, int(b) * step)) for a, b in zip(begins, ends, strict=True)]
+
+
+def _split(loudness: np.ndarray, start: int, stop: int, step: int, longest: int) -> list[tuple[int, int]]:
+    """Return overlapping pieces of a stretch that is too long, each to end in the quietest place of its last third."""
+    half = min(round(OVERLAP_SECONDS / 2 * RATE_HZ), longest // 4) // step * step
+    pieces: list[tuple[int, int]] = []
+    while stop - start > longest:
         latest = (start + longest - half) // step
-        earliest = max(before // step + 1, latest - (latest - before // step) // 3)
+        earliest = latest - (latest - (pieces[-1][1] if pieces else start) // step - 1) // 3  # beyond the piece before
         place = (earliest + int(loudness[earliest: latest + 1].argmin())) * step
-        pieces.append((start, min(len(wave), place + half)))
-        before = place
+        pieces.append((start, min(stop, place + half)))
+        start = place - half
+    return [*pieces, (start, stop)]
 
 
 def note_trained_seconds(folder: Path, seconds: float) -> None:
@@ -198,29 +229,33 @@ def _loudness(wave: np.ndarray, step: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def join(pieces: Sequence[np.ndarray], starts: Sequence[int], blank: int) -> np.ndarray:
-    """Return one sequence of frames made of overlapping ones; piece i begins at frame starts[i]. Shape: (T, C).
+def join(pieces: Sequence[np.ndarray], starts: Sequence[int], blank: int, num_frames: int = 0) -> np.ndarray:
+    """Return one sequence of frames made of those of pieces; piece i begins at frame starts[i]. Shape: (T, C), T >= num_frames.
 
-    Two pieces are joined where both are surest of the blank for some frames around, well inside of what they share: there neither
-    is in the middle of a character.
+    Overlapping pieces are joined where both are surest of the blank for some frames around, well inside of what they share: there
+    neither is in the middle of a character. What no piece covers is blank.
     """
+    def silence(length: int) -> np.ndarray:
+        made = np.full((length, pieces[0].shape[1]), SURELY_NOT, np.float32)
+        made[:, blank] = 0.0
+        return made
     parts, begin = [], 0  # begin: the first frame not taken yet
     for i, piece in enumerate(pieces):
+        if starts[i] > begin:
+            parts.append(silence(starts[i] - begin))
+            begin = starts[i]
         stop = starts[i] + len(piece)
-        if i + 1 < len(pieces):
-            first, last = max(begin, starts[i + 1]), stop
-            if last > first:
-                both = np.minimum(piece[first - starts[i]: last - starts[i], blank],
-                                  pieces[i + 1][first - starts[i + 1]: last - starts[i + 1], blank])
-                stop = first + _quietest(both)
-            # else: they share nothing, and each counts to its end
+        if i + 1 < len(pieces) and starts[i + 1] < stop:
+            first, last = max(begin, starts[i + 1]), min(stop, starts[i + 1] + len(pieces[i + 1]))
+            stop = first + _quietest(np.minimum(piece[first - starts[i]: last - starts[i], blank],
+                                                pieces[i + 1][first - starts[i + 1]: last - starts[i + 1], blank]))
         parts.append(piece[begin - starts[i]: stop - starts[i]])
         begin = stop
-    return np.concatenate(parts)
+    return np.concatenate([*parts, silence(max(0, num_frames - begin))])
 
 
 def _quietest(blanks: np.ndarray) -> int:
-    """Return the frame around which the blank is surest, of equally good ones the middle; its edges count only if nothing else."""
+    """Return the frame around which the blank is surest, of equally good ones the middle; not at the edges."""
     width = min(2 * SEAM_FRAMES + 1, len(blanks))
     sure = np.convolve(np.maximum(blanks, -20.0), np.ones(width) / width, mode="valid")
     margin = len(sure) // 4

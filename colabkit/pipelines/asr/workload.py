@@ -168,8 +168,10 @@ class _Ctc:
 
 
 class _Whisper:
-    """Whisper: every sample is a window of 30 s, whatever is in it; labels grow with the speech. As many encoder as decoder layers
-    repeat together; where there are fewer of the decoder's, they are built whole."""
+    """Whisper: every sample is a window of 30 s, whatever is in it; labels grow with the speech.
+
+    As many encoder as decoder layers repeat together; where there are fewer of the decoder's, they are built whole.
+    """
 
     def __init__(self, shape: Any, model: ModelConfig):
         self.shape, self.model = shape, model

@@ -98,8 +98,8 @@ def _build(config: Config, shape: Any, num_layers: int, num_training_speakers: i
         shape.num_hidden_layers = num_layers
         module, class_name = MODEL_CLASSES[shape.model_type]
         backbone = getattr(importlib.import_module(f"transformers.models.{module}"), class_name)(shape)
-        network.encoder = PretrainedEncoder(model.encoder_type, model.encoder_name, model.hidden_size, freeze=model.freeze_encoder,
-                                            backbone=backbone)
+        network.encoder = PretrainedEncoder(model.encoder_type, model.encoder_name, model.hidden_size,
+                                            freeze=model.freeze_encoder, backbone=backbone)
     loss = DiarizationLoss(network.powerset, num_training_speakers, model.embedding_size, config.train.embedding_weight)
     return nn.ModuleDict({"network": network, "loss": loss}).train()
 
@@ -114,7 +114,8 @@ def _batch(num_windows: int, seconds: float, num_speakers: int) -> Any:
 
     from colabkit.pipelines.diarization.data import Batch
     frames = round(seconds / FRAME_SECONDS)
-    return Batch(torch.zeros(num_windows, round(seconds * RATE_HZ)), torch.ones(num_windows, frames, num_speakers, dtype=torch.bool),
+    return Batch(torch.zeros(num_windows, round(seconds * RATE_HZ)),
+                 torch.ones(num_windows, frames, num_speakers, dtype=torch.bool),
                  torch.zeros(num_windows, num_speakers, dtype=torch.long), torch.ones(num_windows, frames, dtype=torch.bool))
 
 

@@ -59,7 +59,7 @@ def profiled(workload: Workload, regime: Regime, num_samples: int, seconds: floa
     step = RealStep(workload, regime, num_samples, seconds)
     step.run()
     lying = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in _lying(step)}
-    return sum(lying.values()) + _peak_of_events(step.run)
+    return sum(lying.values()) + peak_of_events(step.run)
 
 
 def _lying(step: RealStep) -> list[torch.Tensor]:
@@ -67,7 +67,7 @@ def _lying(step: RealStep) -> list[torch.Tensor]:
     return [*step.model.parameters(), *step.model.buffers(), *states, *tensors_of(step.batch)]
 
 
-def _peak_of_events(work: Callable[[], Any]) -> int:
+def peak_of_events(work: Callable[[], Any]) -> int:
     """Return the largest sum of allocations that were alive at once while `work` ran."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()

@@ -11,8 +11,8 @@ import pytest
 
 from colabkit.core.errors import DataError, UsageError
 from colabkit.core.sizing.advice import DoesNotFitError
-from colabkit.core.sizing.chosen import Sizing
 from colabkit.core.sizing.choose import size
+from colabkit.core.sizing.chosen import Sizing
 from colabkit.core.sizing.devices import GIB, Device, emulated, find
 from colabkit.core.sizing.documented_rule import seed_rule
 from colabkit.core.sizing.memory_model import MemoryModel, Phase
@@ -29,7 +29,8 @@ class Weight(SimpleNamespace):
 def workload(num_weights: int = 1000, num_trained: int | None = None) -> Workload:
     def build(num_layers, checkpointing):
         trained = num_weights if num_trained is None else num_trained
-        return SimpleNamespace(parameters=lambda: [Weight(shape=(1000, 1000), requires_grad=i < trained) for i in range(num_weights)])
+        weights = [Weight(shape=(1000, 1000), requires_grad=i < trained) for i in range(num_weights)]
+        return SimpleNamespace(parameters=lambda: weights)
     return Workload(name="a model", identity=f"a model {num_weights} {num_trained}", num_layers=1, build=build, layers=None,
                     batch=None, loss=None)
 
@@ -122,7 +123,8 @@ def test_steps_are_cut_to_exactly_the_effective_batch():
         sizing = sized("T4", effective_batch=effective, world=world, checkpointing="no")
         for seconds in (1.0, 7.3, 30.0):
             parts = sizing.parts(seconds)
-            assert sum(parts) == -(-effective // world) and max(parts) <= sizing.capacity(seconds) and max(parts) - min(parts) <= 1
+            assert sum(parts) == -(-effective // world) and max(parts) - min(parts) <= 1
+            assert max(parts) <= sizing.capacity(seconds)
             assert sizing.accumulation(seconds) == len(parts)
             at_once, passes = sizing.even_batch(seconds)
             assert at_once * passes == sizing.share and at_once <= sizing.capacity(seconds)

@@ -10,7 +10,7 @@ from colabkit.core.sizing.predictions import Predictions
 from colabkit.core.sizing.workload import Regime
 from tests.core.sizing import workloads
 
-SMALL = dict(hidden_size=32, num_attention_heads=2, intermediate_size=64, conv_dim=(16,) * 7)
+SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": (16,) * 7}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw_8bit", "adafactor"])

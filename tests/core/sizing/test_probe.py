@@ -46,7 +46,8 @@ class Emulated:
 
 def sized(model: MemoryModel = MODEL, device: str = "A100-40", **more):
     predictions = Predictions(1.0, 30.0, predict=lambda *a, **k: model)
-    return size(WORK, device=find(device), lengths=LENGTHS, checkpointing="no", predictions=predictions, **{"effective_batch": 9999} | more)
+    return size(WORK, device=find(device), lengths=LENGTHS, checkpointing="no", predictions=predictions,
+                **{"effective_batch": 9999} | more)
 
 
 def run_on(sizing, truth: MemoryModel, **more) -> Emulated:
@@ -172,7 +173,8 @@ def test_entries_of_other_lengths_or_without_sense_are_not_used(tmp_path):
     sizing = sized()
     confirm(sizing, run_on(sizing, MODEL), remembered=Remembered(tmp_path))
     predictions = Predictions(1.0, 60.0, predict=lambda *a, **k: MODEL)
-    longer = size(WORK, device=find("A100-40"), lengths=[1.0, 60.0], effective_batch=99, checkpointing="no", predictions=predictions)
+    longer = size(WORK, device=find("A100-40"), lengths=[1.0, 60.0], effective_batch=99, checkpointing="no",
+                  predictions=predictions)
     device = run_on(longer, MODEL)
     confirm(longer, device, remembered=Remembered(tmp_path))
     assert device.steps
@@ -190,8 +192,8 @@ def small() -> Workload:
 
 
 def test_real_steps_under_a_byte_budget():
-    budget, work = 40 << 20, small()
-    sizing = size(work, device=emulated(budget), lengths=LENGTHS, effective_batch=9999, checkpointing="no")
+    budget, work = 12 << 20, small()
+    sizing = size(work, device=emulated(budget), lengths=LENGTHS.clip(1, 12), effective_batch=9999, checkpointing="no")
     meter = Meter(budget)
     with RealStep(work, sizing.regime, "cpu", meter=meter) as step:
         found = confirm(sizing, step, timed=False)

@@ -40,8 +40,8 @@ def test_the_oldest_go_first(tmp_path):
     assert kept.load("k0") is None and kept.load("k1") == {"i": 1} and kept.load("new") == {"i": -1}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 99, "entries": {}}', '{"format": 1, "entries": {"a": 3}}',
-                                  "\x00\xff", '{"other": "program"}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 99, "entries": {}}', "\x00\xff",
+                                  '{"format": 1, "entries": {"a": 3}}', '{"other": "program"}'])
 def test_a_file_that_cannot_be_used_is_told_and_made_anew(tmp_path, text):
     said = []
     (tmp_path / FILE_NAME).write_bytes(text.encode("latin-1"))
@@ -62,6 +62,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 def test_the_key_tells_apart_what_changes_what_is_measured():
     base = sizing_of()
     others = [sizing_of("A100-40"), sizing_of(identity="w 2"), replace(base, regime=replace(base.regime, checkpointing=True)),
-              replace(base, regime=replace(base.regime, precision="fp32")), replace(base, device=replace(base.device, driver="1"))]
+              replace(base, regime=replace(base.regime, precision="fp32")),
+              replace(base, device=replace(base.device, driver="1"))]
     keys = [key_of(one) for one in (base, *others)]
     assert len(set(keys)) == len(keys) and key_of(sizing_of()) == keys[0]

@@ -199,7 +199,8 @@ def save_whisper(folder: Path, seconds: int) -> Path:
     config = WhisperConfig(vocab_size=len(tokenizer), num_mel_bins=80, d_model=32, encoder_layers=1, decoder_layers=1,
                            encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64,
                            decoder_start_token_id=start, bos_token_id=end, eos_token_id=end, pad_token_id=end,
-                           suppress_tokens=[], begin_suppress_tokens=[], max_source_positions=50 * seconds)
+                           suppress_tokens=[], begin_suppress_tokens=[], max_source_positions=50 * seconds,
+                           max_target_positions=448 if seconds == 30 else 48)
     model = WhisperForConditionalGeneration(config)
     generation = model.generation_config
     generation.is_multilingual, generation.no_timestamps_token_id = True, ids["<|notimestamps|>"]

@@ -56,7 +56,8 @@ def test_collated_samples_are_padded_and_masked():
     features = MelFeatures(stride=2)
     short, long = features(noise(8_000)), features(noise(24_000))
     batch = features.collate([short, long])
-    assert batch["input_features"].shape == (2, len(long), 160) and batch["attention_mask"].sum(1).tolist() == [len(short), len(long)]
+    assert batch["input_features"].shape == (2, len(long), 160)
+    assert batch["attention_mask"].sum(1).tolist() == [len(short), len(long)]
     assert (batch["input_features"][0, : len(short)].numpy() == short).all() and not batch["input_features"][0, len(short):].any()
 
 

@@ -49,7 +49,8 @@ def watch():
 
 def test_it_warns_and_cleans_up_while_a_plain_trainer_trains(trainer, watch):
     seen = watch(0.5, 0.5, 0.92, 0.92, 0.97, 0.6, 0.5)  # the warning reads once more
-    callback, logged = AdaptiveMemoryCallback(watch=seen, log=lambda step, values: logged.append((step, values)), log_every_steps=4), []
+    logged = []
+    callback = AdaptiveMemoryCallback(watch=seen, log=lambda step, values: logged.append((step, values)), log_every_steps=4)
     trainer(callback).train()
     assert [step for step, _ in logged] == [4, 8, 12] and all(set(values) == {"memory_used"} for _, values in logged)
     assert callback.events["warnings"] == 1 and callback.events["clean_ups"] == 1 and seen.cleaned == [1]
@@ -66,7 +67,7 @@ def test_it_is_in_what_the_trainer_logs(trainer, watch):
 def test_it_is_in_tensorboard(trainer, watch, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     trainer(AdaptiveMemoryCallback(watch=watch(0.25), log_every_steps=6), report_to=["tensorboard"]).train()
-    [folder] = [path for path in (tmp_path / "out").rglob("memory")]
+    [folder] = (tmp_path / "out").rglob("memory")
     events = EventAccumulator(str(folder))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("memory_used")] == [(6, 0.25), (12, 0.25)]

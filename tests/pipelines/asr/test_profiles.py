@@ -42,7 +42,8 @@ def test_durations_are_measured_and_extrapolated(tmp_path):
     lengths = np.random.default_rng(0).uniform(1, 20, 2000)
     profile = profile_dataset([{"duration": float(s), "text": "a"} for s in lengths], sample_size=500)
     assert (profile.num_samples, profile.num_sampled) == (2000, 500)
-    assert profile.mean_seconds == pytest.approx(10.5, rel=0.1) and profile.total_hours == pytest.approx(lengths.sum() / 3600, rel=0.1)
+    assert profile.mean_seconds == pytest.approx(10.5, rel=0.1)
+    assert profile.total_hours == pytest.approx(lengths.sum() / 3600, rel=0.1)
     values = list(profile.percentiles.values())
     assert values == sorted(values) and profile.min_seconds <= values[0] and values[-1] <= profile.max_seconds
     assert profile.size_gb == pytest.approx(profile.total_hours * 3600 * 32_000 / 1e9, rel=0.01)

@@ -27,8 +27,8 @@ WORDS = ("ab", "ba", "cad", "dac", "bcd", "dcb", "ac", "bd")
 def folder(tones, vocabulary, new_run, sizing, tmp_path_factory):
     """A model that has learnt to read tones well."""
     run = new_run(tmp_path_factory.mktemp("trained"))
-    settings = TrainConfig(steps=160, effective_batch=12, learning_rate=1e-2, validate_every_steps=50, checkpoint_every_steps=1000,
-                           tracker="none", validation_samples=20)
+    settings = TrainConfig(steps=160, effective_batch=12, learning_rate=1e-2, validate_every_steps=50,
+                           checkpoint_every_steps=1000, tracker="none", validation_samples=20)
     model = ModelConfig(hidden_size=48, num_layers=1, dropout=0.1, mask_time=0.1)
     train(settings, build_model(model, vocabulary), tones(600, words=WORDS), tones(20, seed=1, words=WORDS), sizing(), run)
     return run.path / "model"
@@ -142,13 +142,32 @@ def test_pieces_cover_everything_overlap_and_are_short_enough(seconds, longest_s
     assert len(pieces) <= 2 + seconds / ((longest_seconds - 2) * 2 / 3)
 
 
-def test_pieces_end_in_quiet_places():
+def middles(pieces):
+    return [(stop + start) / 2 / RATE_HZ for (_, stop), (start, _) in zip(pieces, pieces[1:], strict=False)]
+
+
+def test_silence_is_left_out_and_pieces_are_not_needlessly_short():
+    """Sound but for 0.8 s of silence at some places, and 0.3 s at one, which is too short to count."""
+    wave, silences = np.ones(27 * RATE_HZ, np.float32), (1.5, 4.5, 11.0, 17.9)
+    for second in silences:
+        wave[int(second * RATE_HZ): int((second + 0.8) * RATE_HZ)] = 0.0
+    wave[int(14.0 * RATE_HZ): int(14.3 * RATE_HZ)] = 0.0
+    found = [(start / RATE_HZ, stop / RATE_HZ) for start, stop in cut(wave, 320, 10 * RATE_HZ)]
+    assert len(found) == 4
+    for (start, stop), (first, last) in zip(found, ((0, 4.5), (5.3, 11.0), (11.8, 17.9), (18.7, 27.0)), strict=True):
+        assert first - 0.35 <= start <= first and last <= stop <= last + 0.35
+
+
+def test_nothing_but_silence_is_no_piece():
+    assert cut(np.zeros(30 * RATE_HZ, np.float32), 320, 10 * RATE_HZ) == []
+
+
+def test_without_a_pause_pieces_end_in_the_quietest_place():
     wave = np.ones(27 * RATE_HZ, np.float32)
     for second in (7.5, 14.0, 20.2):
-        wave[int(second * RATE_HZ): int((second + 0.3) * RATE_HZ)] = 0.0
-    pieces = cut(wave, 320, 10 * RATE_HZ)
-    ends = [(stop + start) / 2 / RATE_HZ for (_, stop), (start, _) in zip(pieces, pieces[1:], strict=False)]
-    assert len(ends) == 3 and all(abs(end - second - 0.15) < 0.06 for end, second in zip(ends, (7.5, 14.0, 20.2), strict=True))
+        wave[int(second * RATE_HZ): int((second + 0.3) * RATE_HZ)] = 0.3
+    found = middles(cut(wave, 320, 10 * RATE_HZ))
+    assert len(found) == 3 and all(abs(at - second - 0.15) < 0.06 for at, second in zip(found, (7.5, 14.0, 20.2), strict=True))
 
 
 def path_of(text, num_frames, seed):
@@ -190,6 +209,10 @@ def test_joined_pieces_are_the_whole_even_if_they_are_wrong_at_their_edges_and_o
 def test_pieces_that_share_nothing_are_put_one_after_another():
     whole = path_of([1, 2, 3], 40, 0)
     assert (join([whole[:20], whole[20:]], [0, 20], 0) == whole).all() and (join([whole], [0], 0) == whole).all()
+    joined = join([whole[:10], whole[10:]], [5, 20], 0, 60)
+    assert (joined[5:15] == whole[:10]).all() and (joined[20:50] == whole[10:]).all() and len(joined) == 60
+    for gap in (joined[:5], joined[15:20], joined[50:]):
+        assert (gap.argmax(1) == 0).all() and (gap[:, 1:] < -20).all()
 
 
 def test_stretches_of_talk_are_cut_at_pauses_and_none_is_too_long():
@@ -198,7 +221,7 @@ def test_stretches_of_talk_are_cut_at_pauses_and_none_is_too_long():
     for place in [*range(100, 200, 5), *range(260, 300, 5), *range(600, 990, 10)]:
         frames[place] = [-10.0, -10.0, 0.0]
     found = talk(frames, (0, 1), 0.02, 1000.0)
-    assert len(found) == 3 and found[0][0] == 0 and found[-1][1] == 1_000
+    assert len(found) == 3 and found[0][0] == 0 and found[-1][1] == 1_000  # from pause to pause, all frames are in one
     assert [stop for _, stop in found[:-1]] == [start for start, _ in found[1:]]
     assert 196 < found[0][1] < 260 and 296 < found[1][1] < 600
     assert len(talk(frames, (0, 1), 0.02, 3.0)) > 4  # 7.8 s without a pause

@@ -1,4 +1,6 @@
-"""A training in a process of its own, to be killed or to be one of several: python train_alone.py FOLDER PLACES [setting=value ...].
+"""A training in a process of its own, to be killed or to be one of several.
+
+    python train_alone.py FOLDER PLACES [setting=value ...]
 
 PLACES is a file: each sample that a step uses is written to it when the step begins, as "step sample".
 """
@@ -12,14 +14,14 @@ from pathlib import Path
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-import torch  # noqa: E402
+import torch
 
-from colabkit.core.distributed.ranks import join, part  # noqa: E402
-from colabkit.pipelines.asr.config import ModelConfig, TrainConfig  # noqa: E402
-from colabkit.pipelines.asr.model import build_model  # noqa: E402
-from colabkit.pipelines.asr.train import StepTrainer, train  # noqa: E402
-from colabkit.pipelines.asr.vocabulary import Vocabulary  # noqa: E402
-from tests.pipelines.asr.conftest import LETTERS, Capacity, StandInRun, Tones  # noqa: E402
+from colabkit.core.distributed.ranks import join, part
+from colabkit.pipelines.asr.config import ModelConfig, TrainConfig
+from colabkit.pipelines.asr.model import build_model
+from colabkit.pipelines.asr.train import StepTrainer, train
+from colabkit.pipelines.asr.vocabulary import Vocabulary
+from tests.pipelines.asr.conftest import LETTERS, Capacity, StandInRun, Tones
 
 SETTINGS = {"steps": 24, "effective_batch": 6, "learning_rate": 5e-3, "validate_every_steps": 8, "validation_samples": 6,
             "checkpoint_every_steps": 3, "tracker": "none"}
