@@ -199,11 +199,14 @@ def measure(kind: str, place: Path, kills: int, seed: int) -> dict:
         number += 1
         folder, log = place / f"run{number}", place / f"run{number}.log"
         log.touch()
+        ended = False
         for _ in range(min(left, 4)):
-            if in_child(KINDS[kind], folder, log, draw.uniform(0.05, 0.7) * seconds):
+            ended = in_child(KINDS[kind], folder, log, draw.uniform(0.05, 0.7) * seconds)
+            if ended:
                 break
             left -= 1
-        in_child(KINDS[kind], folder, log, None)
+        if not ended:
+            in_child(KINDS[kind], folder, log, None)
         found = look(folder, log)
         change = max(float((found.weights[n].double() - plain.weights[n].double()).abs().max()) for n in plain.weights)
         difference = max(difference, change)
@@ -220,7 +223,8 @@ def measure(kind: str, place: Path, kills: int, seed: int) -> dict:
         shutil.rmtree(folder)
     print(f"{NAMES[kind]}: {kills} kills in {number} trainings of {seconds:.1f} s; weights differ in {total['different']}, by at "
           f"most {difference:.2e}, and steps in {total['other_steps']}; of an epoch's samples seen twice {total['twice']}, never "
-          f"{total['never']}; read but not needed {total['needless']}; checkpoints that could not be used {total['unusable']}", flush=True)
+          f"{total['never']}; read but not needed {total['needless']}; checkpoints that could not be used {total['unusable']}",
+          flush=True)
     return total | {"runs": number, "difference": difference}
 
 

@@ -5,7 +5,7 @@
 On a CPU: real steps of small models with random weights, their allocations as torch's profiler records them, against predictions;
 then an emulated budget that the predicted number of samples must fit into. With --device cuda: real steps of models of middle
 size against torch.cuda.max_memory_allocated(). Last the peer, torch's MemTracker (torch.distributed._tools) on fake tensors:
-it runs the whole of 300 million parameters at one size, where colabkit predicts all sizes; the ratio of the times is printed last.
+it runs the whole of 300 million parameters at one size, where colabkit predicts all of them; the ratio of times is printed last.
 """
 
 from __future__ import annotations
