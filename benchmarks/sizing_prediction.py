@@ -87,26 +87,34 @@ def row(name: str, regime: Regime, samples: int, seconds: float, model: MemoryMo
     return made
 
 
-def fit_into_budgets() -> list[tuple[str, int, float, bool]]:
-    """Return (model, samples, share of the budget that a real step held, whether it fitted) for what is predicted to fit."""
+def fit_into_budgets() -> list[tuple[str, int, bool, bool]]:
+    """Return (model, samples predicted to fit, whether they do, whether one more is refused) in emulated budgets.
+
+    A budget lies halfway between the predictions for ten samples and for eleven.
+    """
     found = []
     for name, workload in small_models().items():
         regime = Regime(checkpointing=name == "w2v-BERT")
         model = predict(workload, regime, shortest_seconds=1, longest_seconds=3, on_gpu=False)
-        budget = int(model.peak_bytes(10, 2.0) * 1.03)
+        budget = int((model.peak_bytes(10, 2.0) + model.peak_bytes(11, 2.0)) / 2)
         samples = model.capacity(2.0, budget)
-        meter = Meter(budget)
-        step = RealStep(workload, regime, samples, 2.0, meter)
-        with meter:
-            try:
-                step.run()
-                step.run()
-            except torch.OutOfMemoryError:
-                pass
-        found.append((name, samples, meter.peak_bytes / budget, meter.num_refused == 0))
-        print(f"{name:10} {samples:4} samples in {budget / MIB:7.1f} MiB: "
-              f"{'fits' if meter.num_refused == 0 else 'DOES NOT FIT'}, fill {meter.peak_bytes / budget:.1%}", flush=True)
+        found.append((name, samples, fits(workload, regime, samples, budget), not fits(workload, regime, samples + 1, budget)))
+        print(f"{name:10} emulated {budget / MIB:6.1f} MiB: {samples} samples {'fit' if found[-1][2] else 'DO NOT FIT'}, "
+              f"{samples + 1} {'do not' if found[-1][3] else 'DO TOO'}", flush=True)
     return found
+
+
+def fits(workload: Workload, regime: Regime, samples: int, budget: int) -> bool:
+    """Return whether two real steps go through without an operator being refused."""
+    meter = Meter(budget)
+    step = RealStep(workload, regime, samples, 2.0, meter)
+    with meter:
+        try:
+            step.run()
+            step.run()
+        except torch.OutOfMemoryError:
+            return False
+    return True
 
 
 def middle_models() -> dict[str, tuple[Callable[[], Workload], tuple[tuple[int, float], ...]]]:
