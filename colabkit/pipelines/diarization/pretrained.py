@@ -42,7 +42,8 @@ class PretrainedEncoder(nn.Module):
     Source: the weighted sum of layers, Yang et al. 2021, SUPERB.
     """
 
-    def __init__(self, encoder_type: str, encoder_name: str, hidden_size: int, *, freeze: bool, backbone: nn.Module | None = None):
+    def __init__(self, encoder_type: str, encoder_name: str, hidden_size: int, *, freeze: bool,
+                 backbone: nn.Module | None = None):
         super().__init__()
         self.backbone, self.normalises = load_backbone(encoder_type, encoder_name) if backbone is None else (backbone, True)
         config = self.backbone.config
@@ -95,7 +96,8 @@ def load_backbone(encoder_type: str, encoder_name: str) -> tuple[nn.Module, bool
         config = config_class(**SMALL, **TRAINS_EVERYTHING)
         return model_class(config), True
     name, example = place_of(encoder_name), ON_THE_HUB[encoder_type]
-    with quietly(), named_faults(encoder_name, what="encoder", setting="model.encoder_name", example=example, otherwise=_OTHERWISE):
+    with quietly(), named_faults(encoder_name, what="encoder", setting="model.encoder_name", example=example,
+                                 otherwise=_OTHERWISE):
         config = auto_config.from_pretrained(name)
         if config.model_type != encoder_type:
             raise _other_kind(encoder_type, encoder_name, config.model_type)

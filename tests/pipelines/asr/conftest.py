@@ -1,4 +1,4 @@
-"""Shared by the ASR tests: speech made of tones that a model can read, small models of the real classes, a stand-in for a run."""
+"""Shared by the ASR tests: speech made of tones that a model can read, small models of the real classes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from colabkit.core.checkpoint import Checkpoints
-from colabkit.core.errors import BrokenSampleError, Stopped
-from colabkit.core.progress import Progress
+from colabkit.core.errors import BrokenSampleError
 from colabkit.core.sizing.workload import Regime
 from colabkit.pipelines.asr.config import ModelConfig
 from colabkit.pipelines.asr.vocabulary import Vocabulary
@@ -20,45 +18,6 @@ RATE_HZ = 16_000
 LETTERS = "abcd"
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": (16,) * 7,
          "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
-
-
-class StandInRun:
-    """What training uses of a run; `said`, `chosen` and `problems` hold what a person would have read."""
-
-    def __init__(self, folder: Path):
-        self.output = self.path = Path(folder)
-        self.pipeline, self.name, self.stop_requested, self.report = "asr", "test", "", self
-        self.said, self.chosen, self.problems = [], [], {}
-        self.stop_at_step = None
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def choose(self, name, value, reason):
-        self.chosen.append((name, value, reason))
-        return value
-
-    def problem(self, item, reason) -> None:
-        self.problems[item] = reason
-
-    def progress(self, total, title, *, done=0, unit="steps"):
-        run = self
-
-        class Counted(Progress):
-            def update(self, count=1, **values):
-                super().update(count, **values)
-                if self.done == run.stop_at_step:
-                    run.stop_requested = "SIGTERM"
-        return Counted(total, title, done=done, unit=unit)
-
-    def checkpoints(self, name="checkpoints"):
-        return Checkpoints(self.output / name, say=self.say)
-
-    def wants_checkpoint(self) -> bool:
-        return bool(self.stop_requested)
-
-    def stopped(self) -> Stopped:
-        return Stopped(f"Stopped by {self.stop_requested}", fix="run it again")
 
 
 class Tones:
@@ -107,26 +66,6 @@ class Capacity:
 
     def capacity(self, seconds: float) -> int:
         return self.at_once
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """Two cores are shared by many; and results do not depend on how a sum was split."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def run(tmp_path):
-    return StandInRun(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def new_run():
-    """Return a maker of runs, for tests that continue in the same folder."""
-    return StandInRun
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ from colabkit.pipelines.asr.config import ModelConfig, TrainConfig
 from colabkit.pipelines.asr.model import build_model
 from colabkit.pipelines.asr.train import StepTrainer, train
 from colabkit.pipelines.asr.vocabulary import Vocabulary
-from tests.pipelines.asr.conftest import LETTERS, Capacity, StandInRun, Tones
+from tests.pipelines.asr.conftest import LETTERS, Capacity, Tones
+from tests.pipelines.stand_in import StandInRun
 
 SETTINGS = {"steps": 24, "effective_batch": 6, "learning_rate": 5e-3, "validate_every_steps": 8, "validation_samples": 6,
             "checkpoint_every_steps": 3, "tracker": "none"}

@@ -1,4 +1,4 @@
-"""Shared by the diarization tests: speakers made of modulated buzz, small models, and a stand-in for a run."""
+"""Shared by the diarization tests: speakers made of modulated buzz and small models."""
 
 from __future__ import annotations
 
@@ -9,43 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from colabkit.core.checkpoint import Checkpoints
-from colabkit.core.errors import Stopped
-from colabkit.core.progress import Progress
 from colabkit.pipelines.diarization.model import FastDiarizationModel
 from colabkit.pipelines.diarization.simulate import Acoustics, ConversationSimulator
 from colabkit.pipelines.diarization.speech import SpeakerMaterial, SpeechBank
 from colabkit.pipelines.diarization.turn_taking import measured_meetings
 
 RATE_HZ = 16_000
-
-
-class StandInRun:
-    """What steps use of a run; `said`, `chosen` and `problems` hold what a person would have read."""
-
-    def __init__(self, folder: Path):
-        self.output = self.path = folder
-        self.pipeline, self.name, self.stop_requested = "diarization", "test", ""
-        self.said, self.chosen = [], []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def choose(self, name, value, reason):
-        self.chosen.append((name, value, reason))
-        return value
-
-    def progress(self, total, title, *, done=0, unit="steps"):
-        return Progress(total, title, done=done, unit=unit)
-
-    def checkpoints(self, name="checkpoints"):
-        return Checkpoints(self.output / name, say=self.say)
-
-    def wants_checkpoint(self) -> bool:
-        return bool(self.stop_requested)
-
-    def stopped(self) -> Stopped:
-        return Stopped(f"Stopped by {self.stop_requested}", fix="run it again")
 
 
 def buzz(seconds: float, *, f0_hz: float, seed: int) -> np.ndarray:
@@ -70,26 +39,6 @@ def buzz_bank(num_speakers: int) -> SpeechBank:
             assert material.add(buzz(6.0, f0_hz=90.0 + 23.0 * i, seed=10 * i + j))
         speakers.append(material)
     return SpeechBank(speakers)
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread():
-    """Two cores are shared by many; and results do not depend on how a sum was split."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def run(tmp_path):
-    return StandInRun(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def new_run():
-    """Return a maker of runs, for tests that continue in the same folder."""
-    return StandInRun
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.data import TrainingBatches
 from colabkit.pipelines.diarization.simulate import ConversationSimulator
 from colabkit.pipelines.diarization.turn_taking import measured_meetings
-from tests.pipelines.diarization.conftest import StandInRun, buzz_bank
+from tests.pipelines.diarization.conftest import buzz_bank
+from tests.pipelines.stand_in import StandInRun
 
 MODEL = ModelConfig(num_speakers=2, hidden_size=16, num_blocks=2, num_attention_layers=1, embedding_size=8)
 
