@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 from pathlib import Path
 
@@ -32,9 +33,10 @@ def find_notebook(name: str) -> str:
     if path.suffix == ".ipynb" or len(path.parts) > 1:
         raise UsageError("There is no such notebook", got=name, expected="a path to a file", where=path.absolute().parent,
                          fix="correct the path")
+    near = difflib.get_close_matches(name, known.values(), n=1)
     names = ", ".join(f"{pipeline} ({notebook.partition('_')[0]})" for notebook, pipeline in known.items())
     raise UsageError("There is no such notebook", got=name, expected=f"a path, an address, or one of {names}",
-                     fix=f"colabkit notebook {next(iter(known.values()))}")
+                     fix=f"colabkit notebook {next(iter(near or known.values()))}")
 
 
 def _of_pipeline(notebook: str) -> Path:

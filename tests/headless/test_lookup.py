@@ -32,7 +32,7 @@ def test_paths_and_addresses(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "meant"), [
-    ("99", "colabkit notebook diarization"), ("diarisation", "colabkit notebook diarization"), ("", "colabkit"),
+    ("99", "colabkit notebook asr"), ("diarisation", "colabkit notebook diarization"), ("", "colabkit"),
     ("no/such.ipynb", "correct the path"), ("x.ipynb", "correct the path"), ("https://host/a.ipynb", "did you mean"),
     ("gcs://bucket/a.ipynb", "gs://bucket/a.ipynb"), ("S3://b/a.ipynb", "s3://b/a.ipynb")])
 def test_what_there_is_not(name, meant, tmp_path, monkeypatch):

@@ -18,8 +18,10 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def colab(tmp_path_factory):
-    """Make an environment in which pip finds what Colab brings."""
-    return fresh.pretend_installed(tmp_path_factory.mktemp("colab") / "env", VERSIONS)
+    """Make an environment in which pip finds what Colab brings, and docopt, which num2words needs and pip would build."""
+    place = tmp_path_factory.mktemp("colab")
+    (place / "versions.txt").write_text(VERSIONS.read_text(encoding="utf-8").rstrip() + "\ndocopt==0.6.2\n", encoding="utf-8")
+    return fresh.pretend_installed(place / "env", place / "versions.txt")
 
 
 def preinstalled() -> set[str]:
