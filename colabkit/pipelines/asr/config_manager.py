@@ -97,7 +97,7 @@ class ASRConfigManager:
         lengths = [min(seconds, longest_seconds) for seconds in data.seconds]
         self.sizing = size(workload, device=self._device, lengths=lengths, effective_batch=effective_batch,
                            safety_margin=self.safety_margin, checkpointing=checkpointing, precision=precision,
-                           optimizer=optimizer, most=_most(effective_batch // num_processes, batch_samples),
+                           optimizer=optimizer, most=most_at_once(effective_batch // num_processes, batch_samples),
                            world=num_processes, lighter=lighter, choose=lambda name, value, reason: value)
         if confirm_in is not None:
             self.sizing = confirm_here(self.sizing, workload, confirm_in, choose=decide, say=self.say)
@@ -217,7 +217,7 @@ def _sorted_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     return {name: value for name, value in overrides.items() if name not in _ASKED}, asked
 
 
-def _most(share: int, wanted: int | None) -> int:
+def most_at_once(share: int, wanted: int | None) -> int:
     """Return how many samples at once make sense: never more than an optimizer step takes in this process."""
     return share if wanted is None else min(share, wanted)
 

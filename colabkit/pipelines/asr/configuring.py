@@ -17,7 +17,7 @@ from colabkit.core.sizing import devices
 from colabkit.core.sizing.chosen import Sizing
 from colabkit.core.sizing.devices import Device
 from colabkit.io.stores import LocalStore
-from colabkit.pipelines.asr.config_manager import CACHE_GB, ASRConfigManager
+from colabkit.pipelines.asr.config_manager import CACHE_GB, ASRConfigManager, most_at_once
 from colabkit.pipelines.asr.listing import Listing
 from colabkit.pipelines.asr.profiles import DatasetProfile, profile_model, summarise
 from colabkit.pipelines.asr.training_config import TrainingConfig
@@ -60,9 +60,9 @@ def configured(config: Any, listing: Listing, vocabulary_size: int, run: Any, fo
     device, manager = device_to_train_on(num_processes), ASRConfigManager(safety_margin=config.sizing.safety_margin, say=run.say)
     try:
         chosen = manager.load_config(folder / TRAINING_CONFIG)
-        made_for = manager.sizing.device
+        made_for, most = manager.sizing.device, most_at_once(manager.sizing.share, config.sizing.batch_samples)
         if (made_for.name, made_for.total_bytes, manager.sizing.safety_margin, manager.sizing.most, chosen.num_processes) == (
-                device.name, device.total_bytes, config.sizing.safety_margin, config.sizing.batch_samples, num_processes):
+                device.name, device.total_bytes, config.sizing.safety_margin, most, num_processes):
             return chosen, manager.sizing
         run.say(f"  the configuration was made for {chosen.num_processes} x {made_for.describe()}: it is made anew for "
                 f"{num_processes} x {device.describe()}")
