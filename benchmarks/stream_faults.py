@@ -35,8 +35,8 @@ FAULTS = {"resets": 0.05, "truncations": 0.05, "refusals": 0.02}
 
 def serve(folder: str, connection) -> None:
     """Serve the shards behind a proxy until told to end; each message switches the faults on or off."""
+    from colabkit.io.loopback.hub import HubServer
     from tests.servers.faults import FaultProxy
-    from tests.servers.hub import HubServer
     with HubServer() as hub, FaultProxy(hub.url, **FAULTS) as proxy:
         hub.add_dataset("org/speech", {f"train/{p.name}": p for p in sorted(Path(folder).glob("*.tar"))})
         connection.send(hub.environment(proxy.url))

@@ -13,10 +13,10 @@ import pytest
 
 from colabkit.core.errors import UsageError
 from colabkit.headless.remote import BucketNotebooks, handler, notebooks, register
+from colabkit.io.loopback.messages import Answer
 from colabkit.io.stores.ranges import Unreachable
 from tests.headless.conftest import book, printed, statuses, wait_until
 from tests.servers.gcs import GcsServer
-from tests.servers.messages import Answer
 from tests.servers.s3 import S3Server
 
 OF_ENVIRONMENT = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_SKIP_SIGNATURE",

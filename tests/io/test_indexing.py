@@ -17,9 +17,9 @@ from colabkit.core.errors import ChangedError, ColabkitError, DataError, UsageEr
 from colabkit.io import indexing
 from colabkit.io.index import FILE_NAME, SampleIndex
 from colabkit.io.indexing import build_index, find_source, fingerprint_sources, is_folder
+from colabkit.io.loopback.hub import HubServer
 from colabkit.io.samples import Samples
 from colabkit.io.shards import ShardWriter, flac_bytes
-from tests.servers.hub import HubServer
 
 
 def audio(seed: int, seconds: float = 0.1) -> bytes:

@@ -10,12 +10,12 @@ import pytest
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError
 
+from colabkit.io.loopback.hub import HubServer
+from colabkit.io.loopback.messages import Answer, Request
+from colabkit.io.loopback.serving import HttpServer
 from tests.servers.faults import FaultProxy
 from tests.servers.gcs import GcsServer
-from tests.servers.hub import HubServer
-from tests.servers.messages import Answer, Request
 from tests.servers.s3 import S3Server
-from tests.servers.serving import HttpServer
 
 DATA = random.Random(0).randbytes(3_000_000)
 ADDRESS = "/storage/v1/b/bkt/o/%C3%BC?alt=media"

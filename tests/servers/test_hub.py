@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 import urllib3
 
+from colabkit.io.loopback.hub import HubServer
 from tests.servers.clients import run_client
-from tests.servers.hub import HubServer
 
 LARGE = random.Random(0).randbytes(3_000_000)
 CARD = b"""---

@@ -18,15 +18,15 @@ from pathlib import Path
 import pytest
 
 from colabkit.core.errors import DataError, StateError, UsageError
+from colabkit.io.loopback.hub import HubServer
+from colabkit.io.loopback.messages import Answer, Request
+from colabkit.io.loopback.serving import HttpServer
 from colabkit.io.stores import LocalStore, StoredObject, open_store
 from colabkit.io.stores.hub import HubStore, parse_hub_address
 from colabkit.io.stores.ranges import RangeClient, Refused, Unreachable
 from tests.servers.faults import FaultProxy
 from tests.servers.gcs import GcsServer
-from tests.servers.hub import HubServer
-from tests.servers.messages import Answer, Request
 from tests.servers.s3 import S3Server
-from tests.servers.serving import HttpServer
 
 NAMES = ["README.md", "a.wav", "dir/b c.flac", "dir/déjà vu/日本 🎧.wav", "dir/100%25 #1?x=y&z+.wav", "dir2/big.tar",
          "dir2/empty.wav"]

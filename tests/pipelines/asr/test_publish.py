@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from colabkit.core.errors import ColabkitError, StateError, UsageError
+from colabkit.io.loopback.hub import HubServer
+from colabkit.io.loopback.hub_repos import make_file
 from colabkit.io.stores.patience import Unreachable
 from colabkit.pipelines.asr.metrics import score
 from colabkit.pipelines.asr.publish import CardFacts, push, write_card
 from colabkit.pipelines.asr.vocabulary import Vocabulary
 from tests.servers.clients import run_client
 from tests.servers.faults import FaultProxy
-from tests.servers.hub import HubServer
-from tests.servers.hub_repos import make_file
 
 TOKEN, READER = "hf_" + "w" * 34, "hf_" + "r" * 34
 FACTS = CardFacts(

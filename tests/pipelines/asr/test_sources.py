@@ -13,6 +13,7 @@ import pytest
 
 from colabkit.core.errors import BrokenSampleError, ColabkitError, DataError, UsageError
 from colabkit.io.audio import write_wav
+from colabkit.io.loopback.hub import HubServer
 from colabkit.io.shards import ShardWriter, flac_bytes
 from colabkit.pipelines.asr import sources
 from colabkit.pipelines.asr.cleaning import clean_listing
@@ -22,7 +23,6 @@ from colabkit.pipelines.asr.made_speech import closed_sentences
 from colabkit.pipelines.asr.sources import NUM_TOLD, list_samples
 from colabkit.pipelines.asr.text import Cleaner
 from colabkit.pipelines.asr.vocabulary import Vocabulary
-from tests.servers.hub import HubServer
 from tests.servers.s3 import S3Server
 
 

@@ -15,12 +15,12 @@ from nbclient import NotebookClient
 
 from colabkit.core.config import with_settings
 from colabkit.core.errors import ColabkitError
+from colabkit.io.loopback.hub import HubServer
 from colabkit.io.shards import ShardWriter, flac_bytes
 from colabkit.launch import start
 from colabkit.pipelines.diarization.config import demo
 from tests.servers.faults import FaultProxy
 from tests.servers.gcs import GcsServer
-from tests.servers.hub import HubServer
 from tests.servers.s3 import S3Server
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,6 +16,7 @@ import pytest
 from colabkit.core.errors import BrokenSampleError, ChangedError, DataError
 from colabkit.io.audio import write_wav
 from colabkit.io.indexing import build_index, find_source
+from colabkit.io.loopback.hub import HubServer
 from colabkit.io.samples import Samples
 from colabkit.io.shards import flac_bytes
 from colabkit.pipelines.diarization import simulate
@@ -30,7 +31,6 @@ from colabkit.pipelines.diarization.recordings import (
 )
 from colabkit.pipelines.diarization.windows import LabelledWave, RecordingWindows, StreamedWindows, training_windows
 from tests.pipelines.diarization.batches import same, take
-from tests.servers.hub import HubServer
 
 SECONDS = 12
 HOW = {"seed": 0, "window_seconds": 2.0, "max_speakers": 2}

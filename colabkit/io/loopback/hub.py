@@ -21,10 +21,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-from tests.servers.hub_repos import Commit, HubFile, HubRepo, make_file
-from tests.servers.hub_writes import HubWrites, json_answer, refuse
-from tests.servers.messages import Answer, Fields, Request, answer_range
-from tests.servers.serving import HttpServer
+from colabkit.io.loopback.hub_repos import Commit, HubFile, HubRepo, make_file
+from colabkit.io.loopback.hub_writes import HubWrites, json_answer, refuse
+from colabkit.io.loopback.messages import Answer, Fields, Request, answer_range
+from colabkit.io.loopback.serving import HttpServer
 
 _ID, _REVISION = r"(?P<id>[^/]+?(?:/[^/]+?)?)", r"(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+)"
 _VERBS = "revision|tree|paths-info|refs|auth-check|preupload|commit"

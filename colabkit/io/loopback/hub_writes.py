@@ -11,8 +11,8 @@ import json
 import re
 from typing import Any
 
-from tests.servers.hub_repos import Commit, HubFile, HubRepo, make_file
-from tests.servers.messages import Answer, Fields, Request
+from colabkit.io.loopback.hub_repos import Commit, HubFile, HubRepo, make_file
+from colabkit.io.loopback.messages import Answer, Fields, Request
 
 _LFS = re.compile(r"/(?P<id>[^/]+/[^/]+)\.git/info/lfs/(?P<verb>objects/batch|verify)")
 _LARGE_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx", ".msgpack")

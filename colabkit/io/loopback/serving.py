@@ -7,7 +7,7 @@ import threading
 import traceback
 from typing import Self
 
-from tests.servers.messages import Answer, Client, Request
+from colabkit.io.loopback.messages import Answer, Client, Request
 
 
 class HttpServer:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.servers.messages import FilePart
+from colabkit.io.loopback.messages import FilePart
 
 
 @dataclass(frozen=True, slots=True)

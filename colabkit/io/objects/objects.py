@@ -1,0 +1,43 @@
+"""What every place of objects is: listed, read and written, one whole object at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from colabkit.io.stores.store import StoredObject
+
+
+class Objects(Protocol):
+    """Objects below an address. Safe for many threads. `address` is free of secrets. Names are relative to it, "/" between.
+
+    Passing faults (503, resets, timeouts) are retried inside with Patience until Unreachable. Other errors of all methods:
+    UsageError for missing rights or keys that are not accepted (never with a secret in it), DataError.
+    """
+
+    address: str
+
+    def below(self, prefix: str) -> Objects:
+        """Return the objects below a prefix of these."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield what is below a prefix, sorted by name, page by page."""
+
+    def find(self, name: str) -> StoredObject | None:
+        """Return size and version (ETag) of an object, None when it is not there."""
+
+    def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
+        """Return bytes start..stop. Raises: DataError when it is not there, ChangedError when it is another version."""
+
+    def get_if_there(self, name: str) -> tuple[bytes, str] | None:
+        """Return content and version, None when it is not there."""
+
+    def put(self, name: str, content: bytes | Path, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
+        """Write an object whole and return its version; large ones in parts.
+
+        Raises: Taken when `only_if_absent` and it is there, or `only_if_version` and it has another version.
+        """
+
+    def delete(self, name: str) -> None:
+        """Remove an object; one that is not there is none. Raises: UsageError without the right to."""

@@ -1,0 +1,1 @@
+"""Neural codecs behind one protocol: speech to codes and back."""

@@ -1,0 +1,1 @@
+"""What is published: a dataset of the Hub, voice-cloning pairs, fine-tuning rows."""

@@ -1,0 +1,1 @@
+"""Segments of speech: read, written, profiled, and cut from recordings."""
