@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on loopback, for reading datasets and for pushing models: what huggingface_hub, datasets and transformers
+"""A Hugging Face Hub on loopback, for reading and pushing datasets and models: what huggingface_hub, datasets and transformers
 ask of it, and nothing else.
 
 As on the real one, large files are answered with a redirect to a signed link on another origin (here the same server
@@ -13,6 +13,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import re
 import secrets
 import threading
@@ -21,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
+from colabkit.io.loopback.hub_folder import HubFolder
 from colabkit.io.loopback.hub_repos import Commit, HubFile, HubRepo, make_file
 from colabkit.io.loopback.hub_writes import HubWrites, json_answer, refuse
 from colabkit.io.loopback.messages import Answer, Fields, Request, answer_range
@@ -40,10 +42,12 @@ class HubServer(HubWrites, HttpServer):
     tokens: accepted, with access to every dataset; tokens_without_access: of people who were not let into gated ones.
     writers: {token: names of the account and organisations it may write to}, the account first.
     link_seconds: how long a signed link works. page_entries: the most entries a page of a tree holds.
+    folder: where repositories and what was uploaded outlive the process; without one they live in memory. port: 0 for any.
     """
 
-    def __init__(self, *, link_seconds: float = 3600, large_bytes: int = 1 << 16, page_entries: int = 1000) -> None:
-        super().__init__()
+    def __init__(self, *, link_seconds: float = 3600, large_bytes: int = 1 << 16, page_entries: int = 1000,
+                 folder: str | os.PathLike | None = None, port: int = 0) -> None:
+        super().__init__(PORTARG)
         self.link_seconds, self.large_bytes, self.page_entries = link_seconds, large_bytes, page_entries
         self.tokens: set[str] = set()
         self.tokens_without_access: set[str] = set()
@@ -51,6 +55,11 @@ class HubServer(HubWrites, HttpServer):
         self.repos: dict[str, HubRepo] = {}
         self.models: dict[str, HubRepo] = {}
         self._large: dict[str, HubFile] = {}  # by sha256
+        self._keeper = HubFolder(Path(folder)) if folder else None
+        if self._keeper is not None:
+            for repo in self._keeper.read_repos():
+                (self.repos if repo.kind == "dataset" else self.models)[repo.id] = repo
+            self._large |= self._keeper.read_uploads()
         self._secret, self._adding = secrets.token_bytes(16), threading.Lock()
         self._verbs: dict[tuple[str, str | None], Callable[[Request, HubRepo, Commit, str], Answer]] = {
             ("GET", None): self._info, ("GET", "revision"): self._info, ("GET", "tree"): self._tree,
@@ -69,7 +78,7 @@ class HubServer(HubWrites, HttpServer):
             repo.private = repo.private if private is None else private
             repo.gated = repo.gated if gated is None else gated
             self._large.update({file.sha256: file for file in made.values() if file.sha256})
-            return repo.commit(made, revision)
+            return self._put(repo, made, revision)
 
     def environment(self, url: str | None = None) -> dict[str, str]:
         """Return the variables that lead huggingface_hub and datasets here, or to a proxy before it.
@@ -82,6 +91,8 @@ class HubServer(HubWrites, HttpServer):
     def answer(self, request: Request) -> Answer:
         """Route a request."""
         path = request.path
+        if self.api_quota is not None and path.startswith("/api/") and (fields := self.api_quota.refuse()) is not None:
+            return refuse(429, "", "We had to rate limit you: too many requests", fields)
         if path.startswith("/cdn/"):
             return self._linked(request, path.removeprefix("/cdn/"))
         if path.startswith("/uploads/"):

@@ -148,5 +148,11 @@ def make_file(content: bytes | Path, *, large_bytes: int) -> HubFile:
     else:
         with open(content, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    oid, pointer_size = make_pointer(sha256, size)
+    return HubFile(content, size, oid, sha256, pointer_size)
+
+
+def make_pointer(sha256: str, size: int) -> tuple[str, int]:
+    """Return git's name, and the size, of the pointer to a file in large file storage."""
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
-    return HubFile(content, size, git_oid("blob", pointer), sha256, len(pointer))
+    return git_oid("blob", pointer), len(pointer)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import traceback
 from typing import Self
 
-from colabkit.io.loopback.messages import Answer, Client, Request
+from colabkit.io.loopback.messages import Answer, Client, Request, TlsClient
+from colabkit.io.loopback.tls import TlsSocket
 
 
 class HttpServer:
     """Answers on 127.0.0.1 between entering and leaving; `requests` lists (method, path, range header, status)."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    def __init__(self, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
+        self._tls = tls
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.requests: list[tuple[str, str, str | None, int]] = []
         self._clients: set[Client] = set()
         self._thread = threading.Thread(target=self._accept, daemon=True, name=f"{type(self).__name__} {self.port}")
@@ -73,7 +76,14 @@ class HttpServer:
             threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
-        client = Client(sock)
+        if self._tls is not None:
+            try:
+                client = TlsClient(TlsSocket(sock, self._tls))
+            except OSError:  # it does not trust us, or has gone
+                sock.close()
+                return
+        else:
+            client = Client(sock)
         self._clients.add(client)
         try:
             while not self._closing and client.stays and (request := client.read_request()) is not None:
