@@ -93,6 +93,12 @@ class Stopped(ColabkitError):
     exit_code = EXIT_STOPPED
 
 
+class Rehearsed(Stopped):
+    """A dry run has told what it would do, and has done nothing of it."""
+
+    exit_code = EXIT_DONE
+
+
 class Interrupted(KeyboardInterrupt):
     """A step was interrupted by hand; a notebook shows its one line."""
 

@@ -158,6 +158,8 @@ class Run:
             self._asked_redo = True
             self.hold()
             self.ledger.redo(step, self.config)
+        if step.elsewhere and (reason := step.elsewhere(Sections(self.config, step, self.path))):
+            return self._leave(step, reason)
         identity, decision = self._decide(step)
         if decision.outcome == "run" and not self.report.is_writable:
             self.hold()
@@ -176,6 +178,14 @@ class Run:
         if step is self.steps[-1]:
             self._ended("done")
         return record
+
+    def _leave(self, step: Step, reason: str) -> dict:
+        """Skip a step that is another machine's to do; nothing is recorded of it here."""
+        self.say(f"{step.id}  skip: {reason}")
+        self.report.step(step.id, "skip", reason)
+        if step is self.steps[-1]:
+            self._ended("done")
+        return {}
 
     def _decide(self, step: Step) -> tuple[dict, Decision]:
         def look() -> tuple[dict, Decision]:
@@ -210,7 +220,7 @@ class Run:
             if (self.output / CHOICES).exists():
                 self.report.adopt({"choices": files.read_json(self.output / CHOICES)})
             with self._stopping_in_good_order(step):
-                metrics = processes.carry_out(step, Sections(self.config, step), self, identity) or {}
+                metrics = processes.carry_out(step, Sections(self.config, step, self.path), self, identity) or {}
             if self.stop_requested and not step.resumes:
                 raise self.stopped()  # the step took Stopped for a fault of its input
             self.run_folder.ensure_held()

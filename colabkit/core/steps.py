@@ -9,7 +9,8 @@ steps it reads, the files it writes and a version:
 What was made is described by a record in `ledger/<id>.json`, written last. A step is
 - skipped, when its record matches today's settings, inputs and version, and its files are whole;
 - stopped, when its own settings, version or outside input differ from the record: what exists is never overwritten;
-- run, otherwise: nothing is there yet, a file is missing, or a step it reads was made anew.
+- run, otherwise: nothing is there yet, a file is missing, or a step it reads was made anew;
+- skipped without a record, when it says that it is another machine's to do.
 
 Outputs are made in `<id>.partial/` and moved to `<id>/`. A step that `resumes` finds its own unfinished work there.
 Anything replaced is moved to `superseded/`; only half-made work that cannot be resumed is deleted.
@@ -46,20 +47,23 @@ class Step:
     resumes: bool
     outside: Callable[[Any], dict[str, str]] | None
     processes: str = ""
+    elsewhere: Callable[[Any], str] | None = None
 
 
 def step(id: str, *, uses: tuple[str, ...] = (), reads: tuple[str, ...] = (), writes: tuple[str, ...] = (),
-         version: int = 1, resumes: bool = False, outside: Callable[[Any], dict[str, str]] | None = None, processes: str = ""):
+         version: int = 1, resumes: bool = False, outside: Callable[[Any], dict[str, str]] | None = None, processes: str = "",
+         elsewhere: Callable[[Any], str] | None = None):
     """Make a Step of a function; its docstring's first line is the title.
 
     `writes` are glob patterns inside the step's folder; they are fingerprinted, other files are not part of the
     result. `outside(config)` returns fingerprints of inputs that no step made, such as the user's recordings.
     `processes` names the setting that says in how many processes the step works, as in "train.processes".
+    `elsewhere(config)` says why a step is left to another machine; "" when it is this one's.
     """
     def decorate(function: Callable) -> Step:
         title = (function.__doc__ or id).strip().splitlines()[0].rstrip(".")
         return Step(id=id, function=function, title=title, uses=uses, reads=reads, writes=writes, version=version,
-                    resumes=resumes, outside=outside, processes=processes)
+                    resumes=resumes, outside=outside, processes=processes, elsewhere=elsewhere)
     return decorate
 
 
@@ -70,10 +74,13 @@ class Decision:
 
 
 class Sections:
-    """The config as a step sees it: only the sections it declared, so that its identity cannot lie."""
+    """The config as a step sees it: only the sections it declared, so that its identity cannot lie.
 
-    def __init__(self, config: Any, step: Step):
-        self._step_id, self._names = step.id, step.uses
+    `run_folder` is where the run lies, for inputs that are kept beside it.
+    """
+
+    def __init__(self, config: Any, step: Step, run_folder: Path | None = None):
+        self._step_id, self._names, self.run_folder = step.id, step.uses, run_folder
         for name in step.uses:
             setattr(self, name, getattr(config, name))
 
@@ -145,7 +152,7 @@ class Ledger:
                 raise UsageError(f"Cannot run {step.id}", expected=f"{name} to be done first",
                                  where=self.folder, fix=f"run {name} first (leave --from out to run all steps)")
             reads[name] = record["fingerprint"]
-        outside = step.outside(Sections(config, step)) if step.outside else {}
+        outside = step.outside(Sections(config, step, self.folder)) if step.outside else {}
         return _own_identity(step, config) | {"reads": reads, "outside": outside}
 
     def decide(self, step: Step, identity: dict[str, Any]) -> Decision:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import pytest
 
 from colabkit.core import files
-from colabkit.core.errors import ChangedError, DataError, StateError, Stopped, UsageError
+from colabkit.core.errors import ChangedError, DataError, Rehearsed, StateError, Stopped, UsageError
 from colabkit.core.steps import step
 
 GROWN = [("02_grow", unit) for unit in range(4)]
@@ -43,6 +43,25 @@ def raise_at(step_id, error):
 
 
 # Done
+
+
+def test_a_step_of_another_machine_is_left_to_it_and_not_recorded(toy):
+    steps = tuple(replace(s, elsewhere=lambda config: "the machine in the attic does it") if s.id == "02_grow" else s
+                  for s in toy.STEPS)
+    with pytest.raises(UsageError):
+        toy.do_all(steps=steps)  # what needs its result cannot go on here
+    assert "02_grow  skip: the machine in the attic does it" in toy.said
+    assert steps_of(toy)["02_grow"] == "skip" and not (toy.root / "toy/a/ledger/02_grow.json").exists()
+    assert toy.do_all() == [*GROWN, ("03_use", 0)], "what was left is done where it belongs"
+
+
+def test_a_dry_run_ends_well_and_records_nothing(toy):
+    toy.hooks.append(raise_at("02_grow", Rehearsed("Dry run: 3 numbers would grow", fix="set dry_run=no")))
+    with pytest.raises(Rehearsed) as caught:
+        toy.do_all()
+    assert caught.value.exit_code == 0 and not (toy.root / "toy/a/ledger/02_grow.json").exists()
+    toy.hooks.clear()
+    assert toy.do_all()[-1] == ("03_use", 0)
 
 
 def test_a_whole_run_and_its_report(toy):

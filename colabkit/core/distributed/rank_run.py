@@ -41,7 +41,7 @@ class RankRun(Run):
 
     def work(self) -> dict | None:
         """Do this process's part of the step; returns the metrics, None in all but the first."""
-        return self._step_at_work.function(Sections(self.config, self._step_at_work), self)
+        return self._step_at_work.function(Sections(self.config, self._step_at_work, self.path), self)
 
     @property
     def stop_requested(self) -> str:
