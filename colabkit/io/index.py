@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +142,15 @@ class SampleIndex:
         return SampleIndex(self.address, self.shards, self.keys.take(chosen),
                            {name: values[chosen] for name, values in self.arrays.items()},
                            {name: text.take(chosen) for name, text in self.columns.items()})
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the samples one by one, as they were given."""
+        columns = {name: text.to_list() for name, text in self.columns.items()}
+        arrays = {name: values.tolist() for name, values in self.arrays.items()}
+        for i, key in enumerate(self.keys.to_list()):
+            values = {name: array[i] for name, array in arrays.items()}
+            yield Entry(**values | {"codec": CODECS[values["codec"]]}, key=key,
+                        columns={name: column[i] for name, column in columns.items()})
 
     @classmethod
     def join(cls, address: str, parts: Sequence[SampleIndex]) -> SampleIndex:

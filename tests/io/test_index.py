@@ -197,3 +197,10 @@ def test_a_column_that_is_missing_is_told_with_those_that_are_there():
     with pytest.raises(DataError) as caught:
         index_of(entry()).column("sex")
     assert "speaker" in str(caught.value.got) and "sex=" in caught.value.fix and caught.value.where == "/data"
+
+
+def test_an_index_taken_apart_is_put_together_the_same():
+    index = large()
+    assert same(SampleIndex.of(index.address, index.shards, index.entries()), index)
+    assert list(index_of(entry(3)).entries()) == [entry(3, size=103)]
+    assert list(index_of().entries()) == []

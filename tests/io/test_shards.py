@@ -17,7 +17,7 @@ from colabkit.core.errors import ColabkitError, DataError, UsageError
 from colabkit.io.index import FILE_NAME, SampleIndex
 from colabkit.io.indexing import build_index, find_source
 from colabkit.io.samples import Samples
-from colabkit.io.shards import ShardWriter, flac_bytes
+from colabkit.io.shards import ShardWriter, flac_bytes, pcm_bytes
 
 KEYS = ["anna-1", "with.dots.1", "deep/er/Zoë", "日本語/話者-1", "x" * 150, "é" * 120, " space ", "a", "a.json", "a.flac", "a.b"]
 
@@ -215,3 +215,63 @@ def test_flac_is_exact_at_16_bit_and_clips_what_is_louder(dtype):
     if dtype != np.int16:
         loud, _ = soundfile.read(io.BytesIO(flac_bytes(np.array([-3, -1, 0, 1, 3], dtype), 8_000)), dtype="int16")
         assert loud.tolist() == [-32_768, -32_768, 0, 32_767, 32_767]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_pcm_is_exact_at_16_bit_and_clips_what_is_louder(dtype):
+    wave = wave_of(1)
+    content = pcm_bytes(wave if dtype == np.int16 else (wave / 32_768).astype(dtype), 22_050)
+    back, rate_hz = soundfile.read(io.BytesIO(content), dtype="int16")
+    assert np.array_equal(back, wave) and rate_hz == 22_050 and len(content) == 44 + 2 * len(wave)
+    loud, _ = soundfile.read(io.BytesIO(pcm_bytes(np.array([-3.0, 3.0]), 8_000)), dtype="int16")
+    assert loud.tolist() == [-32_768, 32_767]
+
+
+def test_pcm_in_shards_comes_back_bit_for_bit(tmp_path):
+    with ShardWriter(tmp_path, shard_bytes=20_000) as writer:
+        for number, key in enumerate(KEYS):
+            writer.add(key, pcm_bytes(wave_of(number), 16_000), ".wav", {"channel": "قناة", "start_seconds": str(number)})
+    samples = Samples(writer.index)
+    assert all(np.array_equal(np.round(samples.read_wave(i) * 32_768).astype(np.int16), wave_of(i)) for i in range(len(KEYS)))
+    assert scanned_again(tmp_path).column("start_seconds") == [str(n) for n in range(len(KEYS))]
+
+
+def scanned_again(folder: Path) -> SampleIndex:
+    return SampleIndex.load(folder / FILE_NAME)
+
+
+@pytest.mark.parametrize("shard_bytes", [1, 10_000, 20_000])
+def test_a_writer_goes_on_after_the_shards_of_another(tmp_path, shard_bytes):
+    """At every sample: what the first wrote of it is kept, the second writes the rest, and all is as if written at once."""
+    wanted = write(tmp_path / "whole", shard_bytes=shard_bytes)
+    samples = [(key, flac_bytes(wave_of(n), 16_000), {"speaker": f"s{n % 3}", "text": f"«{key}»"}) for n, key in enumerate(KEYS)]
+    for stop in range(len(KEYS) + 1):
+        folder, begun, done = tmp_path / f"stop-{stop}", [], 0
+        first = ShardWriter(folder, shard_bytes=shard_bytes)
+        for number in range(stop):
+            shards = len(first.shards)
+            first.add(samples[number][0], samples[number][1], ".flac", samples[number][2])
+            if len(first.shards) > shards:
+                part = first.finished(shards)
+                begun.append(SampleIndex.from_bytes(part.to_bytes(), "part"))
+                done = number
+        with ShardWriter(folder, shard_bytes=shard_bytes, begun=begun) as second:
+            for key, audio, columns in samples[done:]:
+                second.add(key, audio, ".flac", columns)
+        assert shards_of(folder) == shards_of(tmp_path / "whole") and second.index.fingerprint == wanted.fingerprint
+        assert scanned_again(folder).keys.to_list() == KEYS
+
+
+def test_going_on_wants_the_shards_whole_and_knows_their_keys(tmp_path):
+    index = write(tmp_path, shard_bytes=10_000)
+    parts = [index.take(index.arrays["shard"] == 0)]
+    begun = [SampleIndex("", index.shards[:1], parts[0].keys, parts[0].arrays, parts[0].columns)]
+    with ShardWriter(tmp_path, shard_bytes=10_000, begun=begun) as writer:
+        with pytest.raises(UsageError):
+            writer.add(KEYS[0], flac_bytes(wave_of(0), 16_000), ".flac", {})
+    assert len(shards_of(tmp_path)) == 1 and len(writer.index) == len(begun[0])
+    for spoil in (lambda p: p.write_bytes(p.read_bytes()[:-1]), Path.unlink):
+        spoil(tmp_path / "00000.tar")
+        with pytest.raises(DataError) as caught:
+            ShardWriter(tmp_path, begun=begun)
+        assert "00000.tar" in str(caught.value) and caught.value.fix
