@@ -189,6 +189,13 @@ def _symbol(event: _Event) -> str:
 
 
 @contextlib.contextmanager
+def espeak_library():
+    """Hold a fresh image of the library that no other thread uses; it is unloaded at the end. Raises: StateError."""
+    with _lock, _loaded() as library:
+        yield library
+
+
+@contextlib.contextmanager
 def _loaded():
     """Load a fresh image of the library, and unload it with all its state at the end."""
     if not os.path.exists(_private_copy()[0]):  # cleaned from the disk, or closed

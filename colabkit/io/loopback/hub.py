@@ -47,7 +47,7 @@ class HubServer(HubWrites, HttpServer):
 
     def __init__(self, *, link_seconds: float = 3600, large_bytes: int = 1 << 16, page_entries: int = 1000,
                  folder: str | os.PathLike | None = None, port: int = 0) -> None:
-        super().__init__(PORTARG)
+        super().__init__(port=port)
         self.link_seconds, self.large_bytes, self.page_entries = link_seconds, large_bytes, page_entries
         self.tokens: set[str] = set()
         self.tokens_without_access: set[str] = set()

@@ -88,9 +88,10 @@ class HubWrites:
             repos = self.repos if kind == "dataset" else self.models
             if repo_id in repos:
                 return json_answer({"error": f"You already created this {kind} repo", "url": page}, status=409)
-            repo = repos[repo_id] = HubRepo(repo_id, kind=kind, private=private)
+            repo = HubRepo(repo_id, kind=kind, private=private)
             lines = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LARGE_SUFFIXES)
             self._put(repo, {".gitattributes": make_file(lines.encode(), large_bytes=1 << 20)}, "main")
+            repos[repo_id] = repo  # others see it with its first commit
         return json_answer({"url": page, "id": repo_id, "name": repo_id})
 
     def _page(self, kind: str, repo_id: str) -> str:
@@ -167,10 +168,12 @@ class HubWrites:
 
 
 def json_answer(value: Any, fields: Fields | None = None, status: int = 200) -> Answer:
+    """Return an answer that holds a value as JSON."""
     fields = {"Content-Type": "application/json; charset=utf-8", **(fields or {})}
     return Answer(status, fields, json.dumps(value, default=str).encode())
 
 
 def refuse(status: int, code: str, message: str, fields: Fields | None = None) -> Answer:
+    """Return an error as the Hub tells it, in its headers too."""
     told = {"X-Error-Code": code} if code else {}
     return json_answer({"error": message}, {**(fields or {}), **told, "X-Error-Message": message}, status)
