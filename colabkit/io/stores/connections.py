@@ -13,6 +13,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from colabkit.io.trust import pinned_fingerprint
+
 _MOST_CONNECTIONS = 256  # a host; kept open for use again
 _LONGEST_REST_BYTES = 1 << 16
 _AGENT = {"User-Agent": "colabkit"}
@@ -31,6 +33,7 @@ class Connections:
         self.faults = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
         self._timeout = urllib3.Timeout
         settings = {"maxsize": _MOST_CONNECTIONS, "block": False, "num_pools": 64, "ssl_context": _tls_context()}
+        self._settings, self._pinned = settings, []
         self._direct = urllib3.PoolManager(**settings)
         self._proxied = {scheme: urllib3.ProxyManager(url, **settings)
                          for scheme, url in urllib.request.getproxies().items() if scheme in ("http", "https")}
@@ -38,14 +41,28 @@ class Connections:
 
     def _choose(self, scheme: str, host: str) -> Any:
         through = self._proxied.get(scheme)
-        return through if through and not urllib.request.proxy_bypass(host) else self._direct
+        manager = through if through and not urllib.request.proxy_bypass(host) else self._direct
+        fingerprint = pinned_fingerprint(f"{scheme}://{host}")
+        return self._with_pin(manager, fingerprint) if fingerprint else manager
 
-    def ask(self, method: str, url: str, headers: Mapping[str, str], connect_seconds: float, read_seconds: float) -> Any:
+    def _with_pin(self, like: Any, fingerprint: str) -> Any:
+        """Return a manager that takes exactly one certificate, the same way through a proxy or not."""
+        import urllib3
+
+        context = urllib3.util.create_urllib3_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # no authority counts: the fingerprint does
+        settings = {**self._settings, "ssl_context": context, "assert_fingerprint": fingerprint}
+        proxy = getattr(like, "proxy", None)
+        self._pinned.append(urllib3.ProxyManager(proxy.url, **settings) if proxy else urllib3.PoolManager(**settings))
+        return self._pinned[-1]
+
+    def ask(self, method: str, url: str, headers: Mapping[str, str], connect_seconds: float, read_seconds: float, *,
+            body: bytes | None = None) -> Any:
         """Send one request and return urllib3's response; its body is not read yet, and redirects are not followed."""
         parts = urlsplit(url)
         return self._manager_of(parts.scheme, parts.netloc).urlopen(
-            method, url, headers={**_AGENT, **headers}, timeout=self._timeout(connect=connect_seconds, read=read_seconds),
-            preload_content=False, decode_content=False, redirect=False, retries=False)
+            method, url, body=body, headers={**_AGENT, **headers}, preload_content=False, decode_content=False, redirect=False,
+            retries=False, timeout=self._timeout(connect=connect_seconds, read=read_seconds))
 
     def rest_of(self, response: Any) -> bytes:
         """Read what is left of a body, so that its connection can be used again, or close that when it is long."""
@@ -68,7 +85,7 @@ class Connections:
                 self.counts[name] += number
 
     def close(self) -> None:
-        for manager in (self._direct, *self._proxied.values()):
+        for manager in (self._direct, *self._proxied.values(), *self._pinned):
             manager.clear()
 
 
@@ -77,7 +94,7 @@ def _tls_context() -> ssl.SSLContext:
 
     context = urllib3.util.create_urllib3_context()
     context.load_default_certs()  # reads SSL_CERT_FILE too
-    bundles = [os.environ.get("REQUESTS_CA_BUNDLE", "")]
+    bundles = [os.environ.get("REQUESTS_CA_BUNDLE", ""), os.environ.get("AWS_CA_BUNDLE", "")]
     try:  # slim containers have no certificates of their own
         import certifi
 
@@ -106,7 +123,7 @@ def cause_of(error: BaseException) -> str:
 
 def is_certificate_fault(error: BaseException) -> bool:
     """Tell whether the other side could not prove who it is: trying again does not mend that."""
-    return any(isinstance(one, ssl.SSLCertVerificationError) for one in _chain(error))
+    return any(isinstance(one, ssl.SSLCertVerificationError) or "Fingerprints did not match" in str(one) for one in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

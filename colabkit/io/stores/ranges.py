@@ -272,4 +272,5 @@ def _total_of(headers: Any) -> int | None:
 
 def _untrusted(url: str, name: str) -> DataError:
     return DataError("Cannot read: the server's certificate is not trusted", got=without_secrets(url), where=name,
-                     fix="set SSL_CERT_FILE to a file with your organisation's certificates, and check the clock")
+                     fix="set SSL_CERT_FILE to a file with your organisation's certificates, or look at this one and pin it: "
+                         f"colabkit trust {'/'.join(without_secrets(url).split('/')[:3])}; and check the clock")
