@@ -4,9 +4,10 @@
 
 Batch sizes: error of the predicted memory against torch's own peak (33 points), probing steps, fill and speed of the chosen
 batches against a rule of thumb and one sample at a time. Diarization: training throughput of the `quick` network by precision,
-peak memory by batch, recovery when memory runs out, speed on a recording, time a checkpoint holds training up. A part that
-fails is told, the others go on; parts that would begin after nine minutes are left out. Writes JSON after every part, and ends
-with the ratio of audio trained on in a second with the chosen batches to the rule of thumb's. --dry tries the script on a CPU.
+peak memory by batch, recovery when memory runs out, speed on a recording, time a checkpoint holds training up. Codecs:
+NeuCodec in batches against its own call, and whether the codes are the same. A part that fails is told, the others go on;
+parts that would begin after nine minutes are left out. Writes JSON after every part, and ends with the ratio of audio trained
+on in a second with the chosen batches to the rule of thumb's. --dry tries the script on a CPU.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import gpu_sizing  # noqa: E402
+from benchmarks import gpu_codecs, gpu_sizing  # noqa: E402
 from colabkit.core.checkpoint import Checkpoints  # noqa: E402
 from colabkit.core.distributed.ranks import join  # noqa: E402
 from colabkit.core.sizing.guard import Guard  # noqa: E402
@@ -185,8 +186,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.dry and not torch.cuda.is_available():
         print("no GPU here: nothing measured")
         return 0
-    parts = gpu_sizing.dry_parts() if options.dry else {
-        **gpu_sizing.parts(), "training throughput": training_throughput, "recovery": recovery_when_memory_runs_out,
+    parts = {**gpu_sizing.dry_parts(), **gpu_codecs.dry_parts()} if options.dry else {
+        **gpu_sizing.parts(), **gpu_codecs.parts(), "training throughput": training_throughput,
+        "recovery": recovery_when_memory_runs_out,
         "diarized_seconds_per_second": lambda: round(diarization_speed(), 1),
         "checkpoint_blocking_ms": lambda: round(checkpoint_blocking_ms(), 1)}
     wanted = [name.strip() for name in options.only.split(",") if name.strip()] or list(parts)

@@ -68,7 +68,7 @@ def read_audio(
         )
     with OpenedAudio(source) as audio:
         if start_seconds == 0 and duration_seconds is None:
-            wave = _resample(audio.read_mono(0, audio.num_frames), audio.rate_hz, int(rate_hz))
+            wave = resample(audio.read_mono(0, audio.num_frames), audio.rate_hz, int(rate_hz))
         else:
             wave = _read_window(audio, int(rate_hz), start_seconds, duration_seconds)
     return wave
@@ -189,12 +189,13 @@ def _read_window(
     step = max(0, (first * step_frames // step_samples - margin) // step_frames)
     begin = step * step_frames
     end = min(audio.num_frames, -(-last * step_frames // step_samples) + margin)
-    wave = _resample(audio.read_mono(begin, end), audio.rate_hz, rate_hz)
+    wave = resample(audio.read_mono(begin, end), audio.rate_hz, rate_hz)
     offset = step * step_samples
     return np.ascontiguousarray(wave[first - offset : last - offset])
 
 
-def _resample(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+def resample(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """Return a wave at another rate. Shape: (sample,) or (sample, channel)."""
     if from_hz == to_hz:
         return wave
     import soxr
