@@ -6,6 +6,7 @@ import io
 import math
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -38,6 +39,7 @@ class FaultProxy(HttpServer):
     truncations: the connection is closed in good order, but before the end of the body.
     refusals: half are 429 with Retry-After, half are 503; the server is not asked.
     slow: the body comes at `slow_bytes_per_second`. corrupt: one byte of the body is another one.
+    tls: what it proves itself with; the server behind it is asked in the clear.
     only: faults touch only requests whose path (decoded, without the query) this expression is found in.
 
     What happens to a request depends on the seed, its method, path and range, and how often it was seen before:
@@ -46,8 +48,8 @@ class FaultProxy(HttpServer):
 
     def __init__(self, target_url: str, *, seed: int = 0, resets: float = 0.0, truncations: float = 0.0, refusals: float = 0.0,
                  retry_after_seconds: float = 0, slow: float = 0.0, slow_bytes_per_second: float = 100_000,
-                 corrupt: float = 0.0, only: str = "") -> None:
-        super().__init__()
+                 corrupt: float = 0.0, only: str = "", tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         parts = urlsplit(target_url)
         if parts.path.strip("/") or not parts.port:
             raise ValueError(f"got {target_url}, expected http://host:port")
