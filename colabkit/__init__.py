@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "configure": "colabkit.launch", "start": "colabkit.launch", "machine_table": "colabkit.launch",
+    "show": "colabkit.launch",
     "ColabkitError": "colabkit.core.errors", "Table": "colabkit.core.report",
     "create_optimal_config": "colabkit.pipelines.asr.config_manager",
     "ASRConfigManager": "colabkit.pipelines.asr.config_manager",

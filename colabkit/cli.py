@@ -1,4 +1,7 @@
-"""The command line: colabkit list | check | plan | run | status | apply | notebook. Exit: 0 done, 1 failed, 2 use, 75 stopped."""
+"""The command line: colabkit list | check | plan | run | status | apply | notebook | store | trust.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from colabkit.core.errors import (
 )
 from colabkit.core.report import Table
 from colabkit.headless.command import add_command as add_notebook_command
+from colabkit.io.store_command import add_command as add_store_command
+from colabkit.io.trust import add_command as add_trust_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_apply)
 
     add_notebook_command(commands)
+    add_store_command(commands)
+    add_trust_command(commands)
     return parser
 
 

@@ -74,6 +74,20 @@ def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str =
     return opened
 
 
+def show(run: Run, *patterns: str) -> None:
+    """Show pictures and recordings of a run in a notebook, as in show(run, "05_listen/*.wav"); what is not there is said."""
+    from IPython.display import Audio, Image, Markdown, display
+    for pattern in patterns:
+        found = sorted(run.path.glob(pattern))
+        if not found:
+            run.say(f"nothing to show of {pattern}: its step was not done here")
+        for path in found:
+            if path.suffix in (".png", ".jpg"):
+                display(Image(str(path)))
+            else:
+                display(Markdown(path.stem.replace("_", " ")), Audio(str(path)))
+
+
 def machine_table(state: str = "") -> Table:
     """Return what this machine is and can do, and what that means; asks nothing and makes nothing."""
     return Table(["what", "value", "what it means"], [list(row) for row in describe(detect(), state or None)])

@@ -167,6 +167,13 @@ class NotebookPage:
             assert time.monotonic() < until, f"no {what} in {seconds:.0f} s; the page shows\n{self.text()[-3000:]}"
             self.page.wait_for_timeout(200)
 
+    def wait_for_error(self, seconds: float) -> None:
+        """Wait until a cell fails, as one that is interrupted does."""
+        until = time.monotonic() + seconds
+        while not self.errors():
+            assert time.monotonic() < until, f"no cell failed in {seconds:.0f} s"
+            self.page.wait_for_timeout(100)
+
     def wait_until_done(self, seconds: float) -> None:
         """Wait until no cell runs or waits to run."""
         self.wait(lambda: "[*]:" not in self.prompts(), "end of all cells", seconds)

@@ -31,12 +31,17 @@ SECONDS = 300.0  # for a small run, on a loaded machine
 
 @dataclass(frozen=True)
 class Training:
-    """How a pipeline's training is made long enough to be interrupted; `unit` is how far it must be by then."""
+    """How a pipeline's training, or its longest step, is made long enough to be interrupted; `enough` is how far it must be then.
+
+    `title` and `continues` stand before the numbers in what the step prints.
+    """
 
     step: str
     settings: tuple[str, ...]
     num_steps: int
     enough: int
+    title: str = "train"
+    continues: str = "continues at step"
 
     @property
     def cell(self) -> str:
@@ -44,13 +49,15 @@ class Training:
 
     def position(self, page: NotebookPage) -> int:
         """Return the step that the page shows."""
-        found = re.search(rf"train: (\d+)/{self.num_steps}\b", page.outputs(self.cell))
+        found = re.search(rf"{self.title}: (\d+)/{self.num_steps}\b", page.outputs(self.cell))
         return int(found[1]) if found else 0
 
 
 TRAINING = {
     "asr": Training("04_train", num_steps=300, enough=60, settings=(
         "train.steps=300", "train.validate_every_steps=100", "train.checkpoint_every_steps=20")),
+    "dataset": Training("01_segments", num_steps=24, enough=4, title="cut", continues="continues:", settings=(
+        "segments.num_channels=24", "segments.seconds_per_channel=40")),
     "diarization": Training("02_train", num_steps=400, enough=60, settings=(
         "train.steps=400", "train.validate_every_steps=100", "train.checkpoint_every_steps=20"))}
 
@@ -104,6 +111,7 @@ def _interrupted(page: NotebookPage, training: Training) -> None:
     stage = Path(page.name).stem
     page.picture(f"{stage}-2-training")
     page.choose("Kernel", "Interrupt Kernel")
+    page.wait_for_error(SECONDS)
     page.wait_until_done(SECONDS)
     assert training.position(page) < training.num_steps, "training was over before it could be interrupted"
     assert "Interrupt" in page.outputs(training.cell) and "stopped after" in page.outputs(training.cell)
@@ -118,8 +126,9 @@ def _continued(page: NotebookPage, training: Training, pipeline: Pipeline, folde
     page.wait_until_done(SECONDS)
     page.picture(f"{Path(page.name).stem}-4-finished")
     before = [s.id for s in pipeline.steps if s.id < training.step]
-    assert all(f"{id}  skip: done " in page.outputs(f'run.do("{id}")') for id in before) and before
-    continued = re.search(rf"continues at step (\d+) of {training.num_steps}", page.outputs(training.cell))
+    assert all(f"{id}  skip: done " in page.outputs(f'run.do("{id}")') for id in before)
+    assert before or training.step == pipeline.steps[0].id
+    continued = re.search(rf"{training.continues} (\d+) of {training.num_steps}", page.outputs(training.cell))
     assert continued and 0 < int(continued[1]) < training.num_steps, page.outputs(training.cell)
     assert page.errors() == []
     _shows_results(page, training, json.loads((folder / "report.json").read_text())["metrics"])

@@ -14,6 +14,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         "sizing.sample_size=5", "model.hidden_size=16", "model.num_layers=1", "train.steps=12", "train.effective_batch=4",
         "train.checkpoint_every_steps=3", "train.validate_every_steps=6", "train.validation_samples=2", "train.tracker=none",
         "evaluate.num_samples=2", "example.num_samples=1"),
+    "dataset": (
+        "segments.num_channels=2", "segments.seconds_per_channel=25", "codec.fit_seconds=20", "codec.num_codebooks=2",
+        "codec.codebook_size=16", "encode.piece_mib=0.5", "listen.num_segments=1", "publish.shard_mb=0.3"),
     "diarization": (
         "speech.num_voices=10", "speech.validation_fraction=0.2", "speech.seconds_per_voice=3", "speech.max_hours=0.006",
         "simulate.window_seconds=2", "model.hidden_size=16", "model.embedding_size=8", "model.num_blocks=2",

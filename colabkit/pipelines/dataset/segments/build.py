@@ -84,7 +84,7 @@ class Built:
 def build_segments(recordings: Sequence[Recording], folder: Path, *, layout: Layout = "flac", rules: CutRules | None = None,
                    filters: Filters | None = None, rate_hz: int | None = RATE_HZ, npz_dtype: str = "float32",
                    shard_bytes: int = SHARD_BYTES, workers: int = 2, most_segments: int | None = None,
-                   problem: Callable[[str, str], None] = lambda item, reason: None,
+                   problem: Callable[[str, str], None] = lambda item, reason: None, say: Callable[[str], None] = print,
                    should_stop: Callable[[], bool] = lambda: False) -> Built:
     """Cut recordings into segments in `folder`: loose npz files, or shards of FLAC or PCM with an index.
 
@@ -108,14 +108,18 @@ def build_segments(recordings: Sequence[Recording], folder: Path, *, layout: Lay
                              ShardFolder(folder, settings, kind=layout, shard_bytes=shard_bytes))
     built = Built()
     cutter = _Cutter(recordings, identities, output, detector, rules, filters, rate_hz, most_segments)
-    with Progress(len(recordings), "cut", unit="recordings") as progress, \
+    before = {number for number, identity in enumerate(identities) if output.kept(identity) is not None}
+    if before:
+        say(f"  continues: {len(before)} of {len(recordings)} recordings are cut")
+    with Progress(len(recordings), "cut", done=len(before), unit="recordings") as progress, \
             closing(prefetch(cutter, 0, len(recordings), workers=workers)) as results:
         for number, result in enumerate(results):
             output.take(identities[number])
             built.add(result)
             for item, reason in result.broken.items():
                 problem(item, reason)
-            progress.update(hours=built.segment_seconds / 3600, segments=built.num_segments)
+            if number not in before:
+                progress.update(hours=built.segment_seconds / 3600, segments=built.num_segments)
             if number + 1 < len(recordings) and should_stop():
                 raise Stopped("Cutting was stopped", got=f"{number + 1} of {len(recordings)} recordings", where=folder,
                               fix="run the same again: it goes on with the next recording")

@@ -1,0 +1,71 @@
+"""The codec of a run: opened by name, or fitted on the store's own speech once, for all machines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from colabkit.core import files
+from colabkit.io.audio import resample
+from colabkit.io.objects import Objects, Taken
+from colabkit.pipelines.dataset.codecs.codec import Codec
+from colabkit.pipelines.dataset.codecs.opening import FITTED, open_codec
+from colabkit.pipelines.dataset.config import CodecConfig
+from colabkit.pipelines.dataset.places import SEGMENTS
+
+CODEC = "codec"  # folder of a run's step, and of a store
+_FILE = "codec.safetensors"
+_NAME = "codec.json"
+_RATE_HZ = 16_000
+_NUM_CODEBOOKS = 6  # of a fitted codec
+
+Choose = Callable[[str, object, str], object]
+
+
+def codec_of_store(config: CodecConfig, store: Objects, folder: Path, choose: Choose, say: Callable[[str], None]) -> Codec:
+    """Return the codec to encode a store with; `folder`/codec keeps what it takes to open it again."""
+    place = folder / CODEC
+    place.mkdir(exist_ok=True)
+    if config.name == FITTED:
+        (place / _FILE).exists() or files.write_atomic(place / _FILE, _fitted(config, store, choose))
+    files.write_json(place / _NAME, {"name": config.name, "precision": config.precision, "num_codebooks": config.num_codebooks})
+    return codec_of_run(folder, choose, say)
+
+
+def codec_of_run(folder: Path, choose: Choose, say: Callable[[str], None]) -> Codec:
+    """Return the codec that a step encoded with."""
+    known = files.read_json(folder / CODEC / _NAME)
+    if known["name"] == FITTED:
+        return open_codec(f"{FITTED}:{folder / CODEC / _FILE}")
+    return open_codec(known["name"], precision=known["precision"], num_codebooks=known["num_codebooks"], choose=choose, say=say)
+
+
+def _fitted(config: CodecConfig, store: Objects, choose: Choose) -> bytes:
+    """Return the file of the codec that was fitted on this store with these settings; the first to fit it fits it for all."""
+    settings = {"fit_seconds": config.fit_seconds, "num_codebooks": config.num_codebooks or _NUM_CODEBOOKS,
+                "codebook_size": config.codebook_size, "seed": config.seed}
+    name = f"{CODEC}/{FITTED}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
+    if (found := store.get_if_there(name)) is not None:
+        choose("codec", FITTED, "it was fitted on this store before")
+        return found[0]
+    from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel
+    codec = KMeansMel.fit(_speech(store, settings.pop("fit_seconds")), rate_hz=_RATE_HZ, **settings)
+    try:
+        store.put(name, codec.to_bytes(), only_if_absent=True)
+    except Taken:  # another machine was faster: there must be one codec
+        return store.get(name)
+    return codec.to_bytes()
+
+
+def _speech(store: Objects, seconds: float) -> Iterator[np.ndarray]:
+    """Yield waves of the store's first segments at the codec's rate, until there are so many seconds."""
+    from colabkit.pipelines.dataset.segments.rows import segment_rows
+    for segment in segment_rows(store.below(SEGMENTS), problem=lambda name, reason: None):
+        yield resample(segment.wave, segment.rate_hz, _RATE_HZ)
+        seconds -= segment.seconds
+        if seconds <= 0:
+            return
