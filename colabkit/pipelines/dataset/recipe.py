@@ -98,7 +98,7 @@ def encode(config, run):
       writes=("*.wav", "*.png", "*.json"), elsewhere=lambda config: left_to_others(config, "encode"))
 def listen(config, run):
     """Decode some codes again, and compare them with the speech they came from."""
-    from colabkit.pipelines.dataset.codecs import listen as listening
+    from colabkit.pipelines.dataset import listening
     from colabkit.pipelines.dataset.run_codec import codec_of_run
     codec = codec_of_run(run.folder_of("04_encode"), run.choose, run.say)
     examples = listening.choose_examples(open_store(config.store, run.path), codec, num=config.listen.num_segments,

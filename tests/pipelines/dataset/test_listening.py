@@ -15,8 +15,8 @@ from colabkit.io.shards import flac_bytes
 from colabkit.io.voices import make_speakers, utterance
 from colabkit.pipelines.dataset.codecs import likeness
 from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel
-from colabkit.pipelines.dataset.codecs.listen import Example, choose_examples, listen
 from colabkit.pipelines.dataset.flow.sidecar import Row, codec_facts, write_sidecar
+from colabkit.pipelines.dataset.listening import Example, choose_examples, listen
 from tests.pipelines.dataset.codecs.small_models import speech
 
 WAVES = [utterance(speaker, i).wave for speaker in make_speakers(2) for i in range(4)]
