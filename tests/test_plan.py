@@ -139,5 +139,5 @@ def test_a_model_of_a_billion_is_planned_quickly_in_little_memory_without_a_netw
     took = time.monotonic() - began
     code, gib, cpu_seconds = map(float, done.stdout.splitlines()[-1].split())
     assert code == 0, done.stderr
-    assert gib < 2.0  # of each process that predicts; there are as many as cores
+    assert gib < 3.0  # of each process that predicts; there are as many as cores
     assert cpu_seconds < 60, f"{took:.0f} s of wall clock"

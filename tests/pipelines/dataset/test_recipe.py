@@ -116,6 +116,19 @@ def test_new_channels_are_added_without_encoding_the_old_ones_again(tmp_path, ca
     assert manifest["num_rows"] == len(list((store / "segments").rglob("*.npz"))) and "to do: " in said
 
 
+@pytest.mark.slow
+def test_workers_of_a_ray_cluster_encode_the_same(finished, tmp_path):
+    pytest.importorskip("ray")
+    copy = _copy(finished, tmp_path, codes=False)
+    settings = (*SMALL, f"store.address={copy}", "segments.source=", "encode.cluster_workers=2", "encode.quota_gib=0.05")
+    done = subprocess.run([sys.executable, "-m", "colabkit", "run", "dataset", "--state", str(tmp_path), "--from", "encode",
+                           "--to", "encode", *(w for s in settings for w in ("--set", s))],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "2 workers on 1 nodes" in done.stdout, done.stdout + done.stderr
+    alone, shared = ({p.name: p.read_bytes() for p in place.glob("codes/*.parquet")} for place in (finished / "store", copy))
+    assert alone == shared, "whoever encodes, the codes are the same"
+
+
 def test_steps_know_their_machine():
     for machine, mine in (("segment", "01 02 03"), ("encode", "04 05"), ("publish", "06 07"), ("all", "01 02 03 04 05 06 07")):
         config = Config(role=RoleConfig(machine=machine), store=StoreConfig(address="s3://bucket/x"),

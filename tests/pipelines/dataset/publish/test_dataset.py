@@ -182,7 +182,8 @@ def test_killed_anywhere_no_finished_shard_is_made_again(hub, tmp_path):
         other.writers = hub.writers
         publish(other, store, tmp_path / "scratch-2", settings=PublishSettings(**settings))
         names = lambda server: {name: f.sha256 for name, f in files_of(server).items() if name.endswith(".parquet")}  # noqa: E731
-        assert names(hub) == names(other) and len(names(hub)) == len(kept)
+        assert names(hub) == names(other)
+        assert 0 <= len(names(hub)) - len(kept) <= kills  # killed after it was kept, before it could say so
         card = lambda server: server.repos["me/voices"].find("main").files["README.md"].oid  # noqa: E731
         assert card(hub) == card(other)
 
