@@ -135,9 +135,10 @@ def test_a_model_of_a_billion_is_planned_quickly_in_little_memory_without_a_netw
             "print(done, sum(u.ru_maxrss for u in used) / 2**20, sum(u.ru_utime + u.ru_stime for u in used))")
     env = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    # Through a shell, which forks it anew: else the memory of this process would be counted as its own (getrusage(2)).
+    done = subprocess.run(["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code], capture_output=True, text=True, env=env)
     took = time.monotonic() - began
     code, gib, cpu_seconds = map(float, done.stdout.splitlines()[-1].split())
     assert code == 0, done.stderr
-    assert gib < 3.0  # of each process that predicts; there are as many as cores
+    assert gib < 2.0  # of each process that predicts; there are as many as cores
     assert cpu_seconds < 60, f"{took:.0f} s of wall clock"

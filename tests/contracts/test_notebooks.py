@@ -25,7 +25,7 @@ from tests.contracts.killing import tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SECONDS_A_CELL = 1500
-MOST_SECONDS = 300
+DEMOS: dict[str, float] = {}  # seconds that each took
 
 
 def _diarization_is_good(metrics: dict[str, float]) -> None:
@@ -75,7 +75,8 @@ def executed(request, tmp_path_factory) -> Iterator[Executed]:
         notebook = execute(source)
         seconds = time.monotonic() - began
         print(f"the demo of {request.param.notebook} took {seconds:.0f} s")
-        assert seconds < MOST_SECONDS, "a demo takes two minutes; this machine may be busy"
+        DEMOS[request.param.name] = seconds
+        assert sum(DEMOS.values()) < 600, f"all demos together stay under ten minutes: {DEMOS}"
         yield Executed(request.param, state, source, notebook)
 
 

@@ -31,7 +31,7 @@ def codec_of_store(config: CodecConfig, store: Objects, folder: Path, choose: Ch
     place = folder / CODEC
     place.mkdir(exist_ok=True)
     if config.name == FITTED:
-        (place / _FILE).exists() or files.write_atomic(place / _FILE, _fitted(config, store, choose))
+        (place / _FILE).exists() or files.write_atomic(place / _FILE, _fitted(config, store, say))
     files.write_json(place / _NAME, {"name": config.name, "precision": config.precision, "num_codebooks": config.num_codebooks})
     return codec_of_run(folder, choose, say)
 
@@ -44,13 +44,13 @@ def codec_of_run(folder: Path, choose: Choose, say: Callable[[str], None]) -> Co
     return open_codec(known["name"], precision=known["precision"], num_codebooks=known["num_codebooks"], choose=choose, say=say)
 
 
-def _fitted(config: CodecConfig, store: Objects, choose: Choose) -> bytes:
+def _fitted(config: CodecConfig, store: Objects, say: Callable[[str], None]) -> bytes:
     """Return the file of the codec that was fitted on this store with these settings; the first to fit it fits it for all."""
     settings = {"fit_seconds": config.fit_seconds, "num_codebooks": config.num_codebooks or _NUM_CODEBOOKS,
                 "codebook_size": config.codebook_size, "seed": config.seed}
     name = f"{CODEC}/{FITTED}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
     if (found := store.get_if_there(name)) is not None:
-        choose("codec", FITTED, "it was fitted on this store before")
+        say(f"  {FITTED} is taken from the store: it was fitted on this store before")
         return found[0]
     from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel
     codec = KMeansMel.fit(_speech(store, settings.pop("fit_seconds")), rate_hz=_RATE_HZ, **settings)

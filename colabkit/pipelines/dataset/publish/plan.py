@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -113,11 +113,6 @@ def make_plan(rows: Rows, settings: PublishSettings, *,
 def share(name: str, seed: int) -> float:
     """Return the place in [0, 1) that a name has for ever."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
-
-
-def settings_dict(settings: PublishSettings) -> Mapping[str, object]:
-    """Return settings as JSON holds them."""
-    return asdict(settings)
 
 
 def _check(settings: PublishSettings) -> None:
