@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from colabkit.colab.waiting import WidgetMessages
 from colabkit.colab.widget_place import show_widget
+from colabkit.core.versions.differences import uploaded_files
 
 _LOOK_SECONDS = 0.1
 # A notebook server closes the connection at a message of 10 MiB, and the files come as one.
@@ -51,12 +51,8 @@ def ask_for_files(*, multiple: bool) -> tuple[list[tuple[str, bytes]], str]:
 
 
 def files_of(value: Any) -> list[tuple[str, bytes]]:
-    """Return (name, content) of what an upload button holds: a dict in ipywidgets 7, a tuple of dicts in 8."""
-    if isinstance(value, Mapping):
-        pairs = [(name, item["content"]) for name, item in value.items()]
-    else:
-        pairs = [(item["name"], item["content"]) for item in value]
-    return [(bare_name(name), bytes(content)) for name, content in pairs]
+    """Return (name, content) of what an upload button holds, the names without folders."""
+    return [(bare_name(name), content) for name, content in uploaded_files(value)]
 
 
 def bare_name(name: str) -> str:

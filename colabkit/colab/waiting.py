@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from colabkit.core.versions.differences import sender_of_request
+
 _FOR_WIDGETS = {"comm_open", "comm_msg", "comm_close"}
 
 
@@ -67,7 +69,7 @@ class WidgetMessages:
     def _answering(self, identities: list, message: dict) -> Iterator[None]:
         """Make what is sent meanwhile an answer to `message`: the front end tells its own changes by that."""
         kernel = self._kernel
-        parent, identity = kernel.get_parent("shell"), _parent_identity(kernel)
+        parent, identity = kernel.get_parent("shell"), sender_of_request(kernel)
         kernel.set_parent(identities, message, channel="shell")
         self._say("busy", message)
         try:
@@ -79,16 +81,6 @@ class WidgetMessages:
 
     def _say(self, state: str, parent: dict) -> None:
         self._kernel.session.send(self._kernel.iopub_socket, "status", {"execution_state": state}, parent=parent)
-
-
-def _parent_identity(kernel: Any) -> Any:
-    variable = getattr(kernel, "_shell_parent_ident", None)  # ipykernel 7
-    if variable is None:
-        return kernel._parent_ident["shell"]
-    try:
-        return variable.get()
-    except LookupError:
-        return kernel._shell_context[variable]
 
 
 def _stream_of_this_thread(kernel: Any) -> Any:

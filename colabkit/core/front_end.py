@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from colabkit.core.versions.differences import request_of
+
 _WHAT_THEY_DO = {
     "colab-web": "Colab's own page: questions, secrets and widgets are shown",
     "colab-cli": "Colab's command line: nobody can be asked anything while cells run",
@@ -35,7 +37,7 @@ def find_front_end(shell: object | None, env: Mapping[str, str], on_colab_vm: bo
         if _is_terminal(sys.stdout) and _is_terminal(sys.stdin):
             return FrontEnd(kind="terminal", reason="no notebook kernel, input and output are a terminal")
         return FrontEnd(kind="none", reason="no notebook kernel and no terminal")
-    request = _current_request(kernel)
+    request = request_of(kernel)
     metadata = request.get("metadata") or {}
     content = request.get("content") or {}
     # A client that forbids input() runs notebooks headless: papermill, nbclient, nbmake, `colab exec`.
@@ -69,18 +71,6 @@ def current_shell() -> object | None:
     """Return IPython's shell if this process has one; never imports IPython: a kernel has done so long ago."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
-
-
-def _current_request(kernel: object) -> Mapping:
-    for name in ("get_parent", "_parent_header"):
-        found = getattr(kernel, name, None)
-        try:
-            request = found() if callable(found) else found
-        except (LookupError, TypeError, AttributeError):  # ipykernel versions and threads differ here
-            continue
-        if isinstance(request, Mapping) and request:
-            return request
-    return {}
 
 
 def _came_from_parent(request: Mapping, env: Mapping[str, str]) -> bool:

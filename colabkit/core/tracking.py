@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from colabkit.core.versions.differences import summary_writer
+
 
 class Tracker:
     """Logs scalars by step; `resume_step` continues a curve where a resumed run stands."""
@@ -41,9 +43,8 @@ class _Tolerant(Tracker):
 
 class _TensorBoard(Tracker):
     def __init__(self, folder: Path, resume_step: int):
-        from torch.utils.tensorboard import SummaryWriter
         # What was logged at or after the step that is gone back to is not shown: it comes again.
-        self.writer = SummaryWriter(str(folder), purge_step=resume_step)
+        self.writer = summary_writer()(str(folder), purge_step=resume_step)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():

@@ -18,6 +18,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from colabkit.core.errors import ColabkitError, StateError, Stopped
 from colabkit.core.runtime import detect
 from colabkit.core.secrets import redact
+from colabkit.core.versions.differences import encrypt_transport
 from colabkit.headless.deaths import explain_death, oom_kills
 from colabkit.headless.failures import CellFailed, CellTooLong, KernelDied, KernelHung
 from colabkit.headless.guardian import guardian
@@ -126,8 +127,7 @@ class Client(NotebookClient):
     def _kernel(self, **how: Any) -> Iterator[None]:
         """Start the kernel and have it watched and guarded; it is gone afterwards."""
         self.create_kernel_manager()
-        if self.km.has_trait("transport_encryption"):  # of jupyter_client 8.9 and newer: what is sent stays between the two
-            self.km.transport_encryption = "auto"
+        encrypt_transport(self.km)  # what is sent stays between the two
         self.start_new_kernel(**how)
         with guardian(self.km.provisioner.pid):
             try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import DataError, StateError
+from colabkit.core.versions.differences import mismatched_names
 
 COMPANIONS = ("torchaudio", "torchvision")  # transformers imports them wherever they are installed, whole or broken
 
@@ -112,8 +113,7 @@ def quietly() -> Iterator[None]:
 
 def lacking_weights(info: Mapping[str, Any]) -> list[str]:
     """Return the tensors that `from_pretrained(..., output_loading_info=True)` did not find, or not in that shape."""
-    mismatched = info.get("mismatched_keys") or ()  # names, or names with both shapes
-    return sorted(info["missing_keys"]) + sorted(key if isinstance(key, str) else key[0] for key in mismatched)
+    return sorted(info["missing_keys"]) + sorted(mismatched_names(info))
 
 
 def require_whole(lacking: list[str], name: str, *, what: str, fix: str) -> None:

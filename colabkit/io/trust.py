@@ -24,6 +24,7 @@ from colabkit.core.disk import faults_told
 from colabkit.core.errors import DataError, UsageError, missing_extra
 from colabkit.core.files import write_atomic
 from colabkit.core.report import Table
+from colabkit.core.versions.differences import issuers_shown
 
 _VARIABLE = "COLABKIT_CERTIFICATES"
 _SECONDS = 10.0
@@ -94,9 +95,7 @@ def fetch_certificate(host: str, port: int = 443) -> list[Certificate]:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is looked at here, not trusted
     try:
         with socket.create_connection((host, port), _SECONDS) as raw, context.wrap_socket(raw, server_hostname=host) as tls:
-            chain = [tls.getpeercert(binary_form=True)]
-            more = getattr(tls, "get_unverified_chain", None) or getattr(tls._sslobj, "get_unverified_chain", lambda: None)
-            chain += [one if isinstance(one, bytes) else one.public_bytes(ssl._ssl.ENCODING_DER) for one in (more() or [])[1:]]
+            chain = [tls.getpeercert(binary_form=True), *issuers_shown(tls)]
     except OSError as error:
         raise DataError("Cannot ask for the certificate", got=error.strerror or type(error).__name__, where=f"{host}:{port}",
                         fix="check host and port, and that this machine may reach them without a proxy") from error

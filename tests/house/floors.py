@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUND = {"errors", "config", "files", "disk", "archives", "runtime", "accelerators", "drive", "front_end", "mounts"}
+GROUND = {"errors", "config", "files", "disk", "archives", "runtime", "accelerators", "drive", "front_end", "mounts",
+          "versions"}
+BRIDGES = "core.versions.differences"  # of the ground, too: what it bridges is imported where it is asked for, not before
 FRONT = {"cli", "headless", "launch", "plan", "worker", "__main__"}
 HEAVY = {"torch", "torchaudio", "accelerate", "transformers", "onnx", "onnxruntime", "matplotlib", "safetensors", "wandb",
          "tensorboard", "tensorflow", "IPython", "ipywidgets", "google", "ray", "espeakng_loader"}
@@ -98,7 +100,7 @@ def faults_of(found: Import, package: str) -> Iterator[str]:
         yield f"{at}: the package must work without its tests; mend: move what is needed into {package}"
     elif outside in sys.stdlib_module_names:
         return
-    elif here == 0 and (found.top or outside not in ("torch", "google")):
+    elif here == 0 and (found.top or found.importer != f"{package}.{BRIDGES}" and outside not in ("torch", "google")):
         yield f"{at}: floor 0 is standard library only; mend: move the code that needs {outside} to another module of core"
     elif found.top and outside in HEAVY and not _may_be_heavy(found.importer):
         yield (f"{at} at the top, which makes importing {found.importer} slow; mend: import it inside the function that "

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from colabkit.core.errors import ColabkitError
 from colabkit.core.sizing.memory_model import MemoryModel, Phase
 from colabkit.core.sizing.workload import Regime, Workload
 
@@ -85,7 +86,12 @@ _waiting: list[tuple[Predictions, Workload, Regime]] = []  # what copies of this
 
 def _predict_waiting(number: int) -> MemoryModel:
     predictions, workload, regime = _waiting[number]
-    return predictions._predict(workload, regime)
+    try:
+        return predictions._predict(workload, regime)
+    except ColabkitError:
+        raise
+    except Exception as error:  # those of torch do not pass from one process to another
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _can_fork() -> bool:

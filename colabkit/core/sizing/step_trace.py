@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from colabkit.core.distributed.gradients import GRADIENT_BUCKET_BYTES
@@ -21,8 +22,10 @@ from colabkit.core.sizing.cuda_like import like_cuda, worst_case_shapes
 from colabkit.core.sizing.kernel_scratch import scratch_bytes
 from colabkit.core.sizing.optimizer_memory import optimizer_bytes
 from colabkit.core.sizing.workload import Regime, Workload
+from colabkit.core.versions.differences import no_layer_dropped
 
 Segment = tuple[str, ...]
+_NEEDS_VALUES = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,10 @@ class FakeStep:
 
     def run(self, num_samples: int, seconds: float) -> Trace:
         """Return the trace of a step in mid-training: optimizer states exist, gradients where the regime accumulates."""
+        with self._told():
+            return self._run(num_samples, seconds)
+
+    def _run(self, num_samples: int, seconds: float) -> Trace:
         meter = _SegmentMeter(accumulates=self.regime.accumulates, on_gpu=self.on_gpu, with_scratch=self.with_scratch)
         with self._as_planned(), ExitStack() as stack:
             for weight in self.model.parameters():
@@ -130,10 +137,22 @@ class FakeStep:
         return loss
 
     @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what only values could decide into an error for people, which also passes from one process to another."""
+        try:
+            yield
+        except _NEEDS_VALUES as error:
+            raise UsageError("The memory of this model cannot be predicted: its step decides by values, which a plan has not",
+                             got=f"{type(error).__name__}: {error}"[:200], expected="a step whose shapes follow from its input's",
+                             where=self.workload.name, fix="colabkit check, which tells whether the libraries here are versions "
+                             "that were tried; or choose another model") from error
+
+    @contextmanager
     def _as_planned(self) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices=[]))
             stack.enter_context(worst_case_shapes())
+            stack.enter_context(no_layer_dropped())
             if self.on_gpu:
                 stack.enter_context(like_cuda())
             stack.enter_context(self._fake)

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from colabkit.core.errors import DataError, UsageError
+from colabkit.core.versions.differences import gcsfs_refusals
 from colabkit.io.stores.buckets import OPENING_SECONDS, BucketStore
 from colabkit.io.stores.links import Link
 from colabkit.io.stores.patience import Patience
@@ -102,7 +103,6 @@ class GcsBucket(BucketStore):
 
     def _with_google(self, call: Callable[[], None]) -> None:
         """Ask for a token, again after faults that pass. Raises: UsageError, Unreachable."""
-        from gcsfs.retry import HttpError, NonRetryableError
         from google.auth.exceptions import GoogleAuthError, TransportError
 
         patience = Patience(OPENING_SECONDS)
@@ -111,7 +111,7 @@ class GcsBucket(BucketStore):
                 return call()
             except TransportError as error:
                 cause = f"no token from Google: {type(error).__name__}"
-            except (GoogleAuthError, HttpError, NonRetryableError) as error:
+            except (GoogleAuthError, *gcsfs_refusals()) as error:
                 raise UsageError("The Google credentials are not accepted any more", got=type(error).__name__,
                                  where=self.address, fix=LOG_IN) from None
             patience.wait(cause, self.address)

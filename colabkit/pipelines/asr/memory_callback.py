@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.sizing.watch import MemoryWatch
+from colabkit.core.versions.differences import summary_writer
 from colabkit.io.transformers_models import broken_companions_masked
 
 with broken_companions_masked():
@@ -41,10 +42,9 @@ class AdaptiveMemoryCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         if self._log is None and "tensorboard" in (args.report_to or ()) and state.is_world_process_zero:
-            from torch.utils.tensorboard import SummaryWriter
             folder = getattr(args, "logging_dir", None) or Path(args.output_dir) / "runs"
             # A folder of its own: the Trainer's writer may be closed or purged at any time.
-            self._writer = SummaryWriter(str(Path(folder) / "memory"))
+            self._writer = summary_writer()(str(Path(folder) / "memory"))
         self.watch.look()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from colabkit.core.errors import UsageError
 from colabkit.core.report import Table
+from colabkit.core.versions.differences import training_arguments
 
 
 @dataclass(kw_only=True)
@@ -94,21 +95,9 @@ class TrainingConfig:
             "optim": _OPTIMIZERS[self.optimizer], "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
             "max_grad_norm": self.max_grad_norm, "num_train_epochs": self.num_train_epochs, "max_steps": self.max_steps,
             "seed": self.seed, "data_seed": self.seed, "dataloader_num_workers": self.dataloader_num_workers,
-            **_warmup(self.warmup_fraction, known), **_checkpointing(self.gradient_checkpointing, known),
+            **training_arguments(known, warmup_fraction=self.warmup_fraction, checkpointing=self.gradient_checkpointing),
         }
         return TrainingArguments(**{name: value for name, value in wanted.items() if name in known} | overrides)
 
 
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw_8bit": "adamw_bnb_8bit", "adafactor": "adafactor", "sgd": "sgd"}
-
-
-def _warmup(fraction: float, known: set[str]) -> dict[str, Any]:
-    """Name the warm-up as this version does: newer ones take a share as `warmup_steps`."""
-    return {"warmup_ratio": fraction} if "warmup_ratio" in known else {"warmup_steps": fraction}
-
-
-def _checkpointing(wanted: bool, known: set[str]) -> dict[str, Any]:
-    """Ask for gradient checkpointing by the name of this version."""
-    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False} if wanted else None}
-

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.core.errors import DataError, UsageError
+from colabkit.core.versions.differences import modules_of_encoder
 from colabkit.pipelines.dataset.codecs.kaldi_mel import normalised_log_mels
 from colabkit.pipelines.dataset.codecs.ragged import LEAST_FRAMES, ended_alike
 
@@ -102,7 +103,7 @@ class Mimi(Family):
 
     def encode(self, model: Any, waves: Sequence[np.ndarray], device: Any) -> Any:
         lengths = [len(wave) for wave in waves]
-        with ended_alike(model.encoder, lengths):
+        with ended_alike(modules_of_encoder(model), lengths):
             return model.encode(stacked(waves, max(lengths))[:, None].to(device), num_quantizers=self.num_codebooks).audio_codes
 
     def decode(self, model: Any, codes_BKF: Any) -> Any:
@@ -176,7 +177,7 @@ class Encodec(Family):
 
     def encode(self, model: Any, waves: Sequence[np.ndarray], device: Any) -> Any:
         lengths = [len(wave) for wave in waves]
-        with ended_alike(model.encoder, lengths):
+        with ended_alike(modules_of_encoder(model), lengths):
             return model.encode(stacked(waves, max(lengths))[:, None].to(device),
                                 bandwidth=self.bandwidths[self.num_codebooks]).audio_codes[0]
 

@@ -15,13 +15,13 @@ LEAST_FRAMES = 8  # of fewer, a layer's padding may be wider than what it pads: 
 
 
 @contextmanager
-def ended_alike(encoder: Any, lengths: Sequence[int]) -> Iterator[None]:
+def ended_alike(modules: Sequence[Any], lengths: Sequence[int]) -> Iterator[None]:
     """Make a causal encoder end each wave of a zero-padded batch where it ends.
 
-    `encoder`'s convolutions have `conv`, `pad_mode` and run in the order in which they are registered, as those of EnCodec
-    and Mimi; all waves have as many frames, at least LEAST_FRAMES of them.
+    `modules`: all that a wave passes, in that order; convolutions among them have `conv` and `pad_mode`, as those of EnCodec
+    and Mimi. All waves have as many frames, at least LEAST_FRAMES of them.
     """
-    convolutions = [module for module in encoder.modules() if _strides(module)]
+    convolutions = [module for module in modules if _strides(module)]
     if len(set(lengths)) < 2:
         yield
         return

@@ -30,7 +30,7 @@ from colabkit.pipelines.dataset.publish.facts import DURATIONS, CardSettings, dr
 from colabkit.pipelines.dataset.publish.plan import DatasetPlan, PublishSettings, ShardPlan, make_plan
 from colabkit.pipelines.dataset.publish.records import Records, ShardRecord
 from colabkit.pipelines.dataset.publish.rows import Rows, open_rows
-from colabkit.pipelines.dataset.publish.shard import make_shard
+from colabkit.pipelines.dataset.publish.shard import choose_pages, make_shard
 from colabkit.pipelines.dataset.publish.targets import FolderTarget, HubTarget, Target, There, Vanished
 
 _FEWEST_A_COMMIT, _MOST_A_COMMIT, _COMMITS = 50, 100, 8  # the Hub advises 50 to 100 files a commit, and counts commits
@@ -120,6 +120,7 @@ def publish_dataset(segments: Objects | None, codes: Objects | None, repo: str, 
             watch.say(f"  dry run: nothing was sent{f' to {page}' if page else ''}")
             return Published(repo=repo, url=page, revision="", private=hub.private, splits=plan.splits(), num_rows=plan.num_rows,
                              num_left_out=0, num_shards=len(plan.shards), num_made=0, num_bytes=0, num_commits=0)
+        choose_pages(watch.choose)
         target = HubTarget(push, plan, hub.private) if push is not None else FolderTarget(Path(output or "."), plan)
         slug = _slug(repo, hub.endpoint, output)
         kept = Records(place / "uploaded" / slug, records.below(slug) if records is not None else None, watch.say)

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from colabkit.core.disk import disk_fault
 from colabkit.core.errors import DataError, StateError
+from colabkit.core.versions.differences import cut_by_content, installed_version
 from colabkit.io.objects.objects import Objects
 from colabkit.pipelines.dataset.publish.payloads import Payload, read_payloads
 from colabkit.pipelines.dataset.publish.plan import DatasetPlan, PublishSettings, ShardPlan
@@ -54,6 +55,15 @@ def features(plan: DatasetPlan, settings: PublishSettings) -> dict[str, dict]:
             "rate_hz": value("int32"), "metadata": value("string")}
 
 
+def choose_pages(choose: Callable[[str, Any, str], Any]) -> None:
+    """Tell by which rule the pages of shards are cut."""
+    if cut_by_content(_CHUNKING):
+        choose("publish.pages", "cut by content", "a Hub that deduplicates is sent what changed alone")
+    else:
+        choose("publish.pages", "cut by size", f"pyarrow {installed_version('pyarrow')} cannot cut by content, as 21.0 can: "
+               "after a change a Hub that deduplicates is sent more; the rows are the same")
+
+
 def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Objects | None, plan: DatasetPlan,
                settings: PublishSettings, *, problem: Callable[[str, str], None],
                stop_requested: Callable[[], bool] = lambda: False) -> MadeShard | None:
@@ -67,7 +77,7 @@ def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Objects | Non
     num_rows, seconds = 0, 0.0
     try:
         with pq.ParquetWriter(path, schema, compression=_compressions(settings), write_page_index=True,
-                              use_content_defined_chunking=_CHUNKING, use_dictionary=["speaker", "channel"],
+                              **cut_by_content(_CHUNKING), use_dictionary=["speaker", "channel"],
                               write_statistics=["key", "speaker", "channel", "seconds"], store_schema=True) as writer:
             for group in _groups(table, segments, plan, settings, left_out, problem):
                 writer.write_table(_to_table(group, schema), row_group_size=len(group))
@@ -159,7 +169,8 @@ def _schema(plan: DatasetPlan, settings: PublishSettings) -> pa.Schema:
     kinds = {"audio": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
              "codes": codes if plan.num_codebooks <= 1 else pa.list_(codes),
              "seconds": pa.float64(), "rate_hz": pa.int32()}
-    about = {"huggingface": json.dumps({"info": {"features": told}}), "content_defined_chunking": json.dumps(_CHUNKING)}
+    about = {"huggingface": json.dumps({"info": {"features": told}}),
+             **({"content_defined_chunking": json.dumps(_CHUNKING)} if cut_by_content(_CHUNKING) else {})}
     return pa.schema([(name, kinds.get(name, pa.string())) for name in told], metadata=about)
 
 

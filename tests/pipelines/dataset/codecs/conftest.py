@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from colabkit.pipelines.dataset.codecs import families
 from colabkit.pipelines.dataset.codecs.opening import open_codec
-from tests.pipelines.dataset.codecs.small_models import make_folder
+from tests.pipelines.dataset.codecs.small_models import WAVE_ONLY, make_folder
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,19 @@ def opened(folders):
     def choose(name, value, reason):
         return 640.0 if name == "codec.most_seconds" else value
     return lambda kind, **how: open_codec(str(folders(kind)), device="cpu", **{"choose": choose, **how})
+
+
+@pytest.fixture
+def opened_exactly(opened, monkeypatch):
+    """Return a function that opens a small codec of waves in float64.
+
+    Kernels of a CPU round otherwise for one wave than for six, and a code whose rival is as near would be decided by that.
+    """
+    def open_exactly(kind):
+        codec = opened(kind)
+        if kind in WAVE_ONLY:
+            codec._model.double()
+            monkeypatch.setattr(families, "stacked", lambda waves, length: stacked(waves, length).double())
+        return codec
+    stacked = families.stacked
+    return open_exactly

@@ -31,6 +31,7 @@ CONFIGS: dict[str, tuple[str, str, dict, dict]] = {  # kind -> model class, conf
         "target_bandwidths": [0.9, 1.8, 3.6]}, {"sampling_rate": 24000}),
 }
 KINDS = tuple(CONFIGS)
+WAVE_ONLY = ("mimi", "dac", "encodec")  # hear no mel features
 EXTRACTORS = {"neucodec": "NeuCodecFeatureExtractor", "xcodec2": "Xcodec2FeatureExtractor", "mimi": "EncodecFeatureExtractor",
               "dac": "DacFeatureExtractor", "encodec": "EncodecFeatureExtractor"}
 
@@ -78,7 +79,7 @@ def speech(num: int, rate_hz: int = 16_000, seed: int = 0) -> np.ndarray:
 def alone(kind: str, folder: Path, wave: np.ndarray) -> np.ndarray:
     """Return the (codebook, frame) codes of one wave by transformers' documented call: feature extractor, then model.encode.
 
-    The extractors of NeuCodec and X-codec2 need torchaudio.
+    Codecs of waves compute in float64. The extractors of NeuCodec and X-codec2 need torchaudio.
     """
     import transformers
     model = _loaded(kind, str(folder))
@@ -88,8 +89,8 @@ def alone(kind: str, folder: Path, wave: np.ndarray) -> np.ndarray:
             return model.encode(**extractor(audio=wave, sampling_rate=16_000, return_tensors="pt")).audio_codes[0].numpy()
         inputs = extractor(raw_audio=wave, sampling_rate=extractor.sampling_rate, return_tensors="pt")
         if kind == "dac":
-            return model.encode(inputs["input_values"]).audio_codes[0].numpy()
-        codes = model.encode(inputs["input_values"], inputs["padding_mask"]).audio_codes
+            return model.encode(inputs["input_values"].double()).audio_codes[0].numpy()
+        codes = model.encode(inputs["input_values"].double(), inputs["padding_mask"]).audio_codes
         return (codes[0] if kind == "mimi" else codes[0][0]).numpy()
 
 
@@ -113,7 +114,8 @@ def fill_codebooks(kind: str, model: Any, generator: torch.Generator) -> None:
 @lru_cache(maxsize=8)
 def _loaded(kind: str, folder: str) -> Any:
     import transformers
-    return getattr(transformers, CONFIGS[kind][0]).from_pretrained(folder).eval()
+    model = getattr(transformers, CONFIGS[kind][0]).from_pretrained(folder).eval()
+    return model.double() if kind in WAVE_ONLY else model
 
 
 def lengths_of(codec: Any, frames: int) -> list[int]:

@@ -11,9 +11,7 @@ import torch
 from colabkit.core.errors import DataError
 from colabkit.io.transformers_models import broken_companions_masked
 from colabkit.pipelines.dataset.codecs import families, transformers_codec
-from tests.pipelines.dataset.codecs.small_models import KINDS, alone, lengths_of, speech
-
-WAVE_ONLY = ("mimi", "dac", "encodec")
+from tests.pipelines.dataset.codecs.small_models import KINDS, WAVE_ONLY, alone, lengths_of, speech
 
 
 def has_torchaudio() -> bool:
@@ -31,10 +29,10 @@ def batch_of(codec, frames: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("frames", (1, 2, 7, 8, 25, 90))
 @pytest.mark.parametrize("kind", KINDS)
-def test_codes_in_a_batch_are_those_of_the_documented_call_alone(kind, frames, opened, folders):
+def test_codes_in_a_batch_are_those_of_the_documented_call_alone(kind, frames, opened_exactly, folders):
     if kind not in WAVE_ONLY and not has_torchaudio():
         pytest.skip("transformers' feature extractors of NeuCodec and X-codec2 need torchaudio")
-    codec = opened(kind)
+    codec = opened_exactly(kind)
     waves = batch_of(codec, frames)
     for wave, codes in zip(waves, codec.encode_batch(waves), strict=True):
         assert codes.dtype == np.uint16
@@ -42,8 +40,8 @@ def test_codes_in_a_batch_are_those_of_the_documented_call_alone(kind, frames, o
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_wave_has_the_same_codes_in_every_company(kind, opened):
-    codec = opened(kind)
+def test_a_wave_has_the_same_codes_in_every_company(kind, opened_exactly):
+    codec = opened_exactly(kind)
     waves = batch_of(codec, 40)
     together = codec.encode_batch(waves)
     assert {tuple(codes.shape) for codes in together} == {(codec.num_codebooks, 40)}
