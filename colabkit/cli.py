@@ -155,7 +155,9 @@ def _plan(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> int:
     from colabkit.core.distributed import ranks
     from colabkit.core.distributed.processes import dismiss_fellows
+    from colabkit.core.steps import select
     from colabkit.launch import configure, start
+    from colabkit.pipelines import find
     settings = options.set + [f"{name}={options.processes}" for name in _process_settings(options)]
     if options.print_launch:
         return _print_launch(options, configure(options.name, options.preset, settings, say=_unsaid))
@@ -163,7 +165,8 @@ def _run(options: argparse.Namespace) -> int:
         from colabkit.worker import follow
         return follow(ranks.join())
     config = configure(options.name, options.preset, settings)
-    with start(options.name, config, preset=options.preset, run=options.run, state=options.state) as run:
+    wanted = {step.id for step in select(find(options.name).steps, options.start, options.stop, options.redo)}
+    with start(options.name, config, preset=options.preset, run=options.run, state=options.state, wanted=wanted) as run:
         report = run.do_all(start=options.start, stop=options.stop, redo=options.redo)
         if report.data["metrics"]:
             print(run.metrics_table())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.core.config import build, differences, with_settings
@@ -14,7 +14,7 @@ from colabkit.core.report import Table
 from colabkit.core.run import Run
 from colabkit.core.runtime import describe, detect
 from colabkit.core.state import open_run, state_root
-from colabkit.pipelines import find
+from colabkit.pipelines import discover, find
 
 
 def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Mapping[str, Any] = (), more: str = "",
@@ -49,10 +49,12 @@ def _in_words(more: str) -> list[str]:
                          fix="SETTINGS = \"train.steps=100 'speech.source=/a folder'\"") from error
 
 
-def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str = "", state: str = "", say=print) -> Run:
+def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str = "", state: str = "",
+          wanted: Container[str] | None = None, say=print) -> Run:
     """Open a run (by default named after the preset) and print where it is, and what of it is done.
 
-    `state` is the state root; empty: COLABKIT_STATE, or what fits the machine.
+    `state` is the state root; empty: COLABKIT_STATE, or what fits the machine. `wanted`: the ids of the steps to be done; None:
+    all. Raises: StateError at once where one of them is not done and cannot be done here.
     """
     chosen = find(pipeline)
     for name, value in (("PRESET", preset), ("RUN", run), ("STATE", state)):
@@ -67,6 +69,9 @@ def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str =
         say(f"State root {root.path}: {root.reason}")
         with faults_told(opened.path, "look at what is done"):
             done = [s.id for s in opened.steps if opened.ledger.record(s)]
+        hindered, error = chosen.hindrance(config) or ("", None)
+        if error is not None and hindered not in done and (wanted is None or hindered in wanted):
+            raise error
         say(f"Run {opened.name} in {opened.path}: " + (f"done are {', '.join(done)}" if done else "nothing is done yet"))
     except BaseException:
         folder.close()  # or nobody could open the run until this process ends
@@ -90,4 +95,16 @@ def show(run: Run, *patterns: str) -> None:
 
 def machine_table(state: str = "") -> Table:
     """Return what this machine is and can do, and what that means; asks nothing and makes nothing."""
-    return Table(["what", "value", "what it means"], [list(row) for row in describe(detect(), state or None)])
+    rows = [list(row) for row in (*describe(detect(), state or None), *_presets_not_for_this_machine())]
+    return Table(["what", "value", "what it means"], rows)
+
+
+def _presets_not_for_this_machine() -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each reason why presets of a pipeline cannot be carried out here."""
+    for pipeline in discover():
+        hindered: dict[str, list[str]] = {}
+        for name, preset in pipeline.presets.items():
+            if found := pipeline.hindrance(preset()):
+                hindered.setdefault(f"{found[1].what} ({found[1].got}, not {found[1].expected}): {found[1].fix}", []).append(name)
+        for reason, names in hindered.items():
+            yield f"{pipeline.name}, {' and '.join(names)}", "not as they are", reason

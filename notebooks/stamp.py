@@ -1,8 +1,10 @@
-"""Write the repository's address into every notebook and document: make stamp.
+"""Write the repository's address, and what the notebook needs, into every notebook and document: make stamp.
 
 The address stands in one place, pyproject.toml: [project.urls] Repository, and [tool.colabkit] revision, the branch or tag
 that badges open and install cells install. On a branch both say the branch; for a release set the revision to its tag, run
-`make stamp` and tag the commit: its notebooks then bring the code they were made with. Everything else is kept byte for byte.
+`make stamp` and tag the commit: its notebooks then bring the code they were made with. An install cell looks for all that its
+extra asks for, as pyproject.toml says: colabkit may be there from another notebook, without it. Everything else is kept byte
+for byte.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _BADGE = re.compile(r"https://colab\.research\.google\.com/github/[^\s\"')]*?(?=/notebooks/)")
 _NOT_INSTALLED = "Not installed: mend what pip says above (more without --quiet), restart the kernel, run again"
 _INSTALL = re.compile(r"(?<=\] @ )git\+[^\s\"'`\\]+")
+_EXTRA = re.compile(r"colabkit\[(?P<extra>\w+)\] @ ")
+_NEEDED = re.compile(r'(?<=NEEDED = \\")[a-z0-9_ ]*(?=\\")')  # as JSON has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +58,35 @@ def address(root: Path = ROOT) -> Address:
     return Address(found["project"], revision)
 
 
+def modules_of(extra: str, root: Path = ROOT) -> list[str]:
+    """Return the names of the modules that an extra and colabkit itself ask for, as they are imported."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found, waiting = set(), [*project["dependencies"], f"colabkit[{extra}]"]
+    while waiting:
+        name, _, extras = re.match(r"([\w.-]+)(\[([\w,-]+)\])?", waiting.pop()).groups()
+        if name == project["name"]:
+            waiting += [text for one in extras.split(",") for text in project["optional-dependencies"].get(one, [])]
+        else:
+            found.add(name.replace("-", "_"))
+    return sorted(found)
+
+
 def install_cell(pipeline: str, where: Address) -> str:
     """Return the code that every notebook's install cell holds."""
     return f'''from importlib.util import find_spec
 
+NEEDED = "{" ".join(modules_of(pipeline))}"
 # A folder named colabkit, such as the one of the state, is not the package: it has no origin.
-if getattr(find_spec("colabkit"), "origin", None) is None:
+if getattr(find_spec("colabkit"), "origin", None) is None or None in map(find_spec, NEEDED.split()):
     %pip install --quiet "colabkit[{pipeline}] @ {where.install}"
-assert getattr(find_spec("colabkit"), "origin", None), "{_NOT_INSTALLED}"'''
+assert getattr(find_spec("colabkit"), "origin", None) and None not in map(find_spec, NEEDED.split()), "{_NOT_INSTALLED}"'''
 
 
-def stamped(text: str, where: Address) -> str:
+def stamped(text: str, where: Address, root: Path = ROOT) -> str:
     """Return a notebook's or a document's text with every badge and every install line at the address."""
-    return _INSTALL.sub(where.install, _BADGE.sub(where.badge, text))
+    text = _INSTALL.sub(where.install, _BADGE.sub(where.badge, text))
+    extra = _EXTRA.search(text)
+    return _NEEDED.sub(" ".join(modules_of(extra["extra"], root)), text) if extra else text
 
 
 def places(root: Path = ROOT) -> list[Path]:
@@ -81,8 +101,8 @@ def stamp(root: Path = ROOT) -> list[Path]:
         text = path.read_bytes().decode("utf-8")
         if path.suffix == ".ipynb" and not (_BADGE.search(text) and _INSTALL.search(text)):
             raise SystemExit(f"{path}: has no badge or no install line to stamp; copy both from another notebook")
-        if stamped(text, where) != text:
-            changed[path] = stamped(text, where)
+        if stamped(text, where, root) != text:
+            changed[path] = stamped(text, where, root)
     for path, text in changed.items():
         beside = path.with_name(f".{path.name}.stamping")
         beside.write_bytes(text.encode("utf-8"))

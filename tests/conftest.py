@@ -103,6 +103,10 @@ class ToyPipeline:
     presets, steps = {"demo": Config, "big": lambda: Config(make=MakeConfig(size=9))}, STEPS
 
     @staticmethod
+    def hindrance(config: Config) -> None:
+        """Nothing hinders it."""
+
+    @staticmethod
     def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
         written = [output / f"{path.stem}.out" for path in paths]
         for path, target in zip(paths, written, strict=True):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from colabkit.core.versions.differences import installed_version
 
 _NVIDIA_SMI_SECONDS = 10.0
 _GIB = 2**30
@@ -45,18 +46,11 @@ def find_accelerators(env: Mapping[str, str]) -> tuple[Accelerator, ...]:
 
 def count_gpus(env: Mapping[str, str]) -> int:
     """Count the GPUs that one training can spread over, a process each; never imports torch or starts CUDA."""
-    if _version_of_torch().endswith("+cpu"):
+    if installed_version("torch").endswith("+cpu"):
         return 0
     if "MIG-" in env.get("CUDA_VISIBLE_DEVICES", ""):
         return 1  # slices of a GPU cannot work together
     return sum(device.name != _MPS for device in find_accelerators(env))
-
-
-def _version_of_torch() -> str:
-    try:
-        return importlib.metadata.version("torch")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _accelerators_of_torch(torch) -> tuple[Accelerator, ...]:

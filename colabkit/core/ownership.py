@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shlex
 from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import StateError
+from colabkit.core.versions.differences import installed_version
 
 MARKER = ".colabkit.json"
 FORMAT = 1  # of state folders; raised when an older colabkit could not read them rightly
@@ -23,7 +23,7 @@ def is_marked(root: Path) -> bool:
 def mark(root: Path) -> None:
     """Say in a state root whose it is."""
     if not is_marked(root):
-        files.write_json(root / MARKER, {"project": "colabkit", "format": FORMAT, "version": _version()})
+        files.write_json(root / MARKER, {"project": "colabkit", "format": FORMAT, "version": installed_version("colabkit")})
 
 
 def require_ours(root: Path, pipeline: str, run: Path, *, chosen_by_us: bool) -> None:
@@ -63,13 +63,6 @@ def _strange_names(root: Path) -> list[str]:
     """Return what lies in an unmarked root, unless some of it is a run of ours."""
     names = _visible(os.listdir(root)) if root.is_dir() else []
     return [] if any(next(root.glob(f"*/*/{name}"), None) for name in ("config.json", "ledger")) else names
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("colabkit")
-    except importlib.metadata.PackageNotFoundError:
-        return ""  # used from its source folder
 
 
 def _visible(names: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import math
 import os
@@ -16,6 +15,8 @@ from colabkit.core.accelerators import Accelerator, find_accelerators
 from colabkit.core.disk import in_units
 from colabkit.core.drive import DriveStatus, drive_mountpoint, drive_status
 from colabkit.core.front_end import current_shell, find_front_end, what_it_does
+from colabkit.core.versions import tried
+from colabkit.core.versions.differences import installed_version
 
 _GIB = 2**30
 NO_LIMIT_BYTES = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
@@ -90,7 +91,7 @@ def detect(env: Mapping[str, str] | None = None, root: str | os.PathLike = "/",
                    widgets_usable=front_end.draws_widgets and _is_installed("ipywidgets"),
                    accelerators=find_accelerators(env), num_cpus=_num_cpus(root),
                    memory_gib=_memory_gib(root), python=platform_module.python_version(),
-                   platform=" ".join(system), torch_version=_version("torch"), root=root)
+                   platform=" ".join(system), torch_version=installed_version("torch"), root=root)
 
 
 def _is_colab_vm(env: Mapping[str, str], root: str) -> bool:
@@ -158,13 +159,6 @@ def cgroup_values(root: str, controller: str, name: str) -> list[str]:
     return values
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -193,6 +187,7 @@ def describe(runtime: Runtime, state_root: object | None = None,
              ("Python", runtime.python, runtime.platform),
              ("torch", runtime.torch_version or "not installed",
               "used as installed" if runtime.torch_version else "run: pip install torch"),
+             tried.row(runtime.python),
              ("widgets", *_widgets_row(runtime))]
     scratch = env.get("TMPDIR") or env.get("TEMP") or "/tmp"
     state, reason = _state_place(runtime, state_root, env)

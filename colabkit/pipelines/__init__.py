@@ -2,7 +2,8 @@
 
 A pipeline's package has a docstring (its first line is the title), NOTEBOOK (its number), and, in `config`,
 Config and PRESETS; in `recipe`, STEPS and apply(run_folder, paths, output). One that trains a network has in `workload`
-workload(config), its training step for sizing, and request(config), what its settings ask of sizing.
+workload(config), its training step for sizing, and request(config), what its settings ask of sizing. One that a machine may not
+be able to do has in `needs` hindrance(config): a step that cannot be done here, and the error that says why.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ class Pipeline:
     def request(self, config):
         """Return what a config asks of sizing. Raises: UsageError for a pipeline that trains nothing."""
         return self._sized_part().request(config)
+
+    def hindrance(self, config):
+        """Return (id of a step, error) where this machine cannot do all of a config, else None; nothing heavy is imported."""
+        if not Path(__file__).with_name(self.name).joinpath("needs.py").is_file():
+            return None
+        return import_module(f"{__name__}.{self.name}.needs").hindrance(config)
 
     def _sized_part(self):
         if not Path(__file__).with_name(self.name).joinpath("workload.py").is_file():

@@ -63,10 +63,10 @@ def renew(source: str) -> None:
     names = {_pin(line).name for line in plain}
     head = f"# Date: {date}\n# Python: {python}\n# Source: {SOURCE} at {commit}\n"
     again = "# Renewed by: python -m tests.install.colab_freeze\n"
-    FREEZE.write_text("# What a Colab runtime without a GPU brings.\n" + head + again + "\n".join(plain) + "\n", encoding="utf-8")
     beside = [line for line in gpu if _pin(line).name not in names]
-    GPU_FREEZE.write_text("# What a Colab runtime with a GPU has beside colab-freeze.txt.\n" + head + again + "\n".join(beside) + "\n",
-                          encoding="utf-8")
+    for path, title, lines in ((FREEZE, "# What a Colab runtime without a GPU brings.\n", plain),
+                               (GPU_FREEZE, "# What a Colab runtime with a GPU has beside colab-freeze.txt.\n", beside)):
+        path.write_text(title + head + again + "\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(plain)} packages and {len(beside)} more with a GPU, of {date}, Python {python}")
 
 

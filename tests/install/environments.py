@@ -202,7 +202,7 @@ def _install(folder: Path, *what: str, constraints: Iterable[str] = ()) -> None:
     packages = [word for word in what if word not in options]
     done = _uv("pip", "install", "--python", python_of(folder), *options, requirements=packages, constraints=constraints)
     if done.returncode:
-        raise SystemExit(f"{folder} cannot be built:\n{done.stderr}\nCheck the network and free disk (15 GB), then run this again.")
+        raise SystemExit(f"{folder} cannot be built:\n{done.stderr}\nCheck the network and free disk (15 GB), then run it again.")
 
 
 def _uv(*command: str | Path, requirements: Iterable[str] = (), constraints: Iterable[str] = (),
@@ -234,12 +234,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--python", default="", help="version or path; empty: what fits the kind best")
     options = parser.parse_args(arguments)
-    built = KINDS[options.kind](options.folder.resolve(), options.python)
-    built.save(options.folder)
-    print(f"{options.folder}: {built.kind}, {built.of}, Python {built.python}, {len(_installed(options.folder.resolve()))} packages")
-    print(f"  google.colab: {built.google_colab or 'its source cannot be had here: our description of it stands in'}"
-          if built.kind == "colab" else "", end="\n" if built.kind == "colab" else "")
-    for name, why in sorted({**built.instead, **{k: f"left out: {v}" for k, v in built.left_out.items()}}.items()):
+    folder = options.folder.resolve()
+    built = KINDS[options.kind](folder, options.python)
+    built.save(folder)
+    print(f"{options.folder}: {built.kind}, {built.of}, Python {built.python}, {len(_installed(folder))} packages")
+    if built.kind == "colab":
+        print(f"  google.colab: {built.google_colab or 'its source cannot be had here: our description of it stands in'}")
+    for name, why in sorted({**built.instead, **{name: f"left out: {why}" for name, why in built.left_out.items()}}.items()):
         print(f"  {name}: {why}")
 
 

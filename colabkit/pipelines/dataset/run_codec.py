@@ -13,7 +13,8 @@ from colabkit.core import files
 from colabkit.io.audio import resample
 from colabkit.io.objects import Objects, Taken
 from colabkit.pipelines.dataset.codecs.codec import Codec
-from colabkit.pipelines.dataset.codecs.opening import FITTED, open_codec
+from colabkit.pipelines.dataset.codecs.names import FITTED
+from colabkit.pipelines.dataset.codecs.opening import open_codec
 from colabkit.pipelines.dataset.config import CodecConfig
 from colabkit.pipelines.dataset.places import SEGMENTS
 

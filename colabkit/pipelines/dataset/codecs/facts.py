@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from colabkit.core.errors import UsageError
 from colabkit.core.report import Table
 from colabkit.pipelines.dataset.codecs.codec import Codec
-from colabkit.pipelines.dataset.codecs.opening import FITTED, HUB_IDS
+from colabkit.pipelines.dataset.codecs.names import FITTED, HUB_IDS
 
 
 @dataclass(frozen=True, slots=True)

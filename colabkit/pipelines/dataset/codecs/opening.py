@@ -20,14 +20,10 @@ from colabkit.core.errors import DataError, StateError, UsageError
 from colabkit.core.files import sha256_file
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.codecs.families import CLASS_NAMES, FAMILIES
+from colabkit.pipelines.dataset.codecs.names import FITTED, HUB_IDS, lacking
 from colabkit.pipelines.dataset.codecs.transformers_codec import PRECISIONS, TransformersCodec
 
-HUB_IDS = {"neucodec": "neuphonic/neucodec", "xcodec2": "HKUSTAudio/xcodec2-hf", "mimi": "kyutai/mimi",
-           "encodec": "facebook/encodec_24khz", "dac": "descript/dac_24khz", "dac-16khz": "descript/dac_16khz",
-           "dac-24khz": "descript/dac_24khz", "dac-44khz": "descript/dac_44khz"}
-FITTED = "kmeans-mel"
 _OWN_FORMAT = {"distill-neucodec": "neucodec", "neuphonic/distill-neucodec": "neucodec"}  # not of transformers -> take instead
-_SINCE = {"neucodec": "5.18"}  # of transformers
 _BLOB = re.compile(r"[0-9a-f]{64}")
 _ADAPTER_VERSION = 1  # goes up when codes of the same wave change
 
@@ -153,10 +149,7 @@ def _model_class(kind: str) -> Any:
     except StateError as error:
         if not isinstance(error.__cause__, AttributeError):
             raise
-        since = f": {_SINCE[kind]} or newer" if kind in _SINCE else ""
-        raise StateError(f"The installed transformers does not know {kind}", got=str(error.__cause__)[:100],
-                         expected=f"one that has {CLASS_NAMES[kind]}{since}",
-                         fix="pip install -U transformers, restart the runtime, run this again; or choose mimi or dac") from error
+        raise lacking(kind) or error from error
 
 
 def _read_json(path: Path, shown: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from colabkit.core.errors import ColabkitError, DataError, StateError, UsageError
+from colabkit.core.versions import differences
 from colabkit.io.loopback.hub import HubServer
 from colabkit.pipelines.dataset.codecs import opening
 from colabkit.pipelines.dataset.codecs.opening import HUB_IDS, open_codec
@@ -124,11 +125,14 @@ def test_a_folder_that_is_not_whole_is_named(fault, folders, tmp_path):
     assert isinstance(caught.value, DataError) and caught.value.fix and str(folder) in str(caught.value.where)
 
 
-def test_a_transformers_older_than_the_codec_is_named(folders, monkeypatch):
+def test_a_transformers_older_than_the_codec_is_named(folders, tmp_path, monkeypatch):
     monkeypatch.setitem(opening.CLASS_NAMES, "neucodec", "NotYetThereModel")
+    monkeypatch.setattr(differences, "installed_version", lambda package: "5.15.0")
+    shutil.copytree(folders("dac"), tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "neucodec"}')
     with pytest.raises(StateError, match="does not know neucodec") as caught:
-        open_codec(str(folders("neucodec")), device="cpu")
-    assert "5.18 or newer" in str(caught.value) and "pip install -U transformers" in caught.value.fix
+        open_codec(str(tmp_path / "model"), device="cpu")
+    assert "5.17 or newer" in str(caught.value) and "codec.name=mimi" in caught.value.fix
 
 
 @pytest.mark.parametrize("changes", [{"audio_channels": 2}, {"normalize": True}, {"chunk_length_s": 1.0, "overlap": 0.01}])
