@@ -112,6 +112,7 @@ class TrainConfig:
     clip_norm: Annotated[float, "largest norm of the gradient"] = 2.0
     embedding_weight: Annotated[float, "weight of the speaker loss, which trains the embeddings"] = 0.2
     ema_decay: Annotated[float, "averaging of the weights over steps; 0: none"] = 0.998
+    result: Annotated[Literal["best", "last"], "which averaged weights are the result: best in validation, or the last"] = "best"
     seed: Annotated[int, "initial weights, conversations, dropout"] = 0
     validate_every_steps: Annotated[int, "steps between validations"] = 250
     num_validation_mixes: Annotated[int, "conversations to validate on"] = 24
