@@ -112,6 +112,7 @@ class TrainConfig:
     clip_norm: Annotated[float, "largest norm of the gradient"] = 2.0
     embedding_weight: Annotated[float, "weight of the speaker loss, which trains the embeddings"] = 0.2
     ema_decay: Annotated[float, "averaging of the weights over steps; 0: none"] = 0.998
+    result: Annotated[Literal["best", "last"], "which averaged weights are the result: best in validation, or the last"] = "best"
     seed: Annotated[int, "initial weights, conversations, dropout"] = 0
     validate_every_steps: Annotated[int, "steps between validations"] = 250
     num_validation_mixes: Annotated[int, "conversations to validate on"] = 24
@@ -200,7 +201,7 @@ def demo() -> Config:
         speech=SpeechConfig(num_voices=120, seconds_per_voice=5.0, max_hours=0.12),  # less than there is: it streams
         simulate=SimulateConfig(window_seconds=8.0, speaker_weights=(0.1, 0.9)),
         model=ModelConfig(num_speakers=2, hidden_size=64, num_blocks=3, num_attention_layers=1, embedding_size=64),
-        train=TrainConfig(steps=400, batch_windows=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98,
+        train=TrainConfig(steps=400, batch_windows=12, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98, result="last",
                           validate_every_steps=80, num_validation_mixes=16, checkpoint_every_steps=40),
         evaluate=EvaluateConfig(num_mixes=40), example=ExampleConfig(seconds=30.0, num_speakers=2))
 

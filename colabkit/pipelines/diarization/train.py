@@ -46,10 +46,10 @@ def build_model(config: ModelConfig) -> FastDiarizationModel:
 def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatches,
           validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run, *,
           windows_at_once: int | None = None) -> dict | None:
-    """Train; write model.safetensors (the best averaged weights), model.json and history.jsonl.
+    """Train; write model.safetensors (averaged weights: the best ones, or the last), model.json and history.jsonl.
 
-    `validate` scores held-out conversations; its "der" decides which weights are best. `windows_at_once` are expected to fit into
-    a process's memory; none: its whole part of a batch. Continues from the newest
+    `validate` scores held-out conversations; its "der" decides which weights are best, where `config.result` asks for the best.
+    `windows_at_once` are expected to fit into a process's memory; none: its whole part of a batch. Continues from the newest
     whole generation in `run.output/checkpoints`. Of several processes each takes its part of every batch; the first one
     reads and writes, and returns the metrics. Raises: Stopped on SIGTERM, after a checkpoint.
     """
@@ -140,7 +140,7 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
                 loss_sums.zero_()
                 done["history"].append(row)
                 tracker.log(done["step"], row | {"memory_used": watch.used_fraction()})
-                if row["der"] <= done["best_der"]:
+                if config.result == "last" or row["der"] <= done["best_der"]:
                     done |= {"best_der": row["der"], "best_step": done["step"]}
                     save(best=True)
             progress.update(0, best_der=done["best_der"])
@@ -151,7 +151,7 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
             if stopping and not is_last:
                 raise run.stopped()
 
-    # 4. The best averaged weights are the result.
+    # 4. The best averaged weights, or the last, are the result.
     if not ranks.is_first:
         return None
     checkpoints.wait()

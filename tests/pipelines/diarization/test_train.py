@@ -137,6 +137,18 @@ def test_the_best_weights_are_kept_not_the_last(new_run, batches, tmp_path):
     assert all(torch.equal(result[name], at_five[name]) for name in result)
 
 
+def test_the_last_weights_are_kept_where_asked_for(new_run, batches, tmp_path):
+    """Of two trainings whose validations disagree about the best the results are the same: the last."""
+    for name, worst_at in (("ends badly", (2, 3, 4)), ("begins badly", (1, 2, 3))):
+        run = new_run(tmp_path / name)
+        run.path.mkdir()
+        metrics = carry_out(run, batches, Validation(worst_at=worst_at), result="last")
+        rows = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
+        assert metrics["best_step"] == 20 and metrics["validation_der"] == rows[-1]["der"]
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("ends badly", "begins badly"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_seeds_decide(whole, new_run, batches, tmp_path):
     for name, seed in (("again", 0), ("other", 1)):
         run = new_run(tmp_path / name)
