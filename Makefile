@@ -1,11 +1,21 @@
 # Two commands on a fresh machine: `make demo` (with NOTEBOOK=03 another one) and `make test`. `make install` is the set-up alone.
+# `make test-colab` tries the versions that Colab brings (PYTHON= names a Python 3.13 where none is found), `make test-floors` the
+# lowest that pyproject.toml allows and those of GPU servers; each builds its environments beside .venv, several gigabytes each.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/installed
 STATE ?= $(CURDIR)/out/state
 NOTEBOOK ?= 01
 
-.PHONY: install demo test lint stamp clean
+COLAB := .venv-colab
+BUILDS := tests/install/environments.py tests/install/colab-freeze.txt pyproject.toml
+FLOORS := lowest-3.11 lowest-3.12 lowest-3.13 gpu-host
+PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
+# What other people's versions can break, without what kills processes and times them: that is the same with any version.
+OF_VERSIONS := -m "not slow" --dist loadfile tests/core/versions tests/core/sizing tests/core/test_tracking.py tests/colab tests/io \
+  tests/pipelines
+
+.PHONY: install demo test test-colab test-floors $(FLOORS) renew-colab lint stamp clean
 
 install: $(STAMP)
 
@@ -21,6 +31,28 @@ test: install
 	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+$(COLAB)/built.json: $(BUILDS) | install
+	$(VENV)/bin/python -m tests.install.environments colab $(COLAB) $(if $(filter command line,$(origin PYTHON)),--python $(PYTHON))
+
+test-colab: install $(COLAB)/built.json
+	COLABKIT_COLAB=$(COLAB) $(VENV)/bin/python $(PYTEST) --dist loadgroup tests/install/colab
+	$(COLAB)/suite/bin/python $(PYTEST) --dist loadgroup tests/contracts/test_notebooks.py
+	$(COLAB)/suite/bin/python $(PYTEST) $(OF_VERSIONS)
+
+test-floors: $(FLOORS)
+
+lowest-%: install
+	$(VENV)/bin/python -m tests.install.environments lowest .venv-$@ --python $*
+	.venv-$@/bin/python $(PYTEST) $(OF_VERSIONS)
+
+gpu-host: install
+	$(VENV)/bin/python -m tests.install.environments gpu-host .venv-$@
+	.venv-$@/bin/python $(PYTEST) $(OF_VERSIONS)
+
+# Takes the newest published list of what Colab brings; then make test-colab tries it.
+renew-colab: install
+	$(VENV)/bin/python -m tests.install.colab_freeze
+
 lint: install
 	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py
 	$(VENV)/bin/python -m tests.house.anatomy
@@ -30,4 +62,4 @@ stamp:
 	$(PYTHON) notebooks/stamp.py
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(COLAB) $(FLOORS:%=.venv-%) out

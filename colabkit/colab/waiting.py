@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from colabkit.core.versions.differences import sender_of_request
+from colabkit.core.errors import StateError
+from colabkit.core.versions.differences import hears_while_it_awaits, sender_of_request
 
 _FOR_WIDGETS = {"comm_open", "comm_msg", "comm_close"}
 
@@ -26,6 +27,10 @@ class WidgetMessages:
     def __init__(self, kernel: Any):
         self._kernel = kernel
         self._stream = _stream_of_this_thread(kernel)
+        if self._stream is None and not hears_while_it_awaits(kernel):
+            raise StateError("This kernel does not hear widgets while a thread of yours waits for them",
+                             expected="a call from the cell itself, or ipykernel 7", where="files.upload",
+                             fix="call files.upload() in a cell, outside of threads; or set COLABKIT_UPLOADS to the files' paths")
         self._kept: list = []
 
     def __enter__(self) -> WidgetMessages:

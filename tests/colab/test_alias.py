@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+IS_COLAB = importlib.util.find_spec("google") is not None and importlib.util.find_spec("google.colab") is not None
 INSTALL = "from colabkit.colab import install, uninstall; "
 
 
@@ -20,6 +22,20 @@ def run(code: str, folder: Path, *paths: Path, isolated: bool = False) -> str:
                           text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@pytest.mark.skipif(not IS_COLAB, reason="google.colab is not installed here")
+def test_the_real_one_is_never_replaced(tmp_path):
+    """For make test-colab; elsewhere the tests below put a made-up one there."""
+    run(INSTALL + "import sys, google.colab as real\nassert install() is False and uninstall() is False\n"
+        "import google.colab\nassert google.colab is real\n"
+        "from google.colab import drive\nassert drive.__name__ == 'google.colab.drive'", tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(request):
+    if IS_COLAB and request.node.name != "test_the_real_one_is_never_replaced":
+        pytest.skip("google.colab itself is installed here: nothing stands in its place")
 
 
 def test_every_way_to_import_gives_the_same_modules(tmp_path):

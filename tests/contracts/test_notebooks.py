@@ -64,7 +64,8 @@ class Executed:
         return json.loads((self.folder / "report.json").read_text())
 
 
-@pytest.fixture(scope="module", params=all_pipelines(), ids=lambda p: p.name)
+@pytest.fixture(scope="module", params=[pytest.param(p, marks=pytest.mark.xdist_group(p.name)) for p in all_pipelines()],
+                ids=lambda p: p.name)
 def executed(request, tmp_path_factory) -> Iterator[Executed]:
     state = tmp_path_factory.mktemp("state")
     source = nbformat.read(ROOT / "notebooks" / f"{request.param.notebook}.ipynb", as_version=4)

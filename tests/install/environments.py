@@ -26,16 +26,17 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from tests.install import colab_freeze
+from tests.install import colab_freeze, described_colab
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILT = "built.json"
+BUILT, SUITE = "built.json", "suite"
 COLABTOOLS = "https://github.com/googlecolab/colabtools"
 BUILD_SECONDS = 45  # for a package that is to be had only as source
 GPU_HOST = ("torch==2.11.0", "transformers==5.17.0")
 PYTHONS = {"colab": ("3.13", "3.12", "3.11"), "lowest": ("3.11", "3.12", "3.13"), "gpu-host": ("3.12",)}
+# What the tests of the package need: as test in pyproject.toml has it, without what serves browsers and mounts alone.
 TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "moto[server]>=5.0", "gcp-storage-emulator>=2024.8.3",
-         "datasets>=4.0", "cryptography>=42")  # that the tests of the package need; of test in pyproject.toml
+         "datasets>=4.0", "cryptography>=42", "pyannote.metrics>=4.0", "nbmake>=1.5.5", "fusepy>=3.0.1", "ruff>=0.8")
 _CULPRIT = re.compile(r"Because (?P<why>.*?)(?: and|\. And because) you require (?P<name>[A-Za-z0-9_.-]+)==")
 
 
@@ -85,7 +86,37 @@ def build_colab(folder: Path, python: str) -> Built:
         if name in before and before[name] != version:
             built.instead[name] = f"{version} instead of {before[name]}: PyTorch's default build wants it"
     built.google_colab = _google_colab(folder)
+    if not built.google_colab:
+        described_colab.write(site_packages(folder))
+    _suite(folder, built)
     return built
+
+
+def layer(base: Path, folder: Path) -> Path:
+    """Make an environment that finds another one's packages, which pip sees and cannot remove; returns its python."""
+    subprocess.run([python_of(base), "-m", "venv", "--clear", "--without-pip", folder], check=True)
+    (site_packages(folder) / "beneath.pth").write_text(f"{site_packages(base)}\n", encoding="utf-8")
+    return python_of(folder)
+
+
+def site_packages(folder: Path) -> Path:
+    """Return an environment's own folder of packages."""
+    return next(folder.glob("lib/python3*/site-packages"))
+
+
+def _suite(folder: Path, built: Built) -> None:
+    """Put what the tests need into a layer above Colab's packages, by Colab's own pip: nothing of them is replaced."""
+    python = layer(folder, folder / SUITE)
+    held = Path(folder, "held.txt")
+    held.write_text("".join(f"{name}=={version}\n" for name, version in _installed(folder).items()), encoding="utf-8")
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--constraint", held]
+    ours = subprocess.run([*pip, *_ours()], capture_output=True, text=True)
+    if ours.returncode:
+        raise SystemExit(f"colabkit cannot be installed beside what Colab brings:\n{ours.stderr}")
+    for tool in TOOLS:
+        done = subprocess.run([*pip, tool], capture_output=True, text=True)
+        if done.returncode:
+            built.left_out[tool] = _last_line(done.stderr)
 
 
 def build_lowest(folder: Path, python: str) -> Built:

@@ -98,23 +98,19 @@ def own_packages(folder: Path) -> set[str]:
     return {re.split(r"-\d", path.name)[0] for path in site_packages(folder).glob("*.dist-info")}
 
 
-def pretend_installed(folder: Path, versions: Path) -> Path:
-    """Make an environment in which pip sees the named versions and nothing else; returns its python."""
-    venv.create(folder, with_pip=False)
-    for line in versions.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            name, _, version = line.partition("==")
-            about = site_packages(folder) / f"{name.replace('-', '_')}-{version}.dist-info"
-            about.mkdir()
-            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-            (about / "INSTALLER").write_text("pip\n")
-            (about / "RECORD").write_text("")
-    return folder / "bin" / "python"
+def pretend_installed(folder: Path, versions: Iterable[tuple[str, str]]) -> None:
+    """Let pip see the named versions in an environment: they have no content, and ask for nothing."""
+    for name, version in versions:
+        about = site_packages(folder) / f"{name.replace('-', '_')}-{version}.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (about / "INSTALLER").write_text("pip\n")
+        (about / "RECORD").write_text("")
 
 
-def install_cell(source: str) -> str:
-    """Return the notebook's install cell as it is, but for where it installs from."""
-    text = tagged(json.loads(NOTEBOOK.read_text(encoding="utf-8")), "install")
+def install_cell(source: str, notebook: Path = NOTEBOOK) -> str:
+    """Return a notebook's install cell as it is, but for where it installs from."""
+    text = tagged(json.loads(notebook.read_text(encoding="utf-8")), "install")
     replaced = re.sub(r"(?<=\] @ )[^\"]+", source, text)
     assert replaced.count(source) == 1
     return replaced

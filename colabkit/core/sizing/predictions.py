@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -66,7 +67,7 @@ class Predictions:
             self.shapes(workload)  # imports what the copies would each import for themselves
         _waiting[:] = [(self, *value) for value in lacking.values()]
         try:
-            with multiprocessing.get_context("fork").Pool(min(cores, len(lacking))) as pool:
+            with multiprocessing.get_context("fork").Pool(min(cores, len(lacking)), _end_on_sigterm) as pool:
                 found = pool.map(_predict_waiting, range(len(_waiting)), chunksize=1)
         finally:
             _waiting.clear()
@@ -82,6 +83,11 @@ class Predictions:
 
 
 _waiting: list[tuple[Predictions, Workload, Regime]] = []  # what copies of this process find: a workload cannot be sent
+
+
+def _end_on_sigterm() -> None:
+    """Let a copy end as it is told to: what this process does on SIGTERM is not for its copies."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _predict_waiting(number: int) -> MemoryModel:

@@ -170,6 +170,13 @@ def sender_of_request(kernel: Any) -> Any:
         return kernel._shell_context[variable]
 
 
+@differs("ipykernel", "7.0", what="what widgets say reaches a kernel whose cell awaits a thread", why="in older ones the thread "
+         "would wait for ever: it is told so instead")
+def hears_while_it_awaits(kernel: Any) -> bool:
+    """Tell whether messages are handled while a cell awaits something."""
+    return hasattr(kernel, "shell_channel_thread")
+
+
 @differs("ipywidgets", "8.0", what="an upload button holds a tuple of dicts, before it a dict by name",
          why="Colab has ipywidgets 7, JupyterLab 8")
 def uploaded_files(value: Any) -> list[tuple[str, bytes]]:

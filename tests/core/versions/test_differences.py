@@ -228,6 +228,11 @@ def test_sender_of_request():
     assert differences.sender_of_request(other_thread) == b"you"
 
 
+def test_hears_while_it_awaits():
+    assert differences.hears_while_it_awaits(SimpleNamespace(shell_channel_thread=None))
+    assert not differences.hears_while_it_awaits(SimpleNamespace(shell_stream=None))
+
+
 @pytest.mark.parametrize("value", [
     {"a.txt": {"metadata": {"size": 1}, "content": b"1"}}, ({"name": "a.txt", "content": memoryview(b"1"), "size": 1},)],
     ids=["ipywidgets 7", "ipywidgets 8"])

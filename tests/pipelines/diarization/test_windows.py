@@ -175,7 +175,11 @@ def test_a_broken_recording_is_left_out_and_told_and_training_goes_on(meetings, 
         read_recording(meetings[3])
     batches = batches_of(streamed(meetings, problems, held=3), make_simulator)
     wanted = take(batches, 0, 80)
-    assert batches.state(80)["recordings"]["quarantined"] == {"recordings": [3]} and list(problems) == ["recordings, sample 3"]
+    offsets = meetings[0].samples.index.arrays["offset"][:8]
+    broken = [number for number in range(8) if offsets[number] == offsets[3]]  # equal values may be stored once
+    assert 3 in broken and len(broken) <= 2
+    assert batches.state(80)["recordings"]["quarantined"] == {"recordings": broken}, dict(problems)
+    assert list(problems) == [f"recordings, sample {number}" for number in broken]
     again = batches_of(streamed(meetings, problems, held=3), make_simulator)
     again.load_state(batches.state(40))
     assert same(take(again, 40, 10), wanted[40:50])
