@@ -25,6 +25,7 @@ from tests.contracts.killing import tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SECONDS_A_CELL = 1500
+UNNEEDED = ("tensorflow", "jax", "keras")
 DEMOS: dict[str, float] = {}  # seconds that each took
 
 
@@ -54,6 +55,7 @@ class Executed:
     state: Path
     source: nbformat.NotebookNode
     notebook: nbformat.NotebookNode
+    imported: str  # of what no step needs, by the kernel that ran them all
 
     @property
     def folder(self) -> Path:
@@ -73,17 +75,19 @@ def executed(request, tmp_path_factory) -> Iterator[Executed]:
         patch.setenv("COLABKIT_STATE", str(state))  # STATE = "" falls back to it
         patch.delenv("WANDB_API_KEY", raising=False)
         began = time.monotonic()
-        notebook = execute(source)
+        notebook = execute(source, f"import sys; print([name for name in {UNNEEDED} if name in sys.modules])")
+        imported = notebook.cells.pop().outputs[0].text
         seconds = time.monotonic() - began
         print(f"the demo of {request.param.notebook} took {seconds:.0f} s")
         DEMOS[request.param.name] = seconds
         assert sum(DEMOS.values()) < 600, f"all demos together stay under ten minutes: {DEMOS}"
-        yield Executed(request.param, state, source, notebook)
+        yield Executed(request.param, state, source, notebook, imported)
 
 
-def execute(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Run all cells in a fresh kernel; raises at the first cell that fails."""
+def execute(source: nbformat.NotebookNode, last: str = "") -> nbformat.NotebookNode:
+    """Run all cells in a fresh kernel, and one more where there is a `last`; raises at the first cell that fails."""
     notebook = copy.deepcopy(source)
+    notebook.cells += [nbformat.v4.new_code_cell(last)] * bool(last)
     NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name="python3",
                    resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
     return notebook
@@ -122,6 +126,11 @@ def test_nothing_alarming_is_printed(executed):
     errors = "".join(o.text for o in outputs(executed.notebook) if o.output_type == "stream" and o.name == "stderr")
     assert errors == "", f"a clean run prints nothing to stderr:\n{errors[:2000]}"
     assert "Warning" not in printed(executed.notebook)
+
+
+def test_nothing_is_imported_that_no_step_needs(executed):
+    """Colab has TensorFlow, which several libraries import wherever it is: seconds and hundreds of megabytes for nothing."""
+    assert executed.imported == "[]\n"
 
 
 def test_notebook_file_stays_clean(executed):

@@ -36,7 +36,8 @@ def test_links_and_commands(path):
 
 def test_where_to_run_names_every_place_and_real_files():
     text = (ROOT / "docs" / "where-to-run.md").read_text(encoding="utf-8")
-    assert len(re.findall(r"^## ", text, flags=re.MULTILINE)) == 6 and len(commands(text)) >= 3
+    places = re.findall(r"^\| \[", text, flags=re.MULTILINE)
+    assert len(re.findall(r"^## ", text, flags=re.MULTILINE)) == len(places) + 1 == 7 and len(commands(text)) >= 3
     for name in re.findall(r"notebooks/[\w.]+\.ipynb", text):
         assert (ROOT / name.replace("_output", "")).exists(), name
 

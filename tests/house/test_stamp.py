@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from notebooks.stamp import Address, address, places, stamp, stamped
+from notebooks.stamp import Address, address, modules_of, places, stamp, stamped
 
 ROOT = Path(__file__).resolve().parents[2]
 COLAB = "https://colab.research.google.com"
@@ -135,3 +135,14 @@ def test_the_command_needs_nothing_installed_and_says_what_it_did(copy):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout == "badges and install cells say git+https://github.com/a/b@v1\n"
     assert subprocess.run(["make", "--dry-run", "stamp"], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_an_install_cell_looks_for_all_that_its_extra_brings(copy):
+    """colabkit may be there from another notebook: what tells is what the extra asks for."""
+    assert {"num2words", "jiwer", "numpy", "espeakng_loader", "obstore", "torch"} <= set(modules_of("asr"))
+    assert "silero_vad" in modules_of("dataset") and "silero_vad" not in modules_of("asr")
+    settings = copy / "pyproject.toml"
+    line = '  "num2words>=0.5.13",\n'
+    settings.write_text(settings.read_text().replace(line, line + '  "newly-needed>=1",\n'))
+    assert [path.name for path in stamp(copy)] == ["03_asr_auto_config.ipynb"] and stamp(copy) == []
+    assert "newly_needed num2words" in (copy / "notebooks/03_asr_auto_config.ipynb").read_text()

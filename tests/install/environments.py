@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILT, SUITE = "built.json", "suite"
 COLABTOOLS = "https://github.com/googlecolab/colabtools"
 BUILD_SECONDS = 45  # for a package that is to be had only as source
+_COMPILED = ("numpy", "scipy", "pyarrow", "onnx", "onnxruntime", "matplotlib", "safetensors", "cryptography", "soxr")
 GPU_HOST = ("torch==2.11.0", "transformers==5.17.0")
 PYTHONS = {"colab": ("3.13", "3.12", "3.11"), "lowest": ("3.11", "3.12", "3.13"), "gpu-host": ("3.12",)}
 # What the tests of the package need: as test in pyproject.toml has it, without what serves browsers and mounts alone.
@@ -123,8 +124,8 @@ def build_lowest(folder: Path, python: str) -> Built:
     """Build the lowest versions that the pipelines' extras allow, with what the tests need beside."""
     built = Built("lowest", "the lowest versions of pyproject.toml")
     _make(folder, built, python)
-    _install(folder, *_ours(), "--resolution", "lowest-direct", "--no-build-package", "numpy", "--no-build-package", "scipy",
-             "--no-build-package", "pyarrow", "--no-build-package", "onnx")
+    wheels = [word for name in _COMPILED for word in ("--only-binary", name)]
+    _install(folder, *_ours(), "--resolution", "lowest-direct", *wheels)
     held = [f"{name}=={version}" for name, version in _installed(folder).items()]
     _tools(folder, built, held)
     return built

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
+from colabkit.core.errors import UsageError
 from colabkit.core.sizing.predictions import Predictions
-from colabkit.core.sizing.workload import Regime
+from colabkit.core.sizing.workload import Regime, Workload
 from tests.core.sizing import workloads
 
 SMALL = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": (16,) * 7}
@@ -48,3 +50,30 @@ def test_fewer_trained_weights_take_at_least_what_predicting_says():
     anew, whole = predictions(variant, regime), predictions(plain, regime)
     assert bound.state_bytes == pytest.approx(anew.state_bytes, rel=0.01) and bound.state_bytes < whole.state_bytes
     assert anew.device_bytes(4, 4.0) <= 1.01 * bound.device_bytes(4, 4.0) < 1.01 * whole.device_bytes(4, 4.0)
+
+
+class Deciding(torch.nn.Module):
+    """A layer that does one thing or another, as its values are."""
+
+    def __init__(self):
+        super().__init__()
+        self.line = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.line(x) if bool(x.sum() > 0) else x + self.line.bias
+
+
+def deciding(name: str) -> Workload:
+    return Workload(name=name, identity=name, num_layers=1, build=lambda layers, checkpointing: Deciding(),
+                    layers=lambda model: [], batch=lambda samples, seconds: torch.ones(samples, 4),
+                    loss=lambda model, batch: model(batch).sum())
+
+
+def test_a_model_that_decides_by_values_is_told_from_other_processes_too():
+    predictions = Predictions(1.0, 10.0, on_gpu=True)
+    regime = Regime(precision="fp32")
+    with pytest.raises(UsageError, match="decides by values") as caught:
+        predictions(deciding("one"), regime)
+    assert "colabkit check" in caught.value.fix
+    with pytest.raises(UsageError, match="decides by values"):
+        predictions.ahead([(deciding("one"), regime), (deciding("two"), regime)])
