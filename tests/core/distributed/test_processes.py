@@ -182,7 +182,7 @@ def fake_gpus(monkeypatch, folder: Path, count: int) -> None:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("colabkit.core.accelerators._version_of_torch", lambda: "2.9.0")
+    monkeypatch.setattr("colabkit.core.accelerators.installed_version", lambda package: "2.9.0")
 
 
 class Chooser:
@@ -216,7 +216,7 @@ def test_slices_of_a_gpu_and_a_torch_without_cuda_give_one_process(tmp_path, mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")
     assert processes._num_processes(team_steps.together, Chooser(0)) == 1
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr("colabkit.core.accelerators._version_of_torch", lambda: "2.9.0+cpu")
+    monkeypatch.setattr("colabkit.core.accelerators.installed_version", lambda package: "2.9.0+cpu")
     assert processes._num_processes(team_steps.together, Chooser(0)) == 1
 
 

@@ -170,16 +170,19 @@ def damage(path: Path, samples: Samples, number: int) -> None:
 
 
 def test_a_broken_recording_is_left_out_and_told_and_training_goes_on(meetings, problems, make_simulator, tmp_path):
-    damage(tmp_path / "meetings" / "0.parquet", meetings[0].samples, 3)
+    import pyarrow.parquet as pq
+    path = tmp_path / "meetings" / "0.parquet"
+    whole = pq.read_table(path).to_pylist()
+    damage(path, meetings[0].samples, 3)
+    # Where pages are compressed, a later value may be told by the bytes of an earlier one: then both are broken.
+    broken = [number for number, (row, now) in enumerate(zip(whole, pq.read_table(path).to_pylist(), strict=True)) if row != now]
+    assert 3 in broken and len(broken) <= 2
     with pytest.raises(BrokenSampleError):
         read_recording(meetings[3])
     batches = batches_of(streamed(meetings, problems, held=3), make_simulator)
     wanted = take(batches, 0, 80)
-    offsets = meetings[0].samples.index.arrays["offset"][:8]
-    broken = [number for number in range(8) if offsets[number] == offsets[3]]  # equal values may be stored once
-    assert 3 in broken and len(broken) <= 2
     assert batches.state(80)["recordings"]["quarantined"] == {"recordings": broken}, dict(problems)
-    assert list(problems) == [f"recordings, sample {number}" for number in broken]
+    assert sorted(problems) == [f"recordings, sample {number}" for number in broken]
     again = batches_of(streamed(meetings, problems, held=3), make_simulator)
     again.load_state(batches.state(40))
     assert same(take(again, 40, 10), wanted[40:50])
