@@ -27,7 +27,7 @@ def _source(name: str, module: dict) -> str:
     lines = ["import contextlib", ""]
     bases = {} if name == "errors" else {"Error": "errors.Error"}
     lines += ["from google.colab import errors", ""] * bool(bases)
-    for kind, spec in module["classes"].items():
+    for kind, spec in sorted(module["classes"].items(), key=lambda pair: pair[0] != "Error"):
         above = ", ".join(bases.get(base, base) for base in spec["bases"] if base in ("Error", "Exception")) or "object"
         lines += [f"class {kind}({above}):", "    pass", ""]
     known = set(module["classes"])

@@ -216,11 +216,19 @@ def _google_colab(folder: Path) -> str:
     with tempfile.TemporaryDirectory() as place:
         if given:
             shutil.copytree(given, place, dirs_exist_ok=True)
-        elif subprocess.run(["git", "clone", "--quiet", "--depth", "1", COLABTOOLS, place], capture_output=True, timeout=120,
-                            env=os.environ | {"GIT_TERMINAL_PROMPT": "0"}).returncode:
+        elif not _cloned(COLABTOOLS, place):
             return ""
         _install(folder, place, "--no-deps")
     return f"a checkout of {COLABTOOLS}" if given else COLABTOOLS
+
+
+def _cloned(url: str, place: str) -> bool:
+    """Fetch a repository; tell whether it could be had."""
+    try:
+        return not subprocess.run(["git", "clone", "--quiet", "--depth", "1", url, place], capture_output=True, timeout=60,
+                                  env=os.environ | {"GIT_TERMINAL_PROMPT": "0"}).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _installed(folder: Path) -> dict[str, str]:

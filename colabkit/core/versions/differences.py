@@ -43,9 +43,11 @@ def differs(library: str, since: str, *, what: str, why: str) -> Callable:
 def installed_version(package: str) -> str:
     """Return the version of a package, "" where it is not installed; nothing is imported."""
     try:
-        return importlib.metadata.version(package)
+        found = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
+    told = re.search(r"^Version: (\S+)", found.read_text("METADATA") or "", re.MULTILINE)  # a tenth of the time of parsing all
+    return told[1] if told else found.version
 
 
 def is_older(version: str, than: str) -> bool:
