@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,7 +118,7 @@ def _suite(folder: Path, built: Built) -> None:
     for tool in TOOLS:
         done = subprocess.run([*pip, tool], capture_output=True, text=True)
         if done.returncode:
-            built.left_out[tool] = _last_line(done.stderr)
+            built.left_out[tool] = _reason(done.stderr)
 
 
 def build_lowest(folder: Path, python: str) -> Built:
@@ -154,7 +155,7 @@ def _tools(folder: Path, built: Built, held: list[str]) -> None:
     for tool in TOOLS:
         done = _uv("pip", "install", "--python", python_of(folder), tool, constraints=held)
         if done.returncode:
-            built.left_out[tool] = _last_line(done.stderr)
+            built.left_out[tool] = _reason(done.stderr)
 
 
 def _make(folder: Path, built: Built, python: str, wanted: str = "") -> None:
@@ -261,11 +262,20 @@ def _uv(*command: str | Path, requirements: Iterable[str] = (), constraints: Ite
                 path = Path(place, option)
                 path.write_text("\n".join(lines) + "\n", encoding="utf-8")
                 more += [option, path]
-        return subprocess.run([binary, *command, *more], capture_output=True, text=True, env=environment, timeout=seconds)
+        with subprocess.Popen([binary, *command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              env=environment, start_new_session=True) as process:
+            try:
+                output, errors = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # with the compilers that it has started
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1].strip()[:200]
+def _reason(errors: str) -> str:
+    """Return the line of pip's or uv's errors that says why."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return next((line for line in lines if line.startswith(("ERROR: Cannot", "cause:"))), (lines or [""])[-1])[:200]
 
 
 def main(arguments: list[str] | None = None) -> None:

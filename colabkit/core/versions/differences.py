@@ -46,7 +46,7 @@ def installed_version(package: str) -> str:
         found = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-    told = re.search(r"^Version: (\S+)", found.read_text("METADATA") or "", re.MULTILINE)  # a tenth of the time of parsing all
+    told = re.search(r"^Version: (\S+)", found.read_text("METADATA") or "", re.MULTILINE)  # quicker than parsing all of it
     return told[1] if told else found.version
 
 
