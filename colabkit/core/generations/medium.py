@@ -9,9 +9,11 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from colabkit.core import files, mounts
+from colabkit.core.errors import StateError
 
 CHUNK_BYTES = 4 << 20
 # What a network mount says when it is away, busy or over its quota; the same call may do a minute later.
@@ -19,6 +21,17 @@ AWAY = {getattr(errno, name) for name in (
     "EIO", "ENOTCONN", "EOPNOTSUPP", "ETIMEDOUT", "ESTALE", "ECONNABORTED", "ECONNRESET", "EHOSTDOWN", "EAGAIN", "ENOENT",
     "EBUSY", "ENOSPC", "EDQUOT", "EFBIG", "EREMOTEIO") if hasattr(errno, name)}
 _NOT_UPLOADED = b"local-"  # what Drive for desktop calls a file that it has not given a name of its own yet
+
+
+@contextmanager
+def _fault_itself() -> Iterator[None]:
+    """Raise the OSError that a told error stands for: whether to wait for a medium is decided by its number."""
+    try:
+        yield
+    except StateError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
 
 
 class Medium:
@@ -39,7 +52,8 @@ class Medium:
         if not folder.parent.is_dir():
             folder.parent.mkdir(exist_ok=True)
         folder.mkdir()
-        files.sync_folder(folder.parent)
+        with _fault_itself():
+            files.sync_folder(folder.parent)
 
     def write(self, path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
         """Write a new file to the end and onto the disk; returns its size and SHA-256 (hex)."""
@@ -83,10 +97,12 @@ class Medium:
 
     def remove(self, folder: Path) -> None:
         """Remove a folder, its files emptied first: a trash then keeps nothing of them."""
-        files.remove_generation(folder)
+        with _fault_itself():
+            files.remove_generation(folder)
 
     def free_bytes(self, folder: Path) -> int:
-        return files.free_bytes(folder)
+        with _fault_itself():
+            return files.free_bytes(folder)
 
     def is_uploaded(self, path: Path) -> bool:
         """Tell whether a file would outlive this machine, as far as that can be known."""
