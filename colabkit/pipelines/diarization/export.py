@@ -31,7 +31,7 @@ def export_onnx(model: FastDiarizationModel, path: Path, *, opset: int) -> None:
     Batch and length are dynamic.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's notes on GRU batch sizes and its own future
+        warnings.simplefilter("ignore")  # the exporter's notes on a recurrent layer's batch sizes and its own future
         torch.onnx.export(_LogProbabilities(model).eval(), (torch.zeros(2, RATE_HZ * 4),), str(path), dynamo=False,
                           opset_version=opset, input_names=["wave"], output_names=["log_probabilities", "embeddings"],
                           dynamic_axes={name: {0: "batch", 1: axis} for name, axis in

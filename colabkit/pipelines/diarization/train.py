@@ -40,7 +40,8 @@ def build_model(config: ModelConfig) -> FastDiarizationModel:
     return FastDiarizationModel(
         config.num_speakers, config.hidden_size, config.encoder_type, num_blocks=config.num_blocks,
         num_attention_layers=config.num_attention_layers, embedding_size=config.embedding_size,
-        dropout=config.dropout, encoder_name=config.encoder_name, freeze_encoder=config.freeze_encoder)
+        dropout=config.dropout, encoder_name=config.encoder_name, freeze_encoder=config.freeze_encoder,
+        recurrent=config.recurrent)
 
 
 def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatches,

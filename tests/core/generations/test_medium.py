@@ -18,8 +18,8 @@ OPERATIONS = {
     "remove": lambda medium, at: medium.remove(at / "old"),
     "free_bytes": lambda medium, at: medium.free_bytes(at),
 }
-CALLS = ((os, "open"), (os, "fsync"), (os, "mkdir"), (os, "listdir"), (os, "lstat"), (os, "truncate"), (os, "unlink"), (os, "rmdir"),
-         (shutil, "disk_usage"), (os, "write"), (os, "close"))
+CALLS = ((os, "open"), (os, "fsync"), (os, "mkdir"), (os, "listdir"), (os, "lstat"), (os, "truncate"), (os, "unlink"),
+         (os, "rmdir"), (shutil, "disk_usage"), (os, "write"), (os, "close"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOTCONN, errno.EIO, errno.ENOSPC])

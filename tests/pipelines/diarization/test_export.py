@@ -20,10 +20,10 @@ def waves():
     return [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in (8_000, 32_000, 82_081, 320_000)]
 
 
-@pytest.fixture
-def model(make_model):
+@pytest.fixture(params=["gru", "lstm"])
+def model(make_model, request):
     """A tiny model whose decisions are not all the same."""
-    model = make_model(3, hidden_size=32).eval()
+    model = make_model(3, hidden_size=32, recurrent=request.param).eval()
     torch.nn.init.normal_(model.classify.weight, std=1.0)
     return model
 
