@@ -14,6 +14,7 @@ import socket
 import sys
 from pathlib import Path
 
+from colabkit import __version__
 from colabkit.core import files
 from colabkit.core.errors import (
     EXIT_DONE,
@@ -59,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="colabkit", description="Speech notebooks that continue where they stood.")
+    parser.add_argument("--version", action="version", version=f"colabkit {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("list", help="the pipelines, their presets and steps")

@@ -1,10 +1,10 @@
 """Write the repository's address, and what the notebook needs, into every notebook and document: make stamp.
 
 The address stands in one place, pyproject.toml: [project.urls] Repository, and [tool.colabkit] revision, the branch or tag
-that badges open and install cells install. On a branch both say the branch; for a release set the revision to its tag, run
-`make stamp` and tag the commit: its notebooks then bring the code they were made with. An install cell looks for all that its
-extra asks for, as pyproject.toml says: colabkit may be there from another notebook, without it. Everything else is kept byte
-for byte.
+that badges open, and that install cells install and errors name. On a branch both say the branch; for a release set the
+revision to its tag, run `make stamp` and tag the commit: its notebooks then bring the code they were made with. An install
+cell looks for all that its extra asks for, as pyproject.toml says: colabkit may be there from another notebook, without it.
+Everything else is kept byte for byte.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GITHUB = re.compile(r"https://github\.com/(?P<project>[A-Za-z0-9][A-Za-z0-9-]*/
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _BADGE = re.compile(r"https://colab\.research\.google\.com/github/[^\s\"')]*?(?=/notebooks/)")
 _NOT_INSTALLED = "Not installed: mend what pip says above (more without --quiet), restart the kernel, run again"
-_INSTALL = re.compile(r"(?<=\] @ )git\+[^\s\"'`\\]+")
+_INSTALL = re.compile(r"(?:(?<=\] @ )|(?<=^INSTALLED_FROM = \"))git\+[^\s\"'`\\]+", re.MULTILINE)
 _EXTRA = re.compile(r"colabkit\[(?P<extra>\w+)\] @ ")
 _NEEDED = re.compile(r'(?<=NEEDED = \\")[a-z0-9_ ]*(?=\\")')  # as JSON has it
 
@@ -90,8 +90,9 @@ def stamped(text: str, where: Address, root: Path = ROOT) -> str:
 
 
 def places(root: Path = ROOT) -> list[Path]:
-    """List the files that may hold the address: the notebooks, README.md and the documents."""
-    return sorted([*root.glob("notebooks/*.ipynb"), *root.glob("README.md"), *root.glob("docs/*.md")])
+    """List the files that may hold the address: the notebooks, README.md, the documents, and the package for its errors."""
+    return sorted([*root.glob("notebooks/*.ipynb"), *root.glob("README.md"), *root.glob("docs/*.md"),
+                   *root.glob("colabkit/core/errors.py")])
 
 
 def stamp(root: Path = ROOT) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from colabkit import cli, pipelines
+from colabkit import __version__, cli, pipelines
 from colabkit.core.errors import DataError
 
 GROWN = [("02_grow", unit) for unit in range(4)]
@@ -55,6 +55,12 @@ def process(arguments, state, before=""):
 
 
 # run
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"colabkit {__version__}\n"
 
 
 def test_run_twice(command, toy, tmp_path):

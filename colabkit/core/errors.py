@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+INSTALLED_FROM = "git+https://github.com/colabkit/colabkit@main"  # by make stamp; on PyPI the name is somebody else's
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -75,12 +76,18 @@ class StateError(ColabkitError):
     """The state folder, a lock or the disk does not allow what was asked."""
 
 
+def install_command(extra: str = "", *, options: str = "") -> str:
+    """Return the pip command that brings colabkit with an extra, from the repository: the name alone is somebody else's."""
+    name = f"colabkit[{extra}]" if extra else "colabkit"
+    return f'pip install {options}"{name} @ {INSTALLED_FROM}"'
+
+
 def missing_extra(error: ModuleNotFoundError, pipeline: str) -> StateError | ModuleNotFoundError:
     """Turn a library that is not installed into the error that names its cure; a module of our own stays a fault."""
     if (error.name or "colabkit").partition(".")[0] == "colabkit":
         return error
     return StateError(f"Cannot go on: {error.name} is not installed", expected=f"what the {pipeline} pipeline needs",
-                      fix=f"pip install 'colabkit[{pipeline}]', then run the same again")
+                      fix=f"{install_command(pipeline)}, then run the same again")
 
 
 class ChangedError(ColabkitError):

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from colabkit.core import files
-from colabkit.core.errors import StateError
+from colabkit.core.errors import StateError, install_command
 from colabkit.core.versions.differences import installed_version
 
 MARKER = ".colabkit.json"
@@ -56,7 +56,8 @@ def _require_format(content: object, where: Path) -> None:
         newer = f" {content['version']}" if content.get("version") else ""
         raise StateError(f"This state was written by a newer colabkit{newer}", got=f"format {content['format']}",
                          expected=f"format {FORMAT} or older", where=where,
-                         fix="pip install --upgrade colabkit; or name another folder: --state DIR (STATE in a notebook)")
+                         fix=f"{install_command(options='--upgrade ')}; "
+                             "or name another folder: --state DIR (STATE in a notebook)")
 
 
 def _strange_names(root: Path) -> list[str]:

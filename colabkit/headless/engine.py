@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from colabkit.core.errors import EXIT_FAILED, UsageError
+from colabkit.core.errors import EXIT_FAILED, UsageError, install_command
 from colabkit.core.fetched_secrets import KnownSecrets
 from colabkit.core.secrets import redact, secret_values
 from colabkit.headless import parameters
@@ -85,7 +85,7 @@ def _execute(nb: Any, kernel_name: str, output_path: str | None, tells: bool, au
         # papermill finds the error in the notebook, marks the cell, and raises what its users expect.
     except NoSuchKernel as error:
         raise UsageError("There is no such kernel", got=kernel_name, where=source,
-                         fix="-k python3, after pip install 'colabkit[notebook]'") from error
+                         fix=f"-k python3, after {install_command('notebook')}") from error
     finally:
         copies.end()
         record.end(whole=whole)

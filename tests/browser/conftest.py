@@ -20,7 +20,7 @@ def browser() -> Iterator[object]:
     """Chromium without a window."""
     missing = [name for name in ("playwright", "jupyterlab") if importlib.util.find_spec(name) is None]
     if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed: pip install 'colabkit[test]'")
+        pytest.skip(f"{' and '.join(missing)} not installed: pip install -e '.[test]'")
     path = lab_module.chromium()
     if path is None:
         pytest.skip("no Chromium or Chrome on PATH: apt-get install chromium")

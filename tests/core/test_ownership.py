@@ -65,7 +65,7 @@ def test_a_state_of_a_newer_colabkit_is_refused(tmp_path, place):
     (tmp_path / "asr/demo").mkdir(parents=True)
     (tmp_path / place).write_text(json.dumps({"project": "colabkit", "format": FORMAT + 1, "version": "9.1", "pipeline": "asr"}))
     text = refused(tmp_path)
-    assert "newer colabkit 9.1" in text and "pip install --upgrade colabkit" in text
+    assert "newer colabkit 9.1" in text and 'pip install --upgrade "colabkit @ git+https://' in text
 
 
 def test_a_run_of_another_pipeline_and_another_projects_marker(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,17 @@ def test_the_address_stands_nowhere_else():
         path = ROOT / name
         if path.is_file() and path not in allowed:
             assert address_text.encode() not in path.read_bytes(), f"{name} holds the repository's address: read it instead"
+
+
+def test_nothing_tells_to_install_by_the_name_alone():
+    """On the package index the name belongs to somebody else."""
+    by_name = re.compile(r"""pip\W+install\W[^\n@]*?(?<![\w/.-])colabkit\b(?!(\[[^\]]*\])? @ )""")
+    for text in ("pip install colabkit", "%pip install -q 'colabkit[asr]'", "pip install -U colabkit; or"):
+        assert by_name.search(text)
+    assert not by_name.search('pip install x "colabkit[a,b] @ git+https://y"')
+    for path in (*places(), *ROOT.glob("colabkit/**/*.py"), *ROOT.glob("benchmarks/**/*.py"), ROOT / "install.py"):
+        found = by_name.search(path.read_text(encoding="utf-8"))
+        assert found is None, f"{path.relative_to(ROOT)} says {found[0]!r}: name the repository, as errors.install_command does"
 
 
 @pytest.mark.parametrize(("project", "revision"), [("else-where/other.kit_2", "v0.2.0"), ("a/b", "release/1.0"), ("a/b", "main")])

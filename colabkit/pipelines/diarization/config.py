@@ -203,7 +203,7 @@ def demo() -> Config:
         simulate=SimulateConfig(window_seconds=12.0, speaker_weights=(0.1, 0.9)),
         model=ModelConfig(num_speakers=2, hidden_size=64, num_blocks=3, num_attention_layers=1, embedding_size=64,
                           recurrent="lstm"),
-        train=TrainConfig(steps=580, batch_windows=8, learning_rate=5e-3, warmup_steps=20, ema_decay=0.98, result="last",
+        train=TrainConfig(steps=580, batch_windows=8, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98, result="last",
                           validate_every_steps=116, num_validation_mixes=16, checkpoint_every_steps=40),
         evaluate=EvaluateConfig(num_mixes=160), example=ExampleConfig(seconds=30.0, num_speakers=2))
 

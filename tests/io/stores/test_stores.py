@@ -242,7 +242,7 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.startswith(StateError.__name__) and "pip install 'colabkit[streaming]'" in done.stdout, done
+    assert done.stdout.startswith(StateError.__name__) and 'pip install "colabkit[streaming] @ git+' in done.stdout, done
 
 
 # ---- folders
