@@ -14,13 +14,14 @@ Shape = tuple[int, ...]
 # bitsandbytes/optim/optimizer.py: smaller tensors keep states in float32; one absmax a block; two code tables of 256 floats.
 SMALLEST_8BIT = 4096
 BLOCK_8BIT = 256
+LARGE: Shape = (1024, 1024)  # as most weights of a network are
 
 
 def optimizer_bytes(shapes: Sequence[Shape], optimizer: Optimizer, *, on_gpu: bool) -> tuple[int, int]:
     """Return (bytes of the states, bytes needed for a moment in a step) for weights in float32 of these shapes.
 
     adamw: torch's, fused on a GPU (nothing beside the states), one tensor after another on a CPU. adamw_8bit: bitsandbytes.
-    adafactor: transformers' with its defaults, factored, no first moment. sgd: with momentum.
+    adafactor: transformers' with its defaults, factored, no first moment. sgd: without momentum, as the Trainer makes it.
     """
     sizes = [rounded(4 * math.prod(shape)) for shape in shapes]
     if optimizer == "adamw":
@@ -32,7 +33,12 @@ def optimizer_bytes(shapes: Sequence[Shape], optimizer: Optimizer, *, on_gpu: bo
         # A root mean square each. In a step: the previous tensor's update, the gradient squared, the update
         # (transformers/optimization.py: Adafactor.step).
         return sum(map(_factored, shapes)) + BLOCK_BYTES * len(sizes), _largest_in_turn(sizes)
-    return sum(sizes), 0
+    return 0, 0
+
+
+def bytes_a_weight(optimizer: Optimizer) -> float:
+    """Return what the states of a large matrix come to for each of its weights."""
+    return optimizer_bytes([LARGE], optimizer, on_gpu=True)[0] / math.prod(LARGE)
 
 
 def _largest_in_turn(sizes: Sequence[int]) -> int:

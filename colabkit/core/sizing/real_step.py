@@ -127,5 +127,5 @@ def make_optimizer(name: str, weights: list[Any], *, on_gpu: bool, learning_rate
         from transformers.optimization import Adafactor
         return Adafactor(weights, lr=learning_rate, scale_parameter=False, relative_step=False)
     if name == "sgd":
-        return torch.optim.SGD(weights, lr=learning_rate, momentum=0.9)
+        return torch.optim.SGD(weights, lr=learning_rate)
     return torch.optim.AdamW(weights, lr=learning_rate, **({"fused": True} if on_gpu else {"foreach": False}))

@@ -125,7 +125,8 @@ class FakeStep:
         between = states + weights * self.regime.ema
         always = between + meter.gradient_bytes * self.regime.accumulates
         held = {key: [value + always for value in values] for key, values in meter.held.items()}
-        return Trace(held, weights + between, events, [*before, between])
+        between_steps = [between] if between else []  # SGD keeps nothing
+        return Trace(held, weights + between, events, [*before, *between_steps])
 
     def _forward_and_backward(self, meter: _SegmentMeter, batch: Any) -> torch.Tensor:
         with meter:

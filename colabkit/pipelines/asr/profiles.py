@@ -12,6 +12,7 @@ from colabkit.core.errors import BrokenSampleError, DataError
 from colabkit.core.report import Table
 from colabkit.core.runtime import detect
 from colabkit.core.sizing.devices import Device, here
+from colabkit.core.sizing.optimizer_memory import bytes_a_weight
 from colabkit.pipelines.asr import RATE_HZ, durations
 
 GIB = 2**30
@@ -218,9 +219,6 @@ class ModelProfile(_Profile):
                            f"{self.optimizer_gib:.2f} = {self.total_gib:.2f} GiB"]]
 
 
-OPTIMIZER_BYTES = {"adamw": 8.0, "adamw_8bit": 2.03, "adafactor": 0.02, "sgd": 0.0}  # for each trained parameter
-
-
 def profile_model(model: Any, *, name: str = "", optimizer: str = "adamw") -> ModelProfile:
     """Count a torch module; its `config`, where it has one, says how wide and deep it is."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
@@ -237,4 +235,4 @@ def profile_model(model: Any, *, name: str = "", optimizer: str = "adamw") -> Mo
         model_type=getattr(config, "model_type", type(model).__name__), parameters=total, trainable=trained,
         hidden_size=of_config("hidden_size", "d_model"), num_layers=of_config("num_hidden_layers", "encoder_layers"),
         weights_gib=round(4 * total / GIB, 3), gradients_gib=round(4 * trained / GIB, 3),
-        optimizer_gib=round(OPTIMIZER_BYTES[optimizer] * trained / GIB, 3), optimizer=optimizer)
+        optimizer_gib=round(bytes_a_weight(optimizer) * trained / GIB, 3), optimizer=optimizer)

@@ -70,16 +70,20 @@ def train(config, run):
     from colabkit.core.sizing.chosen import Sizing
     from colabkit.pipelines.asr import plots
     from colabkit.pipelines.asr.model import build_model
+    from colabkit.pipelines.asr.train import arguments_of
     from colabkit.pipelines.asr.train import train as train_loop
+    from colabkit.pipelines.asr.training_config import TrainingConfig
     listing, vocabulary, ranks = _listing(config, run), _vocabulary(run), join()
 
-    def decide() -> tuple[dict, int]:
+    def decide() -> tuple[dict, dict]:
         chosen, sizing = configuring.configured(config, listing, len(vocabulary), run, run.folder_of("03_configure"), ranks.world)
-        return sizing.to_dict(), chosen.dataloader_num_workers
-    sizing, workers = ranks.from_first(decide)
+        run.say(f"  {chosen.equation()}; of shorter samples more go through at once")
+        return chosen.to_dict(), sizing.to_dict()
+    chosen, sizing = ranks.from_first(decide)
+    chosen = TrainingConfig(**chosen)
     recognizer = build_model(config.model, vocabulary, language=config.text.language, seed=config.train.seed, choose=run.choose)
     metrics = train_loop(config.train, recognizer, listing["train"], listing["validation"], Sizing.from_dict(sizing), run,
-                         workers=max(1, workers))
+                         arguments=arguments_of(chosen, run.output / "trainer"), workers=max(1, chosen.dataloader_num_workers))
     if metrics is not None:  # None in all processes but the first
         rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
         plots.draw_history(run.output / "history.png", rows)

@@ -54,9 +54,10 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
           workers: int = 2, callbacks: Sequence[TrainerCallback] = (), advice=None) -> dict | None:
     """Train; write the best weights as a folder of transformers to `run.output`/model, and history.jsonl.
 
-    `sizing.capacity(seconds)` says how many samples go through at once; `arguments` are TrainingArguments, made of `config` and
-    `sizing` where not given. Continues from the newest whole generation in `run.output/checkpoints`. Of several processes each
-    takes its part of every step; the first one reads and writes, and returns the metrics.
+    `sizing.capacity(seconds)` says how many samples go through at once; `arguments` are TrainingArguments: those of a
+    configuration, or made of `config` and the precision of `sizing` where not given. Continues from the newest whole generation
+    in `run.output/checkpoints`. Of several processes each takes its part of every step; the first one reads and writes, and
+    returns the metrics.
     Raises: Stopped on SIGTERM, after a checkpoint; DataError when one sample alone does not fit, or training diverges.
     """
     # 1. Everything that has state.
@@ -97,15 +98,20 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
     return work.finish() if ranks.is_first else None
 
 
+def arguments_of(chosen: TrainingConfig, output, **overrides):
+    """Return TrainingArguments of a configuration, for this machine."""
+    return chosen.to_training_arguments(str(output), **{"use_cpu": not torch.cuda.is_available(), "report_to": [],
+                                                        "disable_tqdm": True} | overrides)
+
+
 def training_arguments(config: TrainConfig, regime, output, **overrides):
-    """Return TrainingArguments of the settings, and of the precision and checkpointing that sizing chose."""
+    """Return TrainingArguments of the settings alone, with the precision and checkpointing of `regime`."""
     made = TrainingConfig(
         effective_batch_size=config.effective_batch, gradient_accumulation_steps=config.effective_batch,
         fp16=regime.precision == "fp16", bf16=regime.precision == "bf16", gradient_checkpointing=regime.checkpointing,
         optimizer=config.optimizer, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
         max_grad_norm=config.clip_norm, warmup_fraction=config.warmup_fraction, num_train_epochs=config.epochs, seed=config.seed)
-    return made.to_training_arguments(str(output), **{"use_cpu": not torch.cuda.is_available(), "report_to": [],
-                                                      "disable_tqdm": True} | overrides)
+    return arguments_of(made, output, **overrides)
 
 
 def _ours(arguments, num_steps: int, ranks: Ranks):

@@ -63,6 +63,13 @@ class TrainingConfig:
         """Return bf16, fp16 or no."""
         return "bf16" if self.bf16 else "fp16" if self.fp16 else "no"
 
+    def equation(self) -> str:
+        """Return how samples make the effective batch: '4 at once x 2 parts x 1 process = 8 samples, the effective batch'."""
+        processes = f"{self.num_processes} process" + ("es" if self.num_processes > 1 else "")
+        parts = f"{self.gradient_accumulation_steps} part" + ("s" if self.gradient_accumulation_steps > 1 else "")
+        return (f"{self.per_device_train_batch_size} at once x {parts} x {processes} = {self.effective_batch_size} samples, "
+                "the effective batch")
+
     def table(self) -> Table:
         """Return every automatic choice with its reason."""
         return Table(["choice", "value", "because"], [[name, getattr(self, name), why] for name, why in self.reasons.items()])

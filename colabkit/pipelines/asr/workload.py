@@ -17,6 +17,7 @@ from colabkit.core.config import digest
 from colabkit.core.errors import DataError, UsageError
 from colabkit.core.sizing.devices import Device
 from colabkit.core.sizing.documented_rule import seed_rule
+from colabkit.core.sizing.optimizer_memory import bytes_a_weight
 from colabkit.core.sizing.request import Request
 from colabkit.core.sizing.workload import Workload
 from colabkit.io.architectures import config_of, hub_id
@@ -30,7 +31,6 @@ NUM_CHARACTERS = 64  # classes of a CTC head whose vocabulary is not known yet
 HOP_SAMPLES, NUM_BANDS = 160, 80  # of the mel features that w2v-BERT hears, some frames put together
 WHISPER_SECONDS = 30.0  # it hears windows of that length, whatever is in them
 TYPICAL_SECONDS, SHORTEST_SECONDS = 10.0, 1.0
-STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.0, "adafactor": 0.0, "sgd": 0.0}
 
 
 def request(config: Config) -> Request:
@@ -285,6 +285,7 @@ def _rule(config: Config, work: Workload, typical_seconds: float) -> Callable[[D
         import torch
         with torch.device("meta"):
             sizes = [(p.numel(), p.requires_grad) for p in work.build(None, False).parameters()]
-        return 4 * sum(n for n, _ in sizes) + (4 + STATE_BYTES[config.train.optimizer]) * sum(n for n, trains in sizes if trains)
+        states = bytes_a_weight(config.train.optimizer)
+        return 4 * sum(n for n, _ in sizes) + (4 + states) * sum(n for n, trains in sizes if trains)
     return lambda device: seed_rule(typical_seconds, model_bytes(), device.total_bytes, safety_margin=config.sizing.safety_margin,
                                     target=config.train.effective_batch)

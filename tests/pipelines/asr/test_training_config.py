@@ -19,6 +19,15 @@ def test_a_smaller_batch_is_made_up_for_by_accumulation():
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps * config.num_processes == 32
 
 
+@pytest.mark.parametrize("batch, processes, equation", [
+    (4, 2, "4 at once x 4 parts x 2 processes = 32 samples, the effective batch"),
+    (32, 1, "32 at once x 1 part x 1 process = 32 samples, the effective batch")])
+def test_the_effective_batch_is_told_as_an_equation(batch, processes, equation):
+    config = TrainingConfig(num_processes=processes)
+    config.per_device_train_batch_size = batch
+    assert config.equation() == equation
+
+
 @pytest.mark.parametrize("batch", [0, -1, 3, 33, 64, 1.5, "4", None])
 def test_a_batch_that_does_not_add_up_is_refused(batch):
     config = TrainingConfig()
