@@ -13,6 +13,7 @@ import numpy as np
 from colabkit.core.errors import ChangedError, DataError, UsageError
 from colabkit.io.index import FILE_NAME, SampleIndex
 from colabkit.io.objects import manifest
+from colabkit.io.objects.channels import beginning_of
 from colabkit.io.objects.objects import Objects
 from colabkit.pipelines.dataset.segments.naming import channel_of, key_of
 
@@ -144,9 +145,7 @@ def read_source(source: Objects, *, listed: bool = False, problem: Callable[[str
 def choose_items(items: Items, channels: Sequence[str], limit: int | None, where: str) -> Items:
     """Return the items of some channels, at most `limit`. Raises: UsageError when no segment is of a channel."""
     if channels:
-        # As in io/objects/channels.py: a channel is the first folder, or how the file's name begins.
-        any_of = "|".join(map(re.escape, sorted(channels, key=len, reverse=True)))
-        named = re.compile(rf"({any_of})(?:/|(?:[_. -][^/]*)?$)")
+        named = re.compile(beginning_of(channels))
         of = [_channel(items, i, named) for i in range(len(items))]
         if missing := sorted(set(channels) - set(of)):
             known = {channel_of(name) for name in items.objects[:: max(1, len(items) // 5000)]} | set(of)
