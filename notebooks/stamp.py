@@ -23,6 +23,7 @@ _BADGE = re.compile(r"https://colab\.research\.google\.com/github/[^\s\"')]*?(?=
 _NOT_INSTALLED = "Not installed: mend what pip says above (more without --quiet), restart the kernel, run again"
 _INSTALL = re.compile(r"(?:(?<=\] @ )|(?<=^INSTALLED_FROM = \"))git\+[^\s\"'`\\]+", re.MULTILINE)
 _EXTRA = re.compile(r"colabkit\[(?P<extra>\w+)\] @ ")
+_IMPORTED_AS = {"pyyaml": "yaml"}
 _NEEDED = re.compile(r'(?<=NEEDED = \\")[a-z0-9_ ]*(?=\\")')  # as JSON has it
 
 
@@ -67,7 +68,7 @@ def modules_of(extra: str, root: Path = ROOT) -> list[str]:
         if name == project["name"]:
             waiting += [text for one in extras.split(",") for text in project["optional-dependencies"].get(one, [])]
         else:
-            found.add(name.replace("-", "_"))
+            found.add(_IMPORTED_AS.get(name, name.replace("-", "_")))
     return sorted(found)
 
 

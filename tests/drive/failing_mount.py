@@ -8,6 +8,7 @@ The weather file is read again whenever it changes: {"fault_share": 0.05, "away"
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import random
@@ -20,19 +21,22 @@ _STAT = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_mtime", "st_a
 
 
 def main() -> None:
-    from fuse import FUSE, FuseOSError, Operations
+    from mfusepy import FUSE, FuseOSError, Operations
+
+    def failing(operation):
+        @functools.wraps(operation)
+        def carried_out(self, path, *arguments):
+            self._fail_perhaps(operation.__name__)
+            try:
+                return operation(self, self.backing + path, *arguments)
+            except OSError as error:
+                raise FuseOSError(error.errno) from error
+        return carried_out
 
     class FailingMount(Operations):
         def __init__(self, backing: str, weather: str):
             self.backing, self.weather_path, self.weather, self.changed = backing, weather, {}, 0
             self.dice, self.lock = random.Random(), threading.Lock()
-
-        def __call__(self, operation, path, *arguments):
-            self._fail_perhaps(operation)
-            try:
-                return getattr(self, operation)(self.backing + path, *arguments)
-            except OSError as error:
-                raise FuseOSError(error.errno) from error
 
         def _fail_perhaps(self, operation: str) -> None:
             with self.lock:
@@ -94,6 +98,9 @@ def main() -> None:
         def utimens(self, path, times=None): os.utime(path, times)
         def access(self, path, mode): pass
 
+    for name, operation in list(vars(FailingMount).items()):
+        if not name.startswith("_"):
+            setattr(FailingMount, name, failing(operation))
     backing, mountpoint, weather = sys.argv[1:]
     # The kernel remembers nothing, so that every fault is seen.
     FUSE(FailingMount(backing, weather), mountpoint, foreground=True, nothreads=True, fsname="drive", direct_io=True,

@@ -62,7 +62,7 @@ class Mounted:
 @pytest.fixture
 def drive(tmp_path, monkeypatch):
     try:
-        import fuse  # noqa: F401
+        import mfusepy  # noqa: F401
     except (ImportError, OSError) as error:
         pytest.skip(f"no FUSE here: {error}")
     (tmp_path / "tmp").mkdir()

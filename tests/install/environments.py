@@ -38,7 +38,7 @@ GPU_HOST = ("torch==2.11.0", "transformers==5.17.0")
 PYTHONS = {"colab": ("3.13", "3.12", "3.11"), "lowest": ("3.11", "3.12", "3.13"), "gpu-host": ("3.12",)}
 # What the tests of the package need: as test in pyproject.toml has it, without what serves browsers and mounts alone.
 TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "moto[server]>=5.0", "gcp-storage-emulator>=2024.8.3",
-         "datasets>=4.0", "cryptography>=42", "pyannote.metrics>=4.0", "nbmake>=1.5.5", "fusepy>=3.0.1", "ruff>=0.8")
+         "datasets>=4.0", "cryptography>=42", "pyannote.metrics>=4.0", "nbmake>=1.5.5", "mfusepy>=3.0", "ruff>=0.8")
 _CULPRIT = re.compile(r"Because (?P<why>.*?)(?: and|\. And because) you require (?P<name>[A-Za-z0-9_.-]+)==")
 
 
@@ -148,7 +148,7 @@ def _ours() -> list[str]:
     """Return the package itself, with the extras of the pipelines."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     names = [name for name in extras if (ROOT / "colabkit" / "pipelines" / name).is_dir()]
-    return ["--editable", f"{ROOT}[{','.join([*names, 'notebook'])}]"]
+    return ["--editable", f"{ROOT}[{','.join([*names, 'tracking', 'notebook'])}]"]
 
 
 def _tools(folder: Path, built: Built, held: list[str]) -> None:
