@@ -12,7 +12,6 @@ from colabkit.core.errors import BrokenSampleError, DataError
 from colabkit.core.report import Table
 from colabkit.core.runtime import detect
 from colabkit.core.sizing.devices import Device, here
-from colabkit.core.sizing.optimizer_memory import bytes_a_weight
 from colabkit.pipelines.asr import RATE_HZ, durations
 
 GIB = 2**30
@@ -221,6 +220,7 @@ class ModelProfile(_Profile):
 
 def profile_model(model: Any, *, name: str = "", optimizer: str = "adamw") -> ModelProfile:
     """Count a torch module; its `config`, where it has one, says how wide and deep it is."""
+    from colabkit.core.sizing.optimizer_memory import bytes_a_weight
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     if not sizes:
         raise DataError("This model has no parameters", got=type(model).__name__, expected="a torch module with weights",

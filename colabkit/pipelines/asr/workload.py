@@ -17,7 +17,6 @@ from colabkit.core.config import digest
 from colabkit.core.errors import DataError, UsageError
 from colabkit.core.sizing.devices import Device
 from colabkit.core.sizing.documented_rule import seed_rule
-from colabkit.core.sizing.optimizer_memory import bytes_a_weight
 from colabkit.core.sizing.request import Request
 from colabkit.core.sizing.workload import Workload
 from colabkit.io.architectures import config_of, hub_id
@@ -283,6 +282,8 @@ def _rule(config: Config, work: Workload, typical_seconds: float) -> Callable[[D
     @cache
     def model_bytes() -> float:
         import torch
+
+        from colabkit.core.sizing.optimizer_memory import bytes_a_weight
         with torch.device("meta"):
             sizes = [(p.numel(), p.requires_grad) for p in work.build(None, False).parameters()]
         states = bytes_a_weight(config.train.optimizer)
