@@ -56,7 +56,7 @@ def test_depth_of_a_pretrained_encoder_follows():
 
 def test_the_request_is_what_the_settings_say():
     asked = request(demo())
-    assert asked.lengths == (8.0,) and asked.typical_seconds == 8.0 and asked.effective_batch == 12
+    assert asked.lengths == (12.0,) and asked.typical_seconds == 12.0 and asked.effective_batch == 8
     assert asked.ema and asked.checkpointing == "no" and asked.precision == "auto"
     assert not asked.lighter()
     heavy = Config(model=ModelConfig(encoder_type="wavlm", encoder_name="microsoft/wavlm-large"))
