@@ -12,8 +12,8 @@ BUILDS := tests/install/environments.py tests/install/colab-freeze.txt pyproject
 FLOORS := lowest-3.11 lowest-3.12 lowest-3.13 gpu-host
 PYTEST := -m pytest --numprocesses 2 --no-loadscope-reorder
 # What other people's versions can break, without what kills processes and times them: that is the same with any version.
-OF_VERSIONS := -m "not slow" --dist loadfile tests/core/versions tests/core/sizing tests/core/test_tracking.py tests/colab tests/io \
-  tests/pipelines
+OF_VERSIONS := -m "not slow" --dist loadfile tests/core/versions tests/training/sizing tests/training/test_tracking.py \
+  tests/colab tests/io tests/loopback tests/pipelines
 
 .PHONY: install demo test test-colab test-floors $(FLOORS) renew-colab lint stamp clean
 

@@ -31,15 +31,17 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.io.samples import Samples  # noqa: E402
-from colabkit.pipelines.diarization import FRAME_SAMPLES, data, sources  # noqa: E402
-from colabkit.pipelines.diarization.bank import SpeechSources, load_bank  # noqa: E402
+from colabkit.pipelines.diarization import FRAME_SAMPLES  # noqa: E402
 from colabkit.pipelines.diarization.config import Config, EvaluateConfig, InferConfig, SpeechConfig  # noqa: E402
-from colabkit.pipelines.diarization.evaluate import conversation, diarize_all, measure  # noqa: E402
+from colabkit.pipelines.diarization.evaluate.step import conversation, diarize_all, measure  # noqa: E402
 from colabkit.pipelines.diarization.infer import Diarizer  # noqa: E402
-from colabkit.pipelines.diarization.losses import DiarizationLoss  # noqa: E402
-from colabkit.pipelines.diarization.model import FastDiarizationModel  # noqa: E402
-from colabkit.pipelines.diarization.powerset import Powerset  # noqa: E402
-from colabkit.pipelines.diarization.train import average_weights  # noqa: E402
+from colabkit.pipelines.diarization.model.losses import DiarizationLoss  # noqa: E402
+from colabkit.pipelines.diarization.model.network import FastDiarizationModel  # noqa: E402
+from colabkit.pipelines.diarization.model.powerset import Powerset  # noqa: E402
+from colabkit.pipelines.diarization.speech import step as speech_step  # noqa: E402
+from colabkit.pipelines.diarization.speech.sources import SpeechSources, load_bank  # noqa: E402
+from colabkit.pipelines.diarization.train import batches as data  # noqa: E402
+from colabkit.pipelines.diarization.train.loop import average_weights  # noqa: E402
 
 
 class SincConv(nn.Module):
@@ -173,8 +175,8 @@ def main() -> int:
         SpeechConfig(num_voices=120)
     config = Config(speech=speech)
     with tempfile.TemporaryDirectory() as listing:
-        indexes = sources.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
-        spoken = SpeechSources(speech, sources.list_speakers(speech, indexes), [Samples(index) for index in indexes])
+        indexes = speech_step.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
+        spoken = SpeechSources(speech, speech_step.list_speakers(speech, indexes), [Samples(index) for index in indexes])
         bank, unheard = (load_bank(spoken, split, problem=print) for split in ("train", "test"))
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # as the pipeline does: one core makes the batches
     print(f"{len(bank.speakers)} training speakers ({bank.hours:.2f} h), {len(unheard.speakers)} unheard, from {speech.source}")

@@ -19,7 +19,7 @@ import numpy as np
 
 import colabkit
 from colabkit.io.audio import read_audio
-from colabkit.pipelines.asr.metrics import score
+from colabkit.pipelines.asr.evaluate.metrics import score
 
 TABLES = ("ASR_train.json", "ASR_dev.json")
 
@@ -49,8 +49,8 @@ def heard_by_us(model: Path, paths: list[Path], words: list[str], *, with_words:
     decode = None
     transcriber = colabkit.Transcriber.from_folder(model)
     if with_words:
-        from colabkit.pipelines.asr.decode import BeamDecoder
-        from colabkit.pipelines.asr.language_model import NgramModel
+        from colabkit.pipelines.asr.evaluate.decode import BeamDecoder
+        from colabkit.pipelines.asr.evaluate.language_model import NgramModel
         chance = np.random.default_rng(0)
         known = NgramModel.train([" ".join(chance.choice(words, 5)) for _ in range(2000)], order=1)
         beam = BeamDecoder(transcriber.recognizer.coder, width=64, language_model=known, lm_weight=0.6, word_bonus=2.0)

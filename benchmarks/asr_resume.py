@@ -33,10 +33,10 @@ import torch
 from safetensors.torch import load_file
 
 from colabkit.pipelines.asr.config import ModelConfig, TrainConfig
-from colabkit.pipelines.asr.data import losses, read_example
-from colabkit.pipelines.asr.model import build_model
-from colabkit.pipelines.asr.train import StepTrainer, Trainer, train
-from colabkit.pipelines.asr.vocabulary import Vocabulary
+from colabkit.pipelines.asr.model.examples import losses, read_example
+from colabkit.pipelines.asr.model.recognizer import build_model
+from colabkit.pipelines.asr.text.vocabulary import Vocabulary
+from colabkit.pipelines.asr.train.loop import StepTrainer, Trainer, train
 from tests.pipelines.asr.conftest import LETTERS, Capacity, StandInRun, Tones
 
 STEPS, BATCH, SAVE_EVERY, NUM_SAMPLES = 60, 6, 3, 64

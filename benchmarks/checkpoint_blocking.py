@@ -23,9 +23,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from colabkit.core import files
-from colabkit.core.checkpoint import Checkpoints, random_state
 from colabkit.pipelines.diarization.config import Config
-from colabkit.pipelines.diarization.train import build_model
+from colabkit.pipelines.diarization.train.loop import build_model
+from colabkit.training.checkpoints.checkpoints import Checkpoints, random_state
 
 REPEATS = 5
 

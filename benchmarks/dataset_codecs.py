@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers import codec_calls  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.pipelines.dataset.codecs.by_name import same  # noqa: E402
 from colabkit.pipelines.dataset.codecs.families import FAMILIES  # noqa: E402
 from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel  # noqa: E402
-from colabkit.pipelines.dataset.codecs.opening import same  # noqa: E402
 from colabkit.pipelines.dataset.codecs.transformers_codec import TransformersCodec  # noqa: E402
 
 SECONDS = (2.0, 4.0)

@@ -27,11 +27,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.io.loopback.certificates import make_certificates  # noqa: E402
-from colabkit.io.objects import S3Profile, open_objects  # noqa: E402
-from tests.pipelines.dataset.flow.killing import KINDS, QUOTA, Campaign  # noqa: E402
-from tests.pipelines.dataset.flow.small_codec import make_wave, npz_bytes  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.io.places import S3Profile, open_objects  # noqa: E402
+from colabkit.loopback.certificates import make_certificates  # noqa: E402
+from tests.pipelines.dataset.encode.killing import KINDS, QUOTA, Campaign  # noqa: E402
+from tests.pipelines.dataset.encode.small_codec import make_wave, npz_bytes  # noqa: E402
 from tests.servers.faults import FaultProxy  # noqa: E402
 
 RATES = {"resets": 0.02, "truncations": 0.02, "refusals": 0.04}
@@ -40,7 +40,7 @@ DISK_FULL = 0.01  # of the spool's writes
 
 def serve(folder: Path, items: int) -> None:
     """Serve segments until standard input ends; prints the addresses of the server and of the proxy before it."""
-    from colabkit.io.loopback.s3 import S3Server
+    from colabkit.loopback.s3 import S3Server
     context = make_certificates(folder / "certificates").server_context()
     with S3Server() as server, FaultProxy(server.url, **RATES, tls=context) as proxy:
         rng = random.Random(0)

@@ -32,16 +32,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from peers import serial_flow  # noqa: E402
 
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.io.loopback.certificates import make_certificates  # noqa: E402
-from colabkit.io.loopback.messages import Request  # noqa: E402
-from colabkit.io.loopback.s3 import S3Server  # noqa: E402
-from colabkit.io.objects import S3Profile, open_objects  # noqa: E402
-from colabkit.pipelines.dataset.flow.encode import encode  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.io.places import S3Profile, open_objects  # noqa: E402
+from colabkit.loopback.certificates import make_certificates  # noqa: E402
+from colabkit.loopback.messages import Request  # noqa: E402
+from colabkit.loopback.s3 import S3Server  # noqa: E402
+from colabkit.pipelines.dataset.encode.job import encode  # noqa: E402
 from colabkit.pipelines.dataset.segments.npz import write_npz  # noqa: E402
-from colabkit.pipelines.dataset.segments.reading import read_segment  # noqa: E402
+from colabkit.pipelines.dataset.segments.read import read_segment  # noqa: E402
 from colabkit.pipelines.dataset.segments.segment import Segment  # noqa: E402
-from tests.pipelines.dataset.flow.small_codec import SmallCodec  # noqa: E402
+from tests.pipelines.dataset.encode.small_codec import SmallCodec  # noqa: E402
 
 RATE_HZ, DOWNLOADS, UPLOADS, SHARE = 24_000, 16, 8, 0.15
 LATENCY_SECONDS = 0.01

@@ -24,12 +24,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.io.loopback.hub import HubServer  # noqa: E402
-from colabkit.io.loopback.hub_quota import Quota  # noqa: E402
-from colabkit.io.objects import FolderObjects  # noqa: E402
-from colabkit.pipelines.dataset.publish.plan import PublishSettings, make_plan  # noqa: E402
-from colabkit.pipelines.dataset.publish.rows import open_rows  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.io.places import FolderObjects  # noqa: E402
+from colabkit.loopback.hub import HubServer  # noqa: E402
+from colabkit.loopback.hub_quota import Quota  # noqa: E402
+from colabkit.pipelines.dataset.publish.layout import PublishSettings, make_plan  # noqa: E402
+from colabkit.pipelines.dataset.publish.table import open_rows  # noqa: E402
 from tests.pipelines.dataset.publish.sets import make_store  # noqa: E402
 
 PEER = ROOT / "benchmarks" / "peers" / "push_to_hub.py"
@@ -38,9 +38,9 @@ TOKEN = "hf_" + "b" * 34
 
 def publish(store: str, scratch: str, log: str, repo: str, shard_bytes: str) -> None:
     """Publish in this process, which may be killed; write down what is read and which shards are made."""
-    from colabkit.pipelines.dataset.publish import dataset
+    from colabkit.pipelines.dataset.publish import hub_dataset
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    make_shard = dataset.make_shard
+    make_shard = hub_dataset.make_shard
 
     def noted(path, shard, *args, **kwargs):
         os.write(handle, f"shard {shard.id}\n".encode())
@@ -51,13 +51,13 @@ def publish(store: str, scratch: str, log: str, repo: str, shard_bytes: str) -> 
             content = super().get(name, start, stop, version=version)
             os.write(handle, f"{len(content)}\n".encode())
             return content
-    add = dataset.Records.add
+    add = hub_dataset.Records.add
 
     def noted_add(self, record):
         add(self, record)
         os.write(handle, f"sent {record.id}\n".encode())
-    dataset.make_shard, dataset.Records.add = noted, noted_add
-    dataset.publish_dataset(Counted(Path(store) / "segments"), FolderObjects(store), repo, scratch=scratch,
+    hub_dataset.make_shard, hub_dataset.Records.add = noted, noted_add
+    hub_dataset.publish_dataset(Counted(Path(store) / "segments"), FolderObjects(store), repo, scratch=scratch,
                             settings=PublishSettings(shard_bytes=int(shard_bytes), split_by="none"))
 
 

@@ -25,16 +25,16 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.report import Table  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
 from colabkit.io.audio import read_audio  # noqa: E402
-from colabkit.io.objects import FolderObjects  # noqa: E402
+from colabkit.io.places import FolderObjects  # noqa: E402
 from colabkit.io.voices import make_speakers, utterance  # noqa: E402
-from colabkit.pipelines.dataset.segments.cutting import find_speech  # noqa: E402
-from colabkit.pipelines.dataset.segments.inspecting import inspect  # noqa: E402
+from colabkit.pipelines.dataset.cut.spans import find_speech  # noqa: E402
+from colabkit.pipelines.dataset.cut.vad import FRAME_SAMPLES, load_detector  # noqa: E402
+from colabkit.pipelines.dataset.profile.headers import inspect  # noqa: E402
 from colabkit.pipelines.dataset.segments.npz import read_npz, write_npz  # noqa: E402
 from colabkit.pipelines.dataset.segments.rules import CutRules  # noqa: E402
 from colabkit.pipelines.dataset.segments.segment import Segment  # noqa: E402
-from colabkit.pipelines.dataset.segments.vad import FRAME_SAMPLES, load_detector  # noqa: E402
 
 NPZ_BYTES = 337_000
 

@@ -25,7 +25,7 @@ from pyannote.metrics.diarization import DiarizationErrorRate, JaccardErrorRate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a checkout that is not installed
 
-from colabkit.pipelines.diarization.metrics import DiarizationScore, extent, score
+from colabkit.pipelines.diarization.evaluate.metrics import DiarizationScore, extent, score
 from colabkit.pipelines.diarization.rttm import Turn, merge_own_overlaps, read_rttm
 
 TARGET = 30.0

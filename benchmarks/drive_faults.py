@@ -4,7 +4,7 @@ holds at most 0.1 of the bytes that are kept (kept and trash together at most 1.
     python benchmarks/drive_faults.py [--trials 1000]
 
 A trial trains on up to five machines, each with up to two kernels, on an emulated Drive
-(tests/core/generations/emulated_drive.py): lag, EIO, ENOTCONN, EOPNOTSUPP, ETIMEDOUT, ENOSPC, EDQUOT, outages of up to 200
+(tests/runs/emulated_drive.py): lag, EIO, ENOTCONN, EOPNOTSUPP, ETIMEDOUT, ENOSPC, EDQUOT, outages of up to 200
 operations, other bytes read back, uploads cut off, lost or doubled when the machine goes, and listings older than the last
 change. The peer saves the way most notebooks do, one file overwritten in place, in the same trials.
 """
@@ -21,9 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from colabkit.core.checkpoint import Checkpoints
-from tests.core.generations.drive_trials import FOLDER, QUICKLY, random_weather, trial
-from tests.core.generations.emulated_drive import EmulatedDrive
+from colabkit.training.checkpoints.checkpoints import Checkpoints
+from tests.runs.emulated_drive import EmulatedDrive
+from tests.training.checkpoints.drive_trials import FOLDER, QUICKLY, random_weather, trial
 
 
 def main() -> int:

@@ -27,15 +27,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import gpu_codecs, gpu_sizing  # noqa: E402
-from colabkit.core.checkpoint import Checkpoints  # noqa: E402
-from colabkit.core.distributed.ranks import join  # noqa: E402
-from colabkit.core.sizing.guard import Guard  # noqa: E402
 from colabkit.pipelines.diarization import FRAME_SECONDS, RATE_HZ  # noqa: E402
 from colabkit.pipelines.diarization.config import InferConfig, quick  # noqa: E402
-from colabkit.pipelines.diarization.data import Batch  # noqa: E402
 from colabkit.pipelines.diarization.infer import Diarizer  # noqa: E402
-from colabkit.pipelines.diarization.losses import DiarizationLoss  # noqa: E402
-from colabkit.pipelines.diarization.train import accumulate_gradients, build_model, choose_precision  # noqa: E402
+from colabkit.pipelines.diarization.model.losses import DiarizationLoss  # noqa: E402
+from colabkit.pipelines.diarization.train.batches import Batch  # noqa: E402
+from colabkit.pipelines.diarization.train.loop import accumulate_gradients, build_model, choose_precision  # noqa: E402
+from colabkit.training.checkpoints.checkpoints import Checkpoints  # noqa: E402
+from colabkit.training.processes.ranks import join  # noqa: E402
+from colabkit.training.sizing.guard import Guard  # noqa: E402
 
 STEPS = 30
 MOST_SECONDS = 540.0  # a part that would begin later is left out

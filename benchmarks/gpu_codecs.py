@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers import codec_calls  # noqa: E402
-from colabkit.pipelines.dataset.codecs import room  # noqa: E402
+from colabkit.pipelines.dataset.codecs import at_once  # noqa: E402
 from colabkit.pipelines.dataset.codecs.families import FAMILIES  # noqa: E402
 from colabkit.pipelines.dataset.codecs.transformers_codec import TransformersCodec  # noqa: E402
 
@@ -51,7 +51,7 @@ def measure(device: str = "cuda", *, small: bool = False, most_seconds: float = 
         own(singles)
     figures["own_call_audio_per_second"] = round(audio * times / (time.perf_counter() - started), 1)
     figures["codes_used"] = int(len(np.unique(np.concatenate(expected, 1))))
-    room.forget()
+    at_once.forget()
     for precision in PRECISIONS:
         if time.monotonic() - began < most_seconds:
             figures[precision] = ours(model, device, precision, singles, expected, began + most_seconds, small)

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from colabkit.core.sizing.accounting import Meter
-from colabkit.core.sizing.choose import size
-from colabkit.core.sizing.devices import GIB, Device, emulated, here
-from colabkit.core.sizing.documented_rule import seed_rule
-from colabkit.core.sizing.out_of_memory import release
-from colabkit.core.sizing.partition import cut
-from colabkit.core.sizing.probe import confirm
-from colabkit.core.sizing.real_step import RealStep
-from colabkit.core.sizing.workload import Workload
 from colabkit.pipelines.asr.config import Config, ModelConfig
 from colabkit.pipelines.asr.workload import workload
+from colabkit.training.sizing.accounting import Meter
+from colabkit.training.sizing.choose import size
+from colabkit.training.sizing.devices import GIB, Device, emulated, here
+from colabkit.training.sizing.out_of_memory import release
+from colabkit.training.sizing.partition import cut
+from colabkit.training.sizing.probe import confirm
+from colabkit.training.sizing.real_step import RealStep
+from colabkit.training.sizing.request import seed_rule
+from colabkit.training.sizing.workload import Workload
 
 MODELS = ("facebook/wav2vec2-base", "facebook/wav2vec2-xls-r-300m", "facebook/wav2vec2-xls-r-1b")
 MOST_SAMPLES = 256  # at once: of short samples no GPU gains by more

@@ -24,18 +24,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.io.loopback.certificates import make_certificates  # noqa: E402
-from colabkit.io.loopback.s3 import S3Server  # noqa: E402
-from colabkit.io.loopback.s3_buckets import Bucket, Stored  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.loopback.certificates import make_certificates  # noqa: E402
+from colabkit.loopback.s3 import S3Server  # noqa: E402
+from colabkit.loopback.s3_buckets import Bucket, Stored  # noqa: E402
 
 BUCKET, ITEM_BYTES, KEY = "bucket", 337_000, "AKIALOOPBACK00000001"
 CHANNELS = ("Atheer", "Thmanyah", "ZadTVchannel")
 MANIFEST = "p/UPLOADED.parquet"
 OURS = """
 import json, sys, time
-from colabkit.io.objects import S3Profile, open_objects
-from colabkit.io.objects.upload import upload_folder
+from colabkit.io.places import S3Profile, open_objects
+from colabkit.io.transfer.upload import upload_folder
 objects = open_objects("s3://bucket/p", profile=S3Profile.find("bucket", endpoint=sys.argv[2], ca_bundle=sys.argv[3]))
 began = time.perf_counter()
 done = upload_folder(sys.argv[1], objects)

@@ -28,10 +28,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.io.loopback.certificates import make_certificates  # noqa: E402
-from colabkit.io.loopback.s3 import S3Server  # noqa: E402
-from colabkit.io.loopback.s3_buckets import Bucket, Stored  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.loopback.certificates import make_certificates  # noqa: E402
+from colabkit.loopback.s3 import S3Server  # noqa: E402
+from colabkit.loopback.s3_buckets import Bucket, Stored  # noqa: E402
 
 ITEM_BYTES, SHARD_BYTES, BUCKET, KEY = 337_000, 256 << 20, "bucket", "AKIALOOPBACK00000001"
 PEER = ROOT / "benchmarks" / "peers" / "objects.py"
@@ -156,7 +156,7 @@ def flac_item_bytes() -> int:
     """Return how many bytes one item's seconds of speech take as FLAC, by speech made on the spot."""
     import numpy as np
 
-    from colabkit.io.shards import flac_bytes
+    from colabkit.io.samples.shards import flac_bytes
     from colabkit.io.voices import make_speakers, utterance
     speech = np.concatenate([utterance(speaker, index).wave for index in range(4) for speaker in make_speakers(6)])
     samples = ITEM_BYTES // 4

@@ -25,11 +25,11 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.distributed.gradients import reduce_gradients  # noqa: E402
-from colabkit.core.distributed.ranks import Ranks  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
-from tests.core.distributed.gloo_processes import Processes  # noqa: E402
-from tests.core.sizing.guard_trials import (  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.training.processes.gradients import reduce_gradients  # noqa: E402
+from colabkit.training.processes.ranks import Ranks  # noqa: E402
+from tests.training.processes.gloo_processes import Processes  # noqa: E402
+from tests.training.sizing.guard_trials import (  # noqa: E402
     BATCH_SAMPLES,
     Fault,
     Network,

@@ -26,14 +26,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.sizing.accounting import Meter  # noqa: E402
-from colabkit.core.sizing.cuda_like import worst_case_shapes  # noqa: E402
-from colabkit.core.sizing.memory_model import MemoryModel  # noqa: E402
-from colabkit.core.sizing.predict import predict  # noqa: E402
-from colabkit.core.sizing.real_step import make_optimizer  # noqa: E402
-from colabkit.core.sizing.workload import Regime, Workload  # noqa: E402
-from tests.core.sizing.real_steps import RealStep, profiled  # noqa: E402
-from tests.core.sizing.workloads import vocoder, wav2vec2, wav2vec2_bert, whisper  # noqa: E402
+from colabkit.training.sizing.accounting import Meter  # noqa: E402
+from colabkit.training.sizing.cuda_like import worst_case_shapes  # noqa: E402
+from colabkit.training.sizing.memory_model import MemoryModel  # noqa: E402
+from colabkit.training.sizing.predict import predict  # noqa: E402
+from colabkit.training.sizing.real_step import make_optimizer  # noqa: E402
+from colabkit.training.sizing.workload import Regime, Workload  # noqa: E402
+from tests.training.sizing.real_steps import RealStep, profiled  # noqa: E402
+from tests.training.sizing.workloads import vocoder, wav2vec2, wav2vec2_bert, whisper  # noqa: E402
 
 MIB, GIB = 2**20, 2**30
 TARGETS = {"median error": 0.03, "most too little": -0.02}

@@ -24,7 +24,7 @@ RESTART = """
 import os, sys, time
 import torch, accelerate, scipy.signal, soundfile, soxr, transformers
 from colabkit import cli, launch
-from colabkit.pipelines.diarization import recipe, train
+from colabkit.pipelines.diarization import recipe; from colabkit.pipelines.diarization.train import loop as train
 began, plain, resumed = time.perf_counter(), train.average_weights, os.environ["RESUMED"] == "yes"
 count = 0
 def counted(*arguments):

@@ -35,9 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.core import files  # noqa: E402
-from colabkit.core.batch_plan import BatchPlan, Budget  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.core.stream import Source, Stream  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.training.stream.batch_plan import BatchPlan, Budget  # noqa: E402
+from colabkit.training.stream.stream import Source, Stream  # noqa: E402
 
 PEER = ROOT / "benchmarks" / "peers" / "exactness.py"
 PEERS = {"datasets": ("datasets", "0"), "torchdata": ("torchdata", "2"), "lhotse": ("lhotse", "0"), "litdata": ("litdata", "2"),

@@ -25,17 +25,17 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.batch_plan import SampleOrder  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.core.stream import Source, Stream  # noqa: E402
-from colabkit.io.shards import ShardWriter, flac_bytes  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.io.samples.shards import ShardWriter, flac_bytes  # noqa: E402
+from colabkit.training.stream.batch_plan import SampleOrder  # noqa: E402
+from colabkit.training.stream.stream import Source, Stream  # noqa: E402
 
 FAULTS = {"resets": 0.05, "truncations": 0.05, "refusals": 0.02}
 
 
 def serve(folder: str, connection) -> None:
     """Serve the shards behind a proxy until told to end; each message switches the faults on or off."""
-    from colabkit.io.loopback.hub import HubServer
+    from colabkit.loopback.hub import HubServer
     from tests.servers.faults import FaultProxy
     with HubServer() as hub, FaultProxy(hub.url, **FAULTS) as proxy:
         hub.add_dataset("org/speech", {f"train/{p.name}": p for p in sorted(Path(folder).glob("*.tar"))})
@@ -84,8 +84,9 @@ def main() -> int:
         server = multiprocessing.get_context("spawn").Process(target=serve, args=(f"{place}/shards", theirs), daemon=True)
         server.start()
         os.environ.update(ours.recv())
-        from colabkit.io.indexing import build_index, find_source
         from colabkit.io.samples import Samples
+        from colabkit.io.samples.build import build_index
+        from colabkit.io.samples.source import find_source
         index = build_index(find_source("hub:org/speech/train"), Path(place) / "parts", problem=print, choose=lambda n, v, r: v)
         samples = Samples(index)
         counts = []

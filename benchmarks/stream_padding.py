@@ -24,8 +24,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.batch_plan import BatchPlan, Budget  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.training.stream.batch_plan import BatchPlan, Budget  # noqa: E402
 
 PEER = ROOT / "benchmarks" / "peers" / "padding.py"
 NUM_BUCKETS, NUM_EPOCHS = 30, 5

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.core.permutation import permute  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
 
 NUM_ROWS, RATE_HZ, LIMIT_MB = 100, 16_000, 400
 
@@ -52,8 +52,9 @@ def write(path: Path, gib: float, compression: str) -> None:
 
 
 def ours(folder: Path) -> dict:
-    from colabkit.io.indexing import build_index, find_source
     from colabkit.io.samples import Samples
+    from colabkit.io.samples.build import build_index
+    from colabkit.io.samples.source import find_source
     began = time.perf_counter()
     index = build_index(find_source(str(folder)), folder / "parts", problem=print, choose=lambda n, v, r: v, workers=1)
     indexed = time.perf_counter() - began

@@ -25,14 +25,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.core.prefetch import prefetch  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
 from colabkit.io.audio import write_wav  # noqa: E402
 from colabkit.io.samples import Samples  # noqa: E402
-from colabkit.pipelines.diarization import data, sources  # noqa: E402
-from colabkit.pipelines.diarization.bank import SpeechSources, load_bank  # noqa: E402
 from colabkit.pipelines.diarization.config import Config, EvaluateConfig, SpeechConfig  # noqa: E402
-from colabkit.pipelines.diarization.evaluate import conversation  # noqa: E402
+from colabkit.pipelines.diarization.evaluate.step import conversation  # noqa: E402
 from colabkit.pipelines.diarization.rttm import write_rttm  # noqa: E402
+from colabkit.pipelines.diarization.speech import step as speech_step  # noqa: E402
+from colabkit.pipelines.diarization.speech.sources import SpeechSources, load_bank  # noqa: E402
+from colabkit.pipelines.diarization.train import batches as data  # noqa: E402
 
 BATCH, WINDOW_SECONDS, NUM_RECORDINGS = 32, 10.0, 40
 PEER = ROOT / "benchmarks" / "peers" / "pyannote_loader.py"
@@ -42,8 +43,8 @@ def load_speech(folder: Path):
     """Return the training speech of the recordings, or of voices where there are none."""
     speech = SpeechConfig(source=(str(folder),), speaker_from="name") if folder.is_dir() else SpeechConfig(num_voices=60)
     with tempfile.TemporaryDirectory() as listing:
-        indexes = sources.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
-        spoken = SpeechSources(speech, sources.list_speakers(speech, indexes), [Samples(index) for index in indexes])
+        indexes = speech_step.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
+        spoken = SpeechSources(speech, speech_step.list_speakers(speech, indexes), [Samples(index) for index in indexes])
         return load_bank(spoken, "train", problem=print)
 
 

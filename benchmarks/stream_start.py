@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.core import files  # noqa: E402
-from colabkit.core.batch_plan import BatchPlan, Budget, SampleOrder  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.core.stream import Source, Stream  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
+from colabkit.training.stream.batch_plan import BatchPlan, Budget, SampleOrder  # noqa: E402
+from colabkit.training.stream.stream import Source, Stream  # noqa: E402
 
 PEER = ROOT / "benchmarks" / "peers" / "start.py"
 FRACTIONS = ("0.01", "0.9", "0.99")

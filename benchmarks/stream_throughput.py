@@ -27,13 +27,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.core.batch_plan import SampleOrder  # noqa: E402
-from colabkit.core.report import Table  # noqa: E402
-from colabkit.core.stream import Source, Stream  # noqa: E402
+from colabkit.core.table import Table  # noqa: E402
 from colabkit.io.audio import read_audio  # noqa: E402
-from colabkit.io.indexing import build_index, find_source  # noqa: E402
 from colabkit.io.samples import Samples  # noqa: E402
-from colabkit.io.shards import ShardWriter, flac_bytes  # noqa: E402
+from colabkit.io.samples.build import build_index  # noqa: E402
+from colabkit.io.samples.shards import ShardWriter, flac_bytes  # noqa: E402
+from colabkit.io.samples.source import find_source  # noqa: E402
+from colabkit.training.stream.batch_plan import SampleOrder  # noqa: E402
+from colabkit.training.stream.stream import Source, Stream  # noqa: E402
 
 BATCH, COPIES = 16, 8
 PEER = ROOT / "benchmarks" / "peers" / "throughput.py"

@@ -10,13 +10,13 @@ __version__ = "0.1.0"
 _PLACES = {
     "configure": "colabkit.launch", "start": "colabkit.launch", "machine_table": "colabkit.launch",
     "show": "colabkit.launch",
-    "ColabkitError": "colabkit.core.errors", "Table": "colabkit.core.report",
-    "create_optimal_config": "colabkit.pipelines.asr.config_manager",
-    "ASRConfigManager": "colabkit.pipelines.asr.config_manager",
-    "AdaptiveMemoryCallback": "colabkit.pipelines.asr.memory_callback",
+    "ColabkitError": "colabkit.core.errors", "Table": "colabkit.core.table",
+    "create_optimal_config": "colabkit.pipelines.asr.configure.manager",
+    "ASRConfigManager": "colabkit.pipelines.asr.configure.manager",
+    "AdaptiveMemoryCallback": "colabkit.pipelines.asr.train.memory_callback",
     "Transcriber": "colabkit.pipelines.asr.transcribe",
     "Diarizer": "colabkit.pipelines.diarization.infer",
-    "FastDiarizationModel": "colabkit.pipelines.diarization.model",
+    "FastDiarizationModel": "colabkit.pipelines.diarization.model.network",
 }
 __all__ = ["__version__", *_PLACES]
 

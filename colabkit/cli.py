@@ -26,10 +26,10 @@ from colabkit.core.errors import (
     UsageError,
     missing_extra,
 )
-from colabkit.core.report import Table
+from colabkit.core.table import Table
 from colabkit.headless.command import add_command as add_notebook_command
-from colabkit.io.store_command import add_command as add_store_command
-from colabkit.io.trust import add_command as add_trust_command
+from colabkit.io.places.http.trust import add_command as add_trust_command
+from colabkit.io.transfer.command import add_command as add_store_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -155,11 +155,11 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from colabkit.core.distributed import ranks
-    from colabkit.core.distributed.processes import dismiss_fellows
-    from colabkit.core.steps import select
     from colabkit.launch import configure, start
     from colabkit.pipelines import find
+    from colabkit.runs.steps import select
+    from colabkit.training.processes import ranks
+    from colabkit.training.processes.team import dismiss_fellows
     settings = options.set + [f"{name}={options.processes}" for name in _process_settings(options)]
     if options.print_launch:
         return _print_launch(options, configure(options.name, options.preset, settings, say=_unsaid))
@@ -193,8 +193,8 @@ def _unsaid(text: str) -> None:
 def _print_launch(options: argparse.Namespace, config: object) -> int:
     """Print the torchrun command that starts the same run in several processes on each of several machines."""
     from colabkit.core.accelerators import count_gpus
-    from colabkit.core.distributed.processes import asked_for
     from colabkit.pipelines import find
+    from colabkit.training.processes.team import asked_for
     state = options.state or os.environ.get("COLABKIT_STATE", "")
     if options.nodes < 1:
         raise UsageError("Cannot start on so many machines", got=options.nodes, expected="1 or more", fix="--nodes 2")
@@ -234,8 +234,8 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
-    from colabkit.core.state import open_run, state_root
     from colabkit.pipelines import find
+    from colabkit.runs.state import open_run, state_root
     pipeline = find(options.name)
     paths = [Path(name) for name in options.files]
     missing = [str(p) for p in paths if not p.is_file()]
@@ -261,8 +261,8 @@ def _apply(options: argparse.Namespace) -> None:
 
 
 def _finished_run(options: argparse.Namespace) -> Path:
-    from colabkit.core.state import open_run, state_root
     from colabkit.pipelines import find
+    from colabkit.runs.state import open_run, state_root
     folder = open_run(state_root(options.state or None, read_only=True), find(options.name).name, options.run or "demo",
                       read_only=True).path
     if not (folder / "report.json").exists():

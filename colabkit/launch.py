@@ -10,11 +10,11 @@ from typing import Any
 from colabkit.core.config import build, differences, with_settings
 from colabkit.core.disk import faults_told
 from colabkit.core.errors import UsageError
-from colabkit.core.report import Table
-from colabkit.core.run import Run
 from colabkit.core.runtime import describe, detect
-from colabkit.core.state import open_run, state_root
+from colabkit.core.table import Table
 from colabkit.pipelines import discover, find
+from colabkit.runs.run import Run
+from colabkit.runs.state import open_run, state_root
 
 
 def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Mapping[str, Any] = (), more: str = "",

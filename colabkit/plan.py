@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from colabkit.core.errors import ColabkitError, UsageError
-from colabkit.core.report import Table
-from colabkit.core.sizing.advice import DoesNotFitError
-from colabkit.core.sizing.chosen import Sizing
-from colabkit.core.sizing.devices import GIB, Device, find
-from colabkit.core.sizing.predictions import Predictions
-from colabkit.core.sizing.request import Request
-from colabkit.core.sizing.workload import Regime
+from colabkit.core.table import Table
 from colabkit.launch import configure
 from colabkit.pipelines import find as find_pipeline
+from colabkit.training.sizing.advice import DoesNotFitError
+from colabkit.training.sizing.chosen import Sizing
+from colabkit.training.sizing.devices import GIB, Device, find
+from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.request import Request
+from colabkit.training.sizing.workload import Regime
 
 GPUS = ("T4", "V100-16", "L4", "A100-40", "A100-80", "H100", "H200")
 PRESET = "full"

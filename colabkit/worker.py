@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core import files
-from colabkit.core.distributed import ranks
-from colabkit.core.distributed.handoff import MARK, STOP, Handoff, told
-from colabkit.core.distributed.processes import LOG_FOLDER, LOG_HEAD, MODULE
-from colabkit.core.distributed.rank_run import RankRun
 from colabkit.core.errors import EXIT_DONE, EXIT_FAILED, ColabkitError
+from colabkit.training.processes import ranks
+from colabkit.training.processes.handoff import MARK, STOP, Handoff, told
+from colabkit.training.processes.rank_run import RankRun
+from colabkit.training.processes.team import LOG_FOLDER, LOG_HEAD, MODULE
 
 _LOOK_SECONDS = 0.25
 _LAUNCHER = "COLABKIT_LAUNCHER_PID"

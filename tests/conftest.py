@@ -14,9 +14,9 @@ import pytest
 
 from colabkit.core import files
 from colabkit.core.config import KEEPS_RESULT
-from colabkit.core.run import Run
-from colabkit.core.state import open_run
-from colabkit.core.steps import step
+from colabkit.runs.run import Run
+from colabkit.runs.state import open_run
+from colabkit.runs.steps import step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,7 @@ def test_a_start_that_fails_leaves_the_run_unlocked(tmp_path):
     (tmp_path / "toy/demo/ledger/01_make.json").write_text("{")
     with pytest.raises(StateError, match="01_make.json"):
         launch.start("toy", state=str(tmp_path), say=lambda line: None)
-    code = "import sys; from colabkit.core.state import open_run; open_run(sys.argv[1], 'toy', 'demo').close()"
+    code = "import sys; from colabkit.runs.state import open_run; open_run(sys.argv[1], 'toy', 'demo').close()"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 0
 
 

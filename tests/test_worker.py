@@ -18,11 +18,11 @@ from colabkit import worker
 from colabkit.cli import main
 from colabkit.core import errors
 from colabkit.core.config import build, to_dict
-from colabkit.core.distributed import ranks
-from colabkit.core.distributed.handoff import MARK, error_of, told
-from colabkit.core.distributed.rank_run import TellingProgress
 from colabkit.core.errors import ColabkitError, DataError, StateError
 from colabkit.pipelines import find
+from colabkit.training.processes import ranks
+from colabkit.training.processes.handoff import MARK, error_of, told
+from colabkit.training.processes.rank_run import TellingProgress
 
 
 @pytest.fixture
@@ -132,6 +132,6 @@ def test_torchrun_is_known_by_what_it_sets(env, expected):
 
 
 def test_the_worker_is_imported_without_torch():
-    code = ("import sys, colabkit.worker, colabkit.core.distributed.ranks; "
+    code = ("import sys, colabkit.worker, colabkit.training.processes.ranks; "
             "assert not {'torch', 'accelerate', 'IPython'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], env=os.environ | {"PYTHONPATH": ""})

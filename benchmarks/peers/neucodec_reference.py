@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers.codec_calls import NeuCodecsOwn, speech  # noqa: E402
+from colabkit.pipelines.dataset.codecs.by_name import same  # noqa: E402
 from colabkit.pipelines.dataset.codecs.families import FAMILIES  # noqa: E402
-from colabkit.pipelines.dataset.codecs.opening import same  # noqa: E402
 from colabkit.pipelines.dataset.codecs.transformers_codec import TransformersCodec  # noqa: E402
 
 W2V_BERT = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 256, "output_hidden_size": 1024}

@@ -6,11 +6,11 @@ import getpass
 import re
 import threading
 
+from colabkit.colab import fetched_secrets
 from colabkit.colab.errors import Error
 from colabkit.colab.place import here, real
 from colabkit.colab.refusals import WrongValueError
 from colabkit.colab.secret_sources import KEYRING_SERVICE, find_secret
-from colabkit.core import fetched_secrets
 from colabkit.core.errors import ColabkitError
 from colabkit.core.runtime import Runtime
 

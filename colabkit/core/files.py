@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import logging
@@ -25,6 +26,17 @@ TEMPORARY_PREFIX = ".colabkit-"  # files and folders named so are ours and unfin
 _DROPPINGS = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}  # made by looking
 _QUICK_BYTES = 64 << 10
 _BINARY = getattr(os, "O_BINARY", 0)
+
+
+def path_hint(path: str | os.PathLike) -> str:
+    """Say how to mend a path that does not exist."""
+    parent, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        return f"check the path: there is no folder {parent}"
+    close = difflib.get_close_matches(name, os.listdir(parent), n=1)
+    if close:
+        return f"check the path; did you mean {close[0]!r}?"
+    return f"check the path: {parent} has no such entry"
 
 
 def write_atomic(path: str | os.PathLike, data: bytes | str, *, durable: bool = True) -> None:

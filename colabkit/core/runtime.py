@@ -254,7 +254,7 @@ def _accelerator_means(device: Accelerator) -> str:
 
 
 def _state_place(runtime: Runtime, given: object | None, env: Mapping[str, str]) -> tuple[str, str]:
-    """Say where a run would keep its state and why, as colabkit.core.state decides it, but without asking for anything."""
+    """Say where a run would keep its state and why, as colabkit.runs.state decides it, but without asking for anything."""
     if given is not None:
         path, reason = os.fspath(getattr(given, "path", given)), str(getattr(given, "reason", "it was given with --state"))
     elif env.get("COLABKIT_STATE"):

@@ -17,7 +17,6 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from colabkit.core.errors import ColabkitError, StateError, Stopped
 from colabkit.core.runtime import detect
-from colabkit.core.secrets import redact
 from colabkit.core.versions.differences import encrypt_transport
 from colabkit.headless.deaths import explain_death, oom_kills
 from colabkit.headless.failures import CellFailed, CellTooLong, KernelDied, KernelHung
@@ -25,6 +24,7 @@ from colabkit.headless.guardian import guardian
 from colabkit.headless.lines import Lines
 from colabkit.headless.outputs import settle_stream
 from colabkit.headless.record import Record
+from colabkit.headless.redaction import redact
 from colabkit.headless.watchdog import Limits, Watchdog
 
 # A step takes over SIGTERM while it works, and saves. At other times the signal would kill the kernel without a word:

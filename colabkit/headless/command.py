@@ -75,7 +75,7 @@ def _given(texts: list[str]) -> dict[str, str]:
 
 
 def _output(wanted: str, source: str) -> str:
-    from colabkit.io.stores.addresses import split_scheme
+    from colabkit.io.places.addresses import split_scheme
     output = wanted or str(Path("out", source.rpartition("/")[2].rpartition("\\")[2]))
     if split_scheme(output)[0]:
         is_same = output == source

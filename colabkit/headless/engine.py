@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from colabkit.colab.fetched_secrets import KnownSecrets
 from colabkit.core.errors import EXIT_FAILED, UsageError, install_command
-from colabkit.core.fetched_secrets import KnownSecrets
-from colabkit.core.secrets import redact, secret_values
 from colabkit.headless import parameters
 from colabkit.headless.failures import CellFailed, told_by_papermill
+from colabkit.headless.redaction import redact, secret_values
 
 
 class ColabkitEngine:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from colabkit.core.progress import LOG_SECONDS
-from colabkit.core.secrets import redact
+from colabkit.headless.redaction import redact
 
 MOST_LINES = 200  # of one cell; the executed notebook has all of them
 _LONGEST_LINE = 400

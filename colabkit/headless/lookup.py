@@ -7,7 +7,7 @@ import importlib.metadata
 from pathlib import Path
 
 from colabkit.core.errors import UsageError
-from colabkit.io.stores.addresses import meant, split_scheme, without_user
+from colabkit.io.places.addresses import meant, split_scheme, without_user
 from colabkit.pipelines import discover
 
 

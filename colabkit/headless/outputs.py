@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from colabkit.core.secrets import redact_pieces, redact_tree
+from colabkit.headless.redaction import redact_pieces, redact_tree
 
 MOST_CHARACTERS = 400_000  # of one stream of one cell, between two displays
 _KEPT_HEAD, _KEPT_TAIL = 80_000, 240_000

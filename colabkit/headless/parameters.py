@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colabkit.core.errors import UsageError
-from colabkit.core.secrets import is_secret_name, redact
+from colabkit.headless.redaction import is_secret_name, redact
 
 TAG, INJECTED_TAG = "parameters", "injected-parameters"
 _CHOICES = re.compile(r"#\s*@param\s*(\[.*?\])\s*(\{.*\})?\s*$")

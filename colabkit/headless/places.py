@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from colabkit.core import files
 from colabkit.core.errors import ColabkitError, StateError, UsageError
-from colabkit.io.stores.addresses import split_scheme
+from colabkit.io.places.addresses import split_scheme
 
 
 class Place(Protocol):

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from colabkit.core.errors import ColabkitError
-from colabkit.core.secrets import redact, redact_tree
 from colabkit.headless.outputs import without_secrets
 from colabkit.headless.places import Place
+from colabkit.headless.redaction import redact, redact_tree
 
 PENDING, RUNNING, COMPLETED, FAILED = "pending", "running", "completed", "failed"  # papermill's words
 _SAVING_SHARE = 0.1  # of the time at most goes into saving by itself, however slow the place is

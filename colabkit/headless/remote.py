@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from colabkit.core.errors import UsageError
 from colabkit.headless.failures import told_by_papermill
-from colabkit.io.objects import open_objects
-from colabkit.io.objects.bucket import BucketObjects
-from colabkit.io.stores.addresses import meant, split_scheme, without_user
+from colabkit.io.places import open_objects
+from colabkit.io.places.addresses import meant, split_scheme, without_user
+from colabkit.io.places.bucket import BucketObjects
 
 _SECONDS = 60.0  # for one notebook, waiting for a network that comes back included
 

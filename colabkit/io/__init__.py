@@ -1,1 +1,1 @@
-"""Floor 2: the outside world: stores and shards of samples, audio files, synthetic voices."""
+"""Floor 2: the outside world: audio, synthetic voices, samples and the places they lie at, transfers, models."""

@@ -52,10 +52,10 @@ def serve(pipeline: str) -> int:
 
 
 def import_whole(pipeline: str) -> None:
-    """Import every module of the pipeline, core and io, and whatever their functions import."""
-    for package in ("colabkit.core", "colabkit.io", f"colabkit.pipelines.{pipeline}"):
+    """Import every module of the pipeline and of what lies below it, and whatever their functions import."""
+    for package in ("colabkit.core", "colabkit.runs", "colabkit.training", "colabkit.io", f"colabkit.pipelines.{pipeline}"):
         parent = importlib.import_module(package)
-        for module in pkgutil.iter_modules(parent.__path__, package + "."):
+        for module in pkgutil.walk_packages(parent.__path__, package + "."):
             loaded = importlib.import_module(module.name)
             with open(loaded.__file__, encoding="utf-8") as source:
                 tree = ast.parse(source.read())

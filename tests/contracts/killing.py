@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colabkit.core.steps import Step
+from colabkit.runs.steps import Step
 
 KILLED = -9
 SERVER = Path(__file__).with_name("forks.py")

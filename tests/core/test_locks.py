@@ -15,13 +15,13 @@ import pytest
 
 from colabkit.core import locks
 from colabkit.core.errors import StateError
-from colabkit.core.state import open_run
+from colabkit.runs.state import open_run
 
 HOLD = """
 import errno, os, sys, time
 from colabkit.core import locks
 from colabkit.core.errors import StateError
-from colabkit.core.state import open_run
+from colabkit.runs.state import open_run
 locks.HEARTBEAT_SECONDS = 0.05
 without = sys.argv[2]
 if without == "flock on the run's disk":
@@ -276,5 +276,5 @@ def test_a_disk_away_for_a_moment_does_not_end_the_lease(leased):
 
 def test_the_module_imports_without_fcntl():
     code = ("import sys; sys.modules['fcntl'] = None\n"
-            "from colabkit.core import locks, state\nassert locks.fcntl is None")
+            "from colabkit.core import locks; from colabkit.runs import state\nassert locks.fcntl is None")
     subprocess.run([sys.executable, "-c", code], check=True)

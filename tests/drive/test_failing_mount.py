@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from colabkit.core import checkpoint, disk, files
+from colabkit.core import disk, files
 from colabkit.core.errors import ColabkitError, StateError
-from colabkit.core.generations.medium import medium_of
-from colabkit.core.run import Run
-from colabkit.core.state import open_run
-from colabkit.core.steps import step
+from colabkit.runs.medium import medium_of
+from colabkit.runs.run import Run
+from colabkit.runs.state import open_run
+from colabkit.runs.steps import step
+from colabkit.training.checkpoints import checkpoints
 from tests.conftest import Config
 
 MOUNT = Path(__file__).with_name("failing_mount.py")
@@ -69,8 +70,8 @@ def drive(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr(disk, "RETRY_SECONDS", (0.01, 0.02, 0.05))
-    monkeypatch.setattr(checkpoint, "RETRY_SECONDS", (0.01, 0.02, 0.05, 0.1))
-    monkeypatch.setattr(checkpoint, "END_PATIENCE_SECONDS", 20.0)
+    monkeypatch.setattr(checkpoints, "RETRY_SECONDS", (0.01, 0.02, 0.05, 0.1))
+    monkeypatch.setattr(checkpoints, "END_PATIENCE_SECONDS", 20.0)
     mounted = Mounted(tmp_path)
     yield mounted
     mounted.unmount()
@@ -212,7 +213,7 @@ def test_a_mount_that_dies_is_one_error_and_the_work_on_this_machine_is_taken_up
         drive.process.kill()
         drive.process.wait()
     HOOKS[20] = die
-    monkeypatch.setattr("colabkit.core.checkpoint.END_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("colabkit.training.checkpoints.checkpoints.END_PATIENCE_SECONDS", 0.2)
     with pytest.raises(StateError) as caught:
         carry_out(drive.path, said)
     assert "mount" in caught.value.fix

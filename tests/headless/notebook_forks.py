@@ -200,9 +200,9 @@ def _run_kernel(arguments: list[str], order: dict, env: dict[str, str], cwd: str
 
 def _write_down_steps(order: dict) -> None:
     """Write the number of each optimizer step that is done into the order's file; ask for a stop at the wanted one."""
-    from colabkit.pipelines.diarization import train
+    from colabkit.pipelines.diarization.train import loop
     target = os.open(order["steps"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    plain = train.average_weights
+    plain = loop.average_weights
 
     def average_weights(*arguments):
         plain(*arguments)
@@ -215,7 +215,7 @@ def _write_down_steps(order: dict) -> None:
         if arguments[3] == order.get("stop_at_step"):
             os.kill(os.getppid(), signal.SIGTERM)
             time.sleep(0.3)  # it reaches us by papermill
-    train.average_weights = average_weights
+    loop.average_weights = average_weights
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nbformat import from_dict
 
-from colabkit.core.secrets import REDACTED
 from colabkit.headless.outputs import MOST_CHARACTERS, settle_stream, shortened, without_secrets
+from colabkit.headless.redaction import REDACTED
 
 SECRET = "hunter2hunter2"
 

@@ -13,8 +13,8 @@ import pytest
 
 from colabkit.core.errors import UsageError
 from colabkit.headless.remote import BucketNotebooks, handler, notebooks, register
-from colabkit.io.loopback.messages import Answer
-from colabkit.io.stores.ranges import Unreachable
+from colabkit.io.places.http.ranges import Unreachable
+from colabkit.loopback.messages import Answer
 from tests.headless.conftest import book, printed, statuses, wait_until
 from tests.servers.gcs import GcsServer
 from tests.servers.s3 import S3Server

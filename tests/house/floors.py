@@ -1,7 +1,8 @@
 """Read the imports of a source tree and tell which break the floors, each with the way to mend it.
 
-Floor 0: errors, config, files and what they stand on: standard library only. 1: the rest of core. 2: io and colab.
-3: pipelines. 4: cli, launch, plan and worker. Nobody imports upward, in functions neither; no pipeline another; no cycles.
+Floor 0: errors, config, files and what they stand on: standard library only. 1: the rest of core. 2: runs; io and colab.
+3: training; loopback. 4: pipelines. 5: cli, launch, plan and worker. Nobody imports upward, in functions neither; runs and
+training nothing of io, colab and loopback, nor these of them; no pipeline another; no cycles.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ FRONT = {"cli", "headless", "launch", "plan", "worker", "__main__"}
 HEAVY = {"torch", "torchaudio", "accelerate", "transformers", "onnx", "onnxruntime", "matplotlib", "safetensors", "wandb",
          "tensorboard", "tensorflow", "IPython", "ipywidgets", "google", "ray", "espeakng_loader"}
 # Of a pipeline: useless without torch.
-MAY_BE_HEAVY = {"model", "losses", "data", "train", "export", "powerset", "pretrained", "batch_norm", "hear", "memory_callback"}
-# Of core and io: made of torch's own classes. Nobody imports them at the top but one another and a pipeline's heavy modules.
-HEAVY_BELOW = {"core.sizing.accounting", "core.sizing.cuda_like", "core.sizing.step_trace", "core.sizing.optimizer_memory",
-               "core.sizing.kernel_scratch", "io.transformers_models"}
+MAY_BE_HEAVY = {"model.recognizer", "model.examples", "model.network", "model.losses", "model.powerset", "model.pretrained",
+                "model.batch_norm", "train.batches", "train.loop", "train.memory_callback", "evaluate.hear", "export"}
+# Of training and io: made of torch's own classes. Nobody imports them at the top but one another and a pipeline's heavy modules.
+HEAVY_BELOW = {"training.sizing.accounting", "training.sizing.cuda_like", "training.sizing.step_trace",
+               "training.sizing.optimizer_memory", "training.sizing.kernel_scratch", "io.models.transformers_models"}
+WINGS = ({"runs", "training"}, {"io", "colab", "loopback"})  # one knows nothing of the other
+# Upward, until checkpoints are asked for and processes are handed in.
+BORROWED = {("runs.run", "training.checkpoints.checkpoints"), ("runs.run", "training.processes.team")}
 BARE = {"__init__", "config", "recipe"}  # of a pipeline: read by `colabkit list`
 
 
@@ -81,10 +86,10 @@ def floor(module: str, package: str) -> int:
     """Return the floor of a module of the package."""
     parts = module.split(".")
     if len(parts) == 1 or parts[1] in FRONT:
-        return 4
+        return 5
     if parts[1] == "core":
         return 0 if len(parts) == 2 or parts[2] in GROUND else 1
-    return {"io": 2, "colab": 2, "pipelines": 3}.get(parts[1], 4)
+    return {"runs": 2, "io": 2, "colab": 2, "training": 3, "loopback": 3, "pipelines": 4}.get(parts[1], 5)
 
 
 def faults_of(found: Import, package: str) -> Iterator[str]:
@@ -105,7 +110,7 @@ def faults_of(found: Import, package: str) -> Iterator[str]:
     elif found.top and outside in HEAVY and not _may_be_heavy(found.importer):
         yield (f"{at} at the top, which makes importing {found.importer} slow; mend: import it inside the function that "
                f"uses it, or move the code to a pipeline's {', '.join(sorted(MAY_BE_HEAVY))}")
-    elif found.top and here == 3 and found.importer.split(".")[3:] in ([], *([name] for name in BARE)):
+    elif found.top and here == 4 and found.importer.split(".")[3:] in ([], *([name] for name in BARE)):
         yield f"{at} at the top, which `list` would need; mend: import it inside the step that uses it"
 
 
@@ -113,21 +118,34 @@ def _faults_inside(found: Import, package: str, here: int, at: str) -> Iterator[
     there = floor(found.name, package)
     if found.top and found.name.removeprefix(f"{package}.") in HEAVY_BELOW and not _may_be_heavy(found.importer):
         yield f"{at} at the top, and with it torch; mend: import it inside the function that uses it"
-    if there == 4:
-        if here != 4:
+    if there == 5:
+        if here != 5:
             yield f"{at}: nobody but the front door imports cli or launch; mend: move what is needed into core"
     elif there > here:
+        if _inside(found, package) in BORROWED:
+            return
         yield (f"{at}: floor {here} must not know floor {there}; mend: hand it in as an argument, or move the code "
                f"both need down to {'core' if here <= 1 else 'io'}")
-    elif here == there == 3:
+    elif {_wing(found.importer), _wing(found.name)} == {0, 1}:
+        yield f"{at}: runs and training know nothing of io, nor io of them; mend: hand it in as an argument, or move it to core"
+    elif here == there == 4:
         mine, other = found.importer.split(".")[2:3], found.name.split(".")[2:3]
         if mine and other and mine != other:
             yield f"{at}: no pipeline imports another; mend: move what both need to {package}.io or {package}.core"
 
 
+def _inside(found: Import, package: str) -> tuple[str, str]:
+    """Return importer and imported as they are called within the package."""
+    return found.importer.removeprefix(f"{package}."), found.name.removeprefix(f"{package}.")
+
+
+def _wing(module: str) -> int | None:
+    return next((number for number, wing in enumerate(WINGS) if module.split(".")[1] in wing), None)
+
+
 def _may_be_heavy(module: str) -> bool:
     parts = module.split(".")
-    return ".".join(parts[1:]) in HEAVY_BELOW or (len(parts) == 4 and parts[1] == "pipelines" and parts[3] in MAY_BE_HEAVY)
+    return ".".join(parts[1:]) in HEAVY_BELOW or (parts[1:2] == ["pipelines"] and ".".join(parts[3:]) in MAY_BE_HEAVY)
 
 
 def cycles(imports: list[Import], modules: dict[str, Path]) -> list[str]:

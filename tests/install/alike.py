@@ -52,7 +52,7 @@ def _features() -> dict[str, np.ndarray]:
 def _codes(folder: Path) -> list[list[list[int]]]:
     """Compute in float64, so that no code hangs on the last bit of a kernel."""
     from colabkit.pipelines.dataset.codecs import families
-    from colabkit.pipelines.dataset.codecs.opening import open_codec
+    from colabkit.pipelines.dataset.codecs.by_name import open_codec
     stacked = families.stacked
     families.stacked = lambda waves, length: stacked(waves, length).double()
     try:

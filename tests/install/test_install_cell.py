@@ -76,7 +76,7 @@ def test_from_git_what_is_missing_is_fetched_and_a_constraint_is_kept(tmp_path, 
         before, _ = kernel.run(WHERE_THEY_ARE)
         printed, error = kernel.run(install_cell(source))
         assert not error, printed
-        assert kernel.run("import colabkit.core.state; from importlib.metadata import version; print(version('obstore'))")[0] == \
+        assert kernel.run("import colabkit.runs.state; from importlib.metadata import version; print(version('obstore'))")[0] == \
             "0.11.0\n"
         assert kernel.run(WHERE_THEY_ARE)[0] == before
         printed, error = kernel.run("import colabkit; print(colabkit.machine_table())")

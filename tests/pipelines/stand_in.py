@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from colabkit.core.checkpoint import Checkpoints
 from colabkit.core.errors import Stopped
 from colabkit.core.progress import Progress
+from colabkit.training.checkpoints.checkpoints import Checkpoints
 
 
 class StandInRun:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from urllib.parse import unquote, urlsplit
 
-from colabkit.io.loopback.messages import BLOCK_BYTES, Answer, Client, Fields, Request, read_chunks, read_head, write_head
-from colabkit.io.loopback.serving import HttpServer
+from colabkit.loopback.messages import BLOCK_BYTES, Answer, Client, Fields, Request, read_chunks, read_head, write_head
+from colabkit.loopback.serving import HttpServer
 
 _PACE_SECONDS = 0.02  # how often a slow body gets its next bytes
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}

@@ -15,8 +15,8 @@ from http import HTTPStatus
 from types import SimpleNamespace
 from urllib.parse import unquote
 
-from colabkit.io.loopback.messages import Answer, Request, answer_range
-from colabkit.io.loopback.serving import HttpServer
+from colabkit.loopback.messages import Answer, Request, answer_range
+from colabkit.loopback.serving import HttpServer
 
 _OBJECT = re.compile(r"(?P<media>/download)?(?:/storage/v1)?/b/(?P<bucket>[^/]+)/o/(?P<name>[^/]+)")
 _BUCKET = re.compile(r"(?:/upload|/download)?(?:/storage/v1)?/b/([^/]+)")

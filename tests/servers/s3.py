@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
 
-from colabkit.io.loopback.messages import Answer, Request, answer_range
-from colabkit.io.loopback.serving import HttpServer
+from colabkit.loopback.messages import Answer, Request, answer_range
+from colabkit.loopback.serving import HttpServer
 
 _CONTROL = "/-/deny/"  # no bucket has such a name
 _CREDENTIAL = "test/20240101/us-east-1/s3/aws4_request"

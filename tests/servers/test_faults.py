@@ -10,9 +10,9 @@ import pytest
 import urllib3
 from urllib3.exceptions import HTTPError, ProtocolError
 
-from colabkit.io.loopback.hub import HubServer
-from colabkit.io.loopback.messages import Answer, Request
-from colabkit.io.loopback.serving import HttpServer
+from colabkit.loopback.hub import HubServer
+from colabkit.loopback.messages import Answer, Request
+from colabkit.loopback.serving import HttpServer
 from tests.servers.faults import FaultProxy
 from tests.servers.gcs import GcsServer
 from tests.servers.s3 import S3Server

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import urllib3
 
-from colabkit.io.loopback.hub import HubServer
+from colabkit.loopback.hub import HubServer
 from tests.servers.clients import run_client
 
 LARGE = random.Random(0).randbytes(3_000_000)
@@ -309,8 +309,8 @@ def test_uploads_that_nobody_committed_outlive_the_process(http, tmp_path):
 
 
 def test_quotas_refuse_with_the_fields_of_the_real_one(hub, http):
-    from colabkit.io.loopback.hub_quota import Quota
-    from colabkit.io.stores.patience import ordered_wait_seconds
+    from colabkit.io.places.http.patience import ordered_wait_seconds
+    from colabkit.loopback.hub_quota import Quota
     hub.add_dataset("o/s", {"a": b"x"})
     hub.api_quota = Quota(2, 0.5)
     ask = lambda: http.request("GET", f"{hub.url}/api/datasets/o/s", retries=False)  # noqa: E731

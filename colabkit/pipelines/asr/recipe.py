@@ -18,9 +18,11 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
-from colabkit.core.steps import step
-from colabkit.pipelines.asr import configuring, sources
-from colabkit.pipelines.asr.listing import open_listing, open_texts
+from colabkit.io.samples.listing import open_listing
+from colabkit.pipelines.asr.configure import step as configuring
+from colabkit.pipelines.asr.data import sources
+from colabkit.pipelines.asr.data.texts import open_texts
+from colabkit.runs.steps import step
 
 PAUSE_SECONDS = 0.4  # between the samples of the example
 SUFFIXES = (".txt", ".srt", ".json")  # of a transcript
@@ -38,8 +40,8 @@ def data(config, run):
 @step("02_text", uses=("text",), reads=("01_data",), writes=("texts.safetensors", "vocab.json", "*.json"))
 def text(config, run):
     """Clean the transcripts, and make the vocabulary of those to train on."""
-    from colabkit.pipelines.asr.cleaning import clean_listing
-    from colabkit.pipelines.asr.text import Cleaner
+    from colabkit.pipelines.asr.text.cleaner import Cleaner
+    from colabkit.pipelines.asr.text.step import clean_listing
     cleaned = clean_listing(open_listing(run.folder_of("01_data")), Cleaner(config.text), run.report.problem, run.choose,
                             rare_fraction=config.text.rare_fraction)
     cleaned.save(run.output)
@@ -51,7 +53,7 @@ def text(config, run):
       writes=("training_config.json", "memory.png"))
 def configure(config, run):
     """Profile hardware, speech and model, and choose how to train; each choice with its reason."""
-    from colabkit.pipelines.asr.plots import draw_memory
+    from colabkit.pipelines.asr.configure.plots import draw_memory
     num_processes = configuring.processes_to_train(config.train.processes)
     chosen, manager = configuring.configure_run(config, _listing(config, run), len(_vocabulary(run)), run, num_processes)
     manager.save_config(chosen, run.output / configuring.TRAINING_CONFIG)
@@ -66,13 +68,13 @@ def configure(config, run):
       writes=("model/*", "history.jsonl", "history.png"), resumes=True, processes="train.processes")
 def train(config, run):
     """Fine-tune; resumes at the very next sample."""
-    from colabkit.core.distributed.ranks import join
-    from colabkit.core.sizing.chosen import Sizing
-    from colabkit.pipelines.asr import plots
-    from colabkit.pipelines.asr.model import build_model
-    from colabkit.pipelines.asr.train import arguments_of
-    from colabkit.pipelines.asr.train import train as train_loop
-    from colabkit.pipelines.asr.training_config import TrainingConfig
+    from colabkit.pipelines.asr.configure import plots
+    from colabkit.pipelines.asr.configure.training_config import TrainingConfig
+    from colabkit.pipelines.asr.model.recognizer import build_model
+    from colabkit.pipelines.asr.train.loop import arguments_of
+    from colabkit.pipelines.asr.train.loop import train as train_loop
+    from colabkit.training.processes.ranks import join
+    from colabkit.training.sizing.chosen import Sizing
     listing, vocabulary, ranks = _listing(config, run), _vocabulary(run), join()
 
     def decide() -> tuple[dict, dict]:
@@ -94,8 +96,8 @@ def train(config, run):
       writes=("scores.json", "hypotheses.jsonl", "*.arpa"))
 def evaluate(config, run):
     """Transcribe held-out speech; WER and CER with confidence intervals, and the worst examples."""
-    from colabkit.core.report import Table
-    from colabkit.pipelines.asr.evaluate import evaluate as score_split
+    from colabkit.core.table import Table
+    from colabkit.pipelines.asr.evaluate.step import evaluate as score_split
     scores, names = score_split(config.evaluate, run.folder_of("04_train") / "model", _listing(config, run), run,
                                 capacity=configuring.capacity_of(run.folder_of("03_configure")))
     rows = [{"name": name, **row} for name, row in zip(names, scores.table(), strict=True)]
@@ -112,7 +114,7 @@ def evaluate(config, run):
       writes=("README.md", "*.png"))
 def publish(config, run):
     """Write the model card, and push model and card to the Hub where a repository is named."""
-    from colabkit.pipelines.asr.publishing import publish as card_and_push
+    from colabkit.pipelines.asr.publish.step import publish as card_and_push
     return card_and_push(config, run)
 
 
@@ -173,5 +175,5 @@ def _example_wave(config, run):
 
 
 def _vocabulary(run):
-    from colabkit.pipelines.asr.vocabulary import Vocabulary
+    from colabkit.pipelines.asr.text.vocabulary import Vocabulary
     return Vocabulary.load(run.folder_of("02_text"))

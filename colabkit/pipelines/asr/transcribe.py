@@ -19,9 +19,9 @@ import numpy as np
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
-from colabkit.core.sizing.out_of_memory import clean_up, is_out_of_memory, release
 from colabkit.pipelines.asr import RATE_HZ
-from colabkit.pipelines.asr.decode import Hypothesis, Timed, greedy
+from colabkit.pipelines.asr.evaluate.decode import Hypothesis, Timed, greedy
+from colabkit.training.sizing.out_of_memory import clean_up, is_out_of_memory, release
 
 OVERLAP_SECONDS = 2.0  # of two pieces; half of short ones
 SHORTEST_PIECE_SECONDS = 2.0
@@ -93,7 +93,7 @@ class Transcriber:
         """Open a model that was fine-tuned, on the GPU where there is one. Raises: as load_model."""
         import torch
 
-        from colabkit.pipelines.asr.model import load_model
+        from colabkit.pipelines.asr.model.recognizer import load_model
         recognizer = load_model(folder)
         recognizer.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         trained = trained_seconds(folder)
@@ -152,7 +152,7 @@ class Transcriber:
         """Yield what Whisper writes, which finds its own way through a recording of any length."""
         import torch
 
-        from colabkit.pipelines.asr.whisper import write_timed
+        from colabkit.pipelines.asr.model.whisper import write_timed
         recognizer = self.recognizer
         inputs = {name: value.to(recognizer.device) for name, value in recognizer.features.whole(wave).items()}
         recognizer.model.eval()

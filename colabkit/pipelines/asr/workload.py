@@ -15,14 +15,13 @@ from typing import Any
 
 from colabkit.core.config import digest
 from colabkit.core.errors import DataError, UsageError
-from colabkit.core.sizing.devices import Device
-from colabkit.core.sizing.documented_rule import seed_rule
-from colabkit.core.sizing.request import Request
-from colabkit.core.sizing.workload import Workload
-from colabkit.io.architectures import config_of, hub_id
+from colabkit.io.models.architectures import config_of, hub_id
 from colabkit.pipelines.asr import RATE_HZ
 from colabkit.pipelines.asr.config import Config, ModelConfig
-from colabkit.pipelines.asr.shapes import CLASS_NAMES, is_ctc, require_kind, small_shape, training_changes
+from colabkit.pipelines.asr.model.kinds import CLASS_NAMES, is_ctc, require_kind, small_shape, training_changes
+from colabkit.training.sizing.devices import Device
+from colabkit.training.sizing.request import Request, seed_rule
+from colabkit.training.sizing.workload import Workload
 
 CHARACTERS_PER_SECOND = 25  # of the fastest speakers, spaces included
 TOKENS_PER_SECOND = 12
@@ -215,7 +214,7 @@ def layers_of(network: Any) -> list[Any]:
 
 def _readied(network: Any, num_frozen: int, checkpointing: bool) -> Any:
     """Freeze the lowest layers with all that is below them, and turn checkpointing on."""
-    from colabkit.pipelines.asr.model import freeze_lowest
+    from colabkit.pipelines.asr.model.recognizer import freeze_lowest
     freeze_lowest(network, num_frozen)
     if checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -224,7 +223,7 @@ def _readied(network: Any, num_frozen: int, checkpointing: bool) -> Any:
 
 def _pad_as_training_does(network: Any) -> None:
     """Let the group norm of base models take every sample by itself, as it does where samples are padded: the worst case."""
-    from colabkit.pipelines.asr.model import OwnLengthNorm, make_exact
+    from colabkit.pipelines.asr.model.recognizer import OwnLengthNorm, make_exact
     make_exact(network)
     inside = network.base_model
     norms = [module for module in inside.modules() if isinstance(module, OwnLengthNorm)]
@@ -283,7 +282,7 @@ def _rule(config: Config, work: Workload, typical_seconds: float) -> Callable[[D
     def model_bytes() -> float:
         import torch
 
-        from colabkit.core.sizing.optimizer_memory import bytes_a_weight
+        from colabkit.training.sizing.optimizer_memory import bytes_a_weight
         with torch.device("meta"):
             sizes = [(p.numel(), p.requires_grad) for p in work.build(None, False).parameters()]
         states = bytes_a_weight(config.train.optimizer)

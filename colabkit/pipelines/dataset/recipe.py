@@ -20,17 +20,17 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import Rehearsed, UsageError
-from colabkit.core.steps import step
 from colabkit.pipelines.dataset import sources
-from colabkit.pipelines.dataset.places import SEGMENTS, open_store
 from colabkit.pipelines.dataset.roles import left_to_others, segmented_elsewhere
+from colabkit.pipelines.dataset.store.open import SEGMENTS, open_store
+from colabkit.runs.steps import step
 
 
 @step("01_segments", uses=("role", "segments", "cut", "filter", "store"), writes=("summary.json",), resumes=True,
       outside=lambda config: sources.fingerprint_source(config.segments), elsewhere=segmented_elsewhere)
 def segments(config, run):
     """Cut recordings into segments, or take those that are there; resumes at the next recording."""
-    from colabkit.pipelines.dataset.segments.build import build_segments
+    from colabkit.pipelines.dataset.cut.step import build_segments
     chosen, summary = config.segments, {"segments": "taken as they are"}
     if chosen.kind == "recordings":
         recordings = sources.find_recordings(chosen, run.output, run.report.problem)
@@ -48,9 +48,9 @@ def segments(config, run):
       elsewhere=segmented_elsewhere)
 def profile(config, run):
     """Say what is really there: hours, rate, sizes, speakers, channels, broken files."""
-    from colabkit.pipelines.dataset.segments.profile import profile as look_at
-    from colabkit.pipelines.dataset.segments.profile import require_plannable
-    from colabkit.pipelines.dataset.segments.profile_picture import draw_profile
+    from colabkit.pipelines.dataset.profile.picture import draw_profile
+    from colabkit.pipelines.dataset.profile.step import profile as look_at
+    from colabkit.pipelines.dataset.profile.step import require_plannable
     chosen = config.segments
     found = look_at(sources.segments_of(chosen, run.folder_of("01_segments")), expected_hours=chosen.expected_hours,
                     default_rate_hz=chosen.default_rate_hz, seed=chosen.seed)
@@ -65,7 +65,7 @@ def profile(config, run):
       resumes=True, elsewhere=segmented_elsewhere)
 def upload(config, run):
     """Put the segments into the store; what is there already is not sent again."""
-    from colabkit.io.objects.upload import upload_folder
+    from colabkit.io.transfer.upload import upload_folder
     chosen, store = config.upload, open_store(config.store, run.path)
     sent = upload_folder(
         sources.segments_of(config.segments, run.folder_of("01_segments")), store.below(SEGMENTS), workers=chosen.workers,
@@ -84,8 +84,8 @@ def upload(config, run):
       outside=sources.fingerprint_uploaded, elsewhere=lambda config: left_to_others(config, "encode"))
 def encode(config, run):
     """Encode the segments of the store; at most the batch in flight is done twice."""
-    from colabkit.io.objects.probe import probe
-    from colabkit.pipelines.dataset.encoding import encode_store
+    from colabkit.io.places.probe import probe
+    from colabkit.pipelines.dataset.encode.step import encode_store
     store = open_store(config.store, run.path)
     honours = probe(store)
     run.say(str(honours.table()))
@@ -98,7 +98,7 @@ def encode(config, run):
       writes=("*.wav", "*.png", "*.json"), elsewhere=lambda config: left_to_others(config, "encode"))
 def listen(config, run):
     """Decode some codes again, and compare them with the speech they came from."""
-    from colabkit.pipelines.dataset import listening
+    from colabkit.pipelines.dataset import listen as listening
     from colabkit.pipelines.dataset.run_codec import codec_of_run
     codec = codec_of_run(run.folder_of("04_encode"), run.choose, run.say)
     examples = listening.choose_examples(open_store(config.store, run.path), codec, num=config.listen.num_segments,
@@ -114,7 +114,7 @@ def listen(config, run):
       elsewhere=lambda config: left_to_others(config, "publish"))
 def publish(config, run):
     """Make a dataset of the Hub: shards with audio and codes, splits, a card; resumes at the next shard."""
-    from colabkit.pipelines.dataset.publishing import publish_store
+    from colabkit.pipelines.dataset.publish.step import publish_store
     done = publish_store(config, open_store(config.store, run.path), run)
     if config.publish.dry_run:
         raise Rehearsed(f"Dry run: {done.num_rows} segments in {done.num_shards} shards would be published",
@@ -128,7 +128,7 @@ def publish(config, run):
       outside=sources.fingerprint_encoded, elsewhere=lambda config: left_to_others(config, "publish"))
 def pairs(config, run):
     """Pair segments of the same speaker for voice cloning, and write rows to fine-tune on."""
-    from colabkit.pipelines.dataset.publishing import write_rows
+    from colabkit.pipelines.dataset.pairs.step import write_rows
     made = write_rows(config.pairs, open_store(config.store, run.path), run)
     files.write_json(run.output / "pairs.json", made)
     return {"num_pairs": made["pairs"]["num_rows"], "fine_tuning_rows": made["rows"]["num_rows"]}
@@ -139,7 +139,7 @@ STEPS = (segments, profile, upload, encode, listen, publish, pairs)
 
 def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
     """Encode audio files with the codec of a run: the codes of each as .npz, and what they sound like as .wav."""
-    from colabkit.pipelines.dataset.applying import encode_files
+    from colabkit.pipelines.dataset.run_codec import encode_files
     folder = run_folder / encode.id
     if not folder.is_dir():
         raise UsageError("This run has nothing to apply yet", got=str(run_folder), expected=f"{encode.id} done",

@@ -1,4 +1,4 @@
-"""The codec of a run: opened by name, or fitted on the store's own speech once, for all machines."""
+"""The codec of a run: opened by name, or fitted on the store's own speech once; and used on the user's files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from colabkit.core import files
-from colabkit.io.audio import resample
-from colabkit.io.objects import Objects, Taken
+from colabkit.io.audio import read_audio, resample, write_wav
+from colabkit.io.places import Objects, Taken
+from colabkit.pipelines.dataset.codecs.by_name import open_codec
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.codecs.names import FITTED
-from colabkit.pipelines.dataset.codecs.opening import open_codec
 from colabkit.pipelines.dataset.config import CodecConfig
-from colabkit.pipelines.dataset.places import SEGMENTS
+from colabkit.pipelines.dataset.segments.npz import write_npz
+from colabkit.pipelines.dataset.segments.segment import Segment
+from colabkit.pipelines.dataset.store.open import SEGMENTS
 
 CODEC = "codec"  # folder of a run's step, and of a store
 _FILE = "codec.safetensors"
@@ -64,9 +66,23 @@ def _fitted(config: CodecConfig, store: Objects, say: Callable[[str], None]) -> 
 
 def _speech(store: Objects, seconds: float) -> Iterator[np.ndarray]:
     """Yield waves of the store's first segments at the codec's rate, until there are so many seconds."""
-    from colabkit.pipelines.dataset.segments.rows import segment_rows
+    from colabkit.pipelines.dataset.segments.walk import segment_rows
     for segment in segment_rows(store.below(SEGMENTS), problem=lambda name, reason: None):
         yield resample(segment.wave, segment.rate_hz, _RATE_HZ)
         seconds -= segment.seconds
         if seconds <= 0:
             return
+
+
+def encode_files(step_folder: Path, paths: list[Path], output: Path) -> list[Path]:
+    """Write NAME.npz (audio and codes, as the segments of a dataset) and NAME.wav (decoded) for each file; return all."""
+    codec = codec_of_run(step_folder, lambda name, value, reason: value, print)
+    written = []
+    for path in paths:
+        wave = read_audio(path, rate_hz=codec.rate_hz_in)
+        codes = codec.encode_batch([wave])[0]
+        segment = Segment(key=path.stem, wave=wave, rate_hz=codec.rate_hz_in, codes=codes)
+        files.write_atomic(output / f"{path.stem}.npz", write_npz(segment))
+        write_wav(output / f"{path.stem}.wav", codec.decode_batch([codes])[0].clip(-1, 1), codec.rate_hz_out)
+        written += [output / f"{path.stem}.npz", output / f"{path.stem}.wav"]
+    return written

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import UsageError
-from colabkit.io.indexing import VOICES, fingerprint_sources, is_folder
+from colabkit.io.samples.source import VOICES, fingerprint_sources, is_folder
 from colabkit.pipelines.dataset.config import SegmentsConfig
-from colabkit.pipelines.dataset.places import CODES, SEGMENTS, open_store
+from colabkit.pipelines.dataset.store.open import CODES, SEGMENTS, open_store
 
 PROFILE = "profile.json"  # in the store: what the card is to say
 _MADE = "recordings"  # folder of made-up radio
@@ -17,12 +17,12 @@ _MADE = "recordings"  # folder of made-up radio
 
 def find_recordings(config: SegmentsConfig, folder: Path, problem) -> list:
     """Return the recordings to cut; made-up ones are made below `folder` first."""
-    from colabkit.pipelines.dataset.segments import recordings
+    from colabkit.pipelines.dataset.cut import recordings
     if config.source != VOICES:
         return recordings.find_recordings(config.source, work=folder / "index", name_regex=config.name_regex,
                                           metadata=config.metadata, transcript=config.transcripts, columns=config.columns,
                                           problem=problem)
-    from colabkit.pipelines.dataset.segments.made import TRANSCRIPT, made_recordings
+    from colabkit.pipelines.dataset.cut.made import TRANSCRIPT, made_recordings
     made = folder / _MADE
     if not (made / TRANSCRIPT).exists():  # written last
         made_recordings(made, num_channels=config.num_channels, seconds=config.seconds_per_channel, seed=config.seed)
@@ -53,7 +53,7 @@ def fingerprint_source(config: SegmentsConfig) -> dict[str, str]:
 
 def fingerprint_uploaded(config: Any) -> dict[str, str]:
     """Return what changes when the segments of the store do."""
-    from colabkit.pipelines.dataset.flow.items import read_source
+    from colabkit.pipelines.dataset.store.items import read_source
     place = open_store(config.store, config.run_folder).below(SEGMENTS)
     items, _ = read_source(place, problem=lambda item, reason: None)
     digest = hashlib.sha256()
@@ -65,7 +65,7 @@ def fingerprint_uploaded(config: Any) -> dict[str, str]:
 
 def fingerprint_encoded(config: Any) -> dict[str, str]:
     """Return what changes when the codes of the store do."""
-    from colabkit.pipelines.dataset.flow.commit import read_manifest
+    from colabkit.pipelines.dataset.store.commit import read_manifest
     found = read_manifest(open_store(config.store, config.run_folder))
     if found is None:
         raise UsageError("The store holds no codes yet, or not all of them", where=f"{CODES}/ of the store",

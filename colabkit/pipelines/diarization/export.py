@@ -10,7 +10,7 @@ import torch
 
 from colabkit.core.errors import DataError
 from colabkit.pipelines.diarization import RATE_HZ
-from colabkit.pipelines.diarization.model import FastDiarizationModel
+from colabkit.pipelines.diarization.model.network import FastDiarizationModel
 
 CHECK_SECONDS = (2.0, 5.13, 10.0, 20.0)
 

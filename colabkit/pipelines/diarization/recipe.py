@@ -17,8 +17,9 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
-from colabkit.core.steps import step
-from colabkit.pipelines.diarization import recordings, sources
+from colabkit.pipelines.diarization.speech import recordings
+from colabkit.pipelines.diarization.speech import step as speech_step
+from colabkit.runs.steps import step
 
 LONG_MIX_SECONDS, NUM_LONG_MIXES = 45.0, 10
 CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
@@ -26,7 +27,7 @@ CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.
 
 def _outside(config) -> dict[str, str]:
     recorded = (config.recordings.train_source, config.recordings.test_source)
-    from colabkit.io.indexing import fingerprint_sources
+    from colabkit.io.samples.source import fingerprint_sources
     return fingerprint_sources((*config.speech.source, *filter(None, recorded)))
 
 
@@ -35,14 +36,14 @@ def _outside(config) -> dict[str, str]:
 def speech(config, run):
     """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
     recordings.require_sources(config.recordings)
-    indexes = sources.list_samples(config.speech, run.output, run.report.problem, run.choose)
-    entries = sources.list_speakers(config.speech, indexes)
+    indexes = speech_step.list_samples(config.speech, run.output, run.report.problem, run.choose)
+    entries = speech_step.list_speakers(config.speech, indexes)
     real = {split: recordings.list_recordings(config.recordings, split, run.output, run.report.problem, run.choose)
             for split in ("train", "test")}
-    sources.write_listing(run.output / "speech.json", config.speech, indexes, entries, {"recordings": real})
+    speech_step.write_listing(run.output / "speech.json", config.speech, indexes, entries, {"recordings": real})
     files.remove_generation(run.output / "parts")
     return {"speech_hours": round(sum(index.hours for index in indexes), 2)} | {
-        f"num_{split}_speakers": sum(e.split == split for e in entries) for split in sources.SPLITS}
+        f"num_{split}_speakers": sum(e.split == split for e in entries) for split in speech_step.SPLITS}
 
 
 @step("02_train", uses=("speech", "recordings", "simulate", "model", "train", "infer"), reads=("01_speech",),
@@ -50,11 +51,15 @@ def speech(config, run):
       processes="train.processes")
 def train(config, run):
     """Train on simulated and real conversations; resumes at the last checkpoint."""
-    from colabkit.core.distributed.ranks import join
-    from colabkit.pipelines.diarization import bank, data, timeline, windows, workload
-    from colabkit.pipelines.diarization.train import train as train_loop
+    from colabkit.pipelines.diarization import workload
+    from colabkit.pipelines.diarization.conversations import windows
+    from colabkit.pipelines.diarization.evaluate import timeline
+    from colabkit.pipelines.diarization.speech import sources
+    from colabkit.pipelines.diarization.train import batches as data
+    from colabkit.pipelines.diarization.train.loop import train as train_loop
+    from colabkit.training.processes.ranks import join
     listed = _speech(config, run)
-    spoken = bank.training_speech(listed, problem=run.report.problem, choose=run.choose)
+    spoken = sources.training_speech(listed, problem=run.report.problem, choose=run.choose)
     run.say(f"  {spoken.num_classes} speakers, {spoken.hours:.2f} h of speech")
     how = {"seed": config.train.seed, "max_speakers": config.model.num_speakers}
     simulator = data.training_simulator(spoken, config.simulate, **how)
@@ -81,7 +86,7 @@ def tune(config, run):
         best, tried = config.infer.cluster_distance, {}
         run.choose("infer.cluster_distance", best, "it is set")
     else:
-        from colabkit.pipelines.diarization.evaluate import choose_cluster_distance
+        from colabkit.pipelines.diarization.evaluate.step import choose_cluster_distance
         bank = _bank(config, run, "validation")
         mixes = _mixes(config, bank, num_mixes=NUM_LONG_MIXES, seconds=LONG_MIX_SECONDS,
                        num_speakers=min(3, len(bank.speakers)))
@@ -98,8 +103,8 @@ def tune(config, run):
       writes=("scores.json", "*/*.rttm", "timeline.png"))
 def evaluate(config, run):
     """Score conversations of speakers that training never heard, and real recordings where given."""
-    from colabkit.pipelines.diarization import timeline
-    from colabkit.pipelines.diarization.evaluate import Conversation, diarize_all, measure
+    from colabkit.pipelines.diarization.evaluate import timeline
+    from colabkit.pipelines.diarization.evaluate.step import Conversation, diarize_all, measure
     from colabkit.pipelines.diarization.rttm import write_rttm
     diarizer = _diarizer(config, run)
     settings = config.evaluate
@@ -151,9 +156,10 @@ def export(config, run):
 def example(config, run):
     """Diarize one longer conversation of held-out speakers through ONNX alone."""
     from colabkit.io.audio import write_wav
-    from colabkit.pipelines.diarization import RATE_HZ, timeline
+    from colabkit.pipelines.diarization import RATE_HZ
+    from colabkit.pipelines.diarization.evaluate import timeline
+    from colabkit.pipelines.diarization.evaluate.metrics import score
     from colabkit.pipelines.diarization.infer import Diarizer
-    from colabkit.pipelines.diarization.metrics import score
     from colabkit.pipelines.diarization.rttm import write_rttm
     bank = _bank(config, run, "test")
     talk = _mixes(config, bank, num_mixes=1, seconds=config.example.seconds, seed=config.example.seed,
@@ -192,12 +198,12 @@ def _ignore(item: str, reason: str) -> None:
 
 
 def _speech(config, run):
-    from colabkit.pipelines.diarization.bank import open_speech
+    from colabkit.pipelines.diarization.speech.sources import open_speech
     return open_speech(config.speech, run.folder_of("01_speech"), run.scratch / "audio")
 
 
 def _bank(config, run, split: str, listed=None):
-    from colabkit.pipelines.diarization.bank import load_bank
+    from colabkit.pipelines.diarization.speech.sources import load_bank
     return load_bank(listed or _speech(config, run), split, hours=config.speech.held_out_hours, problem=run.report.problem)
 
 
@@ -207,16 +213,16 @@ def _recordings(config, run, split: str):
 
 
 def _mixes(config, bank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500, settings=None):
-    from colabkit.pipelines.diarization import data
     from colabkit.pipelines.diarization.config import EvaluateConfig
-    from colabkit.pipelines.diarization.evaluate import conversation
+    from colabkit.pipelines.diarization.evaluate.step import conversation
+    from colabkit.pipelines.diarization.train import batches as data
     simulator = data.held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
     return [conversation(f"mix{i:04d}", simulator.sample(i)) for i in range(num_mixes)]
 
 
 def _validator(config, mixes):
-    from colabkit.core.distributed.ranks import join
-    from colabkit.pipelines.diarization.evaluate import diarize_all, measure
+    from colabkit.pipelines.diarization.evaluate.step import diarize_all, measure
+    from colabkit.training.processes.ranks import join
 
     def validate(model) -> dict[str, float]:
         diarizer = _torch_diarizer(model, config.infer)
@@ -229,7 +235,7 @@ def _model(run):
     from safetensors.torch import load_file
 
     from colabkit.pipelines.diarization.config import ModelConfig
-    from colabkit.pipelines.diarization.train import build_model
+    from colabkit.pipelines.diarization.train.loop import build_model
     folder = run.folder_of("02_train")
     model = build_model(ModelConfig(**files.read_json(folder / "model.json")))
     model.load_state_dict(load_file(folder / "model.safetensors"))

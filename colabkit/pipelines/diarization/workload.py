@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from colabkit.core.config import digest
-from colabkit.core.distributed.ranks import Ranks
-from colabkit.core.sizing.devices import GIB, Device, here
-from colabkit.core.sizing.real_step import confirm_here
-from colabkit.core.sizing.request import Request
-from colabkit.core.sizing.workload import Workload
-from colabkit.io.architectures import CONFIG_CLASSES, config_of, hub_id
+from colabkit.io.models.architectures import CONFIG_CLASSES, config_of, hub_id
 from colabkit.pipelines.diarization import FRAME_SECONDS, RATE_HZ
 from colabkit.pipelines.diarization.config import Config
+from colabkit.training.processes.ranks import Ranks
+from colabkit.training.sizing.devices import GIB, Device, here
+from colabkit.training.sizing.real_step import confirm_here
+from colabkit.training.sizing.request import Request
+from colabkit.training.sizing.workload import Workload
 
 NUM_TRAINING_SPEAKERS = 1000  # where the speech has not been looked at yet
 MODEL_CLASSES = {"wav2vec2": ("wav2vec2.modeling_wav2vec2", "Wav2Vec2Model"), "hubert": ("hubert.modeling_hubert", "HubertModel"),
@@ -71,7 +71,7 @@ def workload(config: Config, *, num_training_speakers: int = NUM_TRAINING_SPEAKE
 
 
 def _shape_of_encoder(encoder_type: str, encoder_name: str, offline: bool) -> Any:
-    from colabkit.pipelines.diarization.pretrained import SMALL, TRAINS_EVERYTHING
+    from colabkit.pipelines.diarization.model.pretrained import SMALL, TRAINS_EVERYTHING
     if encoder_name:
         shape = config_of(encoder_name, offline=offline)
     else:
@@ -88,9 +88,9 @@ def _build(config: Config, shape: Any, num_layers: int, num_training_speakers: i
 
     from torch import nn
 
-    from colabkit.pipelines.diarization.losses import DiarizationLoss
-    from colabkit.pipelines.diarization.pretrained import PretrainedEncoder
-    from colabkit.pipelines.diarization.train import build_model
+    from colabkit.pipelines.diarization.model.losses import DiarizationLoss
+    from colabkit.pipelines.diarization.model.pretrained import PretrainedEncoder
+    from colabkit.pipelines.diarization.train.loop import build_model
     model = config.model
     network = build_model(replace(model, encoder_type="lightweight-cnn", encoder_name=""))
     if shape is not None:
@@ -112,7 +112,7 @@ def _layers(model: Any) -> list[Any]:
 def _batch(num_windows: int, seconds: float, num_speakers: int) -> Any:
     import torch
 
-    from colabkit.pipelines.diarization.data import Batch
+    from colabkit.pipelines.diarization.train.batches import Batch
     frames = round(seconds / FRAME_SECONDS)
     return Batch(torch.zeros(num_windows, round(seconds * RATE_HZ)),
                  torch.ones(num_windows, frames, num_speakers, dtype=torch.bool),
@@ -123,7 +123,7 @@ def _loss(model: Any, batch: Any) -> Any:
     """Return the loss with an embedding to learn for every speaker of every window: the most there can be."""
     import torch
 
-    from colabkit.pipelines.diarization.model import speaker_embeddings
+    from colabkit.pipelines.diarization.model.network import speaker_embeddings
     logits_BFC, embeddings_BFE = model["network"](batch.wave)
     counts, loss = torch.ones(2), model["loss"]
     voices = speaker_embeddings(embeddings_BFE.float(), batch.active.float()).flatten(0, 1)

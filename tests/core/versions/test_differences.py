@@ -33,7 +33,7 @@ def test_no_other_file_asks_for_the_version_of_a_library():
     asking = {path.relative_to(ROOT).as_posix() for path in (ROOT / "colabkit").rglob("*.py")
               if any(words in path.read_text(encoding="utf-8") for words in ("metadata.version(", "transformers.__version__",
                                                                              "torch.__version__", "packaging.version"))}
-    assert asking <= {"colabkit/core/versions/differences.py", "colabkit/core/sizing/remembered.py"}, asking
+    assert asking <= {"colabkit/core/versions/differences.py", "colabkit/training/sizing/remembered.py"}, asking
 
 
 @pytest.mark.parametrize("version, than, older", [

@@ -69,7 +69,7 @@ def test_plans(told):
 
 
 def test_plans_of_models_whose_code_differs(told):
-    """They take another amount of memory, too; each plan is held to real steps of its own version in tests/core/sizing."""
+    """They take another amount of memory, too; each plan is held to real steps of its own version in tests/training/sizing."""
     for name in OTHER_CODE:
         for older, newer in zip(*(one["plans"][name]["rows"] for one in told), strict=True):
             assert [older[key] for key in ("gpu", "precision", "checkpointing")] == [newer[key] for key in

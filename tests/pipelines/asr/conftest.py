@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from colabkit.core.errors import BrokenSampleError
-from colabkit.core.sizing.workload import Regime
 from colabkit.pipelines.asr.config import ModelConfig
-from colabkit.pipelines.asr.vocabulary import Vocabulary
+from colabkit.pipelines.asr.text.vocabulary import Vocabulary
+from colabkit.training.sizing.workload import Regime
 
 RATE_HZ = 16_000
 LETTERS = "abcd"

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 
 from colabkit import pipelines
-from colabkit.core.run import Run
-from colabkit.core.state import open_run
-from colabkit.pipelines.asr import train
-from colabkit.pipelines.asr.training_config import TrainingConfig
+from colabkit.pipelines.asr.configure.training_config import TrainingConfig
+from colabkit.pipelines.asr.train import loop
+from colabkit.runs.run import Run
+from colabkit.runs.state import open_run
 from tests.contracts.small import small_config
 
 
 def test_the_configuration_that_is_chosen_is_the_one_trained_with(tmp_path, monkeypatch):
-    seen, ours = [], train._ours
+    seen, ours = [], loop._ours
 
     def spied(arguments, *rest):
         seen.append(arguments)
         return ours(arguments, *rest)
-    monkeypatch.setattr(train, "_ours", spied)
+    monkeypatch.setattr(loop, "_ours", spied)
     pipeline, said = pipelines.find("asr"), []
     folder = open_run(tmp_path, "asr", "a")
     try:

@@ -13,10 +13,10 @@ import torch
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io.audio import write_wav
 from colabkit.pipelines.asr.config import ModelConfig, TrainConfig
-from colabkit.pipelines.asr.decode import Timed, beam
-from colabkit.pipelines.asr.metrics import score
-from colabkit.pipelines.asr.model import build_model
-from colabkit.pipelines.asr.train import train
+from colabkit.pipelines.asr.evaluate.decode import Timed, beam
+from colabkit.pipelines.asr.evaluate.metrics import score
+from colabkit.pipelines.asr.model.recognizer import build_model
+from colabkit.pipelines.asr.train.loop import train
 from colabkit.pipelines.asr.transcribe import Segment, Transcriber, Transcript, captions, cut, join, talk, trained_seconds, write
 
 RATE_HZ = 16_000

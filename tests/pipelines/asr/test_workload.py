@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.core.sizing.accounting import Meter
-from colabkit.core.sizing.devices import find
-from colabkit.io.transformers_models import broken_companions_masked
+from colabkit.io.models.transformers_models import broken_companions_masked
 from colabkit.pipelines.asr import RATE_HZ
 from colabkit.pipelines.asr.config import Config, DataConfig, ModelConfig, SizingConfig, TrainConfig
-from colabkit.pipelines.asr.features import MelFeatures, WaveFeatures
-from colabkit.pipelines.asr.model import Recognizer, freeze_lowest, make_exact
-from colabkit.pipelines.asr.shapes import SMALL_STRIDE
-from colabkit.pipelines.asr.vocabulary import Vocabulary
+from colabkit.pipelines.asr.model.features import MelFeatures, WaveFeatures
+from colabkit.pipelines.asr.model.kinds import SMALL_STRIDE
+from colabkit.pipelines.asr.model.recognizer import Recognizer, freeze_lowest, make_exact
+from colabkit.pipelines.asr.text.vocabulary import Vocabulary
 from colabkit.pipelines.asr.workload import documented, layers_of, lighter, request, workload, workload_of
+from colabkit.training.sizing.accounting import Meter
+from colabkit.training.sizing.devices import find
 
 CHARACTERS = Vocabulary.of("abcdefghijklmnopqrstuvwxyz'")
 

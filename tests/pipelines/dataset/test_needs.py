@@ -9,12 +9,12 @@ import pytest
 import colabkit
 from colabkit.core.errors import StateError
 from colabkit.core.runtime import detect
-from colabkit.core.steps import Ledger
 from colabkit.core.versions import differences
 from colabkit.pipelines import find
 from colabkit.pipelines.dataset.codecs import names
 from colabkit.pipelines.dataset.codecs.names import HUB_IDS, kind_of
 from colabkit.pipelines.dataset.config import PRESETS
+from colabkit.runs.steps import Ledger
 
 
 @pytest.fixture

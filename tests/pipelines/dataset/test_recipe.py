@@ -13,12 +13,12 @@ import pytest
 
 from colabkit.cli import main
 from colabkit.core.errors import UsageError
-from colabkit.core.steps import Sections
 from colabkit.io.audio import read_audio, write_wav
-from colabkit.io.index import FILE_NAME
+from colabkit.io.samples.index import FILE_NAME
 from colabkit.pipelines.dataset.config import PRESETS, Config, RoleConfig, SegmentsConfig, StoreConfig
 from colabkit.pipelines.dataset.recipe import STEPS
 from colabkit.pipelines.dataset.segments.npz import read_npz
+from colabkit.runs.steps import Sections
 
 SMALL = ("segments.num_channels=2", "segments.seconds_per_channel=20", "codec.fit_seconds=20", "codec.num_codebooks=2",
          "codec.codebook_size=16", "encode.piece_mib=0.5", "listen.num_segments=1", "publish.shard_mb=0.3", "publish.repo=",

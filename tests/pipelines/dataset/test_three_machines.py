@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
-from colabkit.io.loopback.certificates import make_certificates
-from colabkit.io.loopback.hub import HubServer
-from colabkit.io.loopback.s3 import S3Server
 from colabkit.io.voices import make_speakers, utterance
+from colabkit.loopback.certificates import make_certificates
+from colabkit.loopback.hub import HubServer
+from colabkit.loopback.s3 import S3Server
 from colabkit.pipelines.dataset.segments.npz import write_npz
 from colabkit.pipelines.dataset.segments.segment import Segment
 

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import torch
 
-from colabkit.pipelines.diarization.data import Batch, TrainingBatches
+from colabkit.pipelines.diarization.train.batches import Batch, TrainingBatches
 
 
 def take(batches: TrainingBatches, step: int, count: int) -> list[Batch]:

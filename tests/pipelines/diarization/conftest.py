@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from colabkit.pipelines.diarization.model import FastDiarizationModel
-from colabkit.pipelines.diarization.simulate import Acoustics, ConversationSimulator
-from colabkit.pipelines.diarization.speech import SpeakerMaterial, SpeechBank
-from colabkit.pipelines.diarization.turn_taking import measured_meetings
+from colabkit.pipelines.diarization.conversations.simulate import Acoustics, ConversationSimulator
+from colabkit.pipelines.diarization.conversations.turn_taking import measured_meetings
+from colabkit.pipelines.diarization.model.network import FastDiarizationModel
+from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank
 
 RATE_HZ = 16_000
 

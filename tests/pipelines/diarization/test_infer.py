@@ -9,8 +9,8 @@ import pytest
 
 from colabkit.core.errors import DataError
 from colabkit.pipelines.diarization.config import InferConfig
+from colabkit.pipelines.diarization.evaluate.metrics import score
 from colabkit.pipelines.diarization.infer import Diarizer, window_starts
-from colabkit.pipelines.diarization.metrics import score
 from colabkit.pipelines.diarization.rttm import frames_to_turns
 
 SETTINGS = InferConfig(window_seconds=8.0, hop_seconds=2.0)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from colabkit.core.sizing.accounting import Meter
-from colabkit.core.sizing.workload import Regime
 from colabkit.pipelines.diarization.config import Config, ModelConfig, demo
-from colabkit.pipelines.diarization.data import Batch
-from colabkit.pipelines.diarization.losses import DiarizationLoss
-from colabkit.pipelines.diarization.train import build_model
+from colabkit.pipelines.diarization.model.losses import DiarizationLoss
+from colabkit.pipelines.diarization.train.batches import Batch
+from colabkit.pipelines.diarization.train.loop import build_model
 from colabkit.pipelines.diarization.workload import request, workload
+from colabkit.training.sizing.accounting import Meter
+from colabkit.training.sizing.workload import Regime
 
 
 def metered(parameters, step) -> int:
@@ -66,7 +66,7 @@ def test_the_request_is_what_the_settings_say():
 
 
 def test_its_memory_can_be_predicted():
-    from colabkit.core.sizing.predict import predict
+    from colabkit.training.sizing.predict import predict
     work = workload(demo())
     model = predict(work, Regime(precision="bf16", ema=True), shortest_seconds=8.0, longest_seconds=8.0)
     assert 0 < model.state_bytes < model.peak_bytes(1, 8.0) < model.peak_bytes(12, 8.0)

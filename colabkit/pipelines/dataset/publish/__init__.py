@@ -1,1 +1,1 @@
-"""What is published: a dataset of the Hub, voice-cloning pairs, fine-tuning rows."""
+"""The step that publishes: a dataset of the Hub, shard by shard, with its card."""

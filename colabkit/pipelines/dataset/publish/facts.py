@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from colabkit.pipelines.dataset.publish.card import DatasetFacts, SplitFacts
-from colabkit.pipelines.dataset.publish.plan import DatasetPlan, PublishSettings
-from colabkit.pipelines.dataset.publish.records import ShardRecord
-from colabkit.pipelines.dataset.publish.rows import Rows
+from colabkit.pipelines.dataset.publish.layout import DatasetPlan, PublishSettings
 from colabkit.pipelines.dataset.publish.shard import features
+from colabkit.pipelines.dataset.publish.table import Rows
+from colabkit.pipelines.dataset.publish.uploaded import ShardRecord
 
 _QUANTILES = (0.05, 0.5, 0.95)
 DURATIONS = "durations.png"
@@ -67,7 +67,7 @@ def gather_facts(repo: str, rows: Rows, plan: DatasetPlan, settings: PublishSett
 
 def draw_durations(path: Path, rows: Rows, plan: DatasetPlan) -> None:
     """Write a PNG of how long the segments are, counted by half seconds."""
-    from colabkit.core.figures import COLOURS, new_figure, save_figure
+    from colabkit.core.table import COLOURS, new_figure, save_figure
     seconds = rows.table["seconds"].to_numpy()[np.concatenate([shard.rows for shard in plan.shards])]
     figure, axes = new_figure(1, (8, 2.4))
     axes.hist(seconds, bins=np.arange(0, max(1.0, float(seconds.max())) + 0.5, 0.5), color=COLOURS[0])

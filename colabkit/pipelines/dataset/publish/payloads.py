@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from colabkit.core.errors import ChangedError, DataError
 from colabkit.core.prefetch import prefetch
-from colabkit.io.objects.objects import Objects
+from colabkit.io.places.place import Objects
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +61,7 @@ def read_payloads(segments: Objects, table: pa.Table, *, workers: int = _WORKERS
 
 
 def _read(segments: Objects, span: _Span) -> Iterator[Payload]:
-    from colabkit.io.stores.patience import Unreachable
+    from colabkit.io.places.http.patience import Unreachable
     try:
         content = memoryview(segments.get(span.object, span.start, span.stop, version=span.version))
     except Unreachable:

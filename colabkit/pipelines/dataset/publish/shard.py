@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from colabkit.core.disk import disk_fault
 from colabkit.core.errors import DataError, StateError
 from colabkit.core.versions.differences import cut_by_content, installed_version
-from colabkit.io.objects.objects import Objects
+from colabkit.io.places.place import Objects
+from colabkit.pipelines.dataset.publish.layout import DatasetPlan, PublishSettings, ShardPlan
 from colabkit.pipelines.dataset.publish.payloads import Payload, read_payloads
-from colabkit.pipelines.dataset.publish.plan import DatasetPlan, PublishSettings, ShardPlan
-from colabkit.pipelines.dataset.publish.rows import Rows
+from colabkit.pipelines.dataset.publish.table import Rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,8 +140,8 @@ def _row(row: dict, payload: Payload, codes: pa.UInt16Array | None, plan: Datase
 
 def _with_audio(row: dict, content: bytes, plan: DatasetPlan, settings: PublishSettings) -> dict:
     """Return the row with its audio file, and what that says where nobody has said it before."""
-    from colabkit.io.shards import flac_bytes
-    from colabkit.pipelines.dataset.segments.reading import read_segment
+    from colabkit.io.samples.shards import flac_bytes
+    from colabkit.pipelines.dataset.segments.read import read_segment
     suffix = _SUFFIXES.get(content[:4], ".mp3")
     if suffix == ".flac" or suffix != ".npz" and settings.audio_format == "as_is":
         if not row["rate_hz"]:

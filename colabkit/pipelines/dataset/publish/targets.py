@@ -12,9 +12,9 @@ from typing import Protocol
 
 from colabkit.core import files
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.hub_push import HubPush
-from colabkit.pipelines.dataset.publish.plan import FOLDER, SHARD_NAME, DatasetPlan, ShardPlan
-from colabkit.pipelines.dataset.publish.records import ShardRecord
+from colabkit.io.transfer.hub_repo import HubPush
+from colabkit.pipelines.dataset.publish.layout import FOLDER, SHARD_NAME, DatasetPlan, ShardPlan
+from colabkit.pipelines.dataset.publish.uploaded import ShardRecord
 
 CARD = "README.md"
 _NOTES = ".colabkit"  # what the records say, in the repository itself

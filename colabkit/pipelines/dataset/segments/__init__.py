@@ -1,1 +1,1 @@
-"""Segments of speech: read, written, profiled, and cut from recordings."""
+"""Segments of speech: what one is, how it is written, named and found, and read again."""

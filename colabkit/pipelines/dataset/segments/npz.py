@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.pipelines.dataset.segments.naming import channel_of, key_of_whole
+from colabkit.pipelines.dataset.segments.names import channel_of, key_of_whole
 from colabkit.pipelines.dataset.segments.pcm import to_wave
 from colabkit.pipelines.dataset.segments.segment import Segment
 from colabkit.pipelines.dataset.segments.zip_members import Member, read_directory, read_member

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from colabkit.pipelines.dataset.codecs import families
-from colabkit.pipelines.dataset.codecs.opening import open_codec
+from colabkit.pipelines.dataset.codecs.by_name import open_codec
 from tests.pipelines.dataset.codecs.small_models import WAVE_ONLY, make_folder
 
 

@@ -13,9 +13,9 @@ import pytest
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io.voices import make_speakers, utterance
 from colabkit.pipelines.dataset.codecs import kmeans
+from colabkit.pipelines.dataset.codecs.by_name import open_codec
 from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel
 from colabkit.pipelines.dataset.codecs.mel import NUM_MELS, MelFrames
-from colabkit.pipelines.dataset.codecs.opening import open_codec
 from tests.pipelines.dataset.codecs.small_models import speech
 
 

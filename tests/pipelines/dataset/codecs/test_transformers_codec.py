@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from colabkit.core.errors import DataError
-from colabkit.io.transformers_models import broken_companions_masked
+from colabkit.io.models.transformers_models import broken_companions_masked
 from colabkit.pipelines.dataset.codecs import families, transformers_codec
 from tests.pipelines.dataset.codecs.small_models import KINDS, WAVE_ONLY, alone, lengths_of, speech
 

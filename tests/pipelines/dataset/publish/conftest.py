@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colabkit.io.loopback.hub import HubServer
+from colabkit.loopback.hub import HubServer
 
 TOKEN, READER = "hf_" + "w" * 34, "hf_" + "r" * 34
 

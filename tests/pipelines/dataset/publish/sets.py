@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from colabkit.io.objects import FolderObjects
-from colabkit.io.shards import ShardWriter, flac_bytes
-from colabkit.pipelines.dataset.flow.commit import Committed, write_manifest
-from colabkit.pipelines.dataset.flow.sidecar import Row, write_sidecar
+from colabkit.io.places import FolderObjects
+from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.pipelines.dataset.segments.npz import write_npz
 from colabkit.pipelines.dataset.segments.segment import Segment
+from colabkit.pipelines.dataset.store.codes import Row, write_sidecar
+from colabkit.pipelines.dataset.store.commit import Committed, write_manifest
 
 RATE_HZ, SPEAKERS, CHANNELS = 16_000, 12, ("Zad TV", "Atheer")
 FACTS = {"version": 1, "name": "toy", "fingerprint": "toy-1", "frame_rate_hz": 50.0, "num_codebooks": 1, "codebook_size": 1024,

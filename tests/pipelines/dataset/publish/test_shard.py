@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from colabkit.core.errors import StateError
-from colabkit.io.objects import FolderObjects
-from colabkit.io.shards import flac_bytes, pcm_bytes
+from colabkit.io.places import FolderObjects
+from colabkit.io.samples.shards import flac_bytes, pcm_bytes
 from colabkit.pipelines.dataset.publish import shard as shards
-from colabkit.pipelines.dataset.publish.plan import PublishSettings, make_plan
-from colabkit.pipelines.dataset.publish.rows import Rows, open_rows
+from colabkit.pipelines.dataset.publish.layout import PublishSettings, make_plan
 from colabkit.pipelines.dataset.publish.shard import make_shard
+from colabkit.pipelines.dataset.publish.table import Rows, open_rows
 from tests.pipelines.dataset.publish.sets import FACTS, decode, make_segment, make_store
 
 

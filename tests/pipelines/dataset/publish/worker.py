@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from colabkit.io.objects import FolderObjects
-from colabkit.pipelines.dataset.publish import dataset
-from colabkit.pipelines.dataset.publish.plan import PublishSettings
-from colabkit.pipelines.dataset.publish.records import Records
+from colabkit.io.places import FolderObjects
+from colabkit.pipelines.dataset.publish import hub_dataset
+from colabkit.pipelines.dataset.publish.layout import PublishSettings
+from colabkit.pipelines.dataset.publish.uploaded import Records
 from tests.pipelines.dataset.publish.sets import CountingObjects
 
 
@@ -19,7 +19,7 @@ def main(store: str, scratch: str, log: str, endpoint: str, token: str, repo: st
 
     def note(**what) -> None:
         os.write(handle, (json.dumps({"pid": os.getpid(), **what}) + "\n").encode())
-    make_shard, add = dataset.make_shard, Records.add
+    make_shard, add = hub_dataset.make_shard, Records.add
 
     def noted_make(path, shard, *args, **kwargs):
         note(making=shard.id, rows=len(shard.rows))
@@ -28,11 +28,11 @@ def main(store: str, scratch: str, log: str, endpoint: str, token: str, repo: st
     def noted_add(self, record):
         add(self, record)
         note(kept=record.id)
-    dataset.make_shard, Records.add = noted_make, noted_add
+    hub_dataset.make_shard, Records.add = noted_make, noted_add
     segments = CountingObjects(Path(store, "segments"))
-    published = dataset.publish_dataset(
+    published = hub_dataset.publish_dataset(
         segments, FolderObjects(store), repo, settings=PublishSettings(**json.loads(settings)),
-        hub=dataset.HubSettings(token=token, endpoint=endpoint), scratch=scratch,
+        hub=hub_dataset.HubSettings(token=token, endpoint=endpoint), scratch=scratch,
         records=FolderObjects(records) if records else None)
     note(done=published.num_made, read=sum(segments.read_bytes.values()))
     print(json.dumps({"splits": published.splits, "num_made": published.num_made, "num_commits": published.num_commits}))

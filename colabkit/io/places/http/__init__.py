@@ -1,0 +1,1 @@
+"""Asking over HTTP: connections, signatures, patience, and answers read in pieces."""

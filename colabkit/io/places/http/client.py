@@ -1,0 +1,68 @@
+"""What asks a bucket once: its interface, and the one kind of fault that every client tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object: `name` below the store's root with "/" between the parts; `version` changes when the content does."""
+
+    name: str
+    size: int
+    version: str
+
+
+class Fault(Exception):
+    """One request that failed, in words free of secrets. `cause` is what to call it; what is not known is empty."""
+
+    def __init__(self, cause: str, *, status: int = 0, code: str = "", kind: str = "", region: str = "",
+                 wait_seconds: float | None = None):
+        super().__init__(cause)
+        self.cause, self.status, self.code, self.kind = cause, status, code, kind
+        self.region, self.wait_seconds = region, wait_seconds
+
+
+class Found(NamedTuple):
+    """What a client read."""
+
+    content: bytes
+    version: str
+
+
+class Listed(NamedTuple):
+    """One object of a listing; `stored_seconds` is when it was written, by the store's clock, since 1970."""
+
+    name: str
+    size: int
+    version: str
+    stored_seconds: float
+
+
+class Client(Protocol):
+    """Asks one bucket, once a call. Keys are whole. All methods raise Fault; its kinds are "condition" (somebody was first),
+    "absent", "certificate", "name", "settings" and "" for what the status tells.
+    """
+
+    without_ranges: bool  # the store sent whole objects where a range was asked for; they were cut here
+
+    def page(self, prefix: str, after: str) -> list[Listed]:
+        """Return the next objects below a prefix, by their keys, in order; none at the end."""
+
+    def head(self, key: str) -> StoredObject:
+        """Return size and version."""
+
+    def get(self, key: str, start: int, stop: int | None, version: str) -> Found:
+        """Return bytes start..stop, fewer where it is shorter; a "condition" when a version is given and it is another."""
+
+    def put(self, key: str, content: bytes, *, only_if_absent: bool, only_if_version: str) -> str:
+        """Write an object at once and return its version."""
+
+    def put_parts(self, key: str, content: bytes | Path, part_bytes: int) -> str:
+        """Write a large object in parts, some of them at a time, and return its version."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""

@@ -1,0 +1,175 @@
+"""Our own client of S3, for servers whose very certificate is pinned.
+
+obstore's TLS trusts authorities alone: a pinned certificate that is none, or that serves as both authority and server, as those
+that appliances make for themselves do, is refused there whatever it is told to trust.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from colabkit.core.disk import disk_fault
+from colabkit.io.places.http.client import Fault, Found, Listed, StoredObject
+from colabkit.io.places.http.connections import Connections, cause_of, is_certificate_fault
+from colabkit.io.places.http.patience import ordered_wait_seconds
+from colabkit.io.places.http.signing import Signer, query_of
+
+_CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
+_SECONDS_A_BYTE = 1 / 100_000  # of what is sent, before the answer is given up
+_PARTS_AT_A_TIME = 4
+_KINDS = {404: "absent", 412: "condition"}
+
+
+class SignedClient:
+    """One bucket over connections that check the pinned certificate; goes through a fork."""
+
+    def __init__(self, root: str, signer: Signer | None):
+        """`root` is the bucket's web address; without a signer requests are those of nobody."""
+        self._root, self._signer, self.without_ranges = root, signer, False
+        self._connections = Connections()
+
+    def page(self, prefix: str, after: str) -> list[Listed]:
+        """Return the next thousand objects below a prefix; markers that consoles make for folders alone are read over."""
+        while True:
+            query = {"list-type": "2", "max-keys": "1000", **({"prefix": f"{prefix}/"} if prefix else {}),
+                     **({"start-after": after} if after else {})}
+            tree = _parsed(self._send("GET", "", query)[1])
+            found = [Listed(_text(one, "Key"), int(_text(one, "Size") or 0), _text(one, "ETag").strip('"'), _seconds(one))
+                     for one in tree if _tag(one) == "Contents"]
+            kept = [one for one in found if not one.name.endswith("/")]
+            if kept or not found:
+                return kept
+            after = found[-1].name
+
+    def head(self, key: str) -> StoredObject:
+        fields, _ = self._send("HEAD", key)
+        return StoredObject(key, int(fields.get("content-length", 0)), _etag(fields))
+
+    def get(self, key: str, start: int, stop: int | None, version: str) -> Found:
+        wanted = {"if-match": f'"{version}"'} if version else {}
+        if start or stop is not None:
+            wanted["range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        try:
+            fields, body = self._send("GET", key, headers=wanted)
+        except Fault as fault:
+            if fault.status == 416:
+                return Found(b"", "")
+            raise
+        if "range" in wanted and "content-range" not in fields:
+            self.without_ranges, body = True, body[start:stop]
+        return Found(body, _etag(fields))
+
+    def put(self, key: str, content: bytes, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
+        condition = {"if-none-match": "*"} if only_if_absent else {"if-match": f'"{only_if_version}"'} if only_if_version else {}
+        return _etag(self._send("PUT", key, body=content, headers=condition)[0])
+
+    def put_parts(self, key: str, content: bytes | Path, part_bytes: int) -> str:
+        upload = _text(_parsed(self._send("POST", key, {"uploads": ""})[1]), "UploadId")
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+
+        def send(number: int) -> str:
+            start = (number - 1) * part_bytes
+            part = _read(content, start, min(part_bytes, size - start))
+            for is_last in (False, False, True):
+                try:
+                    return self._send("PUT", key, {"partNumber": str(number), "uploadId": upload}, body=part)[0].get("etag", "")
+                except Fault as fault:
+                    if is_last or fault.kind or 400 <= fault.status < 500:
+                        raise
+            raise AssertionError("the last try returns or raises")
+        try:
+            with ThreadPoolExecutor(_PARTS_AT_A_TIME) as pool:
+                etags = list(pool.map(send, range(1, -(-size // part_bytes) + 1)))
+            parts = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{etag}</ETag></Part>" for n, etag in enumerate(etags, 1))
+            body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+            answer = self._send("POST", key, {"uploadId": upload}, body=body)[1]
+        except Fault:
+            self._abort(key, upload)
+            raise
+        tree = _parsed(answer)
+        if _tag(tree) == "Error":  # told with status 200
+            raise Fault(f"status 200 {_text(tree, 'Code')}", status=500, code=_text(tree, "Code"))
+        return _text(tree, "ETag").strip('"')
+
+    def delete(self, key: str) -> None:
+        self._send("DELETE", key)
+
+    def _abort(self, key: str, upload: str) -> None:
+        try:
+            self._send("DELETE", key, {"uploadId": upload})
+        except Fault:
+            return  # the first fault is the one to tell; buckets drop what was never completed by a rule of theirs
+
+    def _send(self, method: str, key: str, query: Mapping[str, str] | None = None, *, body: bytes | None = None,
+              headers: Mapping[str, str] | None = None) -> tuple[dict[str, str], bytes]:
+        url = f"{self._root}/{quote(key, safe='/-_.~')}" if key else self._root
+        if query:
+            url += f"?{query_of(query)}"
+        signed = self._signer.signed(method, url, headers or {}) if self._signer else dict(headers or {})
+        read_seconds = _READ_SECONDS + len(body or b"") * _SECONDS_A_BYTE
+        try:
+            response = self._connections.ask(method, url, signed, _CONNECT_SECONDS, read_seconds, body=body)
+            answer = response.read()
+        except self._connections.faults as error:
+            if is_certificate_fault(error):
+                raise Fault("pinned", kind="certificate") from None
+            raise Fault(cause_of(error)) from None
+        fields = {name.lower(): value for name, value in response.headers.items()}
+        if response.status < 300:
+            return fields, answer
+        code, region = _told(answer)
+        kind = "" if code in ("NoSuchBucket", "NoSuchUpload") else _KINDS.get(response.status, "")
+        raise Fault(" ".join(filter(None, (f"status {response.status}", code))), status=response.status, code=code, kind=kind,
+                    region=region or fields.get("x-amz-bucket-region", ""), wait_seconds=ordered_wait_seconds(response.headers))
+
+
+def _read(content: bytes | Path, start: int, size: int) -> bytes:
+    if isinstance(content, bytes):
+        return content[start:start + size]
+    try:
+        with open(content, "rb") as file:
+            file.seek(start)
+            return file.read(size)
+    except OSError as error:
+        raise disk_fault(error, content, f"read {content.name}") from error
+
+
+def _parsed(answer: bytes) -> Any:
+    try:
+        return ElementTree.fromstring(answer)
+    except ElementTree.ParseError:
+        raise Fault("an answer that is no XML", status=502) from None
+
+
+def _told(answer: bytes) -> tuple[str, str]:
+    """Return code and region of an error's body, as far as it tells them."""
+    try:
+        tree = ElementTree.fromstring(answer)
+    except ElementTree.ParseError:
+        return "", ""
+    return _text(tree, "Code")[:60], _text(tree, "Region")[:40]
+
+
+def _tag(element: Any) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _text(element: Any, name: str) -> str:
+    return next((one.text or "" for one in element if _tag(one) == name), "")
+
+
+def _seconds(element: Any) -> float:
+    try:
+        return datetime.fromisoformat(_text(element, "LastModified").replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _etag(fields: Mapping[str, str]) -> str:
+    return fields.get("etag", "").strip('"')

@@ -1,0 +1,1 @@
+"""Transfers between places: uploads, downloads, and what is pushed to the Hub."""

@@ -1,0 +1,1 @@
+"""The step that chooses how to train: batches, lengths, memory."""

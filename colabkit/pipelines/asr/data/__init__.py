@@ -1,0 +1,1 @@
+"""Transcribed speech: where it comes from, its transcripts, its texts."""

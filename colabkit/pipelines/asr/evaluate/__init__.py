@@ -1,0 +1,1 @@
+"""The step that transcribes and scores: decoding, language models, metrics."""

@@ -1,0 +1,1 @@
+"""Recognizers: their kinds, what they hear, and the examples they learn from."""

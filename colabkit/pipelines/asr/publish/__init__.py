@@ -1,0 +1,1 @@
+"""The step that publishes a model with its card."""

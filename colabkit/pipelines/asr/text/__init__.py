@@ -1,0 +1,1 @@
+"""The step that cleans texts: spoken forms, numbers, tags, and the vocabulary."""

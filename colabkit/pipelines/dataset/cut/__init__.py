@@ -1,0 +1,1 @@
+"""The step that cuts recordings into segments."""

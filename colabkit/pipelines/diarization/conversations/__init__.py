@@ -1,0 +1,1 @@
+"""Conversations: simulated ones, how turns are taken, and windows of them."""

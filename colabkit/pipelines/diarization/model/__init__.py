@@ -1,0 +1,1 @@
+"""The network that tells speakers apart, its losses and its encoders."""

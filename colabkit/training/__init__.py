@@ -1,0 +1,1 @@
+"""Training: checkpoints, the stream of samples, processes that work together, and sizing."""

@@ -1,0 +1,112 @@
+"""Pieces are committed once, by the first; their codes come back as they were."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from colabkit.core.errors import ChangedError, DataError, StateError
+from colabkit.pipelines.dataset.store.codes import Row, codec_facts, codes_of, read_sidecar, write_sidecar
+from colabkit.pipelines.dataset.store.commit import MANIFEST, Committer, read_codes, read_manifest, write_manifest
+from tests.pipelines.dataset.encode.memory_objects import MemoryObjects
+from tests.pipelines.dataset.encode.small_codec import SmallCodec
+
+FACTS = codec_facts(SmallCodec())
+
+
+def rows(number: int = 5, first: int = 0, value: int = 7) -> list[Row]:
+    return [Row(key=f"k{i:03d}", codes=np.full((2, 3 + i), value + i, np.uint16), num_samples=960, rate_hz=16_000, text="نص",
+                speaker="s", object="o.npz", version="v", crc32=2**32 - 1) for i in range(first, first + number)]
+
+
+def test_a_sidecar_comes_back_and_its_bytes_do_not_depend_on_the_order():
+    content = write_sidecar(rows(), FACTS)
+    assert content == write_sidecar(rows()[::-1], FACTS)
+    table, facts = read_sidecar(content)
+    assert facts == FACTS and table["key"].to_pylist() == [f"k{i:03d}" for i in range(5)]
+    for i, row in enumerate(rows()):
+        assert np.array_equal(codes_of(table, i), row.codes)
+    assert table["num_frames"].to_pylist() == [3, 4, 5, 6, 7] and table["seconds"][0].as_py() == 0.06
+    assert table["text"][0].as_py() == "نص" and table["crc32"][0].as_py() == 2**32 - 1 and table["length"][0].as_py() == -1
+    assert [str(table.schema.field(n).type) for n in ("codes", "num_frames", "num_samples", "offset")] == [
+        "list<element: uint16>", "int32", "int64", "int64"]
+
+
+def test_codes_are_stored_frame_after_frame():
+    one = Row(key="a", codes=np.array([[1, 2, 3], [10, 20, 30]], np.uint16), num_samples=960, rate_hz=16_000)
+    table, _ = read_sidecar(write_sidecar([one], FACTS))
+    assert table["codes"][0].as_py() == [1, 10, 2, 20, 3, 30]
+
+
+def test_an_empty_sidecar_and_no_sidecar():
+    table, _ = read_sidecar(write_sidecar([], FACTS))
+    assert table.num_rows == 0
+    with pytest.raises(DataError, match="These are no codes"):
+        read_sidecar(b"x" * 100)
+    with pytest.raises(ChangedError, match="another version of colabkit"):
+        read_sidecar(write_sidecar([], FACTS | {"version": 99}))
+
+
+def test_the_first_of_many_commits_and_the_others_find_the_same():
+    store, found, start = MemoryObjects(), [], threading.Barrier(8)
+
+    def commit(i):
+        start.wait()
+        found.append(Committer(store, FACTS, worker=f"w{i}").commit("p", "inputs-of-the-piece", rows(), [("bad", "why")], i))
+    threads = [threading.Thread(target=commit, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8 and len({one.worker for one in found}) == 1 and found[0].left_aside == (("bad", "why"),)
+    assert store.puts["codes/manifest/p.json"] == 1 and store.puts[found[0].object] == 1
+    assert Committer(store, FACTS).committed_ids() == {"p"}
+
+
+def test_other_codes_of_the_same_segments_do_not_replace_what_is_committed():
+    store, said = MemoryObjects(), []
+    first = Committer(store, FACTS, worker="a").commit("p", "i" * 32, rows(), [])
+    second = Committer(store, FACTS, worker="b", say=said.append).commit("p", "i" * 32, rows(value=9), [])
+    assert second == first and any("committed other codes" in text for text in said)
+    write_manifest(store, [first], FACTS, source={}, settings={}, num_items=5, num_changed=0)
+    assert next(read_codes(store))[1]["codes"][0].as_py()[0] == 7
+    with pytest.raises(ChangedError, match="from other segments or with another codec"):
+        Committer(store, FACTS).commit("p", "j" * 32, rows(), [])
+
+
+def test_a_store_that_gives_back_something_else_is_told():
+    store = MemoryObjects(conditions=False)
+    committer = Committer(store, FACTS, honours_absent=False)
+    made = committer.commit("p", "i" * 32, rows(), [])
+    assert committer.commit("p", "i" * 32, rows(), []) == made and store.puts["codes/manifest/p.json"] == 1
+
+    def spoil(method, name):
+        if method == "get" and name.endswith(".parquet"):
+            store.content[name] = b"other", "v"
+    store.hook(spoil)
+    with pytest.raises(StateError, match="gives back something else"):
+        committer.commit("q", "i" * 32, rows(), [])
+
+
+def test_the_newest_codes_of_a_segment_count_and_damage_is_told():
+    store = MemoryObjects()
+    committer = Committer(store, FACTS)
+    with pytest.raises(StateError, match="codes are not all there"):
+        list(read_codes(store))
+    pieces = [committer.commit("00000-00000", "i" * 32, rows(), []),
+              committer.commit("00001-00000", "i" * 32, rows(2, 1, 90), [])]
+    write_manifest(store, pieces, FACTS, source={}, settings={}, num_items=5, num_changed=0)
+    found = {key: codes[0] for _, table in read_codes(store) for key, codes in zip(
+        table["key"].to_pylist(), table["codes"].to_pylist(), strict=True)}
+    assert found == {"k000": 7, "k001": 91, "k002": 92, "k003": 10, "k004": 11}
+    store.content[pieces[0].object] = store.content[pieces[1].object]
+    with pytest.raises(DataError, match="not what was committed"):
+        list(read_codes(store))
+    store.put(MANIFEST, b"{")
+    with pytest.raises(DataError, match="manifest of the codes is damaged"):
+        read_manifest(store)
+    store.put("codes/manifest/p.json", b"[]")
+    with pytest.raises(DataError, match="piece's manifest is damaged"):
+        committer.read("p")

@@ -1,0 +1,81 @@
+"""CUDA's caching allocator: segments, splitting, merging, and what it does at a limit."""
+
+import random
+
+import pytest
+
+from colabkit.training.sizing.allocator import MIB, Allocator, OutOfMemory, replay
+
+
+@pytest.mark.parametrize(("asked", "allocated", "reserved"), [
+    (1, 512, 2 * MIB),
+    (MIB, MIB, 2 * MIB),
+    (MIB + 1, MIB + 512, 20 * MIB),
+    (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
+    (10 * MIB, 10 * MIB, 10 * MIB),
+    (11 * MIB, 11 * MIB, 12 * MIB),  # what is left of a segment is kept by the block when it is no more than 1 MiB
+    (11 * MIB - 512, 11 * MIB - 512, 12 * MIB),
+])
+def test_segments_are_those_of_cuda(asked, allocated, reserved):
+    allocator = Allocator()
+    allocator.allocate(asked)
+    rest = allocator.reserved_bytes - allocated
+    assert allocator.reserved_bytes == reserved
+    assert allocator.allocated_bytes in (allocated, allocated + rest * (rest <= MIB))
+
+
+def test_small_and_large_do_not_share_segments():
+    allocator = Allocator()
+    allocator.allocate(1000)
+    allocator.allocate(2 * MIB)
+    assert allocator.reserved_bytes == 22 * MIB
+
+
+def test_best_fit_and_merging():
+    allocator = Allocator()
+    blocks = [allocator.allocate(4 * MIB) for _ in range(5)]  # one segment of 20 MiB
+    assert allocator.reserved_bytes == 20 * MIB
+    allocator.free(blocks[1])
+    allocator.free(blocks[3])
+    allocator.allocate(8 * MIB)  # two holes of 4 MiB do not make one of 8
+    assert allocator.reserved_bytes == 40 * MIB
+    allocator.free(blocks[2])  # now they are one of 12
+    allocator.allocate(12 * MIB - 512)
+    assert allocator.reserved_bytes == 40 * MIB
+
+
+def test_gives_its_cache_back_before_it_gives_up():
+    allocator = Allocator(limit_bytes=64 * MIB)
+    allocator.free(allocator.allocate(40 * MIB))
+    kept = allocator.allocate(50 * MIB)
+    assert (allocator.reserved_bytes, allocator.num_retries) == (50 * MIB, 1)
+    with pytest.raises(OutOfMemory):
+        allocator.allocate(16 * MIB)
+    allocator.free(kept)
+    allocator.allocate(16 * MIB)
+
+
+def test_any_order_leaves_nothing_and_never_overlaps():
+    rng = random.Random(0)
+    allocator, live = Allocator(), {}
+    for number in range(20_000):
+        if live and rng.random() < 0.5:
+            allocator.free(live.pop(rng.choice(list(live))))
+        else:
+            live[number] = allocator.allocate(int(10 ** rng.uniform(0, 7.7)))
+        if number % 500 == 0:
+            spans = sorted((block.address, block.address + block.size) for block in live.values())
+            assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+            assert allocator.allocated_bytes == sum(block.size for block in live.values()) <= allocator.reserved_bytes
+    for block in live.values():
+        allocator.free(block)
+    assert allocator.allocated_bytes == 0
+    allocator.empty_cache()
+    assert allocator.reserved_bytes == 0
+
+
+def test_replays_events():
+    peak = replay([(0, 3 * MIB), (1, 3 * MIB), (0, -3 * MIB), (2, 2 * MIB)])
+    assert (peak.allocated_bytes, peak.reserved_bytes, peak.num_retries) == (6 * MIB, 20 * MIB, 0)
+    with pytest.raises(OutOfMemory):
+        replay([(0, 30 * MIB)], limit_bytes=20 * MIB)
