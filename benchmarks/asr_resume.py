@@ -37,7 +37,8 @@ from colabkit.pipelines.asr.model.examples import losses, read_example
 from colabkit.pipelines.asr.model.recognizer import build_model
 from colabkit.pipelines.asr.text.vocabulary import Vocabulary
 from colabkit.pipelines.asr.train.loop import StepTrainer, Trainer, train
-from tests.pipelines.asr.conftest import LETTERS, Capacity, StandInRun, Tones
+from tests.pipelines.asr.conftest import LETTERS, Capacity, Tones
+from tests.pipelines.stand_in import StandInRun
 
 STEPS, BATCH, SAVE_EVERY, NUM_SAMPLES = 60, 6, 3, 64
 MODEL = ModelConfig(hidden_size=64, num_layers=1, dropout=0.1, mask_time=0.1)

@@ -15,6 +15,7 @@ from colabkit.core.table import Table
 from colabkit.pipelines import discover, find
 from colabkit.runs.run import Run
 from colabkit.runs.state import open_run, state_root
+from colabkit.training.processes import team
 
 
 def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Mapping[str, Any] = (), more: str = "",
@@ -65,7 +66,8 @@ def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str =
     root = state_root(state or None, runtime)
     folder = open_run(root, chosen.name, run or preset, lazily=True)
     try:
-        opened = Run(pipeline=chosen.name, steps=chosen.steps, config=config, preset=preset, run_folder=folder, say=say)
+        opened = Run(pipeline=chosen.name, steps=chosen.steps, config=config, preset=preset, run_folder=folder, say=say,
+                     carry_out=team.carry_out)
         say(f"State root {root.path}: {root.reason}")
         with faults_told(opened.path, "look at what is done"):
             done = [s.id for s in opened.steps if opened.ledger.record(s)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,26 @@ from colabkit.runs.medium import medium_of, wait_for_uploads
 from colabkit.runs.ownership import FORMAT
 from colabkit.runs.report import Report
 from colabkit.runs.steps import CHOICES, Decision, Ledger, Sections, Step, changed_error, find, select
-from colabkit.training.checkpoints.checkpoints import Checkpoints
-from colabkit.training.processes import team
+
+
+def alone(step: Step, sections: Sections, run: Run, identity: dict[str, Any]) -> dict | None:
+    """Do the work of a step in this process."""
+    if step.processes:
+        raise ValueError(f"{step.id} may take several processes: open the run with carry_out=team.carry_out")
+    return step.function(sections, run)
 
 
 class Run:
     """A run that is open in this process; use as a context manager, or close it.
 
-    `output` is the folder of the step at work; `stop_requested` names the signal that asks it to stop, else "".
+    `output` is the folder of the step at work; `stop_requested` names the signal that asks it to stop, else "". `carry_out` does
+    the work of a step: here, or as training.processes.team.carry_out does in as many processes as a setting says.
     """
 
     def __init__(self, *, pipeline: str, steps: tuple[Step, ...], config: Any, preset: str, run_folder: Any,
-                 say=print):
+                 say=print, carry_out: Callable[[Step, Sections, Run, dict[str, Any]], dict | None] = alone):
         self.pipeline, self.steps, self.config, self.preset, self.say = pipeline, steps, config, preset, say
+        self._carry_out_work = carry_out
         self.run_folder, self.path, self.name = run_folder, Path(run_folder.path), run_folder.name
         self.ledger = Ledger(self.path, steps)
         self.report = Report(self.path / "report.json", say=say, heading={
@@ -84,14 +91,15 @@ class Run:
         """Return where the finished step's files are."""
         return self.ledger.place(find(self.steps, step_id))
 
-    def checkpoints(self, name: str = "checkpoints", *, keep_last: int = 2) -> Checkpoints:
-        """Open the checkpoints of the step at work; those of a run on a remote medium go to this machine's disk first."""
-        folder, medium = self.output / name, medium_of(self.output)
-        scratch = self._scratch_of(self._step_at_work) / name if medium.is_remote else None
-        if scratch is not None:
-            self.say(f"  checkpoints are written to {scratch} and brought to {medium.name} while training goes on")
-        return Checkpoints(folder, keep_last=keep_last, scratch=scratch, medium=medium, identity=digest(self._identity),
-                           say=self.say)
+    @property
+    def scratch_at_work(self) -> Path:
+        """The part of the scratch that is the step's at work: it lasts until the step is done, or other work is begun."""
+        return self._scratch_of(self._step_at_work)
+
+    @property
+    def identity_at_work(self) -> str:
+        """What tells the work of the step at hand from other work."""
+        return digest(self._identity)
 
     def wants_checkpoint(self) -> bool:
         """Tell whether a checkpoint should be stored now: a stop was asked for, or this machine is known to end soon."""
@@ -220,7 +228,7 @@ class Run:
             if (self.output / CHOICES).exists():
                 self.report.adopt({"choices": files.read_json(self.output / CHOICES)})
             with self._stopping_in_good_order(step):
-                metrics = team.carry_out(step, Sections(self.config, step, self.path), self, identity) or {}
+                metrics = self._carry_out_work(step, Sections(self.config, step, self.path), self, identity) or {}
             if self.stop_requested and not step.resumes:
                 raise self.stopped()  # the step took Stopped for a fault of its input
             self.run_folder.ensure_held()

@@ -177,6 +177,8 @@ def colab_vm(folder: Path) -> dict[str, str]:
     package = folder / "vm" / "google" / "colab"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
+    # As the real one has it: without, a real one that is installed would come first.
+    (package.parent / "__init__.py").write_text("from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n")
     for name, text in REAL.items():
         (package / f"{name}.py").write_text(text)
     root = Path(__file__).resolve().parents[2]

@@ -20,6 +20,7 @@ from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
 from colabkit.runs.steps import step
 from colabkit.training.checkpoints import checkpoints
+from colabkit.training.checkpoints.checkpoints import checkpoints_of
 from tests.conftest import Config
 
 MOUNT = Path(__file__).with_name("failing_mount.py")
@@ -93,7 +94,7 @@ def make(config, run):
 def train(config, run):
     """Train with a checkpoint every step."""
     RUNNING.append(run)
-    points = run.checkpoints()
+    points = checkpoints_of(run)
     found = points.load_latest()
     weights = found[1]["weights"] if found else torch.zeros(1000, dtype=torch.float64)
     for number in range(found[0] if found else 0, STEPS_OF_TRAINING):

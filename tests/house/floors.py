@@ -26,8 +26,6 @@ MAY_BE_HEAVY = {"model.recognizer", "model.examples", "model.network", "model.lo
 HEAVY_BELOW = {"training.sizing.accounting", "training.sizing.cuda_like", "training.sizing.step_trace",
                "training.sizing.optimizer_memory", "training.sizing.kernel_scratch", "io.models.transformers_models"}
 WINGS = ({"runs", "training"}, {"io", "colab", "loopback"})  # one knows nothing of the other
-# Upward, until checkpoints are asked for and processes are handed in.
-BORROWED = {("runs.run", "training.checkpoints.checkpoints"), ("runs.run", "training.processes.team")}
 BARE = {"__init__", "config", "recipe"}  # of a pipeline: read by `colabkit list`
 
 
@@ -122,8 +120,6 @@ def _faults_inside(found: Import, package: str, here: int, at: str) -> Iterator[
         if here != 5:
             yield f"{at}: nobody but the front door imports cli or launch; mend: move what is needed into core"
     elif there > here:
-        if _inside(found, package) in BORROWED:
-            return
         yield (f"{at}: floor {here} must not know floor {there}; mend: hand it in as an argument, or move the code "
                f"both need down to {'core' if here <= 1 else 'io'}")
     elif {_wing(found.importer), _wing(found.name)} == {0, 1}:
@@ -132,11 +128,6 @@ def _faults_inside(found: Import, package: str, here: int, at: str) -> Iterator[
         mine, other = found.importer.split(".")[2:3], found.name.split(".")[2:3]
         if mine and other and mine != other:
             yield f"{at}: no pipeline imports another; mend: move what both need to {package}.io or {package}.core"
-
-
-def _inside(found: Import, package: str) -> tuple[str, str]:
-    """Return importer and imported as they are called within the package."""
-    return found.importer.removeprefix(f"{package}."), found.name.removeprefix(f"{package}.")
 
 
 def _wing(module: str) -> int | None:

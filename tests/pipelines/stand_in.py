@@ -6,7 +6,6 @@ from pathlib import Path
 
 from colabkit.core.errors import Stopped
 from colabkit.core.progress import Progress
-from colabkit.training.checkpoints.checkpoints import Checkpoints
 
 
 class StandInRun:
@@ -17,6 +16,7 @@ class StandInRun:
         self.pipeline, self.name, self.stop_requested, self.report = "pipeline", "test", "", self
         self.said, self.chosen, self.problems = [], [], {}
         self.stop_at_step = None
+        self.scratch_at_work, self.identity_at_work = self.path / "scratch", ""
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -37,9 +37,6 @@ class StandInRun:
                 if self.done == run.stop_at_step:
                     run.stop_requested = "SIGTERM"
         return Counted(total, title, done=done, unit=unit)
-
-    def checkpoints(self, name="checkpoints"):
-        return Checkpoints(self.output / name, say=self.say)
 
     def wants_checkpoint(self) -> bool:
         return bool(self.stop_requested)

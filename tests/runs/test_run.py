@@ -16,6 +16,7 @@ import pytest
 from colabkit.core import files
 from colabkit.core.errors import ChangedError, DataError, Rehearsed, StateError, Stopped, UsageError
 from colabkit.runs.steps import step
+from colabkit.training.checkpoints.checkpoints import checkpoints_of
 
 GROWN = [("02_grow", unit) for unit in range(4)]
 
@@ -421,7 +422,9 @@ def test_a_run_that_is_worked_at_is_refused_at_once_and_the_look_leaves_no_trace
 def drive(monkeypatch):
     from colabkit.runs import run as run_module
     from colabkit.runs.medium import MountedDrive
-    monkeypatch.setattr(run_module, "medium_of", lambda path: MountedDrive())
+    from colabkit.training.checkpoints import checkpoints
+    for module in (run_module, checkpoints):
+        monkeypatch.setattr(module, "medium_of", lambda path: MountedDrive())
 
 
 def test_checkpoints_of_a_run_on_drive_go_to_this_machine_first_and_leave_nothing_there(toy, drive):
@@ -430,7 +433,7 @@ def test_checkpoints_of_a_run_on_drive_go_to_this_machine_first_and_leave_nothin
     @step("01_train", writes=("w.json",), resumes=True)
     def train(config, run):
         """Train."""
-        points = run.checkpoints()
+        points = checkpoints_of(run)
         found = points.load_latest()
         places.append((points.scratch, found and found[0]))
         points.save(len(places), {"n": 1}, wait=True)

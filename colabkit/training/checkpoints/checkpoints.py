@@ -18,7 +18,7 @@ from typing import Any
 
 from colabkit.core.disk import disk_fault, faults_told, in_units
 from colabkit.core.errors import StateError
-from colabkit.runs.medium import Medium
+from colabkit.runs.medium import Medium, medium_of
 from colabkit.training.checkpoints import generation, tensor_file
 from colabkit.training.checkpoints.sender import RETRY_SECONDS, Job, Publisher
 from colabkit.training.random_state import random_state, set_random_state
@@ -30,6 +30,15 @@ MOST_HINTS = 3  # written while none of them is known to have gone up; each keep
 SPARE_BYTES = 1 << 30  # left free on this machine's disk
 STOP_PATIENCE_SECONDS = 20.0  # what a machine about to end may give
 END_PATIENCE_SECONDS = 600.0
+
+
+def checkpoints_of(run: Any, name: str = "checkpoints", *, keep_last: int = 2) -> Checkpoints:
+    """Open the checkpoints of a run's step at work; those of a run on a remote medium go to this machine's disk first."""
+    folder, medium = run.output / name, medium_of(run.output)
+    scratch = run.scratch_at_work / name if medium.is_remote else None
+    if scratch is not None:
+        run.say(f"  checkpoints are written to {scratch} and brought to {medium.name} while training goes on")
+    return Checkpoints(folder, keep_last=keep_last, scratch=scratch, medium=medium, identity=run.identity_at_work, say=run.say)
 
 
 class Checkpoints:

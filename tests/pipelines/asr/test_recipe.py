@@ -9,6 +9,7 @@ from colabkit.pipelines.asr.configure.training_config import TrainingConfig
 from colabkit.pipelines.asr.train import loop
 from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
+from colabkit.training.processes import team
 from tests.contracts.small import small_config
 
 
@@ -23,7 +24,7 @@ def test_the_configuration_that_is_chosen_is_the_one_trained_with(tmp_path, monk
     folder = open_run(tmp_path, "asr", "a")
     try:
         run = Run(pipeline="asr", steps=pipeline.steps[:4], config=small_config(pipeline), preset="demo", run_folder=folder,
-                  say=said.append)
+                  say=said.append, carry_out=team.carry_out)
         run.do_all()
         stored = json.loads((run.folder_of("03_configure") / "training_config.json").read_text())["config"]
     finally:

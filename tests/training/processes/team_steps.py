@@ -17,6 +17,7 @@ from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
 from colabkit.runs.steps import step
 from colabkit.training.processes import ranks
+from colabkit.training.processes.team import carry_out
 
 LONG_SECONDS = 60.0  # longer than any test waits: who is left behind is ended, or the test fails
 
@@ -108,7 +109,8 @@ STEPS = (together,)
 def main() -> None:
     """Carry it out: the folder, and what goes wrong."""
     folder, config = open_run(Path(sys.argv[1]), "team", "a"), Config(team=TeamConfig(trouble=sys.argv[2]))
-    with Run(pipeline="team", steps=STEPS, config=config, preset="demo", run_folder=folder) as run:
+    with Run(pipeline="team", steps=STEPS, config=config, preset="demo", run_folder=folder,
+             carry_out=carry_out) as run:
         run.do_all()
 
 

@@ -34,7 +34,7 @@ def team(tmp_path, monkeypatch):
     def carry_out(trouble: str = "", **settings):
         config = team_steps.Config(team=team_steps.TeamConfig(trouble=trouble, **settings))
         with Run(pipeline="team", steps=team_steps.STEPS, config=config, preset="demo",
-                 run_folder=open_run(tmp_path, "team", "a"), say=said.append) as run:
+                 run_folder=open_run(tmp_path, "team", "a"), say=said.append, carry_out=processes.carry_out) as run:
             carry_out.run = run
             run.do_all()
             return run.ledger.record(team_steps.together)["metrics"]

@@ -28,7 +28,7 @@ from colabkit.pipelines.asr.model.examples import Example, Speech, losses
 from colabkit.pipelines.asr.model.recognizer import Recognizer
 from colabkit.pipelines.asr.train.batches import TrainingBatches
 from colabkit.pipelines.asr.transcribe import note_trained_seconds
-from colabkit.training.checkpoints.checkpoints import random_state, restore, set_random_state
+from colabkit.training.checkpoints.checkpoints import checkpoints_of, random_state, restore, set_random_state
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks, join
 from colabkit.training.random_state import seed_of, set_seeds
@@ -211,7 +211,7 @@ class _Training(TrainerCallback):
         self.config, self.trainer, self.recognizer = config, trainer, recognizer
         self.batches, self.validation = batches, validation
         self.ranks, self.run, self.watch, self.num_steps, self.workers = ranks, run, watch, num_steps, workers
-        self.checkpoints = run.checkpoints()
+        self.checkpoints = checkpoints_of(run)
         self.found: tuple[int, dict[str, Any]] | None = None
         self.progress, self.tracker, self.feed = None, Tracker(), None
         self.loss_sum = torch.zeros((), device=trainer.args.device)  # of this process, since the last validation

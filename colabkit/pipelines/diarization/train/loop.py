@@ -22,7 +22,7 @@ from colabkit.pipelines.diarization.model.batch_norm import over_all_ranks
 from colabkit.pipelines.diarization.model.losses import DiarizationLoss
 from colabkit.pipelines.diarization.model.network import FastDiarizationModel
 from colabkit.pipelines.diarization.train.batches import Batch, TrainingBatches
-from colabkit.training.checkpoints.checkpoints import random_state, restore, set_random_state
+from colabkit.training.checkpoints.checkpoints import checkpoints_of, random_state, restore, set_random_state
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks, join
 from colabkit.training.random_state import seed_of
@@ -80,7 +80,7 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     parts = {"model": model, "loss": loss_of, "averaged": averaged, "optimizer": optimizer.optimizer}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
-    checkpoints = run.checkpoints()
+    checkpoints = checkpoints_of(run)
     watch = MemoryWatch(say=run.say, choose=run.choose)
     at_once = windows_at_once or math.ceil(config.batch_windows / ranks.world)
     guard = Guard(lambda seconds: at_once, ranks=ranks, choose=run.choose, say=run.say, watch=watch, buffers_of=[model],

@@ -27,6 +27,7 @@ from colabkit.core.config import with_settings
 from colabkit.pipelines import find
 from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
+from colabkit.training.processes import team
 from colabkit.training.processes.team import _is_alive
 from tests.contracts.small import settings_of, small_config
 
@@ -58,7 +59,8 @@ def state(listed, tmp_path):
 def open_here(root: Path, **settings) -> Run:
     config = with_settings(small_config(PIPELINE), [*MORE, *(f"{name.replace('__', '.')}={v}" for name, v in settings.items())])
     return Run(pipeline="diarization", steps=PIPELINE.steps, config=config, preset="demo",
-               run_folder=open_run(root, "diarization", "demo"), say=lambda text: None)
+               run_folder=open_run(root, "diarization", "demo"), say=lambda text: None,
+               carry_out=team.carry_out)
 
 
 def results(root: Path) -> dict[str, bytes]:
