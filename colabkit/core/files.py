@@ -14,11 +14,10 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from colabkit.core.archives import extract_archive
 from colabkit.core.disk import UNSUPPORTED, disk_fault, free_bytes, in_units, patiently, require_free, sync_folder
 from colabkit.core.errors import DataError, StateError
 
-__all__ = ["TEMPORARY_PREFIX", "disk_fault", "extract_archive", "fingerprint", "free_bytes", "in_units", "plain",
+__all__ = ["TEMPORARY_PREFIX", "disk_fault", "fingerprint", "free_bytes", "in_units", "plain",
            "quick_fingerprint", "read_json", "remove_generation", "require_free", "sha256_file",
            "sync_folder", "write_atomic", "write_json"]
 

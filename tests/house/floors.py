@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUND = {"errors", "config", "files", "disk", "archives", "runtime", "accelerators", "drive", "front_end", "mounts",
+GROUND = {"errors", "config", "files", "disk", "runtime", "accelerators", "drive", "front_end", "mounts",
           "versions"}
 BRIDGES = "core.versions.differences"  # of the ground, too: what it bridges is imported where it is asked for, not before
 FRONT = {"cli", "headless", "launch", "plan", "worker", "__main__"}
 HEAVY = {"torch", "torchaudio", "accelerate", "transformers", "onnx", "onnxruntime", "matplotlib", "safetensors", "wandb",
-         "tensorboard", "tensorflow", "IPython", "ipywidgets", "google", "ray", "espeakng_loader"}
-# Of a pipeline: useless without torch.
-MAY_BE_HEAVY = {"model.recognizer", "model.examples", "model.network", "model.losses", "model.powerset", "model.pretrained",
-                "model.batch_norm", "train.batches", "train.loop", "train.memory_callback", "evaluate.hear", "export"}
+         "tensorboard", "tensorflow", "IPython", "ipywidgets", "google", "ray", "espeakng_loader", "librosa", "numba", "sklearn",
+         "pandas", "mediapipe", "cv2", "av", "gradio"}
+# Of a pipeline: useless without torch. A room's step.py is what the recipe calls, and never heavy.
+HEAVY_ROOMS, ALSO_HEAVY = ("model", "train"), ("evaluate.hear", "export")
 # Of training and io: made of torch's own classes. Nobody imports them at the top but one another and a pipeline's heavy modules.
 HEAVY_BELOW = {"training.sizing.accounting", "training.sizing.cuda_like", "training.sizing.step_trace",
                "training.sizing.optimizer_memory", "training.sizing.kernel_scratch", "io.models.transformers_models"}
@@ -107,7 +107,7 @@ def faults_of(found: Import, package: str) -> Iterator[str]:
         yield f"{at}: floor 0 is standard library only; mend: move the code that needs {outside} to another module of core"
     elif found.top and outside in HEAVY and not _may_be_heavy(found.importer):
         yield (f"{at} at the top, which makes importing {found.importer} slow; mend: import it inside the function that "
-               f"uses it, or move the code to a pipeline's {', '.join(sorted(MAY_BE_HEAVY))}")
+               f"uses it, or move the code to a pipeline's {' or '.join(HEAVY_ROOMS)}")
     elif found.top and here == 4 and found.importer.split(".")[3:] in ([], *([name] for name in BARE)):
         yield f"{at} at the top, which `list` would need; mend: import it inside the step that uses it"
 
@@ -135,8 +135,10 @@ def _wing(module: str) -> int | None:
 
 
 def _may_be_heavy(module: str) -> bool:
-    parts = module.split(".")
-    return ".".join(parts[1:]) in HEAVY_BELOW or (parts[1:2] == ["pipelines"] and ".".join(parts[3:]) in MAY_BE_HEAVY)
+    _, *parts = module.split(".")
+    if parts[:1] != ["pipelines"]:
+        return ".".join(parts) in HEAVY_BELOW
+    return ".".join(parts[2:]) in ALSO_HEAVY or len(parts) == 4 and parts[2] in HEAVY_ROOMS and parts[3] != "step"
 
 
 def cycles(imports: list[Import], modules: dict[str, Path]) -> list[str]:

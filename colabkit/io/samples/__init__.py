@@ -56,18 +56,6 @@ class Samples:
             raise BrokenSampleError(error.what, got=error.got, expected=error.expected, where=self.name_of(number),
                                     fix=error.fix) from error
 
-    def read_window(self, number: int, start_seconds: float, seconds: float, *, rate_hz: int = 16_000) -> np.ndarray:
-        """Return a window of a long sample; only about its bytes are read where the shard stores them as they are."""
-        file = self.open(number)
-        try:
-            wave = read_audio(file, rate_hz=rate_hz, start_seconds=start_seconds, duration_seconds=seconds)
-        except DataError:
-            if file.failure is None:
-                raise
-        if file.failure is not None:  # libsndfile takes it for the end of the file
-            raise file.failure
-        return wave
-
     def open(self, number: int) -> RangeFile:
         """Return the audio file of one sample as a file to seek in. Its checksum is not looked at."""
         arrays = self.index.arrays

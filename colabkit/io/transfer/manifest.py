@@ -60,11 +60,6 @@ def make_manifest(names: Any, sizes: Any, mtimes_ns: Any, crc32: Any, versions: 
                     np.asarray(crc32, np.int64), pa.array(versions, pa.string()))
 
 
-def empty_manifest() -> Manifest:
-    """Return a manifest of nothing."""
-    return make_manifest([], [], [], [], [])
-
-
 def to_bytes(manifest: Manifest) -> bytes:
     """Write a manifest as Parquet, the same bytes for the same rows."""
     import pyarrow.parquet as pq

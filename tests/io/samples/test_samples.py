@@ -165,51 +165,6 @@ def test_audio_that_does_not_decode_is_a_broken_sample_with_its_name(tmp_path):
         samples.read_wave(0, rate_hz=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rate_hz", [16_000, 8_000])
-def test_windows_are_slices_of_the_whole(kind, rate_hz, tmp_path):
-    contents = [audio(kind, seconds=4.0), audio(kind, seconds=4.0, rate_hz=44_100, channels=2)]
-    for samples in (Samples(tar(tmp_path / "tar", {f"{i}.{kind}": c for i, c in enumerate(contents)})),
-                    Samples(parquet(tmp_path / "parquet", contents))):
-        for number in (0, 1):
-            whole = samples.read_wave(number, rate_hz=rate_hz)
-            for start, seconds in ((0.0, 1.0), (1.25, 0.5), (3.5, 0.4), (3.0, 60.0)):
-                window = samples.read_window(number, start, seconds, rate_hz=rate_hz)
-                expected = whole[round(start * rate_hz): round((start + seconds) * rate_hz)]
-                assert len(window) == len(expected) and np.allclose(window, expected, atol=2e-3)
-
-
-@pytest.mark.parametrize("kind", ["wav", "flac"])
-def test_a_window_of_a_long_recording_reads_about_its_own_bytes(kind, tmp_path):
-    content = audio(kind, seconds=240.0)
-    index = tar(tmp_path, {f"long.{kind}": content})
-    store = Wrapped(tmp_path)
-    Samples(index, store).read_window(0, 150.0, 5.0)
-    assert len(content) > 2_000_000 and sum(stop - start for _, start, stop in store.reads) < len(content) / 3
-
-
-def test_windows_outside_and_impossible_ones_are_refused(tmp_path):
-    samples = Samples(tar(tmp_path, {"a.wav": audio("wav", seconds=1.0)}))
-    with pytest.raises(DataError):
-        samples.read_window(0, 5.0, 1.0)
-    with pytest.raises(UsageError):
-        samples.read_window(0, 0.0, -1.0)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_source_that_fails_inside_a_window_is_told_and_not_the_audio_blamed(tmp_path):
-    index, undisturbed = tar(tmp_path, {"a.flac": audio(seconds=60.0)}), Wrapped(tmp_path)
-    Samples(index, undisturbed).read_window(0, 40.0, 5.0)
-    assert len(undisturbed.reads) > 1
-    for failing in range(1, len(undisturbed.reads) + 1):
-        def fail(count, content, failing=failing):
-            if count >= failing:
-                raise DataError("the network is down", fix="wait")
-            return content
-        with pytest.raises(DataError, match="the network is down"):
-            Samples(index, Wrapped(tmp_path, fail)).read_window(0, 40.0, 5.0)
-
-
 def test_many_threads_read_at_once(tmp_path):
     samples = Samples(parquet(tmp_path, [audio(seed=i, seconds=0.1) for i in range(20)], compression="snappy"))
     with ThreadPoolExecutor(8) as pool:

@@ -7,7 +7,7 @@ import pytest
 
 from colabkit.core.errors import DataError, StateError
 from colabkit.io.places import Taken, open_objects
-from colabkit.io.transfer.manifest import empty_manifest, from_bytes, make_manifest, read_manifest, to_bytes, write_manifest
+from colabkit.io.transfer.manifest import from_bytes, make_manifest, read_manifest, to_bytes, write_manifest
 
 
 def rows(*names, size=1):
@@ -25,7 +25,7 @@ def test_bytes_and_back():
     assert content == to_bytes(rows("b", "ü/1", "a"))
     back = from_bytes(content, "here", "7")
     assert back.version == "7" and as_dict(back) == {"b": 1, "ü/1": 1, "a": 1} and back.crc32.tolist() == [2**32 - 1] * 3
-    assert len(from_bytes(to_bytes(empty_manifest()), "here")) == 0
+    assert len(from_bytes(to_bytes(rows()), "here")) == 0
     for broken in (b"", b"PAR1", content[:-20], content[:40] + b"\0" * 40 + content[80:]):
         with pytest.raises(DataError, match="Cannot read the manifest"):
             from_bytes(broken, "here")
@@ -36,7 +36,7 @@ def test_merging():
     assert as_dict(whole) == {"a": 1, "b": 5, "c": 1, "d": 5} and whole.names.to_pylist() == ["a", "b", "c", "d"]
     assert as_dict(whole.without(["a", "x"])) == {"b": 5, "c": 1, "d": 5}
     assert whole.places_of(rows("d", "nowhere", "a").names).tolist() == [3, -1, 0]
-    assert np.array_equal(empty_manifest().places_of(rows("a").names), [-1])
+    assert np.array_equal(rows().places_of(rows("a").names), [-1])
 
 
 def test_nothing_of_another_writer_is_lost(tmp_path):
