@@ -24,7 +24,8 @@ except ImportError:  # Windows
     fcntl = None
 
 HEARTBEAT_SECONDS = 10.0
-LEASE_SECONDS = 60.0  # a lease this long without a heartbeat belongs to nobody
+LEASE_SECONDS = 60.0  # a heartbeat older than that, or so far ahead, may be that of a clock that goes wrong: it is watched
+WATCHED_BEATS = 3  # a lease watched for so many heartbeats without one belongs to nobody, whatever the clocks say
 _SETTLE_SECONDS = 0.3  # two that take a dead lease at once: the later writer wins, the earlier finds out
 _RECORD_BYTES = 512  # fixed length: a heartbeat overwrites in place, a reader never sees a shorter file
 _held: dict[str, RunLock] = {}
@@ -144,8 +145,8 @@ class RunLock:
 
     def _take_lease(self) -> None:
         holder = _read_record(self.lease_path.read_bytes)
-        if holder is not None and _is_alive(holder):
-            raise self._busy(holder)
+        if holder is not None and (alive := holder if _is_alive(holder) else self._watched(holder)):
+            raise self._busy(alive)
         try:
             # Of several that find no lease only one may make it; a dead one is taken by whoever writes last.
             with open(self.lease_path, "r+b" if self.lease_path.exists() else "xb") as lease:
@@ -159,6 +160,21 @@ class RunLock:
             raise self._busy(winner)
         self._beating = threading.Thread(target=self._beat_until_stopped, name="colabkit-lease", daemon=True)
         self._beating.start()
+
+    def _watched(self, holder: dict) -> dict | None:
+        """Return who beats on in a lease of another host, by this machine's clock alone: two clocks may differ by any amount."""
+        if holder.get("machine") == _machine():
+            return None
+        seconds = WATCHED_BEATS * HEARTBEAT_SECONDS
+        print(f"  the run has a lease without a fresh heartbeat{_named(holder)}: it is watched for {seconds:.0f} s, then taken",
+              flush=True)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(min(1.0, HEARTBEAT_SECONDS / 4))
+            found = _read_record(self.lease_path.read_bytes)
+            if found not in (holder, None):
+                return found
+        return None
 
     def _beat_until_stopped(self) -> None:
         while self.lost_to is None and not self._stop.wait(HEARTBEAT_SECONDS):
@@ -310,7 +326,7 @@ def _is_alive(holder: dict) -> bool:
         alive = _process_is_alive(holder["pid"], holder.get("born"))
         if alive is not None:
             return alive
-    return time.time() - holder["beat"] < LEASE_SECONDS
+    return abs(time.time() - holder["beat"]) < LEASE_SECONDS
 
 
 def _machine() -> str:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -186,7 +187,27 @@ def test_a_live_lease_of_another_host_refuses(leased):
     assert json.loads((leased / "asr/run/.lease").read_bytes())["token"] == "t"
 
 
-@pytest.mark.parametrize("content", [lease(beat=time.time() - 61), b"", b"\0" * 512, b"[1]", b'{"pid": "x"}'])
+@pytest.mark.parametrize("skew_seconds", [-7_200, -61, 61, 7_200])
+def test_a_live_lease_is_respected_however_wrong_its_host_s_clock_goes(leased, skew_seconds, capsys):
+    path, stop = leased / "asr/run/.lease", threading.Event()
+    path.write_bytes(lease(beat=time.time() + skew_seconds))
+
+    def beat():
+        while not stop.wait(locks.HEARTBEAT_SECONDS):
+            path.write_bytes(lease(beat=time.time() + skew_seconds))
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        with pytest.raises(StateError, match="on host elsewhere"):
+            open_run(leased, "asr", "run")
+    finally:
+        stop.set()
+        beating.join()
+    assert "is watched for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [lease(beat=time.time() - 61), lease(beat=time.time() + 7_200), b"", b"\0" * 512,
+                                     b"[1]", b'{"pid": "x"}'])
 def test_a_lease_without_heartbeat_or_sense_is_taken_over(leased, content):
     (leased / "asr/run/.lease").write_bytes(content)
     with open_run(leased, "asr", "run") as run:
@@ -237,9 +258,9 @@ def test_a_frozen_holder_finds_out_and_does_not_fight(leased):
     path = run.path / ".lease"
     run.ensure_held()
     taken = lease(token="other", pid=4242)
-    path.write_bytes(taken)
     deadline = time.time() + 5
     while run._lock.lost_to is None and time.time() < deadline:
+        path.write_bytes(taken)  # again, where a heartbeat was just being written
         time.sleep(0.02)
     with pytest.raises(StateError, match="frozen.*process 4242"):
         run.ensure_held()
