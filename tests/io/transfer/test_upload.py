@@ -92,7 +92,7 @@ def test_filters_limit_and_dry_run(folder, objects, server, capsys):
     assert [found.name for found in objects.list()] == ["A/1.npz", "A/2.npz", manifests.NAME]
     assert upload_folder(folder, objects, channels=["A", "C"]).num_sent == 1
     assert manifests.read_manifest(objects).names.to_pylist() == ["A/1.npz", "A/2.npz", "C_5.npz"]
-    with pytest.raises(UsageError, match="No file is of these channels"):
+    with pytest.raises(UsageError, match="No file is of this channel"):
         upload_folder(folder, objects, channels=["D"])
     with pytest.raises(UsageError, match="no such folder"):
         upload_folder(folder / "not there", objects)

@@ -11,6 +11,15 @@ from tests.training.sizing.real_steps import peak_of_events
 PAD_BYTES = 252 * 1024  # that oneDNN takes for convolutions in groups beside, on CPUs of 2023 and later (2 threads)
 
 
+@pytest.fixture(autouse=True)
+def two_threads():
+    """What oneDNN takes depends on how many there are, and a test before may have left another number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 class Watching(Meter):
     """Notes what a convolution is said to take beside its arguments, results included."""
 
