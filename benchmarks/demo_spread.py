@@ -4,7 +4,7 @@
 
 Runs the demo preset once a seed, each from the command line in a fresh state folder. The seed is `train.seed`: initial weights,
 conversations or order of samples, dropout; voices and test stay the same. With --speech-seed it is the one of the voices and of
-their split. One row a run as it is done; last the mean, the best and the worst. A run takes a minute and a half.
+their split. One row a run as it is done; last the mean, the best and the worst. A run takes two minutes.
 """
 
 from __future__ import annotations

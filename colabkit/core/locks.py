@@ -174,6 +174,8 @@ class RunLock:
             found = _read_record(self.lease_path.read_bytes)
             if found not in (holder, None):
                 return found
+            if not self.lease_path.exists():
+                return None  # given back meanwhile
         return None
 
     def _beat_until_stopped(self) -> None:

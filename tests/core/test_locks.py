@@ -206,6 +206,16 @@ def test_a_live_lease_is_respected_however_wrong_its_host_s_clock_goes(leased, s
     assert "is watched for" in capsys.readouterr().out
 
 
+def test_a_lease_given_back_while_it_is_watched_is_taken_at_once(leased, monkeypatch):
+    path = leased / "asr/run/.lease"
+    path.write_bytes(lease(beat=0))
+    monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 60.0)
+    threading.Timer(0.3, path.unlink).start()
+    began = time.monotonic()
+    open_run(leased, "asr", "run").close()
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.parametrize("content", [lease(beat=time.time() - 61), lease(beat=time.time() + 7_200), b"", b"\0" * 512,
                                      b"[1]", b'{"pid": "x"}'])
 def test_a_lease_without_heartbeat_or_sense_is_taken_over(leased, content):
