@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.install import colab_freeze, described_colab
@@ -34,6 +35,7 @@ BUILT, SUITE = "built.json", "suite"
 COLABTOOLS = "https://github.com/googlecolab/colabtools"
 BUILD_SECONDS = 45  # for a package that is to be had only as source
 _COMPILED = ("numpy", "scipy", "pyarrow", "onnx", "onnxruntime", "matplotlib", "safetensors", "cryptography", "soxr")
+BESIDE = ("ipython", "jupyter-client", "protobuf", "tensorflow")  # that Colab's other packages hold fast
 GPU_HOST = ("torch==2.11.0", "transformers==5.17.0")
 PYTHONS = {"colab": ("3.13", "3.12", "3.11"), "lowest": ("3.11", "3.12", "3.13"), "gpu-host": ("3.12",)}
 # What the tests of the package need: as test in pyproject.toml has it, without what serves browsers and mounts alone.
@@ -127,8 +129,7 @@ def build_lowest(folder: Path, python: str) -> Built:
     _make(folder, built, python)
     wheels = [word for name in _COMPILED for word in ("--only-binary", name)]
     _install(folder, *_ours(), "--resolution", "lowest-direct", *wheels)
-    held = [f"{name}=={version}" for name, version in _installed(folder).items()]
-    _tools(folder, built, held)
+    _tools(folder, built)
     return built
 
 
@@ -137,11 +138,19 @@ def build_gpu_host(folder: Path, python: str) -> Built:
     built = Built("gpu-host", " ".join(GPU_HOST))
     _make(folder, built, python)
     _install(folder, *_ours(), *GPU_HOST)
-    _tools(folder, built, [f"{name}=={version}" for name, version in _installed(folder).items()])
+    _tools(folder, built)
     return built
 
 
 KINDS = {"colab": build_colab, "lowest": build_lowest, "gpu-host": build_gpu_host}
+
+
+def wanted_packages() -> set[str]:
+    """Return the names of what the package and the extras of its pipelines ask for, with what Colab's other packages hold fast."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *(text for name, extra in project["optional-dependencies"].items()
+                                         if name not in ("test", "cluster") for text in extra)]
+    return {canonicalize_name(Requirement(text).name) for text in asked} - {project["name"]} | set(BESIDE)
 
 
 def _ours() -> list[str]:
@@ -151,7 +160,9 @@ def _ours() -> list[str]:
     return ["--editable", f"{ROOT}[{','.join([*names, 'tracking', 'notebook'])}]"]
 
 
-def _tools(folder: Path, built: Built, held: list[str]) -> None:
+def _tools(folder: Path, built: Built) -> None:
+    """Put what the tests need beside it: of what pyproject.toml names nothing changes."""
+    held = [f"{name}=={version}" for name, version in _installed(folder).items() if name in wanted_packages()]
     for tool in TOOLS:
         done = _uv("pip", "install", "--python", python_of(folder), tool, constraints=held)
         if done.returncode:

@@ -9,30 +9,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 from colabkit.core.versions import tried
+from tests.install.environments import wanted_packages
 
-ROOT = Path(__file__).resolve().parents[2]
-BESIDE = ("ipython", "jupyter-client", "protobuf", "tensorflow")  # that Colab's other packages hold fast
 _ASK = """
 import importlib.metadata as m, json, platform, re
 found = {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version for d in m.distributions() if d.metadata["Name"]}
 print(json.dumps([platform.python_version(), found]))
 """
-
-
-def wanted_packages() -> set[str]:
-    """Return the names of what the package and the extras of its pipelines ask for."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [*project["dependencies"], *(text for name, extra in project["optional-dependencies"].items()
-                                         if name not in ("test", "cluster") for text in extra)]
-    return {canonicalize_name(Requirement(text).name) for text in asked} - {project["name"]} | set(BESIDE)
 
 
 def record(name: str, folder: Path) -> tried.Environment:

@@ -256,13 +256,13 @@ def test_final_answers(status, words, num_requests):
 
 
 def test_retry_after_is_waited_out():
-    dates = lambda r: r.answer(503, Retry_After=email.utils.formatdate(time.time() + 1, usegmt=True))  # noqa: E731
+    dates = lambda r: r.answer(503, Retry_After=email.utils.formatdate(time.time() + 1.5, usegmt=True))  # noqa: E731
     for refuse in (lambda r: r.answer(429, Retry_After="1"), dates, lambda r: r.answer(429, RateLimit='"resolvers";r=0;t=1')):
         with serving(in_turn(refuse, lambda r: r.serve())) as server:
             began = time.monotonic()
             reader = client()
             assert reader.read(link_to(server), 0, 10, "x") == DATA[:10]
-            assert 0.05 < time.monotonic() - began < 2.2 if refuse is dates else 1 <= time.monotonic() - began < 1.6
+            assert 0.4 < time.monotonic() - began < 2.2 if refuse is dates else 1 <= time.monotonic() - began < 1.6
             assert reader.counts["throttled"] == 1
 
 
