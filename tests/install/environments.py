@@ -146,7 +146,7 @@ KINDS = {"colab": build_colab, "lowest": build_lowest, "gpu-host": build_gpu_hos
 
 
 def wanted_packages() -> set[str]:
-    """Return the names of what the package and the extras of its pipelines ask for, with what Colab's other packages hold fast."""
+    """Return the names of what the package and its pipelines' extras ask for, and of what Colab's other packages hold fast."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     asked = [*project["dependencies"], *(text for name, extra in project["optional-dependencies"].items()
                                          if name not in ("test", "cluster") for text in extra)]
