@@ -93,6 +93,7 @@ def _find_credentials() -> None:
     if not _is_installed("google.auth"):
         raise AuthorizationError("Cannot look for Google credentials: google-auth is not installed",
                                  fix="pip install google-auth")
+    import google.auth.transport.requests  # noqa: F401 a slow import is no reason to think that Google does not answer
     try:
         answer = in_time(_load_and_try, _SECONDS)
     except Exception as error:  # a file that is broken, of another kind or revoked makes the library raise many things

@@ -124,7 +124,11 @@ class HubPush:
         try:
             return self.info()
         except errors.RepositoryNotFoundError:  # or it is private and somebody else's: then it cannot be made either
-            self.api.create_repo(self.repo, repo_type=self.kind, private=private, exist_ok=True)
+            try:
+                self.api.create_repo(self.repo, repo_type=self.kind, private=private)
+            except errors.HfHubHTTPError as error:
+                if error.response.status_code != 409:  # somebody else made it meanwhile, or our first try did
+                    raise
             return self.info()
 
     def _wait(self, error: Exception, patience: Patience, refused: Callable[[int, str], BaseException | None]) -> None:

@@ -141,8 +141,14 @@ class InferConfig:
     hop_seconds: Annotated[float, "from one window to the next"] = 5.0
     num_speakers: Annotated[int | None, "speakers in the recording; none: found by clustering"] = None
     cluster_distance: Annotated[float | None, "cosine distance above which voices differ; none: found in validation"] = None
+    smoothing_seconds: Annotated[float | None, "over how long the probability of who talks is averaged; 0: each frame alone; "
+                                               "none: found in validation"] = None
     shortest_turn_seconds: Annotated[float, "shorter turns are dropped"] = 0.1
     shortest_pause_seconds: Annotated[float, "shorter pauses of one speaker are filled"] = 0.2
+
+    def faults(self):
+        if self.smoothing_seconds is not None and not 0 <= self.smoothing_seconds <= 5:
+            yield f"smoothing_seconds: got {self.smoothing_seconds}, expected 0 to 5, or none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

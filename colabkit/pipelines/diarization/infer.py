@@ -6,7 +6,7 @@ Axes: W window, F frame of 20 ms, S local speaker, C powerset class, E embedding
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from colabkit.pipelines.diarization.rttm import Turn, frames_to_turns
 
 SHORTEST_SECONDS = 0.5
 RELIABLE_SECONDS = 1.0  # solo speech that makes an embedding worth clustering by
-DEFAULT_CLUSTER_DISTANCE = 0.7
+DEFAULT_CLUSTER_DISTANCE, DEFAULT_SMOOTHING_SECONDS = 0.7, 0.0
 WINDOWS_AT_ONCE = 4
 
 RunWindows = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -47,6 +47,7 @@ class Diarizer:
     table: np.ndarray
     settings: InferConfig
     cluster_distance: float = DEFAULT_CLUSTER_DISTANCE
+    smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS
 
     @classmethod
     def from_onnx(cls, folder: str | Path, *, int8: bool = False, settings: InferConfig | None = None,
@@ -60,31 +61,50 @@ class Diarizer:
         session = onnxruntime.InferenceSession(str(Path(folder) / ("model.int8.onnx" if int8 else "model.onnx")), options,
                                                providers=["CPUExecutionProvider"])
         return cls(lambda wave: tuple(session.run(None, {"wave": wave})), np.array(description["table"], np.float32),
-                   settings or InferConfig(**description["infer"]), description["cluster_distance"])
+                   settings or InferConfig(**description["infer"]), **tuned_in(description))
 
     def diarize(self, wave: np.ndarray, *, num_speakers: int | None = None) -> list[Turn]:
         """Return who speaks when. Shapes: wave (sample,) float32 at 16 kHz. Raises: DataError when it is too short."""
         return self.link(self.run(wave), num_speakers=num_speakers)
 
     def run(self, wave: np.ndarray) -> Windows:
-        """Run the network on every window of a recording."""
+        """Run the network on every window of a recording, and decode who talks in it."""
+        return self.decode(len(wave) // FRAME_SAMPLES, self.score(wave))
+
+    def score(self, wave: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield what the network says of some windows at a time: probabilities (W, F, C) and embeddings (W, F, E).
+
+        Shapes: wave (sample,) float32 at 16 kHz. Raises: DataError when it is too short, or holds what is no number.
+        """
         if len(wave) < SHORTEST_SECONDS * RATE_HZ:
             raise DataError("The recording is too short to diarize", got=f"{len(wave) / RATE_HZ:.2f} s",
                             expected=f"at least {SHORTEST_SECONDS} s", fix="leave this file out")
         if not np.isfinite(wave).all():
             raise DataError("The recording holds samples that are not numbers", got=f"{int((~np.isfinite(wave)).sum())} samples",
                             expected="finite samples", fix="write the file anew, for example as 16-bit wav")
-        num_frames = len(wave) // FRAME_SAMPLES
-        starts, length = window_starts(num_frames, self.settings)
-        probability, active, embeddings = [], [], []
+        starts, length = window_starts(len(wave) // FRAME_SAMPLES, self.settings)
         for first in range(0, len(starts), WINDOWS_AT_ONCE):
             waves = np.stack([wave[s * FRAME_SAMPLES: (s + length) * FRAME_SAMPLES]
                               for s in starts[first: first + WINDOWS_AT_ONCE]]).astype(np.float32, copy=False)
-            logits, frame_embeddings = self.run_windows(waves)
-            odds = np.exp(logits - logits.max(-1, keepdims=True))
-            probability.append((odds / odds.sum(-1, keepdims=True)) @ self.table)
-            active.append(self.table[logits.argmax(-1)] > 0)
-            embeddings.append(_embed(frame_embeddings, active[-1]))
+            logits_WFC, embeddings_WFE = self.run_windows(waves)
+            odds_WFC = np.exp(logits_WFC - logits_WFC.max(-1, keepdims=True))
+            yield odds_WFC / odds_WFC.sum(-1, keepdims=True), embeddings_WFE
+
+    def decode(self, num_frames: int, scored: Iterable[tuple[np.ndarray, np.ndarray]]) -> Windows:
+        """Return who talks in each window of a recording of so many frames, by what `score` said of them.
+
+        Probabilities are averaged over `smoothing_seconds`, so that no single frame changes who talks.
+        """
+        from scipy.ndimage import uniform_filter1d
+        asked = self.settings.smoothing_seconds
+        width = 1 + 2 * round((self.smoothing_seconds if asked is None else asked) / FRAME_SECONDS / 2)  # odd: nothing shifts
+        probability, active, embeddings = [], [], []
+        for classes_WFC, embeddings_WFE in scored:
+            smoothed_WFC = uniform_filter1d(classes_WFC, width, axis=1, mode="nearest")
+            probability.append(smoothed_WFC @ self.table)
+            active.append(self.table[smoothed_WFC.argmax(-1)] > 0)
+            embeddings.append(_embed(embeddings_WFE, active[-1]))
+        starts, _ = window_starts(num_frames, self.settings)
         return Windows(num_frames, starts, np.concatenate(probability), np.concatenate(active), np.concatenate(embeddings))
 
     def link(self, windows: Windows, *, num_speakers: int | None = None) -> list[Turn]:
@@ -111,8 +131,14 @@ class Diarizer:
         """Return the JSON that from_onnx reads beside the network."""
         from dataclasses import asdict
         return json.dumps({"table": self.table.tolist(), "infer": asdict(self.settings),
-                           "cluster_distance": self.cluster_distance, "rate_hz": RATE_HZ,
-                           "frame_seconds": FRAME_SECONDS}, indent=1)
+                           "cluster_distance": self.cluster_distance, "smoothing_seconds": self.smoothing_seconds,
+                           "rate_hz": RATE_HZ, "frame_seconds": FRAME_SECONDS}, indent=1)
+
+
+def tuned_in(description: dict) -> dict[str, float]:
+    """Return what validation found, of a diarizer.json; one that tells of no smoothing was tuned without."""
+    return {"cluster_distance": description["cluster_distance"],
+            "smoothing_seconds": description.get("smoothing_seconds", 0.0)}
 
 
 def window_starts(num_frames: int, settings: InferConfig) -> tuple[np.ndarray, int]:

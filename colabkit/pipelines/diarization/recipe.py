@@ -4,7 +4,7 @@
 |-------------|-------------------------------------------------------------|------------|-----------------------------------|
 | 01_speech   | lists samples and speakers of every source, splits them     | sources    | speech.json, indexes              |
 | 02_train    | trains on conversations simulated on the fly                | 01         | model.safetensors, history.jsonl  |
-| 03_tune     | finds how far apart voices of two people are                | 01, 02     | diarizer.json                     |
+| 03_tune     | finds how far apart two voices are, and how much to smooth  | 01, 02     | diarizer.json                     |
 | 04_evaluate | DER on conversations of speakers never heard                | 01, 02, 03 | scores.json, RTTM, timeline.png   |
 | 05_export   | ONNX and int8, checked against PyTorch                      | 01, 02, 03 | model.onnx, model.int8.onnx       |
 | 06_example  | one longer conversation, through ONNX alone                 | 01, 05     | example.rttm, .wav, .png          |
@@ -17,12 +17,14 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
+from colabkit.pipelines.diarization import FRAME_SAMPLES
 from colabkit.pipelines.diarization.speech import recordings
 from colabkit.pipelines.diarization.speech import step as speech_step
 from colabkit.runs.steps import step
 
 LONG_MIX_SECONDS, NUM_LONG_MIXES = 45.0, 10
 CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
+SMOOTHING_SECONDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 
 
 def _outside(config) -> dict[str, str]:
@@ -79,24 +81,35 @@ def train(config, run):
 
 @step("03_tune", uses=("speech", "simulate", "infer", "model"), reads=("01_speech", "02_train"), writes=("diarizer.json",))
 def tune(config, run):
-    """Find the distance between voices that links windows best, on validation speakers."""
+    """Find the distance between voices that links windows best, then the smoothing, on validation speakers."""
     from dataclasses import replace
     diarizer = _diarizer(config, run)
-    if config.infer.cluster_distance is not None:
-        best, tried = config.infer.cluster_distance, {}
-        run.choose("infer.cluster_distance", best, "it is set")
-    else:
-        from colabkit.pipelines.diarization.evaluate.step import choose_cluster_distance
+    wanted = {"cluster_distance": CLUSTER_DISTANCES, "smoothing_seconds": SMOOTHING_SECONDS}
+    given = {name: value for name in wanted if (value := getattr(config.infer, name)) is not None}
+    for name, value in given.items():
+        diarizer = replace(diarizer, **{name: run.choose(f"infer.{name}", value, "it is set")})
+    if len(given) < len(wanted):
         bank = _bank(config, run, "validation")
         mixes = _mixes(config, bank, num_mixes=NUM_LONG_MIXES, seconds=LONG_MIX_SECONDS,
                        num_speakers=min(3, len(bank.speakers)))
-        windows = [diarizer.run(mix.wave) for mix in mixes]
-        best, tried = choose_cluster_distance(
-            lambda distance: [replace(diarizer, cluster_distance=distance).link(w) for w in windows], mixes, CLUSTER_DISTANCES)
-        run.choose("infer.cluster_distance", best, f"DER {tried[best]:.1%} on {NUM_LONG_MIXES} conversations of validation "
-                   f"speakers, from {min(tried.values()):.1%} to {max(tried.values()):.1%} over the range")
-    files.write_atomic(run.output / "diarizer.json", replace(diarizer, cluster_distance=best).describe())
-    return {"cluster_distance": best}
+        scored = [list(diarizer.score(mix.wave)) for mix in mixes]
+        for name in [name for name in wanted if name not in given]:
+            diarizer = _tuned(run, diarizer, name, wanted[name], mixes, scored)
+    files.write_atomic(run.output / "diarizer.json", diarizer.describe())
+    return {name: getattr(diarizer, name) for name in wanted}
+
+
+def _tuned(run, diarizer, name: str, candidates, mixes, scored):
+    """Return the diarizer with the value of a setting that serves validation conversations best."""
+    from dataclasses import replace
+
+    from colabkit.pipelines.diarization.evaluate.step import choose_lowest
+    turned = {value: replace(diarizer, **{name: value}) for value in candidates}
+    best, tried = choose_lowest(lambda value: [turned[value].link(turned[value].decode(len(mix.wave) // FRAME_SAMPLES, parts))
+                                               for mix, parts in zip(mixes, scored, strict=True)], mixes, candidates)
+    run.choose(f"infer.{name}", best, f"DER {tried[best]:.1%} on {len(mixes)} conversations of validation speakers, from "
+               f"{min(tried.values()):.1%} to {max(tried.values()):.1%} over the range")
+    return turned[best]
 
 
 @step("04_evaluate", uses=("speech", "recordings", "model", "evaluate", "infer"), reads=("01_speech", "02_train", "03_tune"),
@@ -243,19 +256,18 @@ def _model(run):
 
 
 def _diarizer(config, run):
+    from colabkit.pipelines.diarization.infer import tuned_in
     tuned = run.folder_of("03_tune") / "diarizer.json"
-    distance = files.read_json(tuned)["cluster_distance"] if tuned.exists() else None
-    return _torch_diarizer(_model(run), config.infer, distance)
+    return _torch_diarizer(_model(run), config.infer, **(tuned_in(files.read_json(tuned)) if tuned.exists() else {}))
 
 
-def _torch_diarizer(model, settings, cluster_distance: float | None = None):
+def _torch_diarizer(model, settings, **tuned):
     import torch
 
-    from colabkit.pipelines.diarization.infer import DEFAULT_CLUSTER_DISTANCE, Diarizer
+    from colabkit.pipelines.diarization.infer import Diarizer
     device = next(model.parameters()).device
 
     def run_windows(waves):
         with torch.no_grad():
             return tuple(part.float().cpu().numpy() for part in model.eval()(torch.from_numpy(waves).to(device)))
-    return Diarizer(run_windows, model.powerset.table_CS.cpu().numpy(), settings,
-                    DEFAULT_CLUSTER_DISTANCE if cluster_distance is None else cluster_distance)
+    return Diarizer(run_windows, model.powerset.table_CS.cpu().numpy(), settings, **tuned)

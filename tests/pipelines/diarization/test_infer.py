@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from colabkit.core.errors import DataError
 from colabkit.pipelines.diarization.config import InferConfig
 from colabkit.pipelines.diarization.evaluate.metrics import score
-from colabkit.pipelines.diarization.infer import Diarizer, window_starts
+from colabkit.pipelines.diarization.infer import Diarizer, tuned_in, window_starts
 from colabkit.pipelines.diarization.rttm import frames_to_turns
 
 SETTINGS = InferConfig(window_seconds=8.0, hop_seconds=2.0)
@@ -114,7 +115,6 @@ def test_speakers_are_named_in_the_order_they_appear():
 @pytest.mark.parametrize("given_by", ["setting", "call"])
 def test_a_number_of_speakers_that_is_known_is_kept_to(given_by):
     truth = conversation(3, 60.0)
-    from dataclasses import replace
     for wanted in (2, 3):
         how = {"settings": replace(SETTINGS, num_speakers=wanted)} if given_by == "setting" else {"num_speakers": wanted}
         turns = diarize(truth, **how)
@@ -123,7 +123,6 @@ def test_a_number_of_speakers_that_is_known_is_kept_to(given_by):
 
 
 def test_a_call_overrides_the_setting():
-    from dataclasses import replace
     truth = conversation(3, 60.0)
     assert len({t.speaker for t in diarize(truth, settings=replace(SETTINGS, num_speakers=2), num_speakers=3)}) == 3
 
@@ -188,6 +187,45 @@ def test_one_window_that_errs_is_outvoted():
     assert der(truth, diarize(truth, oracle=Errs(truth))) < 0.01
 
 
+class Flickers(Oracle):
+    """In every 25th frame it says the opposite."""
+
+    def window(self, start, length):
+        logits, embeddings = super().window(start, length)
+        logits[::25] = logits[::25, ::-1]
+        return logits, embeddings
+
+
+def test_smoothing_leaves_no_single_frame_its_own_opinion():
+    truth = conversation(2, 60.0, overlaps=False)
+    errors = {seconds: der(truth, diarize(truth, oracle=Flickers(truth), settings=replace(SETTINGS, smoothing_seconds=seconds)))
+              for seconds in (0.0, 0.1, 0.3)}
+    assert errors[0.0] > 0.03 and errors[0.1] < 0.01 and errors[0.3] < 0.01
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.2])
+def test_smoothing_shifts_no_boundary(seconds):
+    truth = conversation(2, 60.0, overlaps=False)
+    assert der(truth, diarize(truth, settings=replace(SETTINGS, smoothing_seconds=seconds))) == 0
+
+
+def test_what_is_set_goes_before_what_was_tuned():
+    truth = conversation(2, 20.0, overlaps=False)
+    oracle = Flickers(truth)
+    tuned = Diarizer(oracle, TABLE, SETTINGS, 0.6, smoothing_seconds=0.2)
+    assert der(truth, tuned.diarize(oracle.wave())) < 0.01
+    asked = replace(tuned, settings=replace(SETTINGS, smoothing_seconds=0.0))
+    assert der(truth, asked.diarize(oracle.wave())) > 0.02
+
+
+def test_a_recording_scored_once_is_decoded_as_if_it_were_run():
+    truth = conversation(3, 60.0)
+    oracle = Oracle(truth)
+    diarizer = Diarizer(oracle, TABLE, SETTINGS, 0.6)
+    scored = list(diarizer.score(oracle.wave()))
+    assert diarizer.link(diarizer.decode(len(truth), scored)) == diarizer.diarize(oracle.wave())
+
+
 def test_the_same_recording_gives_the_same_turns():
     truth = conversation(4, 90.0)
     assert diarize(truth) == diarize(truth)
@@ -195,7 +233,10 @@ def test_the_same_recording_gives_the_same_turns():
 
 def test_description_holds_what_is_needed_to_build_it_again():
     import json
-    diarizer = Diarizer(Oracle(np.zeros((10, 1), bool)), TABLE, SETTINGS, 0.45)
+    diarizer = Diarizer(Oracle(np.zeros((10, 1), bool)), TABLE, SETTINGS, 0.45, 0.2)
     told = json.loads(diarizer.describe())
     assert np.array_equal(np.array(told["table"]), TABLE) and told["cluster_distance"] == 0.45
+    assert tuned_in(told) == {"cluster_distance": 0.45, "smoothing_seconds": 0.2}
+    del told["smoothing_seconds"]  # as it was written before there was one: that network was tuned without
+    assert tuned_in(told)["smoothing_seconds"] == 0.0
     assert InferConfig(**told["infer"]) == SETTINGS and told["rate_hz"] == 16_000 and told["frame_seconds"] == 0.02

@@ -69,10 +69,10 @@ def _mean_accuracy(conversations: list[Conversation], hypotheses: list[list[Turn
     return float(np.mean(accuracies))
 
 
-def choose_cluster_distance(link_with: Callable[[float], list[list[Turn]]], conversations: list[Conversation],
-                            candidates: Iterable[float]) -> tuple[float, dict[float, float]]:
-    """Return the distance with the lowest DER on validation conversations, and the DER of each."""
-    der = {c: pooled(conversations, link_with(c), collar_seconds=0.0).der for c in candidates}
+def choose_lowest(diarize_with: Callable[[float], list[list[Turn]]], conversations: list[Conversation],
+                  candidates: Iterable[float]) -> tuple[float, dict[float, float]]:
+    """Return the value of a setting with the lowest DER on validation conversations, and the DER of each."""
+    der = {c: pooled(conversations, diarize_with(c), collar_seconds=0.0).der for c in candidates}
     lowest = min(der.values())
     good = [c for c, value in der.items() if value <= lowest + 0.002]
     return good[len(good) // 2], der  # the middle of the flat part: it carries over best

@@ -123,7 +123,7 @@ def test_other_data_is_refused(new_run, carry_out, tmp_path):
 
 def test_it_learns_to_read_tones(run, carry_out):
     model = ModelConfig(hidden_size=64, num_layers=2, dropout=0.0, mask_time=0.0)
-    carry_out(run, model=model, num_samples=120, steps=60, effective_batch=12, learning_rate=8e-3, validate_every_steps=20,
+    carry_out(run, model=model, num_samples=120, steps=60, effective_batch=12, learning_rate=8e-3, validate_every_steps=10,
               validation_samples=8, checkpoint_every_steps=1000)
     history = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
     assert history[-1]["cer"] < 0.3 < 0.6 < history[0]["cer"] and history[-1]["loss"] < 0.3 * history[0]["loss"]

@@ -296,7 +296,7 @@ def test_a_repository_that_appears_in_between_is_taken_as_it_is(hub, tmp_path):
 
     class Appearing(HubServer):
         def _create(self, asked, token):
-            super()._create({**asked, "visibility": "public"}, token)  # somebody of the lab was faster
+            super()._create({**asked, "visibility": "public", "private": False}, token)  # somebody of the lab was faster
             return super()._create(asked, token)
     with Appearing() as appearing:
         appearing.writers = hub.writers

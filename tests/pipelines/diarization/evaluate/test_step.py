@@ -7,7 +7,7 @@ import pytest
 
 from colabkit.pipelines.diarization.evaluate.step import (
     Conversation,
-    choose_cluster_distance,
+    choose_lowest,
     conversation,
     diarize_all,
     measure,
@@ -88,5 +88,5 @@ def test_answers_come_in_order(talks):
 
 def test_the_distance_in_the_middle_of_the_best_ones_is_chosen(talks):
     perfect, poor = [renamed(t.turns) for t in talks], [[], []]
-    best, tried = choose_cluster_distance(lambda d: perfect if 0.4 <= d <= 0.6 else poor, talks, (0.3, 0.4, 0.5, 0.6, 0.7))
+    best, tried = choose_lowest(lambda d: perfect if 0.4 <= d <= 0.6 else poor, talks, (0.3, 0.4, 0.5, 0.6, 0.7))
     assert best == 0.5 and tried == {0.3: 1.0, 0.4: 0.0, 0.5: 0.0, 0.6: 0.0, 0.7: 1.0}

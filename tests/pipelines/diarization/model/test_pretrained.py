@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 from safetensors.torch import load_file, save_file
 
 from colabkit.core.errors import DataError
@@ -199,7 +201,9 @@ def test_a_torchaudio_that_does_not_import_takes_no_model_with_it(tmp_path, faul
                         + LOAD.format("hubert") + LOAD.format("wavlm") + "print('loaded')\n"
                         "import sys\nprint('torchaudio' in sys.modules)\n"
                         "try:\n    import torchaudio\nexcept Exception as error:\n    print('still:', error)\n")
-    assert "alone: fine" not in tried and "loaded\nFalse\nstill: " in tried
+    assert "loaded\nFalse\nstill: " in tried
+    # Of newer ones this shows that the test would find the fault; transformers 5.10 looks no further.
+    assert "alone: fine" not in tried or Version(version("transformers")) < Version("5.11")
 
 
 def test_a_whole_torchaudio_is_left_alone(tmp_path):
