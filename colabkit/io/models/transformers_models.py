@@ -63,7 +63,7 @@ def transformers_class(name: str, *, what: str = "Pretrained models", otherwise:
         return getattr(importlib.import_module("transformers"), name)
     except Exception as error:  # whatever a half-installed package raises
         raise StateError(f"{what} need a usable transformers", got=f"{type(error).__name__}: {error}"[:200],
-                         expected="transformers 5.10 or newer", where=f"from transformers import {name}",
+                         expected="transformers 5.13 or newer", where=f"from transformers import {name}",
                          fix="pip install -U transformers" + (f", or {otherwise}" if otherwise else "")) from error
 
 
