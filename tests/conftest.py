@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -142,6 +143,14 @@ class Toy:
     def outcomes(self) -> list[str]:
         """Return what was decided about each step, in order."""
         return [line.split()[1].rstrip(":") for line in self.said if line[:2].isdigit() and " done in " not in line]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """SIGINT does here, and in every process started from here, what it does in a terminal: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
