@@ -147,7 +147,7 @@ class Toy:
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c():
-    """SIGINT does here, and in every process started from here, what it does in a terminal: a shell's background jobs ignore it."""
+    """SIGINT does here, and in processes started from here, what it does in a terminal: a shell's background jobs ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 
 import pytest
 from packaging.requirements import Requirement
@@ -105,6 +109,45 @@ def test_data_files_of_the_package_are_shipped():
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             package = ".".join(path.parent.relative_to(ROOT).parts)
             assert any(path.match(pattern) for pattern in globs.get(package, [])), f"{path} would be missing from a wheel"
+
+
+def build(what: str, source: Path, place: Path) -> Path:
+    """Build an "sdist" or a "wheel" as `python -m build` does, with the setuptools that is here: nothing is fetched."""
+    place.mkdir()
+    code = f"from setuptools import build_meta; build_meta.build_{what}({os.fspath(place)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return next(place.iterdir())
+
+
+def test_the_source_archive_is_whole_and_a_wheel_comes_of_it(tmp_path):
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout, so nothing says what belongs to it")
+    files = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    assert {"Makefile", "constraints.txt", ".ci/run", "docs/timeline.png", "tests/conftest.py"} <= files
+    for name in files:
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / "copy" / name)
+    for odd in ("out/state.json", "tests/__pycache__/x.cpython-311.pyc", "notebooks/.ipynb_checkpoints/x.ipynb"):
+        (tmp_path / "copy" / odd).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / odd).write_text("what git ignores stays at home")
+
+    with tarfile.open(build("sdist", tmp_path / "copy", tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    unpacked = next((tmp_path / "unpacked").iterdir())
+    held = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    made = {"PKG-INFO", "setup.cfg"} | {name for name in held if name.startswith("colabkit.egg-info/")}
+    assert held - made == files, "what MANIFEST.in leaves out, or takes in besides"
+    assert all((unpacked / name).read_bytes() == (ROOT / name).read_bytes() for name in files)
+    assert os.access(unpacked / ".ci" / "run", os.X_OK)
+
+    with zipfile.ZipFile(build("wheel", unpacked, tmp_path / "wheel")) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    notebooks = {name for name in names if ".data/data/share/colabkit/notebooks/" in name}
+    assert {PurePosixPath(name).name for name in notebooks} == {f"{p.notebook}.ipynb" for p in discover()}
+    assert names - notebooks == {name for name in files if name.startswith("colabkit/")}
 
 
 @pytest.mark.parametrize("target", ["install", "demo", "test", "lint", "stamp"])
