@@ -23,8 +23,9 @@ OURS_ALONE := $(addprefix tests/,io/places/test_cache.py io/places/test_folder.p
   pipelines/dataset/segments/test_zip_members.py pipelines/diarization/test_rttm.py training/sizing/test_allocator.py \
   training/sizing/test_memory_model.py)
 # What other people's versions can break, without what kills processes and times them: that is the same with any version.
-OF_VERSIONS := -m "not slow and not long" $(OURS_ALONE:%=--ignore=%) tests/core/versions tests/training/sizing tests/training/test_tracking.py \
-  tests/colab tests/io tests/loopback tests/pipelines
+KILLS := killed_at or killed_before or killed_anywhere or kill_9
+OF_VERSIONS := -m "not slow and not long" -k "not ($(KILLS))" $(OURS_ALONE:%=--ignore=%) \
+  tests/core/versions tests/training/sizing tests/training/test_tracking.py tests/colab tests/io tests/loopback tests/pipelines
 
 .PHONY: install demo test test-all test-colab test-floors $(FLOORS) renew-colab lint stamp clean
 
@@ -54,7 +55,7 @@ test-colab: install $(COLAB)/built.json
 
 test-floors: $(FLOORS)
 
-lowest-%: install
+$(filter lowest-%,$(FLOORS)): lowest-%: install
 	$(VENV)/bin/python -m tests.install.environments lowest .venv-$@ --python $*
 	.venv-$@/bin/python $(PYTEST) $(OF_VERSIONS)
 

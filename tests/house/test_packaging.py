@@ -169,3 +169,9 @@ def test_what_the_version_suites_leave_out_is_there_and_rests_on_nobody_else():
 def test_make_targets_exist(target):
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_all_floors_are_tried():
+    done = subprocess.run(["make", "--dry-run", "test-floors"], cwd=ROOT, capture_output=True, text=True)
+    for kind in ("lowest-3.11", "lowest-3.12", "lowest-3.13", "gpu-host"):
+        assert f".venv-{kind}/bin/python -m pytest " in done.stdout, f"{kind} is not tried:\n{done.stdout}"
