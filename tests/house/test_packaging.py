@@ -175,3 +175,10 @@ def test_all_floors_are_tried():
     done = subprocess.run(["make", "--dry-run", "test-floors"], cwd=ROOT, capture_output=True, text=True)
     for kind in ("lowest-3.11", "lowest-3.12", "lowest-3.13", "gpu-host"):
         assert f".venv-{kind}/bin/python -m pytest " in done.stdout, f"{kind} is not tried:\n{done.stdout}"
+
+
+def test_what_is_long_is_left_to_test_all():
+    commands = {target: subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True).stdout
+                for target in ("test", "test-all")}
+    assert '-m "not long"' in commands["test"]
+    assert " -m pytest " in commands["test-all"] and "long" not in commands["test-all"]
