@@ -12,7 +12,8 @@ COLAB := .venv-colab
 BUILDS := tests/install/environments.py tests/install/colab-freeze.txt pyproject.toml
 FLOORS := lowest-3.11 lowest-3.12 lowest-3.13 gpu-host
 # Tests that share a set-up run in one process (tests/conftest.py), in their order: what takes longest comes first.
-PYTEST := -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+WORKERS ?= 2
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # Of the rooms below, what is our own logic on the standard library: it is the same with any version of others' libraries.
 OURS_ALONE := $(addprefix tests/,io/places/test_cache.py io/places/test_folder.py io/places/test_s3_profile.py \
   io/places/http/test_signing.py io/samples/test_splits.py io/transfer/test_local_files.py io/transfer/test_workers.py \
