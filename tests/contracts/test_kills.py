@@ -45,6 +45,7 @@ def test_killed_at_every_boundary_and_at_random(bench):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_killed_at_many_random_instants(bench):
     campaign = campaign_in(bench, "random")
     campaign.at_random(MANY_RANDOM_KILLS, seed=1)
