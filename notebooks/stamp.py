@@ -4,6 +4,7 @@ The address stands in one place, pyproject.toml: [project.urls] Repository, and 
 that badges open, and that install cells install and errors name. On a branch both say the branch; for a release set the
 revision to its tag, run `make stamp` and tag the commit: its notebooks then bring the code they were made with. An install
 cell looks for all that its extra asks for, as pyproject.toml says: colabkit may be there from another notebook, without it.
+Links to files of the repository are made absolute: a package index shows README.md with no files beside it.
 Everything else is kept byte for byte.
 """
 
@@ -23,6 +24,8 @@ _BADGE = re.compile(r"https://colab\.research\.google\.com/github/[^\s\"')]*?(?=
 _NOT_INSTALLED = "Not installed: mend what pip says above (more without --quiet), restart the kernel, run again"
 _INSTALL = re.compile(r"(?:(?<=\] @ )|(?<=^INSTALLED_FROM = \"))git\+[^\s\"'`\\]+", re.MULTILINE)
 _EXTRA = re.compile(r"colabkit\[(?P<extra>\w+)\] @ ")
+_LINK = re.compile(r"(?P<image>!?)(?P<text>\[[^\]\n]*\]\()(?:https://github\.com/[\w.-]+/[\w.-]+/(?:blob|raw)/[^\s)]*?/)?"
+                   r"(?P<path>(?:benchmarks|docs|notebooks)/[^\s)#]+)")
 _IMPORTED_AS = {"pyyaml": "yaml"}
 _NEEDED = re.compile(r'(?<=NEEDED = \\")[a-z0-9_ ]*(?=\\")')  # as JSON has it
 
@@ -38,6 +41,10 @@ class Address:
     def badge(self) -> str:
         """Where Colab opens the repository; a notebook's path follows."""
         return f"https://colab.research.google.com/github/{self.project}/blob/{self.revision}"
+
+    def link(self, path: str, *, image: bool) -> str:
+        """Where GitHub shows a file of the repository, or hands it out as it is for a picture in a page."""
+        return f"https://github.com/{self.project}/{'raw' if image else 'blob'}/{self.revision}/{path}"
 
     @property
     def install(self) -> str:
@@ -84,8 +91,13 @@ assert getattr(find_spec("colabkit"), "origin", None) and None not in map(find_s
 
 
 def stamped(text: str, where: Address, root: Path = ROOT) -> str:
-    """Return a notebook's or a document's text with every badge and every install line at the address."""
-    text = _INSTALL.sub(where.install, _BADGE.sub(where.badge, text))
+    """Return a notebook's or a document's text with every badge, install line and link to a file of ours at the address."""
+    def linked(found: re.Match[str]) -> str:
+        if not (root / found["path"]).exists():  # of another repository
+            return found[0]
+        return found["image"] + found["text"] + where.link(found["path"], image=bool(found["image"]))
+
+    text = _LINK.sub(linked, _INSTALL.sub(where.install, _BADGE.sub(where.badge, text)))
     extra = _EXTRA.search(text)
     return _NEEDED.sub(" ".join(modules_of(extra["extra"], root)), text) if extra else text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 
 from colabkit.core import files
 from colabkit.core.config import KEEPS_RESULT
+from colabkit.pipelines import Pipeline
 from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
 from colabkit.runs.steps import step
@@ -142,6 +144,29 @@ class Toy:
     def outcomes(self) -> list[str]:
         """Return what was decided about each step, in order."""
         return [line.split()[1].rstrip(":") for line in self.said if line[:2].isdigit() and " done in " not in line]
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):  # one of several processes that share the cores: threads of each would fight for them
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items):
+    """Keep in one process what shares a set-up: the contracts of a pipeline, the pages of the browser, else a file's tests."""
+    for item in items:
+        file, parameters = item.nodeid.partition("::")[0], getattr(item, "callspec", None)
+        pipelines = [p.name for p in parameters.params.values() if isinstance(p, Pipeline)] if parameters else []
+        shared = {"tests/contracts": pipelines[0] if pipelines else file, "tests/browser": "browser"}
+        item.add_marker(pytest.mark.xdist_group(shared.get(file.rpartition("/")[0], file)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c():
+    """SIGINT does here, and in processes started from here, what it does in a terminal: a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

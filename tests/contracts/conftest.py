@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,11 @@ class Bench:
 
     def line(self, run: str, *more: str) -> list[str]:
         return [*killing.arguments(self.pipeline.name, self.state, run, self.settings), *more]
+
+    @cached_property
+    def plain(self) -> killing.Ended:
+        """The run of the same name, from the command in a process of its own, as a user makes it."""
+        return killing.command(self.line("plain"))
 
     def run(self, run: str, *more: str, **order: object) -> killing.Ended:
         """Run the pipeline in a forked child."""

@@ -20,8 +20,8 @@ import nbformat
 import pytest
 
 from colabkit.pipelines import Pipeline
-from tests.contracts.conftest import ROOT, all_pipelines
-from tests.contracts.killing import arguments, differences, environment, results
+from tests.contracts.conftest import ROOT
+from tests.contracts.killing import differences, environment, results
 from tests.contracts.notebooks import LENIENT, ledgers, with_parameters
 from tests.contracts.small import settings_of
 
@@ -67,11 +67,6 @@ def _shell(command: list[str], cwd: Path, **variables: str) -> str:
     return done.stdout
 
 
-def with_command(pipeline: Pipeline, place: Path) -> Made:
-    text = _shell(["colabkit", *arguments(pipeline.name, place / "state", "demo", settings_of(pipeline))], place)
-    return Made(place / "state" / pipeline.name / "demo", text)
-
-
 def _parameters(pipeline: Pipeline, place: Path) -> list[str]:
     given = {"STATE": str(place / "state"), "SETTINGS": " ".join(settings_of(pipeline)), **LENIENT[pipeline.name]}
     return [f"{name}={value}" for name, value in given.items()]
@@ -103,18 +98,20 @@ def with_nbmake(pipeline: Pipeline, place: Path) -> Made:
     return Made(place / "state" / pipeline.name / "demo", text, nbformat.read(copy, as_version=4))
 
 
-FRONT_ENDS: tuple[Callable[[Pipeline, Path], Made], ...] = (
-    with_command, with_papermill, with_notebook_command, with_nbmake)
+FRONT_ENDS: tuple[Callable[[Pipeline, Path], Made], ...] = (with_papermill, with_notebook_command, with_nbmake)
 
 
-@pytest.fixture(scope="module", params=all_pipelines(), ids=lambda p: p.name)
-def made(request, tmp_path_factory) -> dict[str, Made]:
-    """Return what each front end made of the same settings, by its name."""
+@pytest.fixture(scope="module")
+def made(bench, tmp_path_factory) -> dict[str, Made]:
+    """Return what each front end made of the same settings, by its name; the command's is that of all contracts."""
     names = [function.__name__.removeprefix("with_") for function in FRONT_ENDS]
     places = [tmp_path_factory.mktemp(name) for name in names]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        started = [pool.submit(function, request.param, place) for function, place in zip(FRONT_ENDS, places, strict=True)]
-        return {name: future.result() for name, future in zip(names, started, strict=True)}
+        command = pool.submit(lambda: bench.plain)
+        started = [pool.submit(function, bench.pipeline, place) for function, place in zip(FRONT_ENDS, places, strict=True)]
+        made = {name: future.result() for name, future in zip(names, started, strict=True)}
+    assert command.result().code == 0, command.result().text
+    return made | {"command": Made(bench.folder("plain"), command.result().text)}
 
 
 def test_all_front_ends_make_the_same(made):

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.conftest import ROOT
-from tests.contracts.killing import Campaign, command, differences, event_of_step, is_boundary, results
+from tests.contracts.killing import Campaign, differences, event_of_step, is_boundary, results
 
-NUM_RANDOM_KILLS = 12
+FEW_RANDOM_KILLS, MANY_RANDOM_KILLS = 3, 12
 
 
 def test_forked_children_make_what_the_command_makes(bench):
-    plain = command(bench.line("plain"))
-    assert plain.code == 0, plain.text
+    assert bench.plain.code == 0, bench.plain.text
     assert differences(bench.expected, results(bench.folder("plain"))) == []
     assert len(bench.expected) > 2 * len(bench.pipeline.steps)
 
@@ -32,10 +31,10 @@ def test_killed_at_every_boundary_and_at_random(bench):
     trains = (ROOT / "colabkit" / "pipelines" / bench.pipeline.name / "workload.py").is_file()
     assert bool(trained) == trains and len(commits) >= 3 * len(trained)
     assert trained <= {step.id for step in bench.pipeline.steps if step.resumes}
-    campaign = Campaign(bench.server, bench.state, bench.settings, bench.expected, most_seconds=bench.first.seconds)
+    campaign = campaign_in(bench, "boundaries")
     campaign.at_events(boundaries)
     at_boundaries = campaign.tally.kills
-    campaign.at_random(at_boundaries + NUM_RANDOM_KILLS)
+    campaign.at_random(at_boundaries + FEW_RANDOM_KILLS)
     tally = campaign.finish()
     print(tally)
     assert tally.differences == []
@@ -43,6 +42,20 @@ def test_killed_at_every_boundary_and_at_random(bench):
     assert tally.kills >= 30 and tally.runs >= 2
     # Removals of old checkpoints and the like may fall away in a run that was killed before; step boundaries may not.
     assert [u for u in tally.unreached if "checkpoints" not in u[1][1]] == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_killed_at_many_random_instants(bench):
+    campaign = campaign_in(bench, "random")
+    campaign.at_random(MANY_RANDOM_KILLS, seed=1)
+    tally = campaign.finish()
+    print(tally)
+    assert tally.differences == [] and tally.kills >= MANY_RANDOM_KILLS and tally.runs >= 1
+
+
+def campaign_in(bench, name: str) -> Campaign:
+    return Campaign(bench.server, bench.state.parent / name, bench.settings, bench.expected, most_seconds=bench.first.seconds)
 
 
 def test_comparison_sees_one_changed_bit(bench, tmp_path):

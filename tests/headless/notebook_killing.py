@@ -138,9 +138,9 @@ class Campaign:
             self.attempt(cell=cell, moment=moment, victims=next(self._victims))
 
     def at_random(self, most_kills: int, seed: int = 0) -> None:
-        """Kill at random instants, a quarter of them within training, until there are so many kills."""
+        """Kill at random instants, a quarter of them within training, until there are so many kills or something is wrong."""
         chance = random.Random(seed)
-        while self.tally.num_kills < most_kills:
+        while self.tally.num_kills < most_kills and not self.tally.faults:
             if chance.random() < 0.25:
                 self.attempt(kill_at_step=chance.randrange(NUM_STEPS), victims=next(self._victims))
                 continue

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 
 import pytest
 from packaging.requirements import Requirement
@@ -107,7 +112,73 @@ def test_data_files_of_the_package_are_shipped():
             assert any(path.match(pattern) for pattern in globs.get(package, [])), f"{path} would be missing from a wheel"
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "test", "lint", "stamp"])
+def build(what: str, source: Path, place: Path) -> Path:
+    """Build an "sdist" or a "wheel" as `python -m build` does, with the setuptools that is here: nothing is fetched."""
+    place.mkdir()
+    code = f"from setuptools import build_meta; build_meta.build_{what}({os.fspath(place)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return next(place.iterdir())
+
+
+def test_the_source_archive_is_whole_and_a_wheel_comes_of_it(tmp_path):
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout, so nothing says what belongs to it")
+    files = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    assert {"Makefile", "constraints.txt", ".ci/run", "docs/timeline.png", "tests/conftest.py"} <= files
+    for name in files:
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / "copy" / name)
+    for odd in ("out/state.json", "tests/__pycache__/x.cpython-311.pyc", "notebooks/.ipynb_checkpoints/x.ipynb"):
+        (tmp_path / "copy" / odd).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "copy" / odd).write_text("what git ignores stays at home")
+
+    with tarfile.open(build("sdist", tmp_path / "copy", tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    unpacked = next((tmp_path / "unpacked").iterdir())
+    held = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    made = {"PKG-INFO", "setup.cfg"} | {name for name in held if name.startswith("colabkit.egg-info/")}
+    assert held - made == files, "what MANIFEST.in leaves out, or takes in besides"
+    assert all((unpacked / name).read_bytes() == (ROOT / name).read_bytes() for name in files)
+    assert os.access(unpacked / ".ci" / "run", os.X_OK)
+
+    with zipfile.ZipFile(build("wheel", unpacked, tmp_path / "wheel")) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    notebooks = {name for name in names if ".data/data/share/colabkit/notebooks/" in name}
+    assert {PurePosixPath(name).name for name in notebooks} == {f"{p.notebook}.ipynb" for p in discover()}
+    assert names - notebooks == {name for name in files if name.startswith("colabkit/")}
+
+
+def test_what_the_version_suites_leave_out_is_there_and_rests_on_nobody_else():
+    show = ["make", "--no-print-directory", "--eval", "show: ; @echo $(OURS_ALONE)", "show"]
+    left_out = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert len(left_out) > 10
+    for name in left_out:
+        assert (ROOT / name).is_file(), f"Makefile, OURS_ALONE: {name} is not there any more: say its new name, or take it out"
+        nodes = list(ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))))
+        imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        ours = {"colabkit", "tests", "pytest", "numpy", *sys.stdlib_module_names}
+        others = {found.partition(".")[0] for found in imported} - ours
+        assert not others, f"Makefile, OURS_ALONE: another version of {others} may break {name}: take it out there"
+
+
+@pytest.mark.parametrize("target", ["install", "demo", "test", "test-all", "lint", "stamp"])
 def test_make_targets_exist(target):
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_all_floors_are_tried():
+    done = subprocess.run(["make", "--dry-run", "test-floors"], cwd=ROOT, capture_output=True, text=True)
+    for kind in ("lowest-3.11", "lowest-3.12", "lowest-3.13", "gpu-host"):
+        assert f".venv-{kind}/bin/python -m pytest " in done.stdout, f"{kind} is not tried:\n{done.stdout}"
+
+
+def test_what_is_long_is_left_to_test_all():
+    commands = {target: subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True).stdout
+                for target in ("test", "test-all")}
+    assert '-m "not long"' in commands["test"]
+    assert " -m pytest " in commands["test-all"] and "long" not in commands["test-all"]

@@ -11,6 +11,7 @@ import pytest
 
 from colabkit.cli import _parser
 from colabkit.pipelines import discover
+from notebooks.stamp import address
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -23,10 +24,14 @@ def text() -> str:
     return README.read_text(encoding="utf-8")
 
 
+def targets(text: str) -> list[str]:
+    """Return where Markdown links and images lead, those within the page left out."""
+    return [found.partition("#")[0] for found in re.findall(r"\]\(([^)\s#][^)\s]*)", text)]
+
+
 def links(text: str) -> list[str]:
     """Return the relative targets of Markdown links and images."""
-    found = re.findall(r"\]\(([^)\s]+)", text)
-    return [target.partition("#")[0] for target in found if not re.match(r"[a-z]+:|#", target)]
+    return [target for target in targets(text) if not re.match(r"[a-z]+:", target)]
 
 
 def commands(text: str) -> list[str]:
@@ -38,7 +43,11 @@ def commands(text: str) -> list[str]:
 
 
 def test_links_lead_somewhere(text):
-    missing = [target for target in links(text) if not (ROOT / target).exists()]
+    assert not links(text), f"a package index shows README.md with no files beside it: run make stamp for {links(text)}"
+    ours = rf"{re.escape(address().link('', image=False))}|{re.escape(address().link('', image=True))}"
+    named = [re.sub(ours, "", target) for target in targets(text) if re.match(ours, target)]
+    assert len(named) >= 5, "the documents, the benchmarks, a picture"
+    missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing, f"README.md links to what is not there: {missing}"
 
 
@@ -85,6 +94,7 @@ def test_notebooks_named_exist(text):
 
 def test_checks_themselves():
     assert links("[a](b/c.md#x) ![d](e.png) [f](https://g) [h](#i)") == ["b/c.md", "e.png"]
+    assert targets("[a](b/c.md#x) [f](https://g#h) [h](#i)") == ["b/c.md", "https://g"]
     shown = "Run `make test`.\n```bash\n$ colabkit run diarization --set train.steps=5  # short\nls\n```"
     assert commands(shown) == ["colabkit run diarization --set train.steps=5", "make test"]
     assert is_real("colabkit run diarization --set train.steps=5") and is_real("make test") and is_real("python -m colabkit list")

@@ -20,8 +20,8 @@ COLAB = "https://colab.research.google.com"
 
 @pytest.fixture
 def copy(tmp_path):
-    """Return a copy of what is stamped, beside a pyproject.toml that can be changed."""
-    for path in (ROOT / "pyproject.toml", *places(ROOT)):
+    """Return a copy of what is stamped and of what it links to, beside a pyproject.toml that can be changed."""
+    for path in (ROOT / "pyproject.toml", ROOT / "benchmarks/README.md", *ROOT.glob("docs/*.png"), *places(ROOT)):
         (tmp_path / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, tmp_path / path.relative_to(ROOT))
     return tmp_path
@@ -80,7 +80,7 @@ def test_moving_the_repository_changes_the_address_and_nothing_else(copy, projec
         new = path.read_bytes()
         lines = [line for line in difflib.unified_diff(old.decode().splitlines(True), new.decode().splitlines(True), n=0)
                  if line[0] in "+-" and line[:3] not in ("+++", "---")]
-        assert all(COLAB in line or "git+https://github.com/" in line for line in lines), lines
+        assert all(re.search(rf"{COLAB}|\]\(https://github\.com/|git\+https://github\.com/", line) for line in lines), lines
         assert stamped(new.decode(), address(ROOT)).encode() == old  # and back again
         if path.suffix == ".ipynb":
             text = "".join("".join(cell["source"]) for cell in json.loads(new)["cells"])
@@ -106,6 +106,19 @@ def test_old_forms_of_the_address_are_stamped_too():
     assert stamped("pip install 'colabkit[hubert] @ git+ssh://git@host/x.git@0f0f'", where).endswith("git+https://github.com/a/b@v1'")
     other = f"see https://github.com/pyannote/pyannote-audio and {COLAB}/assets/colab-badge.svg and pip install git+https://x"
     assert stamped(other, where) == other
+
+
+def test_links_to_files_of_the_repository_become_absolute():
+    """As README.md is shown on an index; a picture is asked for as it is, not as a page about it."""
+    where = Address("a/b", "release/1.0")
+    here = "https://github.com/a/b"
+    assert stamped("[x](docs/batch-size.md#y) ![z](docs/timeline.png)", where) == \
+        f"[x]({here}/blob/release/1.0/docs/batch-size.md#y) ![z]({here}/raw/release/1.0/docs/timeline.png)"
+    moved = stamped("[x](https://github.com/old/na.me/blob/release/0.9/docs/batch-size.md)", where)
+    assert moved == f"[x]({here}/blob/release/1.0/docs/batch-size.md)"
+    for other in ("[x](https://github.com/c/d/blob/main/docs/not-ours.md)", "[x](batch-size.md)", "[x](../docs/batch-size.md)",
+                  "docs/batch-size.md", "[x](https://c.org/docs/batch-size.md)"):
+        assert stamped(other, where) == other
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [

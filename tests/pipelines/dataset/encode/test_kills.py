@@ -40,10 +40,11 @@ def campaign(folder: Path, kind: str, kills: int, seed: int = 0) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.parametrize("kills", [3, pytest.param(12, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_killed_runs_lose_nothing_and_do_nothing_twice(kind, tmp_path):
-    told = campaign(tmp_path, kind, 4, seed=random.Random(kind).randint(0, 1000))
-    assert told["faults"] == [] and told["kills"] == 4 and told["events"] > 300, told
+def test_killed_runs_lose_nothing_and_do_nothing_twice(kind, kills, tmp_path):
+    told = campaign(tmp_path, kind, kills, seed=random.Random(f"{kind} {kills}").randint(0, 1000))
+    assert told["faults"] == [] and told["kills"] == kills and told["events"] > 300, told
 
 
 def test_what_must_not_be_is_seen(tmp_path):

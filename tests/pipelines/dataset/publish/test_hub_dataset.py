@@ -152,6 +152,7 @@ def run_worker(hub, store: Path, scratch: Path, log: Path, settings: dict, recor
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_killed_anywhere_no_finished_shard_is_made_again(hub, tmp_path):
     store, log = make_store(tmp_path / "store", 130), tmp_path / "log"
     settings, rng, kills = {"shard_bytes": 20_000, "test_fraction": 0.3}, random.Random(3), 0
