@@ -30,7 +30,6 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.io.samples import Samples  # noqa: E402
 from colabkit.pipelines.diarization import FRAME_SAMPLES  # noqa: E402
 from colabkit.pipelines.diarization.config import Config, EvaluateConfig, InferConfig, SpeechConfig  # noqa: E402
 from colabkit.pipelines.diarization.evaluate.step import conversation, diarize_all, measure  # noqa: E402
@@ -38,8 +37,8 @@ from colabkit.pipelines.diarization.infer import Diarizer  # noqa: E402
 from colabkit.pipelines.diarization.model.losses import DiarizationLoss  # noqa: E402
 from colabkit.pipelines.diarization.model.network import FastDiarizationModel  # noqa: E402
 from colabkit.pipelines.diarization.model.powerset import Powerset  # noqa: E402
-from colabkit.pipelines.diarization.speech import step as speech_step  # noqa: E402
-from colabkit.pipelines.diarization.speech.sources import SpeechSources, load_bank  # noqa: E402
+from colabkit.pipelines.diarization.speech.pool import load_bank  # noqa: E402
+from colabkit.pipelines.diarization.speech.step import list_speech  # noqa: E402
 from colabkit.pipelines.diarization.train import batches as data  # noqa: E402
 from colabkit.pipelines.diarization.train.loop import average_weights  # noqa: E402
 
@@ -175,8 +174,7 @@ def main() -> int:
         SpeechConfig(num_voices=120)
     config = Config(speech=speech)
     with tempfile.TemporaryDirectory() as listing:
-        indexes = speech_step.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
-        spoken = SpeechSources(speech, speech_step.list_speakers(speech, indexes), [Samples(index) for index in indexes])
+        spoken = list_speech(speech, Path(listing), print, lambda name, value, reason: value)
         bank, unheard = (load_bank(spoken, split, problem=print) for split in ("train", "test"))
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # as the pipeline does: one core makes the batches
     print(f"{len(bank.speakers)} training speakers ({bank.hours:.2f} h), {len(unheard.speakers)} unheard, from {speech.source}")

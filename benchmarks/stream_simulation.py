@@ -27,12 +27,11 @@ sys.path.insert(0, str(ROOT))
 from colabkit.core.prefetch import prefetch  # noqa: E402
 from colabkit.core.table import Table  # noqa: E402
 from colabkit.io.audio import write_wav  # noqa: E402
-from colabkit.io.samples import Samples  # noqa: E402
 from colabkit.pipelines.diarization.config import Config, EvaluateConfig, SpeechConfig  # noqa: E402
 from colabkit.pipelines.diarization.evaluate.step import conversation  # noqa: E402
 from colabkit.pipelines.diarization.rttm import write_rttm  # noqa: E402
-from colabkit.pipelines.diarization.speech import step as speech_step  # noqa: E402
-from colabkit.pipelines.diarization.speech.sources import SpeechSources, load_bank  # noqa: E402
+from colabkit.pipelines.diarization.speech.pool import load_bank  # noqa: E402
+from colabkit.pipelines.diarization.speech.step import list_speech  # noqa: E402
 from colabkit.pipelines.diarization.train import batches as data  # noqa: E402
 
 BATCH, WINDOW_SECONDS, NUM_RECORDINGS = 32, 10.0, 40
@@ -43,8 +42,7 @@ def load_speech(folder: Path):
     """Return the training speech of the recordings, or of voices where there are none."""
     speech = SpeechConfig(source=(str(folder),), speaker_from="name") if folder.is_dir() else SpeechConfig(num_voices=60)
     with tempfile.TemporaryDirectory() as listing:
-        indexes = speech_step.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
-        spoken = SpeechSources(speech, speech_step.list_speakers(speech, indexes), [Samples(index) for index in indexes])
+        spoken = list_speech(speech, Path(listing), print, lambda name, value, reason: value)
         return load_bank(spoken, "train", problem=print)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from colabkit.core import files
 from colabkit.core.errors import UsageError
 from colabkit.io.samples.listing import open_listing
+from colabkit.pipelines.asr import RATE_HZ
 from colabkit.pipelines.asr.configure import step as configuring
 from colabkit.pipelines.asr.data import sources
 from colabkit.pipelines.asr.data.texts import open_texts
@@ -42,8 +43,8 @@ def text(config, run):
     """Clean the transcripts, and make the vocabulary of those to train on."""
     from colabkit.pipelines.asr.text.cleaner import Cleaner
     from colabkit.pipelines.asr.text.step import clean_listing
-    cleaned = clean_listing(open_listing(run.folder_of("01_data")), Cleaner(config.text), run.report.problem, run.choose,
-                            rare_fraction=config.text.rare_fraction)
+    cleaned = clean_listing(open_listing(run.folder_of("01_data"), rate_hz=RATE_HZ), Cleaner(config.text),
+                            run.report.problem, run.choose, rare_fraction=config.text.rare_fraction)
     cleaned.save(run.output)
     files.write_json(run.output / "text.json", cleaned.to_dict())
     return {"characters": len(cleaned.vocabulary.characters)}
@@ -123,7 +124,7 @@ def publish(config, run):
 def example(config, run):
     """Transcribe one recording, with the times of its words."""
     from colabkit.io.audio import write_wav
-    from colabkit.pipelines.asr import RATE_HZ, transcribe
+    from colabkit.pipelines.asr import transcribe
     wave = _example_wave(config, run)
     write_wav(run.output / "example.wav", wave, RATE_HZ)
     model = run.folder_of("04_train") / "model"
@@ -155,10 +156,10 @@ def _listing(config, run):
 
 
 def _opened(config, run):
-    listing = open_listing(run.folder_of("01_data"))
+    listing = open_listing(run.folder_of("01_data"), rate_hz=RATE_HZ)
     if not (cache_gib := configuring.choose_cache(config.data, listing, run)):
         return listing
-    return open_listing(run.folder_of("01_data"), run.scratch / "audio", cache_gib)
+    return open_listing(run.folder_of("01_data"), run.scratch / "audio", cache_gib, rate_hz=RATE_HZ)
 
 
 def _example_wave(config, run):
@@ -166,7 +167,6 @@ def _example_wave(config, run):
     import numpy as np
 
     from colabkit.io.audio import read_audio
-    from colabkit.pipelines.asr import RATE_HZ
     if config.example.file:
         return read_audio(config.example.file, rate_hz=RATE_HZ)
     split, pause = _listing(config, run)["test"], np.zeros(round(PAUSE_SECONDS * RATE_HZ), np.float32)

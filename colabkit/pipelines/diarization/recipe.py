@@ -18,7 +18,7 @@ from pathlib import Path
 from colabkit.core import files
 from colabkit.core.errors import UsageError
 from colabkit.pipelines.diarization.speech import recordings
-from colabkit.pipelines.diarization.speech import step as speech_step
+from colabkit.pipelines.diarization.speech.step import list_speech, open_speech, write_speech
 from colabkit.runs.steps import step
 
 LONG_MIX_SECONDS, NUM_LONG_MIXES = 45.0, 10
@@ -36,14 +36,13 @@ def _outside(config) -> dict[str, str]:
 def speech(config, run):
     """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
     recordings.require_sources(config.recordings)
-    indexes = speech_step.list_samples(config.speech, run.output, run.report.problem, run.choose)
-    entries = speech_step.list_speakers(config.speech, indexes)
+    listed = list_speech(config.speech, run.output, run.report.problem, run.choose)
     real = {split: recordings.list_recordings(config.recordings, split, run.output, run.report.problem, run.choose)
             for split in ("train", "test")}
-    speech_step.write_listing(run.output / "speech.json", config.speech, indexes, entries, {"recordings": real})
+    write_speech(run.output, listed, {"recordings": real})
     files.remove_generation(run.output / "parts")
-    return {"speech_hours": round(sum(index.hours for index in indexes), 2)} | {
-        f"num_{split}_speakers": sum(e.split == split for e in entries) for split in speech_step.SPLITS}
+    return {"speech_hours": round(sum(listed.listing.hours.values()), 2)} | {
+        f"num_{split}_speakers": len(listed.of_split(split)) for split in listed.listing}
 
 
 @step("02_train", uses=("speech", "recordings", "simulate", "model", "train", "infer"), reads=("01_speech",),
@@ -54,12 +53,12 @@ def train(config, run):
     from colabkit.pipelines.diarization import workload
     from colabkit.pipelines.diarization.conversations import windows
     from colabkit.pipelines.diarization.evaluate import timeline
-    from colabkit.pipelines.diarization.speech import sources
+    from colabkit.pipelines.diarization.speech.pool import training_speech
     from colabkit.pipelines.diarization.train import batches as data
     from colabkit.pipelines.diarization.train.loop import train as train_loop
     from colabkit.training.processes.ranks import join
     listed = _speech(config, run)
-    spoken = sources.training_speech(listed, problem=run.report.problem, choose=run.choose)
+    spoken = training_speech(listed, problem=run.report.problem, choose=run.choose)
     run.say(f"  {spoken.num_classes} speakers, {spoken.hours:.2f} h of speech")
     how = {"seed": config.train.seed, "max_speakers": config.model.num_speakers}
     simulator = data.training_simulator(spoken, config.simulate, **how)
@@ -198,12 +197,11 @@ def _ignore(item: str, reason: str) -> None:
 
 
 def _speech(config, run):
-    from colabkit.pipelines.diarization.speech.sources import open_speech
     return open_speech(config.speech, run.folder_of("01_speech"), run.scratch / "audio")
 
 
 def _bank(config, run, split: str, listed=None):
-    from colabkit.pipelines.diarization.speech.sources import load_bank
+    from colabkit.pipelines.diarization.speech.pool import load_bank
     return load_bank(listed or _speech(config, run), split, hours=config.speech.held_out_hours, problem=run.report.problem)
 
 

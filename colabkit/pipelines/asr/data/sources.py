@@ -16,9 +16,10 @@ from colabkit.core.errors import DataError, UsageError
 from colabkit.io.samples import Samples, build
 from colabkit.io.samples.columns import parse_columns
 from colabkit.io.samples.index import SampleIndex, Text
-from colabkit.io.samples.listing import Listing, Split, write_listing
+from colabkit.io.samples.listing import Listing, Split, describe, write_listing
 from colabkit.io.samples.source import VOICES, FoundSource, find_source, fingerprint_sources, is_folder
 from colabkit.io.samples.splits import SPLITS, split_names
+from colabkit.pipelines.asr import RATE_HZ
 from colabkit.pipelines.asr.config import DataConfig
 from colabkit.pipelines.asr.data.made_speech import write_voices
 from colabkit.pipelines.asr.data.transcripts import Transcript, find_transcripts, is_table
@@ -84,10 +85,7 @@ def list_samples(config: DataConfig, folder: Path, problem: Problem, choose: Cho
     aside.finish()
     stores = [source.found.store if source.found else None for source in wanted]
     splits = _split(config, [Samples(*opened) for opened in zip(indexes, stores, strict=True)], usable, choose)
-    described = [{"source": source.address, "address": "" if source.found is None else index.address,
-                  "fingerprint": index.fingerprint, "samples": len(index), "hours": round(index.hours, 4)}
-                 for source, index in zip(wanted, indexes, strict=True)]
-    listing = Listing(splits, described, aside.counts)
+    listing = Listing(splits, describe(addresses, indexes), aside.counts)
     write_listing(folder, listing, indexes)
     files.remove_generation(folder / "parts")
     return listing
@@ -166,7 +164,7 @@ def _split(config: DataConfig, samples: list[Samples], usable: list[np.ndarray],
     """Give every usable sample to a split; those of the test source are all held out."""
     num_sources = len(config.source)
     sources = np.concatenate([np.full(len(u), i, np.int64) for i, u in enumerate(usable)])
-    whole = Split("all", samples, sources, np.concatenate(usable))
+    whole = Split("all", samples, sources, np.concatenate(usable), rate_hz=RATE_HZ)
     mixed = np.flatnonzero(sources < num_sources)
     places = _places(config, whole.take(mixed), choose)
     found = {name: mixed[places == k] for k, name in enumerate(SPLITS)}
@@ -177,7 +175,7 @@ def _split(config: DataConfig, samples: list[Samples], usable: list[np.ndarray],
             raise DataError(f"Nothing is left for the split {name}", got=f"{len(whole)} usable samples",
                             expected="at least one in each of train, validation and test", where=", ".join(config.source),
                             fix="add more speech, or change data.held_out_fraction and data.validation_fraction")
-    return {name: Split(name, samples, whole.sources[chosen], whole.numbers[chosen]) for name, chosen in found.items()}
+    return {name: whole.take(chosen, name=name) for name, chosen in found.items()}
 
 
 def _places(config: DataConfig, split: Split, choose: Choose) -> np.ndarray:
