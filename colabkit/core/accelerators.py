@@ -1,4 +1,4 @@
-"""Which accelerators are here, asked without importing torch and without starting CUDA."""
+"""The accelerators that are here, asked without importing torch and without starting CUDA."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a notebook can fail, and how papermill's command line tells it: one message, and the exit code that it has."""
+"""Failures of a notebook as papermill's command line tells them: one message, and the exit code that it has."""
 
 from __future__ import annotations
 

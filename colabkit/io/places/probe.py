@@ -1,4 +1,4 @@
-"""What a store honours, tried with a few small objects before anything relies on it."""
+"""Guarantees of a store, tried with a few small objects before anything relies on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a Hub dataset are a config's split: by its card, else by the usual names of files and folders.
+"""Files of a Hub dataset that are a config's split: by its card, else by the usual names of files and folders.
 
 Source: https://huggingface.co/docs/hub/datasets-manual-configuration and datasets-file-names-and-splits.
 """

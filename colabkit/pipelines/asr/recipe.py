@@ -20,7 +20,14 @@ from colabkit.core import files
 from colabkit.core.errors import UsageError
 from colabkit.io.samples.listing import open_listing
 from colabkit.pipelines.asr import RATE_HZ
-from colabkit.pipelines.asr.configure import step as configuring
+from colabkit.pipelines.asr.configure.step import (
+    TRAINING_CONFIG,
+    capacity_of,
+    choose_cache,
+    configure_run,
+    configured,
+    processes_to_train,
+)
 from colabkit.pipelines.asr.data import sources
 from colabkit.pipelines.asr.data.texts import open_texts
 from colabkit.runs.steps import step
@@ -33,7 +40,7 @@ SUFFIXES = (".txt", ".srt", ".json")  # of a transcript
       outside=lambda config: sources.fingerprint_inputs(config.data), resumes=True)
 def data(config, run):
     """List samples: where each lies, what is said in it, which split; resumes at the next shard."""
-    listing = sources.list_samples(config.data, run.output, run.report.problem, run.choose, language=config.text.language)
+    listing = sources.list_samples(config.data, run.output, run, language=config.text.language)
     return {f"{name}_samples": len(split) for name, split in listing.splits.items()} | {
         "hours": round(sum(listing.hours.values()), 3), "left_aside": sum(listing.left_aside.values())}
 
@@ -43,8 +50,8 @@ def text(config, run):
     """Clean the transcripts, and make the vocabulary of those to train on."""
     from colabkit.pipelines.asr.text.cleaner import Cleaner
     from colabkit.pipelines.asr.text.step import clean_listing
-    cleaned = clean_listing(open_listing(run.folder_of("01_data"), rate_hz=RATE_HZ), Cleaner(config.text),
-                            run.report.problem, run.choose, rare_fraction=config.text.rare_fraction)
+    listing = open_listing(run.folder_of("01_data"), rate_hz=RATE_HZ)
+    cleaned = clean_listing(listing, Cleaner(config.text), run, rare_fraction=config.text.rare_fraction)
     cleaned.save(run.output)
     files.write_json(run.output / "text.json", cleaned.to_dict())
     return {"characters": len(cleaned.vocabulary.characters)}
@@ -55,9 +62,9 @@ def text(config, run):
 def configure(config, run):
     """Profile hardware, speech and model, and choose how to train; each choice with its reason."""
     from colabkit.pipelines.asr.configure.plots import draw_memory
-    num_processes = configuring.processes_to_train(config.train.processes)
-    chosen, manager = configuring.configure_run(config, _listing(config, run), len(_vocabulary(run)), run, num_processes)
-    manager.save_config(chosen, run.output / configuring.TRAINING_CONFIG)
+    num_processes = processes_to_train(config.train.processes)
+    chosen, manager = configure_run(config, _listing(config, run), len(_vocabulary(run)), run, num_processes)
+    manager.save_config(chosen, run.output / TRAINING_CONFIG)
     draw_memory(run.output / "memory.png", manager.sizing)
     run.say(str(manager.table()))
     run.say(str(manager.sizing.table()))
@@ -72,20 +79,20 @@ def train(config, run):
     from colabkit.pipelines.asr.configure import plots
     from colabkit.pipelines.asr.configure.training_config import TrainingConfig
     from colabkit.pipelines.asr.model.recognizer import build_model
+    from colabkit.pipelines.asr.train import loop
     from colabkit.pipelines.asr.train.loop import arguments_of
-    from colabkit.pipelines.asr.train.loop import train as train_loop
     from colabkit.training.processes.ranks import join
     from colabkit.training.sizing.chosen import Sizing
     listing, vocabulary, ranks = _listing(config, run), _vocabulary(run), join()
 
     def decide() -> tuple[dict, dict]:
-        chosen, sizing = configuring.configured(config, listing, len(vocabulary), run, run.folder_of("03_configure"), ranks.world)
+        chosen, sizing = configured(config, listing, len(vocabulary), run, run.folder_of("03_configure"), ranks.world)
         run.say(f"  {chosen.equation()}; of shorter samples more go through at once")
         return chosen.to_dict(), sizing.to_dict()
     chosen, sizing = ranks.from_first(decide)
     chosen = TrainingConfig(**chosen)
     recognizer = build_model(config.model, vocabulary, language=config.text.language, seed=config.train.seed, choose=run.choose)
-    metrics = train_loop(config.train, recognizer, listing["train"], listing["validation"], Sizing.from_dict(sizing), run,
+    metrics = loop.train(config.train, recognizer, listing["train"], listing["validation"], Sizing.from_dict(sizing), run,
                          arguments=arguments_of(chosen, run.output / "trainer"), workers=max(1, chosen.dataloader_num_workers))
     if metrics is not None:  # None in all processes but the first
         rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
@@ -98,9 +105,9 @@ def train(config, run):
 def evaluate(config, run):
     """Transcribe held-out speech; WER and CER with confidence intervals, and the worst examples."""
     from colabkit.core.table import Table
-    from colabkit.pipelines.asr.evaluate.step import evaluate as score_split
-    scores, names = score_split(config.evaluate, run.folder_of("04_train") / "model", _listing(config, run), run,
-                                capacity=configuring.capacity_of(run.folder_of("03_configure")))
+    from colabkit.pipelines.asr.evaluate.step import evaluate_model
+    scores, names = evaluate_model(config.evaluate, run.folder_of("04_train") / "model", _listing(config, run), run,
+                                   capacity=capacity_of(run.folder_of("03_configure")))
     rows = [{"name": name, **row} for name, row in zip(names, scores.table(), strict=True)]
     files.write_atomic(run.output / "hypotheses.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     worst = scores.worst(config.evaluate.num_worst)
@@ -115,8 +122,8 @@ def evaluate(config, run):
       writes=("README.md", "*.png"))
 def publish(config, run):
     """Write the model card, and push model and card to the Hub where a repository is named."""
-    from colabkit.pipelines.asr.publish.step import publish as card_and_push
-    return card_and_push(config, run)
+    from colabkit.pipelines.asr.publish.step import publish_model
+    return publish_model(config, run)
 
 
 @step("07_example", uses=("data", "text", "example"), reads=("01_data", "02_text", "04_train"),
@@ -157,7 +164,7 @@ def _listing(config, run):
 
 def _opened(config, run):
     listing = open_listing(run.folder_of("01_data"), rate_hz=RATE_HZ)
-    if not (cache_gib := configuring.choose_cache(config.data, listing, run)):
+    if not (cache_gib := choose_cache(config.data, listing, run)):
         return listing
     return open_listing(run.folder_of("01_data"), run.scratch / "audio", cache_gib, rate_hz=RATE_HZ)
 

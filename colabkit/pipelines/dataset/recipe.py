@@ -33,11 +33,10 @@ def segments(config, run):
     from colabkit.pipelines.dataset.cut.step import build_segments
     chosen, summary = config.segments, {"segments": "taken as they are"}
     if chosen.kind == "recordings":
-        recordings = sources.find_recordings(chosen, run.output, run.report.problem)
+        recordings = sources.find_recordings(chosen, run.output, run)
         built = build_segments(
             recordings, run.output / SEGMENTS, layout=chosen.layout, rules=config.cut, filters=config.filter,
-            rate_hz=chosen.rate_hz, shard_bytes=int(chosen.shard_mib * 2**20), problem=run.report.problem, say=run.say,
-            should_stop=lambda: bool(run.stop_requested))
+            rate_hz=chosen.rate_hz, shard_bytes=int(chosen.shard_mib * 2**20), teller=run)
         run.say(str(built.table()))
         summary = asdict(built)
     files.write_json(run.output / "summary.json", summary)
@@ -49,11 +48,10 @@ def segments(config, run):
 def profile(config, run):
     """Say what is really there: hours, rate, sizes, speakers, channels, broken files."""
     from colabkit.pipelines.dataset.profile.picture import draw_profile
-    from colabkit.pipelines.dataset.profile.step import profile as look_at
-    from colabkit.pipelines.dataset.profile.step import require_plannable
+    from colabkit.pipelines.dataset.profile.step import profile_segments, require_plannable
     chosen = config.segments
-    found = look_at(sources.segments_of(chosen, run.folder_of("01_segments")), expected_hours=chosen.expected_hours,
-                    default_rate_hz=chosen.default_rate_hz, seed=chosen.seed)
+    found = profile_segments(sources.segments_of(chosen, run.folder_of("01_segments")), expected_hours=chosen.expected_hours,
+                           default_rate_hz=chosen.default_rate_hz, seed=chosen.seed)
     run.say(str(found.table()))
     draw_profile(found, run.output / "profile.png")
     replace(found, address=f"{SEGMENTS}/").save(run.output / "profile.json")  # not where this machine keeps them
@@ -70,7 +68,7 @@ def upload(config, run):
     sent = upload_folder(
         sources.segments_of(config.segments, run.folder_of("01_segments")), store.below(SEGMENTS), workers=chosen.workers,
         pattern="*.npz" if config.segments.layout == "npz" else "*", limit=chosen.limit, channels=chosen.channels,
-        dry_run=chosen.dry_run, skip_existing=chosen.skip_existing)
+        dry_run=chosen.dry_run, skip_existing=chosen.skip_existing, teller=run)
     if chosen.dry_run:
         raise Rehearsed(f"Dry run: {sent.num_left} of {sent.num_files} files would be sent to {store.address}",
                         fix="set upload.dry_run=no to send them")
@@ -98,12 +96,12 @@ def encode(config, run):
       writes=("*.wav", "*.png", "*.json"), elsewhere=lambda config: left_to_others(config, "encode"))
 def listen(config, run):
     """Decode some codes again, and compare them with the speech they came from."""
-    from colabkit.pipelines.dataset import listen as listening
+    from colabkit.pipelines.dataset.listen import choose_examples, listen_to
     from colabkit.pipelines.dataset.run_codec import codec_of_run
-    codec = codec_of_run(run.folder_of("04_encode"), run.choose, run.say)
-    examples = listening.choose_examples(open_store(config.store, run.path), codec, num=config.listen.num_segments,
-                                         seed=config.listen.seed, default_rate_hz=config.segments.default_rate_hz, say=run.say)
-    heard = listening.listen(codec, examples, run.output, say=run.say)
+    codec = codec_of_run(run.folder_of("04_encode"), run)
+    examples = choose_examples(open_store(config.store, run.path), codec, num=config.listen.num_segments,
+                               seed=config.listen.seed, default_rate_hz=config.segments.default_rate_hz, say=run.say)
+    heard = listen_to(codec, examples, run.output, say=run.say)
     files.write_json(run.output / "heard.json", [one.to_dict() for one in heard])
     distances = [one.likeness.mel_db for one in heard if one.likeness]
     return {"distance_db": round(sum(distances) / len(distances), 3), "kbps": heard[0].kbps} if distances else {}

@@ -1,4 +1,4 @@
-"""Which machine does which step: one does all, or three share the work and meet in the store."""
+"""Roles of machines: one does all steps, or three share the work and meet in the store."""
 
 from __future__ import annotations
 

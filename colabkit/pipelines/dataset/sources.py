@@ -1,4 +1,4 @@
-"""What a run works on: recordings to cut, segments to send, and fingerprints of what lies outside the run."""
+"""Sources of a run: recordings to cut, segments to send, and fingerprints of what lies outside the run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import UsageError
+from colabkit.core.teller import Teller
 from colabkit.io.samples.source import VOICES, fingerprint_sources, is_folder
 from colabkit.pipelines.dataset.config import SegmentsConfig
 from colabkit.pipelines.dataset.store.open import CODES, SEGMENTS, open_store
@@ -15,18 +16,18 @@ PROFILE = "profile.json"  # in the store: what the card is to say
 _MADE = "recordings"  # folder of made-up radio
 
 
-def find_recordings(config: SegmentsConfig, folder: Path, problem) -> list:
+def find_recordings(config: SegmentsConfig, folder: Path, teller: Teller) -> list:
     """Return the recordings to cut; made-up ones are made below `folder` first."""
     from colabkit.pipelines.dataset.cut import recordings
     if config.source != VOICES:
         return recordings.find_recordings(config.source, work=folder / "index", name_regex=config.name_regex,
                                           metadata=config.metadata, transcript=config.transcripts, columns=config.columns,
-                                          problem=problem)
+                                          teller=teller)
     from colabkit.pipelines.dataset.cut.made import TRANSCRIPT, made_recordings
     made = folder / _MADE
     if not (made / TRANSCRIPT).exists():  # written last
         made_recordings(made, num_channels=config.num_channels, seconds=config.seconds_per_channel, seed=config.seed)
-    return recordings.find_recordings(str(made), work=folder / "index", transcript=str(made / TRANSCRIPT), problem=problem)
+    return recordings.find_recordings(str(made), work=folder / "index", transcript=str(made / TRANSCRIPT), teller=teller)
 
 
 def segments_of(config: SegmentsConfig, step_folder: Path) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
+from colabkit.core.teller import Teller
 from colabkit.pipelines.diarization.speech import recordings
 from colabkit.pipelines.diarization.speech.step import list_speech, open_speech, write_speech
 from colabkit.runs.steps import step
@@ -36,9 +37,8 @@ def _outside(config) -> dict[str, str]:
 def speech(config, run):
     """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
     recordings.require_sources(config.recordings)
-    listed = list_speech(config.speech, run.output, run.report.problem, run.choose)
-    real = {split: recordings.list_recordings(config.recordings, split, run.output, run.report.problem, run.choose)
-            for split in ("train", "test")}
+    listed = list_speech(config.speech, run.output, run)
+    real = {split: recordings.list_recordings(config.recordings, split, run.output, run) for split in ("train", "test")}
     write_speech(run.output, listed, {"recordings": real})
     files.remove_generation(run.output / "parts")
     return {"speech_hours": round(sum(listed.listing.hours.values()), 2)} | {
@@ -54,21 +54,21 @@ def train(config, run):
     from colabkit.pipelines.diarization.conversations import windows
     from colabkit.pipelines.diarization.evaluate import timeline
     from colabkit.pipelines.diarization.speech.pool import training_speech
-    from colabkit.pipelines.diarization.train import batches as data
-    from colabkit.pipelines.diarization.train.loop import train as train_loop
+    from colabkit.pipelines.diarization.train import loop
+    from colabkit.pipelines.diarization.train.batches import TrainingBatches, training_simulator
     from colabkit.training.processes.ranks import join
     listed = _speech(config, run)
-    spoken = training_speech(listed, problem=run.report.problem, choose=run.choose)
+    spoken = training_speech(listed, run)
     run.say(f"  {spoken.num_classes} speakers, {spoken.hours:.2f} h of speech")
     how = {"seed": config.train.seed, "max_speakers": config.model.num_speakers}
-    simulator = data.training_simulator(spoken, config.simulate, **how)
+    simulator = training_simulator(spoken, config.simulate, **how)
     real = windows.training_windows(
-        _recordings(config, run, "train"), max_hours=config.recordings.max_hours, fraction=config.recordings.fraction,
-        window_seconds=config.simulate.window_seconds, problem=run.report.problem, choose=run.choose, **how)
-    batches = data.TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
-                                   batch_windows=config.train.batch_windows, seed=config.train.seed)
+        _recordings(config, run, "train"), run, max_hours=config.recordings.max_hours,
+        fraction=config.recordings.fraction, window_seconds=config.simulate.window_seconds, **how)
+    batches = TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
+                              batch_windows=config.train.batch_windows, seed=config.train.seed)
     mixes = _mixes(config, _bank(config, run, "validation", listed), num_mixes=config.train.num_validation_mixes, seconds=20.0)
-    metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run,
+    metrics = loop.train(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run,
                          windows_at_once=workload.windows_at_once(config, join(), run))
     if metrics is not None:  # None in all processes but the first
         rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
@@ -132,19 +132,25 @@ def evaluate(config, run):
       writes=("model.onnx", "model.int8.onnx", "diarizer.json"))
 def export(config, run):
     """Write ONNX files that compute what the model computes, at any length."""
-    from colabkit.pipelines.diarization import export as onnx_files
+    from colabkit.pipelines.diarization.model.export import (
+        CHECK_SECONDS,
+        check_parity,
+        export_int8,
+        export_onnx,
+        require_parity,
+    )
     model = _model(run)
-    mix = _mixes(config, _bank(config, run, "validation"), num_mixes=1, seconds=max(onnx_files.CHECK_SECONDS))[0]
-    waves = [mix.wave[: int(seconds * 16_000)] for seconds in onnx_files.CHECK_SECONDS]
+    mix = _mixes(config, _bank(config, run, "validation"), num_mixes=1, seconds=max(CHECK_SECONDS))[0]
+    waves = [mix.wave[: int(seconds * 16_000)] for seconds in CHECK_SECONDS]
     path = run.output / "model.onnx"
-    onnx_files.export_onnx(model, path, opset=config.export.opset)
-    difference, _ = onnx_files.check_parity(model, path, waves)
-    onnx_files.require_parity(difference, config.export.tolerance, path)
+    export_onnx(model, path, opset=config.export.opset)
+    difference, _ = check_parity(model, path, waves)
+    require_parity(difference, config.export.tolerance, path)
     metrics = {"onnx_difference": difference, "onnx_bytes": path.stat().st_size}
     if config.export.int8:
         small = run.output / "model.int8.onnx"
-        onnx_files.export_int8(path, small)
-        metrics |= {"int8_same_decisions": onnx_files.check_parity(model, small, waves)[1], "int8_bytes": small.stat().st_size}
+        export_int8(path, small)
+        metrics |= {"int8_same_decisions": check_parity(model, small, waves)[1], "int8_bytes": small.stat().st_size}
     description = (run.folder_of("03_tune") / "diarizer.json").read_text()
     files.write_atomic(run.output / "diarizer.json", description)
     return metrics
@@ -192,29 +198,26 @@ def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
     return written
 
 
-def _ignore(item: str, reason: str) -> None:
-    """Problems were told when the files were listed."""
-
-
 def _speech(config, run):
     return open_speech(config.speech, run.folder_of("01_speech"), run.scratch / "audio")
 
 
 def _bank(config, run, split: str, listed=None):
     from colabkit.pipelines.diarization.speech.pool import load_bank
-    return load_bank(listed or _speech(config, run), split, hours=config.speech.held_out_hours, problem=run.report.problem)
+    return load_bank(listed or _speech(config, run), split, run, hours=config.speech.held_out_hours)
 
 
 def _recordings(config, run, split: str):
-    return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), _ignore,
+    # Problems were told when the files were listed.
+    return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), Teller(say=lambda line: None),
                                       cache=run.scratch / "audio", cache_gib=config.speech.cache_gib)
 
 
 def _mixes(config, bank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500, settings=None):
     from colabkit.pipelines.diarization.config import EvaluateConfig
     from colabkit.pipelines.diarization.evaluate.step import conversation
-    from colabkit.pipelines.diarization.train import batches as data
-    simulator = data.held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
+    from colabkit.pipelines.diarization.train.batches import held_out_simulator
+    simulator = held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
     return [conversation(f"mix{i:04d}", simulator.sample(i)) for i in range(num_mixes)]
 
 

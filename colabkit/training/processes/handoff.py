@@ -1,4 +1,4 @@
-"""What goes between the process that holds a run and those that work at one of its steps: the task, and errors."""
+"""Handoff between the process that holds a run and those that work at one of its steps: the task, and errors."""
 
 from __future__ import annotations
 

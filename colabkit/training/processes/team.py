@@ -167,7 +167,7 @@ class Team:
         if "choice" in event:
             self.run.choose(*event["choice"])
         elif "problem" in event:
-            self.run.report.problem(*event["problem"])
+            self.run.problem(*event["problem"])
         elif "progress" in event:
             now = event["progress"]
             if self._progress is None or self._progress.title != now["title"]:

@@ -15,7 +15,7 @@ from colabkit.io.samples.shards import flac_bytes
 from colabkit.io.voices import make_speakers, utterance
 from colabkit.pipelines.dataset.codecs import likeness
 from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel
-from colabkit.pipelines.dataset.listen import Example, choose_examples, listen
+from colabkit.pipelines.dataset.listen import Example, choose_examples, listen_to
 from colabkit.pipelines.dataset.store.codes import Row, codec_facts, write_sidecar
 from tests.pipelines.dataset.codecs.small_models import speech
 
@@ -63,7 +63,7 @@ def test_segments_are_chosen_with_their_audio_and_the_same_ones_again(store, cod
 
 def test_decoded_segments_lie_beside_their_originals(store, codec, tmp_path):
     said = []
-    heard = listen(codec, choose_examples(store, codec, num=3), tmp_path / "out", say=said.append)
+    heard = listen_to(codec, choose_examples(store, codec, num=3), tmp_path / "out", say=said.append)
     for one in heard:
         decoded, original = (read_audio(tmp_path / "out" / name) for name in (one.decoded, one.original))
         assert abs(len(decoded) - len(original)) < 320
@@ -75,7 +75,7 @@ def test_decoded_segments_lie_beside_their_originals(store, codec, tmp_path):
 
 def test_the_same_codes_give_the_same_files(store, codec, tmp_path):
     for place in ("one", "two"):
-        listen(codec, choose_examples(store, codec, num=2), tmp_path / place, say=lambda text: None)
+        listen_to(codec, choose_examples(store, codec, num=2), tmp_path / place, say=lambda text: None)
     first = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     assert len(first) == 5 and first == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
 
@@ -85,7 +85,7 @@ def test_without_its_audio_a_segment_is_decoded_alone(store, codec, tmp_path):
     Path(store.address, "segments", "a", "0.flac").unlink()
     said = []
     chosen = choose_examples(store, codec, num=2, say=said.append)
-    heard = listen(codec, chosen, tmp_path / "out", say=said.append)
+    heard = listen_to(codec, chosen, tmp_path / "out", say=said.append)
     assert [one.likeness for one in heard] == [None, None] and "cannot be had" in said[0]
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".png", ".wav", ".wav"]
 
@@ -107,7 +107,7 @@ def test_a_store_without_codes_says_what_to_do(tmp_path, codec):
 def test_names_of_files_are_tame(codec, tmp_path):
     wave = WAVES[0]
     example = Example(key="../../x y/عربي:1", codes=codec.encode_batch([wave])[0], wave=wave, rate_hz=16_000)
-    heard = listen(codec, [example], tmp_path / "out", say=lambda text: None)
+    heard = listen_to(codec, [example], tmp_path / "out", say=lambda text: None)
     assert (tmp_path / "out" / heard[0].decoded).is_file() and "/" not in heard[0].decoded
 
 

@@ -15,7 +15,7 @@ from colabkit.training.sizing.choose import size
 from colabkit.training.sizing.chosen import Sizing
 from colabkit.training.sizing.devices import GIB, Device, emulated, find
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.request import seed_rule
 from colabkit.training.sizing.workload import Workload
 

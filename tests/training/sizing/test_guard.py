@@ -18,6 +18,7 @@ from colabkit.training.processes.ranks import Ranks
 from colabkit.training.sizing.guard import Guard
 from colabkit.training.sizing.out_of_memory import is_out_of_memory, release
 from colabkit.training.sizing.partition import RATIO, bucket_of, cut, edge_seconds
+from tests.told import Told
 from tests.training.processes.gloo_processes import Processes
 from tests.training.sizing import guard_trials
 from tests.training.sizing.guard_trials import Network, Samples, Trial, carry_out, num_units, pad, summed_loss, targets
@@ -25,28 +26,16 @@ from tests.training.sizing.guard_trials import Network, Samples, Trial, carry_ou
 OOM = "CUDA out of memory. Tried to allocate 20.00 GiB"
 
 
-class Talk:
-    """Keeps what a guard says and chooses."""
-
-    def __init__(self):
-        self.said, self.chosen = [], []
-
-    def choose(self, name, value, reason):
-        self.chosen.append((name, value, reason))
-        return value
-
-
 @pytest.fixture
 def talk():
-    return Talk()
+    return Told()
 
 
 @pytest.fixture
 def make_guard(talk):
     """Return a maker of guards of one process; capacity as a number or a function."""
     def make(capacity, **how):
-        return Guard(capacity if callable(capacity) else lambda seconds: capacity, ranks=Ranks(), choose=talk.choose,
-                     say=talk.said.append, **how)
+        return Guard(capacity if callable(capacity) else lambda seconds: capacity, ranks=Ranks(), teller=talk, **how)
     return make
 
 
@@ -116,7 +105,7 @@ def test_buckets_are_narrow_and_few():
 def test_a_step_that_fits_is_done_once_and_draws_nothing(make_guard, talk):
     device, before = Device([3.0, 1.0, 2.0], 100), torch.get_rng_state()
     make_guard(2).step(device.seconds, device.work, device.reset)
-    assert device.parts == [[0], [2, 1]] and device.resets == 0 and talk.chosen == []
+    assert device.parts == [[0], [2, 1]] and device.resets == 0 and talk.choices == []
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -126,7 +115,7 @@ def test_the_same_samples_are_done_again_in_smaller_parts(make_guard, talk):
     guard.step(device.seconds, device.work, device.reset)
     assert sorted(i for part in device.parts for i in part) == list(range(12))
     assert max(map(len, device.parts)) <= 4 and device.tried[:3] == [12, 6, 4] and guard.limit(5.0) == 4
-    assert [value for _, value, _ in talk.chosen] == [9, 4] and "12 of 5 s" in talk.chosen[0][2]
+    assert [value for _, value, _ in talk.choices] == [9, 4] and "12 of 5 s" in talk.choices[0][2]
     assert guard.events == {"out_of_memory": 2}
     device.tried.clear()
     guard.step(device.seconds, device.work, device.reset)
@@ -275,7 +264,7 @@ def test_retries_of_the_allocator_make_later_steps_smaller_and_redo_nothing(make
         watch.num_retries += len(part) > 4
     for _ in range(3):
         guard.step([2.0] * 8, work, lambda: pytest.fail("reset"))
-    assert calls == [8, 4, 4, 4, 4] and guard.events == {"tight": 1} and "start over" in talk.chosen[0][2]
+    assert calls == [8, 4, 4, 4, 4] and guard.events == {"tight": 1} and "start over" in talk.choices[0][2]
     assert watch.looks == 3
 
 
@@ -348,8 +337,7 @@ def test_one_rank_after_another_runs_out_of_memory(two, kind):
 
 
 def hopeless(ranks):
-    said = []
-    guard = Guard(lambda seconds: 2, ranks=ranks, choose=lambda name, value, reason: said.append(reason), say=said.append)
+    guard = Guard(lambda seconds: 2, ranks=ranks, teller=Told())
     device = Device([5.0, 90.0] if ranks.rank else [5.0, 6.0], 20)
     guard.step(device.seconds, device.work, device.reset)
 
@@ -362,7 +350,7 @@ def test_a_sample_that_does_not_fit_is_an_error_on_all_ranks(two):
 def uneven(ranks):
     """Return the sizes of the parts of a rank with more samples, or with none; one part of rank 1 does not fit."""
     device = Device([5.0] * (9 * ranks.rank), 20)
-    guard = Guard(lambda seconds: 5, ranks=ranks, choose=lambda name, value, reason: value, say=lambda text: None)
+    guard = Guard(lambda seconds: 5, ranks=ranks, teller=Told())
     guard.step(device.seconds, device.work, device.reset)
     return device.parts, guard.limits, device.resets
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from colabkit.core.errors import UsageError
-from colabkit.training.sizing.accounting import rounded
 from colabkit.training.sizing.predict import WORKSPACE_BYTES, measure, predict
-from colabkit.training.sizing.step_trace import FakeStep
+from colabkit.training.sizing.tracing.accounting import rounded
+from colabkit.training.sizing.tracing.step_trace import FakeStep
 from colabkit.training.sizing.workload import Regime, Workload
 from tests.training.sizing.real_steps import metered
 from tests.training.sizing.workloads import vocoder, wav2vec2, wav2vec2_bert, whisper

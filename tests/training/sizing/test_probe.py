@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from colabkit.core.errors import DataError
-from colabkit.training.sizing.accounting import Meter
 from colabkit.training.sizing.choose import size
 from colabkit.training.sizing.chosen import Measured
 from colabkit.training.sizing.devices import GIB, emulated, find
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.probe import confirm, mended
 from colabkit.training.sizing.real_step import RealStep
 from colabkit.training.sizing.remembered import FILE_NAME, Remembered
 from colabkit.training.sizing.timing import Timing
+from colabkit.training.sizing.tracing.accounting import Meter
 from colabkit.training.sizing.workload import Regime, Workload
 from tests.training.sizing import workloads
 

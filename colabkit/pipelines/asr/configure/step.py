@@ -35,19 +35,18 @@ def configure_run(config: Any, listing: Listing, vocabulary_size: int, run: Any,
     import torch
 
     from colabkit.pipelines.asr.config import Config
-    from colabkit.pipelines.asr.workload import lighter
-    from colabkit.pipelines.asr.workload import workload as workload_of_config
-    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes), say=run.say)
+    from colabkit.pipelines.asr.workload import lighter, workload
+    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes), teller=run)
     manager.profile_hardware()
     manager.dataset = profile_listing(listing, config.sizing.sample_size, config.data.seed)
-    workload = workload_of_config(config, vocabulary_size=vocabulary_size)
+    work = workload(config, vocabulary_size=vocabulary_size)
     with torch.device("meta"):
-        manager.model = profile_model(workload.build(None, False), name=workload.name, optimizer=config.train.optimizer)
+        manager.model = profile_model(work.build(None, False), name=work.name, optimizer=config.train.optimizer)
     train = config.train
     chosen = manager.configure(
-        workload, effective_batch=train.effective_batch, num_processes=num_processes, batch_samples=config.sizing.batch_samples,
+        work, effective_batch=train.effective_batch, num_processes=num_processes, batch_samples=config.sizing.batch_samples,
         checkpointing=config.sizing.checkpointing, precision=config.sizing.precision, optimizer=train.optimizer,
-        workers=config.sizing.workers, longest_seconds=config.data.longest_seconds, choose=run.choose,
+        workers=config.sizing.workers, longest_seconds=config.data.longest_seconds,
         confirm_in=run.path.parents[1] if config.sizing.probe else None, lighter=lambda: lighter(Config(model=config.model)),
         learning_rate=train.learning_rate, weight_decay=train.weight_decay, max_grad_norm=train.clip_norm,
         warmup_fraction=train.warmup_fraction, num_train_epochs=train.epochs, max_steps=train.steps or -1, seed=train.seed)
@@ -57,7 +56,8 @@ def configure_run(config: Any, listing: Listing, vocabulary_size: int, run: Any,
 def configured(config: Any, listing: Listing, vocabulary_size: int, run: Any, folder: Path,
                num_processes: int) -> tuple[TrainingConfig, Sizing]:
     """Return what `folder` holds of an earlier configuration where it was made for this machine, else one for this machine."""
-    device, manager = device_to_train_on(num_processes), ASRConfigManager(safety_margin=config.sizing.safety_margin, say=run.say)
+    device = device_to_train_on(num_processes)
+    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, teller=run)
     try:
         chosen = manager.load_config(folder / TRAINING_CONFIG)
         made_for, most = manager.sizing.device, most_at_once(manager.sizing.share, config.sizing.batch_samples)

@@ -1,4 +1,4 @@
-"""What a model hears: waves to its input, alone and put together to padded tensors, for each family of models.
+"""Features: waves to a model's input, alone and put together to padded tensors, for each family of models.
 
     features = open_features(folder_or_hub_id, model_config)
     inputs = features.collate([features(wave) for wave in waves])     # model(**inputs)

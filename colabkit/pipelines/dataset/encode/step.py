@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import Rehearsed, Stopped, UsageError
+from colabkit.core.teller import Teller
 from colabkit.io.places import Objects, S3Profile, open_objects
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.config import LOOPBACK, CodecConfig
@@ -28,7 +29,7 @@ def encode_store(config: Any, store: Objects, run: Any, *, can_commit: bool) -> 
     Raises: Stopped when it was asked to; Rehearsed for a dry run; what encode raises.
     """
     chosen = config.encode
-    codec = codec_of_store(config.codec, store, run.output, run.choose, run.say)  # in a cluster, too: kept with the run
+    codec = codec_of_store(config.codec, store, run.output, run)  # in a cluster, too: kept with the run
     settings = {"read_segment": partial(read_segment, default_rate_hz=config.segments.default_rate_hz), "write_npz": write_npz,
                 "quota_bytes": None if chosen.quota_gib is None else int(chosen.quota_gib * 2**30),
                 "piece_bytes": int(chosen.piece_mib * 2**20), "channels": chosen.channels, "limit": chosen.limit,
@@ -37,8 +38,7 @@ def encode_store(config: Any, store: Objects, run: Any, *, can_commit: bool) -> 
         done = _on_cluster(config, store, run, settings)
     else:
         done = encode(store.below(SEGMENTS), store, codec, scratch=run.scratch / _STEP, dry_run=chosen.dry_run,
-                      sharing=Sharing(claims=chosen.shared, share=_share(chosen.share)), say=run.say, choose=run.choose,
-                      problem=run.report.problem, progress=run.progress, stop_requested=lambda: run.stop_requested, **settings)
+                      sharing=Sharing(claims=chosen.shared, share=_share(chosen.share)), teller=run, **settings)
     if chosen.dry_run:
         left = done.num_items - done.num_done
         raise Rehearsed(f"Dry run: {left} of {done.num_items} segments would be encoded",
@@ -63,8 +63,7 @@ def _on_cluster(config: Any, store: Objects, run: Any, settings: dict[str, Any])
                     open_codec=partial(_open_codec, config.codec, *here),
                     scratch=Path(tempfile.gettempdir()) / f"colabkit-{run.name}")
     return encode_on_ray(worker, config.encode.cluster_workers, address="auto" if "RAY_ADDRESS" in os.environ else None,
-                         num_gpus=1.0 if count_gpus(os.environ) else 0.0, say=run.say,
-                         stop_requested=lambda: run.stop_requested)
+                         num_gpus=1.0 if count_gpus(os.environ) else 0.0, teller=run)
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -78,11 +77,7 @@ def _open(address: str, profile: S3Profile | None, below: str = "") -> Objects:
 
 
 def _open_codec(config: CodecConfig, address: str, profile: S3Profile | None) -> Codec:
-    return codec_of_store(config, _open(address, profile), Path(tempfile.mkdtemp(prefix="colabkit-codec-")), _same, print)
-
-
-def _same(name: str, value: Any, reason: str) -> Any:
-    return value
+    return codec_of_store(config, _open(address, profile), Path(tempfile.mkdtemp(prefix="colabkit-codec-")), Teller())
 
 
 def _facts(store: Objects) -> dict:

@@ -1,4 +1,4 @@
-"""Where things are: the store in which the machines meet, and the Hub; both served by this machine itself for the demo."""
+"""The store in which the machines meet, and the Hub, opened; both served by this machine itself for the demo."""
 
 from __future__ import annotations
 

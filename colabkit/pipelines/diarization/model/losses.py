@@ -1,4 +1,4 @@
-"""What the network is trained for: powerset cross entropy under the best naming, and speakers told apart.
+"""Losses of the network: powerset cross entropy under the best naming, and speakers told apart.
 
 Axes: B batch, F frame, S local speaker, E embedding, N training speaker.
 """

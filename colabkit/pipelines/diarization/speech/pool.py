@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from colabkit.core.errors import BrokenSampleError, DataError
 from colabkit.core.permutation import permute
 from colabkit.core.prefetch import prefetch
+from colabkit.core.teller import Teller
 from colabkit.io.samples.listing import READERS, Split
 from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank, Utterance, prepare
 from colabkit.pipelines.diarization.speech.step import Speech
@@ -19,15 +19,13 @@ from colabkit.training.stream.stream import Source, Stream
 
 HELD_CHAPTERS = 4  # of speech that streams through; one more is being read
 
-Problem = Callable[[str, str], None]
-
 
 def read_utterance(split: Split, i: int) -> Utterance | None:
     """Return one sample, cut to the speech in it; None where nobody talks. Raises: BrokenSampleError, DataError."""
     return prepare(split.read_wave(i))
 
 
-def load_bank(speech: Speech, split_name: str, *, hours: float | None = None, problem: Problem) -> SpeechBank:
+def load_bank(speech: Speech, split_name: str, teller: Teller, *, hours: float | None = None) -> SpeechBank:
     """Read the speech of one split into memory: all of it, or the same amount of each speaker up to `hours`."""
     speakers, split = speech.of_split(split_name), speech.listing[split_name]
     seconds_each = np.inf if hours is None else hours * 3600 / max(len(speakers), 1)
@@ -50,19 +48,19 @@ def load_bank(speech: Speech, split_name: str, *, hours: float | None = None, pr
     with closing(prefetch(read, 0, len(wanted), workers=split.num_readers, ahead=4 * READERS)) as utterances:
         for (name, place), (utterance, reason) in zip(wanted, utterances, strict=True):
             if not materials[name].put(utterance):
-                problem(split.names[place], reason)
+                teller.problem(split.names[place], reason)
     return SpeechBank([m for m in materials.values() if m.waves])
 
 
-def training_speech(speech: Speech, *, problem: Problem, choose) -> SpeechBank | SpeechPool:
+def training_speech(speech: Speech, teller: Teller) -> SpeechBank | SpeechPool:
     """Return the training speech: in memory where `max_hours` allows it, else as a pool that it streams through."""
     hours = sum(s.seconds for s in speech.speakers if s.split == "train") / 3600
     limit = speech.config.max_hours
-    if choose("speech.materialise", hours <= limit, f"{hours:.2f} h of training speech "
-              + (f"fit into speech.max_hours={limit:g}: read once, then in memory" if hours <= limit else
-                 f"are more than speech.max_hours={limit:g}: they stream through memory, nothing is stored")):
-        return load_bank(speech, "train", problem=problem)
-    return SpeechPool(speech, problem=problem)
+    how = f"fit into speech.max_hours={limit:g}: read once, then in memory" if hours <= limit else \
+        f"are more than speech.max_hours={limit:g}: they stream through memory, nothing is stored"
+    if teller.choose("speech.materialise", hours <= limit, f"{hours:.2f} h of training speech {how}"):
+        return load_bank(speech, "train", teller)
+    return SpeechPool(speech, teller)
 
 
 class SpeechPool:
@@ -71,7 +69,7 @@ class SpeechPool:
     Stands where a SpeechBank stands; `at(window)` is a pure function of the settings and the window's number.
     """
 
-    def __init__(self, speech: Speech, *, problem: Problem):
+    def __init__(self, speech: Speech, teller: Teller):
         config, split = speech.config, speech.listing["train"]
         self.speech, self.split, self.speakers = speech, split, [speaker for speaker, _ in speech.of_split("train")]
         self.classes = {name: place for place, name in enumerate(sorted(s.name for s in self.speakers))}
@@ -83,14 +81,15 @@ class SpeechPool:
         streams = [Source(name, split.samples[n].index.fingerprint, SampleOrder(len(places), seed=config.seed))
                    for n, (name, places) in zip(numbers, self.places.items(), strict=True)]
         weights = [config.weights[n] for n in numbers] if config.weights else [float(s.sum()) for s in seconds]
-        self.stream = Stream(streams, seed=config.seed, problem=problem, schedule=weights if len(streams) > 1 else None)
+        self.stream = Stream(streams, seed=config.seed, problem=teller.problem,
+                             schedule=weights if len(streams) > 1 else None)
         mean_seconds = float(np.concatenate(seconds).mean())
         chapter = max(1, int(config.max_hours * 3600 / mean_seconds / (HELD_CHAPTERS + 1)))
         self.window = RollingWindow(self.stream, self._read, chapter_items=chapter, held=HELD_CHAPTERS,
                                     uses_per_chapter=max(1, round(chapter * config.windows_per_utterance)),
                                     workers=split.num_readers)
         self._bank: tuple[int, SpeechBank] | None = None
-        self.problem, self._silent = problem, set()
+        self.teller, self._silent = teller, set()
 
     def _read(self, name: str, place: int) -> tuple[str, Utterance | None]:
         i = int(self.places[name][place])
@@ -118,7 +117,7 @@ class SpeechPool:
         key = self.split.names[int(self.places[name][place])]
         if key not in self._silent:
             self._silent.add(key)
-            self.problem(key, "no speech in it")
+            self.teller.problem(key, "no speech in it")
 
     @property
     def hours(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,13 +10,14 @@ import numpy as np
 
 from colabkit.core import files
 from colabkit.core.errors import DataError
+from colabkit.core.teller import Teller
 from colabkit.io import voices
-from colabkit.io.samples import Samples, build
+from colabkit.io.samples import Samples
+from colabkit.io.samples.build import build_index
 from colabkit.io.samples.index import SampleIndex
-from colabkit.io.samples.listing import Listing, Split, describe, open_sources, save_indexes
+from colabkit.io.samples.listing import SPLITS, Listing, Split, describe, open_sources, save_indexes, split_names
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.io.samples.source import VOICES, find_source, is_folder
-from colabkit.io.samples.splits import SPLITS, split_names
 from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.config import SpeechConfig
 
@@ -53,7 +53,7 @@ class Speech:
         return [(s, np.array(places[s.name], np.int64)) for s in self.speakers if s.split == split]
 
 
-def list_speech(config: SpeechConfig, folder: Path, problem: Callable[[str, str], None], choose) -> Speech:
+def list_speech(config: SpeechConfig, folder: Path, teller: Teller) -> Speech:
     """List all samples of the sources and who speaks in them, split by speaker; writes their indexes to `folder`.
 
     Voices are made and written to shards. What was listed before a stop is not read again. Raises as `build_index`, and
@@ -62,8 +62,8 @@ def list_speech(config: SpeechConfig, folder: Path, problem: Callable[[str, str]
     # All are looked up before any is listed: that one is missing or wants a token is told now, not after an hour.
     found = [None if address == VOICES else find_source(address) for address in config.source]
     indexes = [write_voices(config, folder / VOICES) if source is None else
-               build.build_index(source, folder / "parts", columns=config.columns, hours=config.index_hours,
-                                 seed=config.seed, problem=problem, choose=choose) for source in found]
+               build_index(source, folder / "parts", columns=config.columns, hours=config.index_hours, seed=config.seed,
+                           teller=teller) for source in found]
     described = describe(config.source, indexes)
     save_indexes(folder, described, indexes)
     samples = [Samples(index, source.store if source else None) for index, source in zip(indexes, found, strict=True)]

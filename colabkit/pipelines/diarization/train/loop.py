@@ -26,9 +26,9 @@ from colabkit.training.checkpoints.checkpoints import checkpoints_of, random_sta
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks, join
 from colabkit.training.random_state import seed_of
+from colabkit.training.sizing.devices import choose_threads, device_name
 from colabkit.training.sizing.guard import Guard
 from colabkit.training.sizing.watch import MemoryWatch
-from colabkit.training.threads import choose_threads, device_name
 from colabkit.training.tracking import Tracker, open_tracker
 
 PLAN_EVERY_STEPS = 20  # how often a time budget is turned into steps anew
@@ -81,9 +81,9 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     checkpoints = checkpoints_of(run)
-    watch = MemoryWatch(say=run.say, choose=run.choose)
+    watch = MemoryWatch(run)
     at_once = windows_at_once or math.ceil(config.batch_windows / ranks.world)
-    guard = Guard(lambda seconds: at_once, ranks=ranks, choose=run.choose, say=run.say, watch=watch, buffers_of=[model],
+    guard = Guard(lambda seconds: at_once, ranks=ranks, teller=run, watch=watch, buffers_of=[model],
                   agree=agree, name="train.micro_batch", device=device_name(accelerator.device))
 
     def save(**how) -> None:

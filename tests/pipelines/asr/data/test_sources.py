@@ -25,24 +25,11 @@ from colabkit.pipelines.asr.text.cleaner import Cleaner
 from colabkit.pipelines.asr.text.step import clean_listing
 from colabkit.pipelines.asr.text.vocabulary import Vocabulary
 from tests.servers.s3 import S3Server
+from tests.told import Told
 
 
 def sound(seed: int, seconds: float = 0.5) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=int(16_000 * seconds)) * 0.1).astype(np.float32)
-
-
-class Told:
-    """Keeps what was chosen and left aside."""
-
-    def __init__(self):
-        self.chosen, self.problems = {}, {}
-
-    def choose(self, name, value, reason):
-        self.chosen[name] = (value, reason)
-        return value
-
-    def problem(self, item, reason):
-        self.problems[item] = reason
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def listed(tmp_path_factory, told):
     """Return a function that lists a source; `told` keeps what it says."""
     def make(*source, folder=None, language="en", **how):
         config = DataConfig(source=tuple(str(s) for s in source), **{"held_out_fraction": 0.2, "validation_fraction": 0.1} | how)
-        return list_samples(config, folder or tmp_path_factory.mktemp("listing"), told.problem, told.choose, language=language)
+        return list_samples(config, folder or tmp_path_factory.mktemp("listing"), told, language=language)
     return make
 
 
@@ -380,7 +367,7 @@ def test_voices_say_everyday_sentences_of_the_language(listed):
 
 
 def cleaned(listing, told, text=None, **how):
-    return clean_listing(listing, Cleaner(text or TextConfig()), told.problem, told.choose, **how)
+    return clean_listing(listing, Cleaner(text or TextConfig()), told, **how)
 
 
 def test_the_text_step_makes_the_vocabulary_of_training_texts_alone(tmp_path, listed, told):

@@ -12,7 +12,7 @@ from colabkit.core.errors import ChangedError, DataError, UsageError
 from colabkit.io.samples.index import FILE_NAME
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.io.transfer.manifest import make_manifest, write_manifest
-from colabkit.pipelines.dataset.encode import pieces as plans
+from colabkit.pipelines.dataset.encode import pieces
 from colabkit.pipelines.dataset.store.items import Items, choose_items, read_source
 from tests.pipelines.dataset.encode.memory_objects import MemoryObjects
 from tests.pipelines.dataset.encode.small_codec import make_wave
@@ -35,7 +35,7 @@ def nothing(item: str, reason: str) -> None:
 def test_pieces_hold_all_in_order_and_no_more_than_their_bytes(seed):
     rng = np.random.default_rng(seed)
     lengths, most = rng.integers(1, 300, 200), int(rng.choice([1, 100, 299, 5000, 10**9]))
-    bounds = plans.cut(lengths, most)
+    bounds = pieces.cut(lengths, most)
     assert bounds[-1] == 200 and list(bounds) == sorted(set(bounds))
     for start, stop in zip((0, *bounds), bounds, strict=False):
         assert stop - start == 1 or lengths[start:stop].sum() <= most
@@ -44,8 +44,8 @@ def test_pieces_hold_all_in_order_and_no_more_than_their_bytes(seed):
 
 def test_it_comes_back_as_it_was_put():
     store = MemoryObjects()
-    made = plans.make_plan(items(names("a", 50)), store, {"codec": "x"}, 1000)
-    again = plans.make_plan(items(names("a", 50)), store, {"codec": "x"}, 1000)
+    made = pieces.make_plan(items(names("a", 50)), store, {"codec": "x"}, 1000)
+    again = pieces.make_plan(items(names("a", 50)), store, {"codec": "x"}, 1000)
     assert [p.id for p in made.pieces] == [p.id for p in again.pieces] and len(made.pieces) == 5
     assert list(made.items.places()) == list(again.items.places()) and made.digest == again.digest
     assert store.puts == {"codes/plan/00000.parquet": 1}
@@ -55,12 +55,12 @@ def test_it_comes_back_as_it_was_put():
 
 def test_what_comes_later_is_a_generation_of_its_own():
     store = MemoryObjects()
-    first = plans.make_plan(items(names("a", 20)), store, {}, 1000)
-    both = plans.make_plan(items(names("a", 20) + names("A", 15)), store, {}, 500)
+    first = pieces.make_plan(items(names("a", 20)), store, {}, 1000)
+    both = pieces.make_plan(items(names("a", 20) + names("A", 15)), store, {}, 500)
     assert [p.id for p in both.pieces] == ["00000-00000", "00000-00001", "00001-00000", "00001-00001", "00001-00002"]
     assert both.items.keys[:20] == first.items.keys and both.digest == first.digest
     assert both.inputs_hash(both.pieces[0], "x") == first.inputs_hash(first.pieces[0], "x")
-    changed = plans.make_plan(items(names("a", 20)[:3], version="2"), store, {}, 500)
+    changed = pieces.make_plan(items(names("a", 20)[:3], version="2"), store, {}, 500)
     assert changed.items.keys[35:] == ["a/0000", "a/0001", "a/0002"]
     assert [p.id for p in both.pieces_of(items(names("A", 1)))] == ["00001-00000"]
 
@@ -71,13 +71,13 @@ def test_many_workers_plan_the_same():
 
     def work(i):
         start.wait()
-        found.append([p.id for p in plans.make_plan(items(names("a", 50 + 10 * (i % 2))), store, {}, 1000).pieces])
+        found.append([p.id for p in pieces.make_plan(items(names("a", 50 + 10 * (i % 2))), store, {}, 1000).pieces])
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    last = plans.make_plan(items(names("a", 60)), store, {}, 1000)
+    last = pieces.make_plan(items(names("a", 60)), store, {}, 1000)
     assert sorted(last.items.keys) == sorted(items(names("a", 60)).keys)
     assert all(ids == [p.id for p in last.pieces][:len(ids)] for ids in found)
     assert all(count == 1 for count in store.puts.values()) and len(store.puts) <= 2
@@ -85,13 +85,13 @@ def test_many_workers_plan_the_same():
 
 def test_other_settings_and_damage_are_told():
     store = MemoryObjects()
-    plans.make_plan(items(names("a", 5)), store, {"codec": "x"}, 1000)
+    pieces.make_plan(items(names("a", 5)), store, {"codec": "x"}, 1000)
     with pytest.raises(ChangedError, match="codec='x'"):
-        plans.make_plan(items(names("a", 5)), store, {"codec": "y"}, 1000)
+        pieces.make_plan(items(names("a", 5)), store, {"codec": "y"}, 1000)
     content, version = store.content["codes/plan/00000.parquet"]
     store.content["codes/plan/00000.parquet"] = content[:-50], version
     with pytest.raises(DataError, match="plan in the store is damaged"):
-        plans.make_plan(items(names("a", 5)), store, {"codec": "x"}, 1000)
+        pieces.make_plan(items(names("a", 5)), store, {"codec": "x"}, 1000)
 
 
 def test_a_real_sized_plan_takes_seconds():
@@ -100,9 +100,9 @@ def test_a_real_sized_plan_takes_seconds():
     every = Items.whole([f"channel{i // 218_767}/{i:07d}.npz" for i in range(number)], rng.integers(5e4, 6.2e5, number),
                         [f"{v:032x}" for v in rng.integers(0, 2**62, number).tolist()])
     store, began = MemoryObjects(), time.monotonic()
-    made = plans.make_plan(every, store, {}, 256 << 20)
+    made = pieces.make_plan(every, store, {}, 256 << 20)
     assert 800 < len(made.pieces) < 900 and len(store.content["codes/plan/00000.parquet"][0]) < 32 << 20
-    assert len(plans.make_plan(every, store, {}, 256 << 20).pieces) == len(made.pieces)
+    assert len(pieces.make_plan(every, store, {}, 256 << 20).pieces) == len(made.pieces)
     assert time.monotonic() - began < 30  # 3 s on two quiet cores
 
 

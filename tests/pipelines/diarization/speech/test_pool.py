@@ -57,23 +57,23 @@ def folder(shards):
 
 
 @pytest.fixture
-def speech_of(tmp_path_factory, problems):
+def speech_of(tmp_path_factory, told):
     """Return a function that lists sources and opens them, as the steps of the recipe do."""
     def make(*addresses: str, chapter: int = 3, **how) -> Speech:
         config = SpeechConfig(**{"source": addresses, "max_hours": max_hours(chapter), "held_out_fraction": 0.15} | how)
         place = tmp_path_factory.mktemp("listing")
-        write_speech(place, list_speech(config, place, problems, lambda name, value, reason: value), {})
+        write_speech(place, list_speech(config, place, told), {})
         return open_speech(config, place, place / "cache")
     return make
 
 
 @pytest.fixture
-def pool_of(speech_of, problems):
+def pool_of(speech_of, told):
     """Return a function that makes a pool, whose reading ahead ends with the test."""
     made = []
 
     def make(*addresses: str, speech: Speech | None = None, **how) -> SpeechPool:
-        made.append(SpeechPool(speech or speech_of(*addresses, **how), problem=problems))
+        made.append(SpeechPool(speech or speech_of(*addresses, **how), told))
         return made[-1]
     yield make
     for pool in made:
@@ -102,9 +102,9 @@ def test_what_is_in_memory_at_a_window_does_not_depend_on_the_windows_before(poo
         assert [seen(fresh.at(w)) for w in range(start, start + 8)] == [in_order[w] for w in range(start, start + 8)]
 
 
-def test_every_training_utterance_comes_once_an_epoch_and_no_other(pool_of, folder, problems):
+def test_every_training_utterance_comes_once_an_epoch_and_no_other(pool_of, folder, problems, told):
     pool = pool_of(folder, chapter=1, windows_per_utterance=1.0)
-    everything = utterances(load_bank(pool.speech, "train", problem=problems))
+    everything = utterances(load_bank(pool.speech, "train", told))
     num = sum(e.num_samples for e in pool.speakers)
     assert len(everything) == num == sum(everything.values()) > 30
     for epoch in range(3):
@@ -260,19 +260,17 @@ def test_weights_follow_the_hours_where_none_are_given(pool_of, shards):
 
 
 @pytest.mark.parametrize("hours, kind", [(12.0, SpeechBank), (max_hours(3), SpeechPool)])
-def test_speech_streams_where_it_does_not_fit_and_the_choice_is_told(speech_of, folder, problems, hours, kind):
-    chosen = []
-    found = training_speech(speech_of(folder, max_hours=hours), problem=problems,
-                            choose=lambda name, value, reason: chosen.append((name, value, reason)) or value)
+def test_speech_streams_where_it_does_not_fit_and_the_choice_is_told(speech_of, folder, told, hours, kind):
+    found = training_speech(speech_of(folder, max_hours=hours), told)
     assert isinstance(found, kind) and found.num_classes > 7
-    assert chosen[0][:2] == ("speech.materialise", kind is SpeechBank) and "max_hours" in chosen[0][2]
+    assert told.choices[-1][:2] == ("speech.materialise", kind is SpeechBank) and "max_hours" in told.choices[-1][2]
 
 
-def test_a_part_of_the_speech_is_the_same_amount_of_each_speaker(speech_of, folder, problems):
+def test_a_part_of_the_speech_is_the_same_amount_of_each_speaker(speech_of, folder, told):
     speech = speech_of(folder)
     num = len(speech.of_split("train"))
-    bank = load_bank(speech, "train", hours=num * 1.5 * SECONDS / 3_600, problem=problems)
+    bank = load_bank(speech, "train", told, hours=num * 1.5 * SECONDS / 3_600)
     assert all(len(s.waves) == 2 for s in bank.speakers) and len(bank.speakers) == num
-    assert seen(bank) == seen(load_bank(speech, "train", hours=num * 1.5 * SECONDS / 3_600, problem=problems))
-    whole = utterances(load_bank(speech, "train", problem=problems))
+    assert seen(bank) == seen(load_bank(speech, "train", told, hours=num * 1.5 * SECONDS / 3_600))
+    whole = utterances(load_bank(speech, "train", told))
     assert sum(whole.values()) == num * TAKES and not utterances(bank) - whole and np.all(bank.ids == np.arange(num))

@@ -9,7 +9,7 @@ import pytest
 
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.io.audio import write_wav
-from colabkit.io.samples.splits import SPLITS
+from colabkit.io.samples.listing import SPLITS
 from colabkit.pipelines.diarization.config import SpeechConfig
 from colabkit.pipelines.diarization.speech.pool import load_bank
 from colabkit.pipelines.diarization.speech.step import (
@@ -44,15 +44,11 @@ def config_of(folder, **how):
     return SpeechConfig(source=(str(folder),), **how)
 
 
-def choose(name, value, reason):
-    return value
-
-
 @pytest.fixture
-def listed(tmp_path_factory, problems):
+def listed(tmp_path_factory, told):
     """Return a function that lists a source: its speakers, and their speech ready to be read."""
     def make(config):
-        speech = list_speech(config, tmp_path_factory.mktemp("listing"), problems, choose)
+        speech = list_speech(config, tmp_path_factory.mktemp("listing"), told)
         return speech.speakers, speech
     return make
 
@@ -65,9 +61,9 @@ def test_subfolders_name_the_speakers(folder, problems, listed):
     assert all(found == [f"{name}/take0.wav", f"{name}/take1.wav"] for name, found in keys.items())
 
 
-def test_listings_come_back_whole_wherever_the_run_lies(folder, problems, tmp_path_factory):
+def test_listings_come_back_whole_wherever_the_run_lies(folder, told, tmp_path_factory):
     config, first = config_of(folder), tmp_path_factory.mktemp("first")
-    speech = list_speech(config, first, problems, choose)
+    speech = list_speech(config, first, told)
     write_speech(first, speech, {})
     again = open_speech(config, first.rename(first.with_name("moved")))
     assert again.speakers == speech.speakers and again.listing.fingerprint == speech.listing.fingerprint
@@ -110,7 +106,7 @@ def test_a_missing_and_an_empty_folder_are_refused(tmp_path, listed):
     assert "no audio" in str(caught.value) and "1 other files" in str(caught.value)
 
 
-def test_faulty_files_are_left_aside_and_told(folder, problems, listed):
+def test_faulty_files_are_left_aside_and_told(folder, problems, listed, told):
     import soundfile
     good = (folder / "ann-0" / "take0.wav").read_bytes()
     faulty = {"ann-0/corrupt.wav": b"RIFF" + bytes(range(256)) * 4, "ann-1/empty.wav": b"", "ann-2/cut.wav": good[:-9_000]}
@@ -123,7 +119,7 @@ def test_faulty_files_are_left_aside_and_told(folder, problems, listed):
     entries, speech = listed(config_of(folder))
     assert set(problems) == set(faulty) | {"ann-5/no_samples.wav"} and len(entries) == 10
     for split in SPLITS:  # what only decoding tells is told when it is read
-        bank = load_bank(speech, split, problem=problems)
+        bank = load_bank(speech, split, told)
         assert all(len(s.waves) == 2 for s in bank.speakers)
     assert set(problems) == set(faulty) | set(waves) and all(problems.values())
     assert "no speech" in problems["ann-4/silent.wav"] and "no speech" in problems["ann-6/offset.wav"]
@@ -173,18 +169,18 @@ def test_sexes_are_read_from_a_table_beside_or_above(folder, listed):
     assert read_sexes(inner) == {"ann-0": "F", "ann-1": "M"}
 
 
-def test_banks_hold_the_speakers_of_their_split_and_no_more_than_asked(folder, problems, listed):
+def test_banks_hold_the_speakers_of_their_split_and_no_more_than_asked(folder, told, listed):
     entries, speech = listed(config_of(folder))
     for split in SPLITS:
-        bank = load_bank(speech, split, problem=problems)
+        bank = load_bank(speech, split, told)
         assert [s.name for s in bank.speakers] == [e.name for e in entries if e.split == split]
         assert all(len(s.waves) == 2 for s in bank.speakers)
     num_train = sum(e.split == "train" for e in entries)
-    little = load_bank(speech, "train", hours=num_train * 1.5 / 3_600, problem=problems)  # 1.5 s each: one file is enough
+    little = load_bank(speech, "train", told, hours=num_train * 1.5 / 3_600)  # 1.5 s each: one file is enough
     assert all(len(s.waves) == 1 for s in little.speakers)
 
 
-def test_voices_are_written_to_shards_and_read_like_any_source(problems, listed, tmp_path):
+def test_voices_are_written_to_shards_and_read_like_any_source(problems, listed, tmp_path, told):
     config = SpeechConfig(num_voices=8, seconds_per_voice=2.0)
     entries, speech = listed(config)
     assert len(entries) == 8 and {e.sex for e in entries} == {"F", "M"} and problems == {}
@@ -192,7 +188,7 @@ def test_voices_are_written_to_shards_and_read_like_any_source(problems, listed,
     again = write_voices(config, tmp_path)
     assert [p.read_bytes() for p in shards] == [p.read_bytes() for p in sorted(tmp_path.glob("*.tar"))]
     assert again.fingerprint == speech.listing["train"].samples[0].index.fingerprint
-    bank = load_bank(speech, "test", problem=problems)
+    bank = load_bank(speech, "test", told)
     assert len(bank.speakers) == 2 and problems == {}
 
 
@@ -206,10 +202,10 @@ def test_speakers_of_several_sources_do_not_mix(folder, talk, tmp_path_factory, 
     assert sum(len(numbers) for split in SPLITS for _, numbers in speech.of_split(split)) == 24
 
 
-def test_a_source_that_is_not_there_is_told_before_any_is_listed(folder, problems, tmp_path_factory):
+def test_a_source_that_is_not_there_is_told_before_any_is_listed(folder, told, tmp_path_factory):
     place = tmp_path_factory.mktemp("listing")
     with pytest.raises(ColabkitError, match="nowhere"):
-        list_speech(SpeechConfig(source=(str(folder), "voices", "/nowhere/at/all")), place, problems, choose)
+        list_speech(SpeechConfig(source=(str(folder), "voices", "/nowhere/at/all")), place, told)
     assert list(place.iterdir()) == []
 
 
