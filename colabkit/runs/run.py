@@ -42,7 +42,8 @@ class Run(Teller):
     """
 
     def __init__(self, *, pipeline: str, steps: tuple[Step, ...], config: Any, preset: str, run_folder: Any,
-                 say=print, carry_out: Callable[[Step, Sections, Run, dict[str, Any]], dict | None] = alone):
+                 say: Callable[[str], object] = print,
+                 carry_out: Callable[[Step, Sections, Run, dict[str, Any]], dict | None] = alone):
         super().__init__(say)
         self.pipeline, self.steps, self.config, self.preset = pipeline, steps, config, preset
         self._carry_out_work = carry_out
@@ -63,7 +64,7 @@ class Run(Teller):
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -269,7 +270,7 @@ class Run(Teller):
             yield
             return
 
-        def on_signal(number, frame):
+        def on_signal(number: int, frame: object) -> None:
             self.stop_requested = signal.Signals(number).name
             if not step.resumes:
                 raise self.stopped()

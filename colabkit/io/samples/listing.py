@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def _gather(self, kind, values_of) -> np.ndarray:
+    def _gather(self, kind: type, values_of: Callable[[SampleIndex], np.ndarray]) -> np.ndarray:
         found = np.empty(len(self), kind)
         for source in np.unique(self.sources):
             mine = self.sources == source

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
 from colabkit.io.samples.listing import open_listing
 from colabkit.pipelines.asr import RATE_HZ
+from colabkit.pipelines.asr.config import Config
 from colabkit.pipelines.asr.configure.step import (
     TRAINING_CONFIG,
     capacity_of,
@@ -30,6 +32,7 @@ from colabkit.pipelines.asr.configure.step import (
 )
 from colabkit.pipelines.asr.data import sources
 from colabkit.pipelines.asr.data.texts import open_texts
+from colabkit.runs.run import Run
 from colabkit.runs.steps import step
 
 PAUSE_SECONDS = 0.4  # between the samples of the example
@@ -38,7 +41,7 @@ SUFFIXES = (".txt", ".srt", ".json")  # of a transcript
 
 @step("01_data", uses=("data", "text"), writes=("listing.json", "*.safetensors", "voices/*"),
       outside=lambda config: sources.fingerprint_inputs(config.data), resumes=True)
-def data(config, run):
+def data(config: Config, run: Run) -> dict[str, Any]:
     """List samples: where each lies, what is said in it, which split; resumes at the next shard."""
     listing = sources.list_samples(config.data, run.output, run, language=config.text.language)
     return {f"{name}_samples": len(split) for name, split in listing.splits.items()} | {
@@ -46,7 +49,7 @@ def data(config, run):
 
 
 @step("02_text", uses=("text",), reads=("01_data",), writes=("texts.safetensors", "vocab.json", "*.json"))
-def text(config, run):
+def text(config: Config, run: Run) -> dict[str, Any]:
     """Clean the transcripts, and make the vocabulary of those to train on."""
     from colabkit.pipelines.asr.text.cleaner import Cleaner
     from colabkit.pipelines.asr.text.step import clean_listing
@@ -59,7 +62,7 @@ def text(config, run):
 
 @step("03_configure", uses=("data", "model", "sizing", "train"), reads=("01_data", "02_text"),
       writes=("training_config.json", "memory.png"))
-def configure(config, run):
+def configure(config: Config, run: Run) -> dict[str, Any]:
     """Profile hardware, speech and model, and choose how to train; each choice with its reason."""
     from colabkit.pipelines.asr.configure.plots import draw_memory
     num_processes = processes_to_train(config.train.processes)
@@ -74,7 +77,7 @@ def configure(config, run):
 
 @step("04_train", uses=("data", "text", "model", "sizing", "train"), reads=("01_data", "02_text"),
       writes=("model/*", "history.jsonl", "history.png"), resumes=True, processes="train.processes")
-def train(config, run):
+def train(config: Config, run: Run) -> dict[str, Any] | None:
     """Fine-tune; resumes at the very next sample."""
     from colabkit.pipelines.asr.configure import plots
     from colabkit.pipelines.asr.configure.training_config import TrainingConfig
@@ -102,7 +105,7 @@ def train(config, run):
 
 @step("05_evaluate", uses=("data", "text", "evaluate"), reads=("01_data", "02_text", "04_train"),
       writes=("scores.json", "hypotheses.jsonl", "*.arpa"))
-def evaluate(config, run):
+def evaluate(config: Config, run: Run) -> dict[str, Any]:
     """Transcribe held-out speech; WER and CER with confidence intervals, and the worst examples."""
     from colabkit.core.table import Table
     from colabkit.pipelines.asr.evaluate.step import evaluate_model
@@ -120,7 +123,7 @@ def evaluate(config, run):
 
 @step("06_publish", uses=("data", "text", "model", "publish"), reads=("01_data", "03_configure", "04_train", "05_evaluate"),
       writes=("README.md", "*.png"))
-def publish(config, run):
+def publish(config: Config, run: Run) -> dict[str, Any]:
     """Write the model card, and push model and card to the Hub where a repository is named."""
     from colabkit.pipelines.asr.publish.step import publish_model
     return publish_model(config, run)
@@ -128,7 +131,7 @@ def publish(config, run):
 
 @step("07_example", uses=("data", "text", "example"), reads=("01_data", "02_text", "04_train"),
       writes=("example.wav", "example.srt", "example.txt", "example.json"))
-def example(config, run):
+def example(config: Config, run: Run) -> dict[str, Any]:
     """Transcribe one recording, with the times of its words."""
     from colabkit.io.audio import write_wav
     from colabkit.pipelines.asr import transcribe
@@ -157,19 +160,19 @@ def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
             for transcript in [transcriber.transcribe(path)] for suffix in SUFFIXES]
 
 
-def _listing(config, run):
+def _listing(config: Config, run: Run):
     """Open the samples whose texts could be cleaned, with these texts."""
     return open_texts(run.folder_of("02_text") / "texts.safetensors", _opened(config, run))
 
 
-def _opened(config, run):
+def _opened(config: Config, run: Run):
     listing = open_listing(run.folder_of("01_data"), rate_hz=RATE_HZ)
     if not (cache_gib := choose_cache(config.data, listing, run)):
         return listing
     return open_listing(run.folder_of("01_data"), run.scratch / "audio", cache_gib, rate_hz=RATE_HZ)
 
 
-def _example_wave(config, run):
+def _example_wave(config: Config, run: Run):
     """Read the recording of the example, or put some held-out samples one after the other."""
     import numpy as np
 
@@ -181,6 +184,6 @@ def _example_wave(config, run):
     return np.concatenate([part for i in chosen for part in (split.read_wave(i), pause)])
 
 
-def _vocabulary(run):
+def _vocabulary(run: Run):
     from colabkit.pipelines.asr.text.vocabulary import Vocabulary
     return Vocabulary.load(run.folder_of("02_text"))

@@ -17,18 +17,21 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from colabkit.core import files
 from colabkit.core.errors import Rehearsed, UsageError
 from colabkit.pipelines.dataset import sources
+from colabkit.pipelines.dataset.config import Config
 from colabkit.pipelines.dataset.roles import left_to_others, segmented_elsewhere
 from colabkit.pipelines.dataset.store.open import SEGMENTS, open_store
+from colabkit.runs.run import Run
 from colabkit.runs.steps import step
 
 
 @step("01_segments", uses=("role", "segments", "cut", "filter", "store"), writes=("summary.json",), resumes=True,
       outside=lambda config: sources.fingerprint_source(config.segments), elsewhere=segmented_elsewhere)
-def segments(config, run):
+def segments(config: Config, run: Run) -> dict[str, Any]:
     """Cut recordings into segments, or take those that are there; resumes at the next recording."""
     from colabkit.pipelines.dataset.cut.step import build_segments
     chosen, summary = config.segments, {"segments": "taken as they are"}
@@ -45,7 +48,7 @@ def segments(config, run):
 
 @step("02_profile", uses=("role", "segments", "store"), reads=("01_segments",), writes=("profile.json", "profile.png"),
       elsewhere=segmented_elsewhere)
-def profile(config, run):
+def profile(config: Config, run: Run) -> dict[str, Any]:
     """Say what is really there: hours, rate, sizes, speakers, channels, broken files."""
     from colabkit.pipelines.dataset.profile.picture import draw_profile
     from colabkit.pipelines.dataset.profile.step import profile_segments, require_plannable
@@ -61,7 +64,7 @@ def profile(config, run):
 
 @step("03_upload", uses=("role", "segments", "store", "upload"), reads=("01_segments", "02_profile"), writes=("uploaded.json",),
       resumes=True, elsewhere=segmented_elsewhere)
-def upload(config, run):
+def upload(config: Config, run: Run) -> dict[str, Any]:
     """Put the segments into the store; what is there already is not sent again."""
     from colabkit.io.transfer.upload import upload_folder
     chosen, store = config.upload, open_store(config.store, run.path)
@@ -80,7 +83,7 @@ def upload(config, run):
 
 @step("04_encode", uses=("role", "segments", "store", "codec", "encode"), writes=("encoded.json", "codec/*"), resumes=True,
       outside=sources.fingerprint_uploaded, elsewhere=lambda config: left_to_others(config, "encode"))
-def encode(config, run):
+def encode(config: Config, run: Run) -> dict[str, Any]:
     """Encode the segments of the store; at most the batch in flight is done twice."""
     from colabkit.io.places.probe import probe
     from colabkit.pipelines.dataset.encode.step import encode_store
@@ -94,7 +97,7 @@ def encode(config, run):
 
 @step("05_listen", uses=("role", "segments", "store", "codec", "listen"), reads=("04_encode",),
       writes=("*.wav", "*.png", "*.json"), elsewhere=lambda config: left_to_others(config, "encode"))
-def listen(config, run):
+def listen(config: Config, run: Run) -> dict[str, Any]:
     """Decode some codes again, and compare them with the speech they came from."""
     from colabkit.pipelines.dataset.listen import choose_examples, listen_to
     from colabkit.pipelines.dataset.run_codec import codec_of_run
@@ -110,7 +113,7 @@ def listen(config, run):
 @step("06_publish", uses=("role", "segments", "store", "publish"), resumes=True,
       writes=("README.md", "published.json", "dataset/*"), outside=sources.fingerprint_encoded,
       elsewhere=lambda config: left_to_others(config, "publish"))
-def publish(config, run):
+def publish(config: Config, run: Run) -> dict[str, Any]:
     """Make a dataset of the Hub: shards with audio and codes, splits, a card; resumes at the next shard."""
     from colabkit.pipelines.dataset.publish.step import publish_store
     done = publish_store(config, open_store(config.store, run.path), run)
@@ -124,7 +127,7 @@ def publish(config, run):
 
 @step("07_pairs", uses=("role", "segments", "store", "pairs"), writes=("pairs/*", "rows/*", "pairs.json"),
       outside=sources.fingerprint_encoded, elsewhere=lambda config: left_to_others(config, "publish"))
-def pairs(config, run):
+def pairs(config: Config, run: Run) -> dict[str, Any]:
     """Pair segments of the same speaker for voice cloning, and write rows to fine-tune on."""
     from colabkit.pipelines.dataset.pairs.step import write_rows
     made = write_rows(config.pairs, open_store(config.store, run.path), run)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from colabkit.core.errors import UsageError
 from colabkit.core.teller import Teller
 from colabkit.io.samples.source import VOICES, fingerprint_sources, is_folder
 from colabkit.pipelines.dataset.config import SegmentsConfig
 from colabkit.pipelines.dataset.store.open import CODES, SEGMENTS, open_store
+from colabkit.runs.steps import Sections
 
 PROFILE = "profile.json"  # in the store: what the card is to say
 _MADE = "recordings"  # folder of made-up radio
@@ -52,7 +52,7 @@ def fingerprint_source(config: SegmentsConfig) -> dict[str, str]:
     return fingerprint_sources([config.source, *tables])
 
 
-def fingerprint_uploaded(config: Any) -> dict[str, str]:
+def fingerprint_uploaded(config: Sections) -> dict[str, str]:
     """Return what changes when the segments of the store do."""
     from colabkit.pipelines.dataset.store.items import read_source
     place = open_store(config.store, config.run_folder).below(SEGMENTS)
@@ -64,7 +64,7 @@ def fingerprint_uploaded(config: Any) -> dict[str, str]:
     return {f"{SEGMENTS}/ of the store": digest.hexdigest()[:32]}
 
 
-def fingerprint_encoded(config: Any) -> dict[str, str]:
+def fingerprint_encoded(config: Sections) -> dict[str, str]:
     """Return what changes when the codes of the store do."""
     from colabkit.pipelines.dataset.store.commit import read_manifest
     found = read_manifest(open_store(config.store, config.run_folder))

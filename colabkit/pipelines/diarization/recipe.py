@@ -13,20 +13,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
 from colabkit.core.teller import Teller
+from colabkit.pipelines.diarization.config import Config, EvaluateConfig, InferConfig
 from colabkit.pipelines.diarization.speech import recordings
-from colabkit.pipelines.diarization.speech.step import list_speech, open_speech, write_speech
+from colabkit.pipelines.diarization.speech.step import Speech, list_speech, open_speech, write_speech
+from colabkit.runs.run import Run
 from colabkit.runs.steps import step
+
+if TYPE_CHECKING:
+    from colabkit.pipelines.diarization.evaluate.step import Conversation
+    from colabkit.pipelines.diarization.infer import Diarizer
+    from colabkit.pipelines.diarization.speech.bank import SpeechBank
 
 LONG_MIX_SECONDS, NUM_LONG_MIXES = 45.0, 10
 CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
 
 
-def _outside(config) -> dict[str, str]:
+def _outside(config: Config) -> dict[str, str]:
     recorded = (config.recordings.train_source, config.recordings.test_source)
     from colabkit.io.samples.source import fingerprint_sources
     return fingerprint_sources((*config.speech.source, *filter(None, recorded)))
@@ -34,7 +43,7 @@ def _outside(config) -> dict[str, str]:
 
 @step("01_speech", uses=("speech", "recordings"), writes=("speech.json", "*.safetensors", "voices/*"), outside=_outside,
       resumes=True, version=2)
-def speech(config, run):
+def speech(config: Config, run: Run) -> dict[str, Any]:
     """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
     recordings.require_sources(config.recordings)
     listed = list_speech(config.speech, run.output, run)
@@ -48,7 +57,7 @@ def speech(config, run):
 @step("02_train", uses=("speech", "recordings", "simulate", "model", "train", "infer"), reads=("01_speech",),
       writes=("model.safetensors", "model.json", "history.jsonl", "history.png"), resumes=True,
       processes="train.processes")
-def train(config, run):
+def train(config: Config, run: Run) -> dict[str, Any] | None:
     """Train on simulated and real conversations; resumes at the last checkpoint."""
     from colabkit.pipelines.diarization import workload
     from colabkit.pipelines.diarization.conversations import windows
@@ -77,7 +86,7 @@ def train(config, run):
 
 
 @step("03_tune", uses=("speech", "simulate", "infer", "model"), reads=("01_speech", "02_train"), writes=("diarizer.json",))
-def tune(config, run):
+def tune(config: Config, run: Run) -> dict[str, Any]:
     """Find the distance between voices that links windows best, on validation speakers."""
     from dataclasses import replace
     diarizer = _diarizer(config, run)
@@ -100,7 +109,7 @@ def tune(config, run):
 
 @step("04_evaluate", uses=("speech", "recordings", "model", "evaluate", "infer"), reads=("01_speech", "02_train", "03_tune"),
       writes=("scores.json", "*/*.rttm", "timeline.png"))
-def evaluate(config, run):
+def evaluate(config: Config, run: Run) -> dict[str, Any]:
     """Score conversations of speakers that training never heard, and real recordings where given."""
     from colabkit.pipelines.diarization.evaluate import timeline
     from colabkit.pipelines.diarization.evaluate.step import Conversation, diarize_all, measure
@@ -130,7 +139,7 @@ def evaluate(config, run):
 
 @step("05_export", uses=("speech", "model", "export", "evaluate"), reads=("01_speech", "02_train", "03_tune"),
       writes=("model.onnx", "model.int8.onnx", "diarizer.json"))
-def export(config, run):
+def export(config: Config, run: Run) -> dict[str, Any]:
     """Write ONNX files that compute what the model computes, at any length."""
     from colabkit.pipelines.diarization.model.export import (
         CHECK_SECONDS,
@@ -158,7 +167,7 @@ def export(config, run):
 
 @step("06_example", uses=("speech", "example", "evaluate"), reads=("01_speech", "05_export"),
       writes=("example.rttm", "example.wav", "example.png"))
-def example(config, run):
+def example(config: Config, run: Run) -> dict[str, Any]:
     """Diarize one longer conversation of held-out speakers through ONNX alone."""
     from colabkit.io.audio import write_wav
     from colabkit.pipelines.diarization import RATE_HZ
@@ -198,41 +207,41 @@ def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
     return written
 
 
-def _speech(config, run):
+def _speech(config: Config, run: Run) -> Speech:
     return open_speech(config.speech, run.folder_of("01_speech"), run.scratch / "audio")
 
 
-def _bank(config, run, split: str, listed=None):
+def _bank(config: Config, run: Run, split: str, listed: Speech | None = None) -> SpeechBank:
     from colabkit.pipelines.diarization.speech.pool import load_bank
     return load_bank(listed or _speech(config, run), split, run, hours=config.speech.held_out_hours)
 
 
-def _recordings(config, run, split: str):
+def _recordings(config: Config, run: Run, split: str) -> list[recordings.Recording]:
     # Problems were told when the files were listed.
     return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), Teller(say=lambda line: None),
                                       cache=run.scratch / "audio", cache_gib=config.speech.cache_gib)
 
 
-def _mixes(config, bank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500, settings=None):
-    from colabkit.pipelines.diarization.config import EvaluateConfig
+def _mixes(config: Config, bank: SpeechBank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500,
+           settings: EvaluateConfig | None = None) -> list[Conversation]:
     from colabkit.pipelines.diarization.evaluate.step import conversation
     from colabkit.pipelines.diarization.train.batches import held_out_simulator
     simulator = held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
     return [conversation(f"mix{i:04d}", simulator.sample(i)) for i in range(num_mixes)]
 
 
-def _validator(config, mixes):
+def _validator(config: Config, mixes: Sequence[Conversation]) -> Callable[[Any], dict[str, float]]:
     from colabkit.pipelines.diarization.evaluate.step import diarize_all, measure
     from colabkit.training.processes.ranks import join
 
-    def validate(model) -> dict[str, float]:
+    def validate(model: Any) -> dict[str, float]:
         diarizer = _torch_diarizer(model, config.infer)
         scores = measure(mixes, join().share(mixes, lambda part: diarize_all(diarizer, part)), 0.25)
         return {name: scores[name] for name in ("der", "missed", "false_alarm", "confusion", "frame_accuracy")}
     return validate
 
 
-def _model(run):
+def _model(run: Run):
     from safetensors.torch import load_file
 
     from colabkit.pipelines.diarization.config import ModelConfig
@@ -243,19 +252,19 @@ def _model(run):
     return model.eval()
 
 
-def _diarizer(config, run):
+def _diarizer(config: Config, run: Run) -> Diarizer:
     tuned = run.folder_of("03_tune") / "diarizer.json"
     distance = files.read_json(tuned)["cluster_distance"] if tuned.exists() else None
     return _torch_diarizer(_model(run), config.infer, distance)
 
 
-def _torch_diarizer(model, settings, cluster_distance: float | None = None):
+def _torch_diarizer(model: Any, settings: InferConfig, cluster_distance: float | None = None) -> Diarizer:
     import torch
 
     from colabkit.pipelines.diarization.infer import DEFAULT_CLUSTER_DISTANCE, Diarizer
     device = next(model.parameters()).device
 
-    def run_windows(waves):
+    def run_windows(waves: Any) -> tuple[Any, ...]:
         with torch.no_grad():
             return tuple(part.float().cpu().numpy() for part in model.eval()(torch.from_numpy(waves).to(device)))
     return Diarizer(run_windows, model.powerset.table_CS.cpu().numpy(), settings,

@@ -90,7 +90,7 @@ class TellingProgress:
         self._show()
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:
             self._values.clear()  # reading a tensor of a broken device would hide why it broke
         self._show()

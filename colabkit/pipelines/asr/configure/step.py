@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +13,11 @@ from colabkit.core.accelerators import count_gpus, find_accelerators
 from colabkit.core.errors import StateError
 from colabkit.io.places import LocalStore
 from colabkit.io.samples.listing import Listing
+from colabkit.pipelines.asr.config import Config, DataConfig
 from colabkit.pipelines.asr.configure.manager import CACHE_GB, ASRConfigManager, most_at_once
 from colabkit.pipelines.asr.configure.profiles import DatasetProfile, profile_model, summarise
 from colabkit.pipelines.asr.configure.training_config import TrainingConfig
+from colabkit.runs.run import Run
 from colabkit.training.processes import ranks
 from colabkit.training.sizing import devices
 from colabkit.training.sizing.chosen import Sizing
@@ -26,7 +27,7 @@ TRAINING_CONFIG = "training_config.json"
 _SEED = 0xA5
 
 
-def configure_run(config: Any, listing: Listing, vocabulary_size: int, run: Any,
+def configure_run(config: Config, listing: Listing, vocabulary_size: int, run: Run,
                   num_processes: int) -> tuple[TrainingConfig, ASRConfigManager]:
     """Choose how the run trains on this machine; `config` holds the sections data, model, sizing and train.
 
@@ -34,7 +35,6 @@ def configure_run(config: Any, listing: Listing, vocabulary_size: int, run: Any,
     """
     import torch
 
-    from colabkit.pipelines.asr.config import Config
     from colabkit.pipelines.asr.workload import lighter, workload
     manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes), teller=run)
     manager.profile_hardware()
@@ -53,7 +53,7 @@ def configure_run(config: Any, listing: Listing, vocabulary_size: int, run: Any,
     return chosen, manager
 
 
-def configured(config: Any, listing: Listing, vocabulary_size: int, run: Any, folder: Path,
+def configured(config: Config, listing: Listing, vocabulary_size: int, run: Run, folder: Path,
                num_processes: int) -> tuple[TrainingConfig, Sizing]:
     """Return what `folder` holds of an earlier configuration where it was made for this machine, else one for this machine."""
     device = device_to_train_on(num_processes)
@@ -100,7 +100,7 @@ def profile_listing(listing: Listing, sample_size: int, seed: int) -> DatasetPro
                      hours=split.hours, mean_bytes=split.stored_bytes / len(split), rate_hz=None)
 
 
-def choose_cache(config: Any, listing: Listing, run: Any) -> float:
+def choose_cache(config: DataConfig, listing: Listing, run: Run) -> float:
     """Choose how much read audio is kept on this machine's disk, in GiB: all of a small remote data set where there is room."""
     if config.cache_gib is not None:
         return config.cache_gib

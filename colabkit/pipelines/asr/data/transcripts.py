@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from colabkit.core.errors import DataError, UsageError
 from colabkit.core.teller import Teller
@@ -164,7 +165,7 @@ def read_table(name: str, content: bytes, where: str) -> list[dict]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def _json_rows(value) -> list[dict]:
+def _json_rows(value: Any) -> list[dict]:
     """Read a list of rows, or {key: row}; a file of something else has no rows."""
     if isinstance(value, list):
         return value

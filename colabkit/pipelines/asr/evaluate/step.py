@@ -14,11 +14,12 @@ from colabkit.pipelines.asr.config import EvaluateConfig
 from colabkit.pipelines.asr.evaluate.decode import BeamDecoder
 from colabkit.pipelines.asr.evaluate.language_model import NgramModel
 from colabkit.pipelines.asr.evaluate.metrics import Scores, score
+from colabkit.runs.run import Run
 
 LANGUAGE_MODEL = "words.arpa"
 
 
-def evaluate_model(config: EvaluateConfig, model: Path, listing: Listing, run: Any, *,
+def evaluate_model(config: EvaluateConfig, model: Path, listing: Listing, run: Run, *,
                    capacity: Callable[[float], int]) -> tuple[Scores, list[str]]:
     """Transcribe the test split, or so many samples of it, with a model's folder; return the scores and the samples' names.
 
@@ -45,7 +46,8 @@ def evaluate_model(config: EvaluateConfig, model: Path, listing: Listing, run: A
     return scores, [split.names[number] for number, _ in whole]
 
 
-def choose_decoder(config: EvaluateConfig, recognizer: Any, listing: Listing, run: Any) -> Callable[[np.ndarray], str] | None:
+def choose_decoder(config: EvaluateConfig, recognizer: Any, listing: Listing,
+                   run: Run) -> Callable[[np.ndarray], str] | None:
     """Return what makes a text of log-probabilities (frame, token); None: the likeliest token of each frame."""
     if config.decoder == "greedy":
         return None

@@ -12,18 +12,19 @@ from colabkit.core.errors import Rehearsed, Stopped, UsageError
 from colabkit.core.teller import Teller
 from colabkit.io.places import Objects, S3Profile, open_objects
 from colabkit.pipelines.dataset.codecs.codec import Codec
-from colabkit.pipelines.dataset.config import LOOPBACK, CodecConfig
+from colabkit.pipelines.dataset.config import LOOPBACK, CodecConfig, Config
 from colabkit.pipelines.dataset.encode.job import Encoded, Sharing, encode
 from colabkit.pipelines.dataset.run_codec import codec_of_store
 from colabkit.pipelines.dataset.segments.npz import write_npz
 from colabkit.pipelines.dataset.segments.read import read_segment
 from colabkit.pipelines.dataset.store.commit import read_manifest
 from colabkit.pipelines.dataset.store.open import SEGMENTS
+from colabkit.runs.run import Run
 
 _STEP = "04_encode"
 
 
-def encode_store(config: Any, store: Objects, run: Any, *, can_commit: bool) -> dict:
+def encode_store(config: Config, store: Objects, run: Run, *, can_commit: bool) -> dict:
     """Encode what the store's segments/ holds and return what its codes/ hold then, for the run's report.
 
     Raises: Stopped when it was asked to; Rehearsed for a dry run; what encode raises.
@@ -51,7 +52,7 @@ def encode_store(config: Any, store: Objects, run: Any, *, can_commit: bool) -> 
     return _facts(store)
 
 
-def _on_cluster(config: Any, store: Objects, run: Any, settings: dict[str, Any]) -> Encoded:
+def _on_cluster(config: Config, store: Objects, run: Run, settings: dict[str, Any]) -> Encoded:
     from colabkit.core.accelerators import count_gpus
     from colabkit.pipelines.dataset.encode.cluster import Worker, encode_on_ray
     if config.store.address == LOOPBACK:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from colabkit.core import files
 from colabkit.io.places import Objects
 from colabkit.pipelines.dataset import sources
+from colabkit.pipelines.dataset.config import Config
 from colabkit.pipelines.dataset.publish.facts import CardSettings
 from colabkit.pipelines.dataset.publish.hub_dataset import HubSettings, Published, publish_dataset
 from colabkit.pipelines.dataset.publish.layout import PublishSettings
 from colabkit.pipelines.dataset.store.open import SEGMENTS, open_hub
+from colabkit.runs.run import Run
 
 _RECORDS = "publish"  # in the store: which shards were uploaded
 
 
-def publish_store(config: Any, store: Objects, run: Any) -> Published:
+def publish_store(config: Config, store: Objects, run: Run) -> Published:
     """Publish what the store holds and return where it is. Raises: what publish_dataset raises."""
     chosen, hub = config.publish, open_hub(config.publish, run.path)
     settings = PublishSettings(split_by=chosen.split_by, test_fraction=chosen.test_fraction, with_audio=chosen.audio,

@@ -22,6 +22,7 @@ from colabkit.pipelines.diarization.model.batch_norm import over_all_ranks
 from colabkit.pipelines.diarization.model.losses import DiarizationLoss
 from colabkit.pipelines.diarization.model.network import FastDiarizationModel
 from colabkit.pipelines.diarization.train.batches import Batch, TrainingBatches
+from colabkit.runs.run import Run
 from colabkit.training.checkpoints.checkpoints import checkpoints_of, random_state, restore, set_random_state
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks, join
@@ -45,7 +46,7 @@ def build_model(config: ModelConfig) -> FastDiarizationModel:
 
 
 def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatches,
-          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run, *,
+          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run: Run, *,
           windows_at_once: int | None = None) -> dict | None:
     """Train; write model.safetensors (averaged weights: the best ones, or the last), model.json and history.jsonl.
 
@@ -169,7 +170,8 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
             "parameters": averaged.count_parameters()}
 
 
-def accumulate_gradients(model, loss_of, batch: Batch, guard: Guard, accelerator: Accelerator) -> torch.Tensor:
+def accumulate_gradients(model: torch.nn.Module, loss_of: DiarizationLoss, batch: Batch, guard: Guard,
+                         accelerator: Accelerator) -> torch.Tensor:
     """Do forward and backward of this process's part of a batch, in parts that fit; returns the losses of the whole batch.
 
     Every part's loss is divided by the counts of the whole batch over all ranks, so the parts' gradients add up to the
@@ -236,7 +238,7 @@ class Clock:
         return time.monotonic() - self._began
 
 
-def choose_precision(config: TrainConfig, ranks: Ranks, run) -> str:
+def choose_precision(config: TrainConfig, ranks: Ranks, run: Run) -> str:
     """Choose what the accelerator is fast and safe at."""
     if config.mixed_precision != "auto":
         return config.mixed_precision
