@@ -235,10 +235,6 @@ def test_a_folder_made_before_mounting_is_not_taken_for_drive(tmp_path):
     assert not drive.drive_status(tmp_path).mounted
 
 
-def test_a_drive_whose_mount_does_not_answer_is_dead_and_is_not_touched(tmp_path, monkeypatch):
-    monkeypatch.setattr(drive.mounts, "look", lambda path, seconds, root: drive.mounts.Look(fault=f"no answer in {seconds:g} s"))
-    monkeypatch.setattr(drive, "_look", lambda root: pytest.fail("touched it"))
-    assert drive.drive_status(tmp_path, timeout_seconds=0.1) == drive.DriveStatus("dead", "no answer in 0.1 s")
 
 
 def test_a_dead_mount_is_told_with_its_reason(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ ENDINGS = ("ations", "ation", "ings", "ing", "ions", "ion", "ers", "er", "ors", 
 FEWEST_LINES = 30
 ASKING = {"What", "Where", "How", "Which", "When", "Who", "Why", "nothing"}
 MIRRORED = {"colab"}  # its modules are those of google.colab, however short
-FOUND_BY_NAME = {"needs"}  # of a pipeline, by colabkit/pipelines
+FOUND_BY_NAME = {"needs", "step"}  # by colabkit/pipelines, and by whoever reads a recipe
 
 
 def stem(name: str) -> str:

@@ -16,8 +16,7 @@ from torch import nn
 from colabkit.core.errors import DataError
 from colabkit.training.processes.ranks import Ranks
 from colabkit.training.sizing.guard import Guard
-from colabkit.training.sizing.out_of_memory import is_out_of_memory, release
-from colabkit.training.sizing.partition import RATIO, bucket_of, cut, edge_seconds
+from colabkit.training.sizing.partition import bucket_of
 from tests.told import Told
 from tests.training.processes.gloo_processes import Processes
 from tests.training.sizing import guard_trials
@@ -58,45 +57,12 @@ class Device:
 # --- parts ---
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_every_sample_is_in_one_part_that_fits(seed):
-    drawn = np.random.default_rng(seed)
-    seconds = drawn.uniform(0.5, 30.0, int(drawn.integers(1, 60))).tolist()
-
-    def limit(longest):
-        return int(80 / longest)
-    parts = cut(seconds, limit)
-    assert sorted(i for part in parts for i in part) == list(range(len(seconds)))
-    assert all(len(part) <= limit(max(seconds[i] for i in part)) for part in parts)
-    longest = [max(seconds[i] for i in part) for part in parts]
-    assert longest == sorted(longest, reverse=True)
-
-    greedy, left = 0, sorted(seconds, reverse=True)
-    padded = 0.0
-    while left:
-        greedy, padded, left = greedy + 1, padded + left[0] * len(left[: limit(left[0])]), left[limit(left[0]):]
-    assert len(parts) == greedy, "as few parts as can be"
-    assert sum(longest[k] * len(part) for k, part in enumerate(parts)) <= padded + 1e-6
 
 
-def test_of_as_many_parts_the_one_with_least_padding_is_taken():
-    assert cut([1.0, 10.0, 9.0, 1.1, 1.2], lambda longest: 4) == [[1, 2], [4, 3, 0]]
 
 
-def test_equal_lengths_are_dealt_out_evenly_in_order():
-    assert cut([2.0] * 10, lambda longest: 4) == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
-    assert cut([2.0] * 3, lambda longest: 0) == [[0], [1], [2]], "one is tried whatever was predicted"
-    assert cut([], lambda longest: 4) == []
 
 
-def test_buckets_are_narrow_and_few():
-    lengths = np.geomspace(0.02, 3600, 5000)
-    buckets = [bucket_of(s) for s in lengths]
-    assert buckets == sorted(buckets) and len(set(buckets)) < 120
-    for seconds, bucket in zip(lengths, buckets, strict=True):
-        assert edge_seconds(bucket - 1) < seconds * (1 + 1e-6) and seconds <= edge_seconds(bucket) * (1 + 1e-6)
-        assert bucket_of(edge_seconds(bucket)) == bucket
-    assert bucket_of(0.0) == bucket_of(1e-3) and RATIO == 1.12
 
 
 # --- one process ---
@@ -230,13 +196,6 @@ def test_it_is_known_in_disguise(make_guard, text):
     assert calls == [2, 1, 1]
 
 
-def test_the_cpu_allocators_own_error_is_known():
-    try:
-        torch.empty(2**60, dtype=torch.uint8)
-    except RuntimeError as error:
-        assert is_out_of_memory(error) and "allocate" in release(error) and error.__traceback__ is None
-    else:
-        pytest.fail("it was given an exbibyte")
 
 
 class Retrying:
