@@ -1,4 +1,4 @@
-"""The place of a call: who can answer it, whether the real google.colab can, how long to wait, where a widget is shown."""
+"""The place of a call: who can answer it, whether the real google.colab can, how long to wait, and showing a widget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teller: whom work tells what it does, what it chose and why, what it left aside and how far it is, and who may stop it.
+"""Teller: whom work tells what it does, chooses and leaves aside, and how far it is; who may ask it to stop.
 
 Functions that work take one, and none of them prints. A run is a Teller that also writes everything into its report.
 """

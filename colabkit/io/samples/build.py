@@ -25,7 +25,8 @@ FILES_A_PIECE = 256  # plain files that are read between two saves
 
 
 def build_index(source: FoundSource, folder: Path, *, teller: Teller, columns: tuple[str, ...] = (),
-                hours: float | None = None, seed: int = 0, workers: int = WORKERS, needs: tuple[str, ...] = ()) -> SampleIndex:
+                hours: float | None = None, seed: int = 0, workers: int = WORKERS,
+                needs: tuple[str, ...] = ()) -> SampleIndex:
     """Return the index of a source; shards done before a stop are found in `folder` and not read again.
 
     With `hours`, shards are taken in a shuffled order until there is as much speech. What is no audio is told.
@@ -69,8 +70,8 @@ def _read_ready(source: FoundSource, settings: Mapping[str, str], teller: Teller
             raise DataError("A shard is not what the index beside it says", got="missing" if name not in there else
                             f"{there[name]} bytes", expected=f"{size} bytes", where=f"{name} of {source.store.address}",
                             fix=f"copy the shard again, or delete {FILE_NAME}: the index is then built from what is there")
-    if there.keys() - named.keys():
-        teller.choose("index", "built anew", f"{len(there.keys() - named.keys())} shards are not in the one beside the data")
+    if unknown := there.keys() - named.keys():
+        teller.choose("index", "built anew", f"{len(unknown)} shards are not in the one beside the data")
         return None
     teller.choose("index", "taken as it is", f"it lies beside the data and names all {len(named)} shards")
     index = index.at(source.store.address)

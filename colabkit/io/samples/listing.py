@@ -221,8 +221,8 @@ def split_names(names: Sequence[str], *, test_fraction: float, validation_fracti
                 at_least: int = 1) -> dict[str, str]:
     """Assign each name (of a speaker, or of a sample) to a split by a hash of it and the seed.
 
-    In a large set adding names moves no other; in a small one every split gets its share, at least `at_least`. A fraction of
-    zero leaves its split empty.
+    In a large set adding names moves no other; in a small one every split gets its share, at least `at_least`. A
+    fraction of zero leaves its split empty.
     """
     def share(name: str) -> float:
         return int.from_bytes(hashlib.sha1(f"{seed}/{name}".encode()).digest()[:8], "big") / 2**64

@@ -218,7 +218,8 @@ def _bank(config: Config, run: Run, split: str, listed: Speech | None = None) ->
 
 def _recordings(config: Config, run: Run, split: str) -> list[recordings.Recording]:
     # Problems were told when the files were listed.
-    return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), Teller(say=lambda line: None),
+    silent = Teller(say=lambda line: None)
+    return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), silent,
                                       cache=run.scratch / "audio", cache_gib=config.speech.cache_gib)
 
 
@@ -226,7 +227,8 @@ def _mixes(config: Config, bank: SpeechBank, *, num_mixes: int, seconds: float, 
            settings: EvaluateConfig | None = None) -> list[Conversation]:
     from colabkit.pipelines.diarization.evaluate.step import conversation
     from colabkit.pipelines.diarization.train.batches import held_out_simulator
-    simulator = held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
+    simulator = held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers,
+                                   seed=seed)
     return [conversation(f"mix{i:04d}", simulator.sample(i)) for i in range(num_mixes)]
 
 

@@ -101,8 +101,8 @@ class Guard:
             return
         if state["device"] != self.device:
             if state["limits"]:
-                self.teller.say(f"  how many samples fit into {state['device'] or 'another device'} is not taken over to "
-                                f"{self.device}")
+                other = state["device"] or "another device"
+                self.teller.say(f"  how many samples fit into {other} is not taken over to {self.device}")
             return
         self.limits = {int(bucket): int(most) for bucket, most in state["limits"].items()}
 

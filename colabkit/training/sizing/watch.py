@@ -143,7 +143,7 @@ class MemoryWatch:
         now = self.read()
         self.events["clean_ups"] += 1
         self._teller.choose("memory.clean_up", f"{used:.0%} to {now.used_fraction:.0%}",
-                     "memory was nearly full; what no tensor uses was given back")
+                            "memory was nearly full; what no tensor uses was given back")
         self._clean_after = self._clock() + self._pause_seconds
         self._pause_seconds *= 2
         return now
@@ -155,8 +155,8 @@ class MemoryWatch:
         elif not self._told_of_others:
             self._told_of_others = True
             self.events["others"] += 1
-            self._teller.say(f"  WARNING others use {taken / GIB:.1f} of the {now.total_bytes / GIB:.1f} GiB of this GPU "
-                             "(nvidia-smi tells who); where memory runs out for it, fewer samples go through at once")
+            self._teller.say(f"  WARNING others use {taken / GIB:.1f} of the {now.total_bytes / GIB:.1f} GiB of this "
+                             "GPU (nvidia-smi tells who); where memory runs out for it, fewer samples go through at once")
 
 
 def _torch_uses_a_gpu() -> bool:

@@ -36,7 +36,8 @@ def configure_run(config: Config, listing: Listing, vocabulary_size: int, run: R
     import torch
 
     from colabkit.pipelines.asr.workload import lighter, workload
-    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes), teller=run)
+    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes),
+                               teller=run)
     manager.profile_hardware()
     manager.dataset = profile_listing(listing, config.sizing.sample_size, config.data.seed)
     work = workload(config, vocabulary_size=vocabulary_size)

@@ -104,7 +104,8 @@ def _look_up(config: DataConfig, address: str, aside: Aside) -> _Wanted:
     names = [o.name for o in found.objects]
     if setting and not alone and place == address and setting not in {o.name for o in found.store.list()}:
         setting = ""  # it is that of another source
-    transcripts = find_transcripts(found.store, names, aside.teller, setting=setting, columns=parse_columns(config.columns))
+    transcripts = find_transcripts(found.store, names, aside.teller, setting=setting,
+                                   columns=parse_columns(config.columns))
     if setting and not setting.endswith(".trans.txt"):
         return _Wanted(address, _only(found, transcripts), transcripts)  # the table says what is meant
     for name in names:

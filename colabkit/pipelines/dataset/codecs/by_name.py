@@ -32,9 +32,9 @@ def open_codec(name: str, *, device: Any = None, num_codebooks: int = 0, precisi
                teller: Teller = Teller()) -> Codec:
     """Return the codec of a short name, a Hub id ("ORG/NAME@REVISION"), a folder, or "kmeans-mel:FILE".
 
-    `num_codebooks`: the first so many of them, 0 for the model's own choice. `precision`: "fp32" gives the same codes on
-    every device up to rounding; "tf32", "bf16" and "fp16" are faster on a GPU and change some of them. Raises: UsageError,
-    DataError or StateError that say what to do.
+    `num_codebooks`: the first so many of them, 0 for the model's own choice. `precision`: "fp32" gives the same codes
+    on every device up to rounding; "tf32", "bf16" and "fp16" are faster on a GPU and change some of them.
+    Raises: UsageError, DataError or StateError that say what to do.
     """
     if precision not in PRECISIONS:
         raise UsageError("No such precision", got=precision, expected=", ".join(PRECISIONS), fix="set codec.precision=fp32")

@@ -102,7 +102,7 @@ class TransformersCodec:
                 raise self._too_long(num_samples, f"too much for the memory of {self.device}: {told[:120]}")
             self._most_seconds = seconds * (len(batch) // 2)
             self._teller.say(f"  memory ran out with {len(batch)} segments of {seconds:.1f} s at once: "
-                      f"{self._most_seconds:.1f} s at once from now on")
+                             f"{self._most_seconds:.1f} s at once from now on")
         return done
 
     def _too_long(self, num_samples: int, why: str) -> DataError:

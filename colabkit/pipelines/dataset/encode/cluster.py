@@ -116,7 +116,8 @@ def _stop(ray: Any, running: Mapping[Any, int], teller: Teller) -> None:
     if running:
         _, left = ray.wait(list(running), num_returns=len(running), timeout=_STOP_SECONDS)
         if left:
-            teller.say(f"  {len(left)} workers did not end in {_STOP_SECONDS:.0f} s; they are ended by force, at a batch each")
+            teller.say(f"  {len(left)} workers did not end in {_STOP_SECONDS:.0f} s; they are ended by force, at a "
+                       "batch each")
         for reference in left:
             ray.cancel(reference, force=True)
 

@@ -39,10 +39,11 @@ def encode(source: Objects, output: Objects, codec: Codec, *, scratch: Path, rea
            teller: Teller = Teller()) -> Encoded:
     """Encode the segments of `source` and put their codes below codes/ of `output` (and encoded/*.npz with "npz").
 
-    Killed anywhere, the same call goes on; at most the micro-batch in flight is encoded again. `scratch` is a folder on a
-    local disk, of which no more than `quota_bytes` are used (with `in_memory`, what is fetched ahead is held in memory
-    instead). Broken segments are left aside and told. With `skip_existing=False` all is encoded anew. `honours_absent=False`
-    says that the store does not refuse to overwrite. When the teller asks to stop, what is done is kept and `stopped` is True.
+    Killed anywhere, the same call goes on; at most the micro-batch in flight is encoded again. `scratch` is a folder
+    on a local disk, of which no more than `quota_bytes` are used (with `in_memory`, what is fetched ahead is held in
+    memory instead). Broken segments are left aside and told. With `skip_existing=False` all is encoded anew.
+    `honours_absent=False` says that the store does not refuse to overwrite. When the teller asks to stop, what is done
+    is kept and `stopped` is True.
     Raises: UsageError for settings and quotas that cannot be; ChangedError when codes of other settings lie there; DataError
     for a source without segments, or when most of a piece is broken; StateError for the disk; Unreachable.
     """

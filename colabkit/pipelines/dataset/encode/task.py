@@ -101,9 +101,9 @@ class Task:
                              where=self.output.address, expected="a store that refuses to overwrite (If-None-Match)",
                              fix="give each worker a share of its own instead: claims off, share=(number from 0, workers)")
         self.teller.say(
-            f"  WARNING {self.output.address} does not honour conditional puts (If-None-Match): nothing keeps two workers from "
-            f"committing the same piece. This one works on share {number + 1} of {workers} and reads back what it has put; give "
-            "no two workers the same share")
+            f"  WARNING {self.output.address} does not honour conditional puts (If-None-Match): nothing keeps two "
+            f"workers from committing the same piece. This one works on share {number + 1} of {workers} and reads back "
+            "what it has put; give no two workers the same share")
 
     def finished(self) -> Encoded | None:
         """Return what is done when all of it is: told by the manifest and by the version of the upload's, two requests.
@@ -153,11 +153,11 @@ class Task:
         """Say what there is to do."""
         hours = "" if wanted.seconds is None else f", {wanted.seconds / 3600:.1f} hours"
         num_bytes = sum(int(plan.items.length[p.start: p.stop].sum()) for p in left)
-        self.teller.say(f"  {len(wanted)} segments ({in_units(wanted.num_bytes)}{hours}) in {len(pieces)} pieces; to do: "
-                 f"{sum(map(len, left))} segments ({in_units(num_bytes)}) in {len(left)} pieces")
+        self.teller.say(f"  {len(wanted)} segments ({in_units(wanted.num_bytes)}{hours}) in {len(pieces)} pieces; "
+                        f"to do: {sum(map(len, left))} segments ({in_units(num_bytes)}) in {len(left)} pieces")
         if (planned := sum(map(len, pieces))) > len(wanted):
-            self.teller.say(f"  pieces are made whole: {planned - len(wanted)} segments beside those asked for are encoded "
-                            "with them")
+            self.teller.say(f"  pieces are made whole: {planned - len(wanted)} segments beside those asked for are "
+                            "encoded with them")
 
     @contextlib.contextmanager
     def holding_scratch(self) -> Iterator[None]:
@@ -210,8 +210,8 @@ class Task:
         write_manifest(self.output, found, self.facts, source={"mark": self.mark, "digest": self.digest}, settings=settings,
                        num_items=sum(map(len, pieces)), num_changed=changed)
         if changed:
-            self.teller.say(f"  {changed} segments changed since they were planned: run the same again to encode them as "
-                            "they are")
+            self.teller.say(f"  {changed} segments changed since they were planned: run the same again to encode them "
+                            "as they are")
         return replace(result, num_pieces_done=done, is_finished=True)
 
 
