@@ -1,4 +1,4 @@
-"""What kind of place an address names, and what was meant when it is none that we know."""
+"""Addresses: the kind of place that one names, and what was meant when it is none that we know."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from colabkit.core.disk import faults_told
 from colabkit.core.errors import ColabkitError, DataError, UsageError
@@ -77,7 +77,7 @@ class BucketObjects:
         """Return the error of a fault that does not pass."""
         raise NotImplementedError
 
-    def below(self, prefix: str):
+    def below(self, prefix: str) -> Self:
         """Return the objects below a prefix of these; they share the connections."""
         if not prefix.strip("/"):
             return self
@@ -86,7 +86,7 @@ class BucketObjects:
         inner.__dict__ = {**self.__dict__, **place}
         return inner
 
-    def with_patience(self, seconds: float):
+    def with_patience(self, seconds: float) -> Self:
         """Return these objects, given up after so many seconds without progress."""
         inner = object.__new__(type(self))
         inner.__dict__ = {**self.__dict__, "patience_seconds": seconds}

@@ -1,4 +1,4 @@
-"""What a store honours, tried with a few small objects before anything relies on it."""
+"""Guarantees of a store, tried with a few small objects before anything relies on them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from colabkit.core.errors import ColabkitError, StateError, UsageError
@@ -110,7 +111,7 @@ def _probe(objects: Objects) -> Honours:
                    objects.address, tuple(left))
 
 
-def _is_refused(put) -> bool:
+def _is_refused(put: Callable[[], object]) -> bool:
     """Tell whether a put is refused because of its condition; a store that does not know conditions may refuse it otherwise."""
     try:
         put()

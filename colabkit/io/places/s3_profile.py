@@ -1,4 +1,4 @@
-"""How to reach a bucket of S3 or of what speaks like it: endpoint, region, keys, certificates, and where each was found."""
+"""Profile of a bucket of S3, or of what speaks like it: endpoint, region, keys, certificates, where each was found."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.io.audio import AUDIO_SUFFIXES, audio_info
@@ -131,7 +132,7 @@ def _damage_told(where: str) -> Iterator[None]:
                         fix="copy or upload this shard again, or remove it from the source") from error
 
 
-def _audio_column(table, roles: Mapping[str, str], where: str) -> tuple[str, ...]:
+def _audio_column(table: Any, roles: Mapping[str, str], where: str) -> tuple[str, ...]:
     import pyarrow
     name = roles.get("audio")
     kind = table.schema_arrow.field(name).type if name else None
@@ -145,7 +146,7 @@ def _audio_column(table, roles: Mapping[str, str], where: str) -> tuple[str, ...
                     fix="name it in the settings: columns=audio=COLUMN")
 
 
-def _rows(table, columns: list[str], where: str) -> Iterator[dict]:
+def _rows(table: Any, columns: list[str], where: str) -> Iterator[dict]:
     """Yield the small columns row by row."""
     if not columns:
         for _ in range(table.metadata.num_rows):
@@ -185,7 +186,7 @@ def _entry(key: str, content: bytes, problem: Problem, **more) -> Iterator[Entry
     yield Entry(key=key, frames=info.num_frames, rate_hz=info.rate_hz, crc32=zlib.crc32(content), shard=0, **more)
 
 
-def _as_text(value) -> str:
+def _as_text(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

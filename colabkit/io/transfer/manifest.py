@@ -1,4 +1,4 @@
-"""What was uploaded, as one object written last: names, sizes, times, checksums and versions, in columns."""
+"""The manifest of an upload, one object written last: names, sizes, times, checksums and versions, in columns."""
 
 from __future__ import annotations
 

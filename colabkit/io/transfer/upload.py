@@ -16,6 +16,7 @@ import numpy as np
 from colabkit.core.disk import disk_fault, in_units
 from colabkit.core.errors import DataError
 from colabkit.core.table import Table
+from colabkit.core.teller import Teller
 from colabkit.io.places.bucket import ONE_PIECE_BYTES
 from colabkit.io.places.place import Objects
 from colabkit.io.transfer.channels import wanted_places
@@ -69,7 +70,8 @@ class _Plan:
 
 def upload_folder(folder: str | os.PathLike, objects: Objects, *, pattern: str = "*", workers: int | None = None,
                   limit: int | None = None, channels: Sequence[str] = (), channel_of: Callable[[str], str] | None = None,
-                  dry_run: bool = False, skip_existing: bool = True, check: bool = False) -> Uploaded:
+                  dry_run: bool = False, skip_existing: bool = True, check: bool = False,
+                  teller: Teller = Teller()) -> Uploaded:
     """Send the files of a folder under their names, and write the manifest UPLOADED.parquet when all are there.
 
     Skipped is what the manifest has with the same size and time, or, where the manifest does not know it, what a listing shows
@@ -86,18 +88,19 @@ def upload_folder(folder: str | os.PathLike, objects: Objects, *, pattern: str =
         manifest = reading.result()
     plan = _planned(files, objects, manifest, skip_existing, check)
     if plan.changed_there:
-        print(f"{len(plan.changed_there)} objects changed in the store since they were uploaded, such as "
-              f"{plan.changed_there[0]}: they are left as they are", flush=True)
+        teller.say(f"{len(plan.changed_there)} objects changed in the store since they were uploaded, such as "
+                   f"{plan.changed_there[0]}: they are left as they are")
     done = Uploaded(num_files=len(files), num_skipped=len(files) - len(plan.to_send), changed_there=tuple(plan.changed_there))
     if dry_run:
         size = int(files.sizes[plan.to_send].sum())
-        print(f"dry run: {len(plan.to_send)} of {len(files)} files would be sent, {in_units(size)}", flush=True)
+        teller.say(f"dry run: {len(plan.to_send)} of {len(files)} files would be sent, {in_units(size)}")
         return replace(done, num_left=len(plan.to_send))
     if not len(plan.to_send) and plan.listed is None and not plan.gone:
-        print(f"all {len(files)} files are there: nothing to send", flush=True)
+        teller.say(f"all {len(files)} files are there: nothing to send")
         return done
     sending = _Sending(files.taken(plan.to_send), objects)
-    worked = work_through(len(sending), sending.name_of, sending.send, title="upload", unit="files", workers=workers)
+    worked = work_through(len(sending), sending.name_of, sending.send, title="upload", unit="files", workers=workers,
+                          teller=teller)
     raise_failures(worked.failures, "uploaded", objects.address, worked.num_done + done.num_skipped)
     newer = sending.manifest() if plan.listed is None else plan.listed.merged(sending.manifest())
     if len(newer) or plan.gone:

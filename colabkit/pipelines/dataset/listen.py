@@ -81,7 +81,8 @@ def require_same_codec(facts: dict, codec: Codec, where: str) -> None:
                            fix="open the codec that encoded (its name, revision and settings), or encode again")
 
 
-def listen(codec: Codec, examples: Iterable[Example], folder: Path, *, say: Callable[[str], None] = print) -> list[Heard]:
+def listen_to(codec: Codec, examples: Iterable[Example], folder: Path, *,
+              say: Callable[[str], None] = print) -> list[Heard]:
     """Decode segments into `folder`: KEY.decoded.wav beside KEY.original.wav, and listen.png with both spectrograms."""
     folder.mkdir(parents=True, exist_ok=True)
     heard, drawn = [], []

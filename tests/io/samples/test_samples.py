@@ -24,6 +24,7 @@ from colabkit.io.samples.build import build_index
 from colabkit.io.samples.index import Entry, SampleIndex, Shard
 from colabkit.io.samples.shards import ShardWriter
 from colabkit.io.samples.source import find_source
+from tests.told import Told
 
 KINDS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS")}
 
@@ -71,9 +72,9 @@ def parquet(folder: Path, audios: list[bytes], **how) -> SampleIndex:
     rows = pa.array([{"bytes": a, "path": "x"} for a in audios], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     folder.mkdir(exist_ok=True)
     pq.write_table(pa.table({"audio": rows}), folder / "0.parquet", **how)
-    told = {}
-    index = build_index(find_source(str(folder)), folder / ".parts", problem=told.__setitem__, choose=lambda n, v, r: v)
-    assert told == {} and len(index) == len(audios)
+    told = Told()
+    index = build_index(find_source(str(folder)), folder / ".parts", teller=told)
+    assert told.problems == {} and len(index) == len(audios)
     return index
 
 

@@ -1,4 +1,4 @@
-"""What asks a bucket once: its interface, and the one kind of fault that every client tells."""
+"""The client that asks a bucket once: its interface, and the one kind of fault that every client tells."""
 
 from __future__ import annotations
 

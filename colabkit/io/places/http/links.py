@@ -1,4 +1,4 @@
-"""Where an object lies on the network: address and headers, made anew when they expire, and what is known of the object."""
+"""Links to objects on the network: address and headers, made anew when they expire, and what is known of the object."""
 
 from __future__ import annotations
 

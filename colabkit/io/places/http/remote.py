@@ -1,4 +1,4 @@
-"""What stores read over HTTP have in common."""
+"""Stores read over HTTP, as far as they are alike."""
 
 from __future__ import annotations
 

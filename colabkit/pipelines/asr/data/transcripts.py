@@ -10,11 +10,13 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from colabkit.core.errors import DataError, UsageError
+from colabkit.core.teller import Teller
 from colabkit.io.places import Store, StoredObject
 from colabkit.io.samples.columns import match_columns
 
@@ -28,7 +30,6 @@ _NOT_OURS = {"invalidated.tsv", "other.tsv", "reported.tsv", "clip_durations.tsv
              "unvalidated_sentences.tsv"}  # of Common Voice: refused or not yet checked recordings, and lists of sentences
 _LARGEST_FIELD = 1 << 24
 
-Choose = Callable[[str, object, str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ class Transcript:
     origin: str
 
 
-def find_transcripts(store: Store, audio: Iterable[str], *, setting: str = "", columns: Mapping[str, str], choose: Choose,
-                     problem: Callable[[str, str], None]) -> dict[str, Transcript]:
+def find_transcripts(store: Store, audio: Iterable[str], teller: Teller, *, setting: str = "",
+                     columns: Mapping[str, str]) -> dict[str, Transcript]:
     """Return {audio file: transcript} for the files below a store's root.
 
     `setting` names one table, or "*.trans.txt"; without it all are looked at: *.trans.txt, then tables, then texts beside the
-    audio, and the first that knows a file is taken. What was used is said through `choose`. Raises: UsageError for a setting
+    audio, and the first that knows a file is taken. What was used is told as a choice. Raises: UsageError for a setting
     that names nothing; DataError where no file has a transcript, or a table cannot be read.
     """
     names = _Names(audio)
@@ -59,13 +60,13 @@ def find_transcripts(store: Store, audio: Iterable[str], *, setting: str = "", c
                 found[name] = Transcript(text, speaker, origin)
                 used[origin] += 1
             elif found[name].origin == origin and found[name].text != text:
-                problem(name, f"{origin} gives it several transcripts; the first is taken")
+                teller.problem(name, f"{origin} gives it several transcripts; the first is taken")
     if not found:
         fix = "name the table with data.transcripts, and its columns with data.columns=text=COLUMN and data.columns=audio=COLUMN"
         raise DataError("The source has no transcripts of its audio", got="; ".join(seen) or f"{len(names)} audio files alone",
                         expected="*.trans.txt, NAME.txt beside NAME.wav, or a table (.csv, .tsv, .jsonl, .json) with the names "
                         "of audio files and their text", where=store.address, fix=fix)
-    choose("data.transcripts", ", ".join(list(used)[:4]) + (f" and {len(used) - 4} more" if len(used) > 4 else ""),
+    teller.choose("data.transcripts", ", ".join(list(used)[:4]) + (f" and {len(used) - 4} more" if len(used) > 4 else ""),
            f"{len(found)} of {len(names)} audio files have one there")
     return found
 
@@ -164,7 +165,7 @@ def read_table(name: str, content: bytes, where: str) -> list[dict]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def _json_rows(value) -> list[dict]:
+def _json_rows(value: Any) -> list[dict]:
     """Read a list of rows, or {key: row}; a file of something else has no rows."""
     if isinstance(value, list):
         return value

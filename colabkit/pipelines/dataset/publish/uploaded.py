@@ -1,4 +1,4 @@
-"""What is known of shards that are uploaded: kept on this machine and in the store, so that a lost machine loses none."""
+"""Records of shards that are uploaded: kept on this machine and in the store, so that a lost machine loses none."""
 
 from __future__ import annotations
 

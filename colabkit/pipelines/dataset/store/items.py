@@ -1,4 +1,4 @@
-"""What there is to encode: segments as columns, from the listing of a source, its upload manifest and its shard indexes."""
+"""Items to encode: segments as columns, from the listing of a source, its upload manifest and its shard indexes."""
 
 from __future__ import annotations
 

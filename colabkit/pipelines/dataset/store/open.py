@@ -1,10 +1,11 @@
-"""Where things are: the store in which the machines meet, and the Hub; both served by this machine itself for the demo."""
+"""The store in which the machines meet, and the Hub, opened; both served by this machine itself for the demo."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def _loopback_profile(run_folder: Path) -> S3Profile:
     return replace(profile, endpoint=server.url)
 
 
-def _served_by(kind: str, run_folder: Path, start) -> Any:
+def _served_by(kind: str, run_folder: Path, start: Callable[[Path], Any]) -> Any:
     """Return a server of this process, which ends with it; what it keeps lies in the run's folder."""
     key = kind, Path(os.path.realpath(run_folder))
     with _serving:

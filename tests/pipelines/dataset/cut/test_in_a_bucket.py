@@ -15,7 +15,7 @@ from colabkit.loopback.s3 import S3Server
 from colabkit.pipelines.dataset.cut.made import TRANSCRIPT
 from colabkit.pipelines.dataset.cut.recordings import find_recordings
 from colabkit.pipelines.dataset.cut.step import build_segments
-from colabkit.pipelines.dataset.profile.step import profile
+from colabkit.pipelines.dataset.profile.step import profile_segments
 from colabkit.pipelines.dataset.segments.walk import segment_rows
 from tests.pipelines.dataset.profile.test_step import fill
 from tests.pipelines.dataset.segments.archives import wave_of
@@ -48,9 +48,9 @@ def test_a_profile_of_loose_files_asks_twice_a_file(server, tmp_path):
     copied(fill(tmp_path / "in", 20), server, "set/segments")
     objects = open_objects("s3://bucket/set/segments")
     server.counts.clear()
-    found = profile(objects, listen=3)
+    found = profile_segments(objects, listen=3)
     assert server.counts["get"] <= 2 * 20 + 3 and server.counts["list"] <= 1
-    there = profile(tmp_path / "in", listen=3)
+    there = profile_segments(tmp_path / "in", listen=3)
     assert (found.hours, found.channels, found.listened) == (there.hours, there.channels, there.listened)
     assert [s.key for s in segment_rows(objects)] == [s.key for s in segment_rows(tmp_path / "in")]
 
@@ -64,7 +64,7 @@ def test_shards_are_read_in_few_requests(server, tmp_path):
     server.counts.clear()
     assert [s.key for s in segment_rows(objects)] == [f"C/{n:02d}" for n in range(30)]
     assert server.counts["get"] <= 3 and server.counts["list"] <= 1
-    assert profile(objects, listen=0).num_files == 30
+    assert profile_segments(objects, listen=0).num_files == 30
 
 
 def test_a_store_that_denies_is_not_a_broken_file(server, tmp_path):

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +25,24 @@ from colabkit.io.places.http.patience import Unreachable
 from colabkit.loopback.hub import HubServer
 from colabkit.loopback.hub_quota import Quota
 from colabkit.loopback.hub_repos import make_file
-from colabkit.pipelines.dataset.publish.hub_dataset import HubSettings, PublishSettings, Watch, publish_dataset
+from colabkit.pipelines.dataset.publish.hub_dataset import HubSettings, PublishSettings, publish_dataset
 from tests.pipelines.dataset.publish.conftest import READER, TOKEN
 from tests.pipelines.dataset.publish.sets import CountingObjects, decode, make_codes, make_segment, make_store
 from tests.servers.clients import run_client
 from tests.servers.faults import FaultProxy
+from tests.told import Told
 
 ROOT = Path(__file__).resolve().parents[4]
 SMALL = PublishSettings(shard_bytes=60_000, test_fraction=0.3)
 
 
 def publish(hub, store: Path, scratch: Path, repo: str = "me/voices", *, token: str = TOKEN, settings=SMALL, codes=True, **how):
-    said, problems = [], []
-    watch = Watch(say=said.append, problem=lambda *p: problems.append(p), progress=lambda *a, **k: nullcontext(),
-                  **how.pop("watch", {}))
+    teller = Told(**({"stop": how.pop("stop")} if "stop" in how else {}))
     segments = CountingObjects(store / "segments")
     told = HubSettings(token=token, endpoint=how.pop("endpoint", hub.url if hub else ""), **how.pop("patience", {}))
     published = publish_dataset(segments, FolderObjects(store) if codes else None, repo, settings=settings, hub=told,
-                                scratch=scratch, watch=watch, **how)
-    return published, segments, said, problems
+                                scratch=scratch, teller=teller, **how)
+    return published, segments, teller.said, teller.left_aside
 
 
 def source_bytes(store: Path) -> int:
@@ -220,7 +218,7 @@ def test_what_the_hub_dropped_is_made_again(hub, tmp_path):
         forgetful.writers = hub.writers
         with pytest.raises(Stopped):
             publish(forgetful, store, tmp_path / "scratch", workers=1,
-                    watch={"stop_requested": lambda: count.append(1) or len(count) > 12})
+                    stop=lambda: count.append(1) or len(count) > 12)
         uploaded = len(forgetful._large)
         assert uploaded >= 2
         forgetful.forget()
@@ -232,7 +230,7 @@ def test_what_the_hub_dropped_is_made_again(hub, tmp_path):
 def test_a_stop_keeps_what_is_uploaded(hub, tmp_path):
     store, count = make_store(tmp_path / "store", 30), []
     with pytest.raises(Stopped):
-        publish(hub, store, tmp_path / "scratch", workers=1, watch={"stop_requested": lambda: count.append(1) or len(count) > 12})
+        publish(hub, store, tmp_path / "scratch", workers=1, stop=lambda: count.append(1) or len(count) > 12)
     kept = len(list((tmp_path / "scratch").rglob("uploaded/*/*.json")))
     assert kept >= 2 and not [n for n in files_of(hub) if n.endswith(".parquet")]
     published, _, _, _ = publish(hub, store, tmp_path / "scratch")

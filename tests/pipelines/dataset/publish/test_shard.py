@@ -14,18 +14,18 @@ import pytest
 from colabkit.core.errors import StateError
 from colabkit.io.places import FolderObjects
 from colabkit.io.samples.shards import flac_bytes, pcm_bytes
-from colabkit.pipelines.dataset.publish import shard as shards
+from colabkit.pipelines.dataset.publish import shard
 from colabkit.pipelines.dataset.publish.layout import PublishSettings, make_plan
 from colabkit.pipelines.dataset.publish.shard import make_shard
 from colabkit.pipelines.dataset.publish.table import Rows, open_rows
 from tests.pipelines.dataset.publish.sets import FACTS, decode, make_segment, make_store
+from tests.told import Told
 
 
 def make(place, rows, segments, settings, **how):
-    problems = []
-    plan = make_plan(rows, settings)
-    made = make_shard(place, plan.shards[0], rows, segments, plan, settings, problem=lambda *p: problems.append(p), **how)
-    return made, problems, plan
+    told, plan = Told(**how), make_plan(rows, settings)
+    made = make_shard(place, plan.shards[0], rows, segments, plan, settings, told)
+    return made, told.left_aside, plan
 
 
 @pytest.mark.parametrize("audio_format, kinds", [("flac", {".flac"}), ("as_is", {".flac", ".wav"})])
@@ -48,7 +48,7 @@ def test_audio_files_stay_or_become_flac(tmp_path, audio_format, kinds):
 
 
 def test_the_same_plan_gives_the_same_bytes_in_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", 40_000)
+    monkeypatch.setattr(shard, "ROW_GROUP_BYTES", 40_000)
     store = make_store(tmp_path / "store", 30, layout="tar", num_codebooks=3)
     rows, segments = open_rows(None, FolderObjects(store), tmp_path), FolderObjects(store / "segments")
     sums = []
@@ -91,7 +91,7 @@ def test_no_audio_a_stop_and_a_full_disk(tmp_path, monkeypatch):
     settings = PublishSettings(split_by="none")
     with pytest.raises(StateError, match="no audio"):
         make(tmp_path / "x.parquet", rows, None, settings)
-    assert make(tmp_path / "x.parquet", rows, segments, settings, stop_requested=lambda: True)[0] is None
+    assert make(tmp_path / "x.parquet", rows, segments, settings, stop=lambda: True)[0] is None
     made, _, _ = make(tmp_path / "y.parquet", rows, None, replace(settings, with_audio=False))
     table = pq.read_table(tmp_path / "y.parquet")
     assert made.num_rows == 6 and "audio" not in table.column_names and np.asarray(table["codes"][0].as_py()).ndim == 1

@@ -18,6 +18,7 @@ from colabkit.pipelines.dataset.store.codes import codes_of
 from colabkit.pipelines.dataset.store.commit import read_codes
 from tests.pipelines.dataset.encode.small_codec import SmallCodec, codes_for, make_wave
 from tests.servers.faults import FaultProxy
+from tests.told import Told
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +41,10 @@ def opened(server, certificates, url: str = ""):
 
 
 def work(objects, scratch, **settings):
-    problems = {}
+    told = Told()
     settings = {"quota_bytes": 8 << 20, "piece_bytes": 512 << 10, "read_segment": read_segment, "write_npz": write_npz,
-                "say": lambda text: None, "problem": problems.__setitem__, "num_downloads": 8} | settings
-    return encode(objects.below("segments"), objects, SmallCodec(), scratch=scratch, **settings), problems
+                "teller": told, "num_downloads": 8} | settings
+    return encode(objects.below("segments"), objects, SmallCodec(), scratch=scratch, **settings), told.problems
 
 
 def codes(objects):

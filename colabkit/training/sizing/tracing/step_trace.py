@@ -18,10 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from colabkit.core.errors import UsageError
 from colabkit.core.versions.differences import no_layer_dropped
 from colabkit.training.processes.gradients import GRADIENT_BUCKET_BYTES
-from colabkit.training.sizing.accounting import Event, Meter, rounded, tensors_of
-from colabkit.training.sizing.cuda_like import like_cuda, worst_case_shapes
-from colabkit.training.sizing.kernel_scratch import scratch_bytes
-from colabkit.training.sizing.optimizer_memory import optimizer_bytes
+from colabkit.training.sizing.tracing.accounting import Event, Meter, rounded, tensors_of
+from colabkit.training.sizing.tracing.cuda_like import like_cuda, worst_case_shapes
+from colabkit.training.sizing.tracing.kernel_scratch import scratch_bytes
+from colabkit.training.sizing.tracing.optimizer_memory import optimizer_bytes
 from colabkit.training.sizing.workload import Regime, Workload
 
 Segment = tuple[str, ...]

@@ -12,10 +12,10 @@ from colabkit.core.errors import ChangedError, DataError
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.pipelines.diarization.config import SpeechConfig
 from colabkit.pipelines.diarization.conversations import simulate
-from colabkit.pipelines.diarization.speech import sources as banks
-from colabkit.pipelines.diarization.speech import step as speech_step
+from colabkit.pipelines.diarization.speech import pool as pools
 from colabkit.pipelines.diarization.speech.bank import SpeechBank
-from colabkit.pipelines.diarization.speech.sources import SpeechPool, SpeechSources, load_bank, open_speech, training_speech
+from colabkit.pipelines.diarization.speech.pool import SpeechPool, load_bank, training_speech
+from colabkit.pipelines.diarization.speech.step import Speech, list_speech, open_speech, write_speech
 from colabkit.pipelines.diarization.train.batches import TrainingBatches
 from tests.pipelines.diarization.batches import same, take
 
@@ -25,7 +25,7 @@ TAKES = 4
 
 def max_hours(chapter: int) -> float:
     """Return the setting that makes chapters of so many utterances."""
-    return (chapter + 0.01) * (banks.HELD_CHAPTERS + 1) * SECONDS / 3_600
+    return (chapter + 0.01) * (pools.HELD_CHAPTERS + 1) * SECONDS / 3_600
 
 
 @pytest.fixture(autouse=True)
@@ -57,25 +57,23 @@ def folder(shards):
 
 
 @pytest.fixture
-def speech_of(tmp_path_factory, problems):
+def speech_of(tmp_path_factory, told):
     """Return a function that lists sources and opens them, as the steps of the recipe do."""
-    def make(*addresses: str, chapter: int = 3, **how) -> SpeechSources:
+    def make(*addresses: str, chapter: int = 3, **how) -> Speech:
         config = SpeechConfig(**{"source": addresses, "max_hours": max_hours(chapter), "held_out_fraction": 0.15} | how)
         place = tmp_path_factory.mktemp("listing")
-        indexes = speech_step.list_samples(config, place, problems, lambda name, value, reason: value)
-        entries = speech_step.list_speakers(config, indexes)
-        speech_step.write_listing(place / "speech.json", config, indexes, entries, {})
+        write_speech(place, list_speech(config, place, told), {})
         return open_speech(config, place, place / "cache")
     return make
 
 
 @pytest.fixture
-def pool_of(speech_of, problems):
+def pool_of(speech_of, told):
     """Return a function that makes a pool, whose reading ahead ends with the test."""
     made = []
 
-    def make(*addresses: str, speech: SpeechSources | None = None, **how) -> SpeechPool:
-        made.append(SpeechPool(speech or speech_of(*addresses, **how), problem=problems))
+    def make(*addresses: str, speech: Speech | None = None, **how) -> SpeechPool:
+        made.append(SpeechPool(speech or speech_of(*addresses, **how), told))
         return made[-1]
     yield make
     for pool in made:
@@ -104,25 +102,25 @@ def test_what_is_in_memory_at_a_window_does_not_depend_on_the_windows_before(poo
         assert [seen(fresh.at(w)) for w in range(start, start + 8)] == [in_order[w] for w in range(start, start + 8)]
 
 
-def test_every_training_utterance_comes_once_an_epoch_and_no_other(pool_of, folder, problems):
+def test_every_training_utterance_comes_once_an_epoch_and_no_other(pool_of, folder, problems, told):
     pool = pool_of(folder, chapter=1, windows_per_utterance=1.0)
-    everything = utterances(load_bank(pool.speech, "train", problem=problems))
-    num = sum(e.num_samples for e in pool.entries)
+    everything = utterances(load_bank(pool.speech, "train", told))
+    num = sum(e.num_samples for e in pool.speakers)
     assert len(everything) == num == sum(everything.values()) > 30
     for epoch in range(3):
         got = Counter()
         for chapter in range(epoch * num, (epoch + 1) * num):
             (name, utterance), = pool.window.at(chapter)[0].values
             got[utterance.wave.tobytes()] += 1
-            assert name in {e.name for e in pool.entries}
+            assert name in {e.name for e in pool.speakers}
         assert got == everything
     assert problems == {}
 
 
 def test_classes_are_the_same_at_every_window_and_of_training_speakers_alone(pool_of, folder):
     pool = pool_of(folder)
-    names = sorted(e.name for e in pool.speech.entries if e.split == "train")
-    assert pool.num_classes == len(names) == len(pool.entries)
+    names = sorted(e.name for e in pool.speech.speakers if e.split == "train")
+    assert pool.num_classes == len(names) == len(pool.speakers)
     assert pool.hours == pytest.approx(len(names) * TAKES * SECONDS / 3_600)
     met = {}
     for window in range(0, 200, 7):
@@ -156,7 +154,7 @@ def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(pool_of
 
 def test_the_state_is_small_and_says_where_the_windows_are(pool_of, folder, make_simulator):
     pool = pool_of(folder)
-    batches, num = batches_of(pool, make_simulator), sum(e.num_samples for e in pool.entries)
+    batches, num = batches_of(pool, make_simulator), sum(e.num_samples for e in pool.speakers)
     states = [batches.state(step)["speech"] for step in range(0, 90, 10)]
     assert [s["consumed"] + num * s["epoch"] for s in states] == [10 * k * 3 // 12 * 3 for k in range(9)]
     assert len(str(states[-1])) < 1_000
@@ -172,7 +170,7 @@ def test_a_state_of_other_speech_is_refused(pool_of, folder, shards, make_simula
 
 def corrupt(folder: str, pool: SpeechPool, numbers: list[int]) -> list[str]:
     """Change a byte in the middle of some samples and return their keys."""
-    index = pool.speech.samples[0].index
+    index = pool.split.samples[0].index
     for number in numbers:
         path = Path(folder) / index.shards[index.arrays["shard"][number]].name
         content = bytearray(path.read_bytes())
@@ -184,7 +182,7 @@ def corrupt(folder: str, pool: SpeechPool, numbers: list[int]) -> list[str]:
 def test_broken_utterances_are_left_out_and_told_and_training_goes_on(pool_of, speech_of, shards, make_simulator, problems):
     folder = shards()
     pool = pool_of(folder)
-    source = pool.numbers[f"0:{folder}"][1]
+    source = pool.split.numbers[pool.places[f"0:{folder}"]]
     keys = corrupt(folder, pool, [int(source[5]), int(source[11])])
     batches = batches_of(pool_of(speech=pool.speech), make_simulator)
     wanted = take(batches, 0, 60)
@@ -208,7 +206,7 @@ def test_broken_utterances_beyond_measure_stop_training_with_the_reason(pool_of,
 def test_a_source_that_does_not_answer_stops_training_and_a_new_start_goes_on(pool_of, folder, make_simulator, problems):
     wanted = take(batches_of(pool_of(folder), make_simulator), 0, 12)
     pool = pool_of(folder)
-    samples, reads = pool.speech.samples[0], [0]
+    samples, reads = pool.split.samples[0], [0]
     read_bytes = samples.read_bytes
 
     def shaky(number):
@@ -244,7 +242,7 @@ def test_too_few_people_in_memory_are_told_with_the_setting(pool_of, shards, fol
 def test_several_sources_come_with_their_weights_and_do_not_mix_names(pool_of, shards, make_simulator):
     first, second = shards(range(8)), shards(range(7, 14))
     pool = pool_of(first, second, weights=(3.0, 1.0), windows_per_utterance=1.0)
-    assert {name.partition(":")[0] for name in pool.classes} == {"0", "1"} and pool.num_classes == len(pool.entries)
+    assert {name.partition(":")[0] for name in pool.classes} == {"0", "1"} and pool.num_classes == len(pool.speakers)
     counts = Counter(pool.stream.item(n).source for n in range(400))
     assert counts[f"0:{first}"] / counts[f"1:{second}"] == pytest.approx(3, rel=0.05)
     names = {s.name for window in range(60) for s in pool.at(window).speakers}
@@ -257,24 +255,22 @@ def test_weights_follow_the_hours_where_none_are_given(pool_of, shards):
     first, second = shards(range(14)), shards(range(8))
     pool = pool_of(first, second)
     counts = Counter(pool.stream.item(n).source.partition(":")[0] for n in range(600))
-    hours = {str(i): sum(e.seconds for e in pool.entries if e.source == i) for i in (0, 1)}
+    hours = {str(i): sum(e.seconds for e in pool.speakers if e.source == i) for i in (0, 1)}
     assert counts["0"] / counts["1"] == pytest.approx(hours["0"] / hours["1"], rel=0.05)
 
 
 @pytest.mark.parametrize("hours, kind", [(12.0, SpeechBank), (max_hours(3), SpeechPool)])
-def test_speech_streams_where_it_does_not_fit_and_the_choice_is_told(speech_of, folder, problems, hours, kind):
-    chosen = []
-    found = training_speech(speech_of(folder, max_hours=hours), problem=problems,
-                            choose=lambda name, value, reason: chosen.append((name, value, reason)) or value)
+def test_speech_streams_where_it_does_not_fit_and_the_choice_is_told(speech_of, folder, told, hours, kind):
+    found = training_speech(speech_of(folder, max_hours=hours), told)
     assert isinstance(found, kind) and found.num_classes > 7
-    assert chosen[0][:2] == ("speech.materialise", kind is SpeechBank) and "max_hours" in chosen[0][2]
+    assert told.choices[-1][:2] == ("speech.materialise", kind is SpeechBank) and "max_hours" in told.choices[-1][2]
 
 
-def test_a_part_of_the_speech_is_the_same_amount_of_each_speaker(speech_of, folder, problems):
+def test_a_part_of_the_speech_is_the_same_amount_of_each_speaker(speech_of, folder, told):
     speech = speech_of(folder)
     num = len(speech.of_split("train"))
-    bank = load_bank(speech, "train", hours=num * 1.5 * SECONDS / 3_600, problem=problems)
+    bank = load_bank(speech, "train", told, hours=num * 1.5 * SECONDS / 3_600)
     assert all(len(s.waves) == 2 for s in bank.speakers) and len(bank.speakers) == num
-    assert seen(bank) == seen(load_bank(speech, "train", hours=num * 1.5 * SECONDS / 3_600, problem=problems))
-    whole = utterances(load_bank(speech, "train", problem=problems))
+    assert seen(bank) == seen(load_bank(speech, "train", told, hours=num * 1.5 * SECONDS / 3_600))
+    whole = utterances(load_bank(speech, "train", told))
     assert sum(whole.values()) == num * TAKES and not utterances(bank) - whole and np.all(bank.ids == np.arange(num))

@@ -1,4 +1,4 @@
-"""What a model makes of many samples: their texts and losses, batched by length, whatever fits into memory at once."""
+"""Hearing of many samples: their texts and losses, batched by length, whatever fits into memory at once."""
 
 from __future__ import annotations
 

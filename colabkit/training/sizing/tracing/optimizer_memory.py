@@ -1,4 +1,4 @@
-"""What an optimizer holds between steps and needs for a moment during one, from the shapes of the weights alone."""
+"""Memory of an optimizer, held between steps and for a moment during one, from the shapes of the weights alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from colabkit.training.sizing.accounting import BLOCK_BYTES, rounded
+from colabkit.training.sizing.tracing.accounting import BLOCK_BYTES, rounded
 from colabkit.training.sizing.workload import Optimizer
 
 Shape = tuple[int, ...]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
-from colabkit.training.sizing.accounting import tensors_of
+from colabkit.training.sizing.tracing.accounting import tensors_of
 
 # ATen/autocast_mode.h: AT_FORALL_FP32, AT_FORALL_FP32_SET_OPT_DTYPE. What CPU's autocast moves to float32 as well is left to it.
 FLOAT32_UNDER_AUTOCAST = """

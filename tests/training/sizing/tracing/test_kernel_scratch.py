@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from colabkit.training.sizing.accounting import Meter
-from colabkit.training.sizing.kernel_scratch import BACKWARD, FORWARD, scratch_bytes
+from colabkit.training.sizing.tracing.accounting import Meter
+from colabkit.training.sizing.tracing.kernel_scratch import BACKWARD, FORWARD, scratch_bytes
 from tests.training.sizing.real_steps import peak_of_events
 
 PAD_BYTES = 252 * 1024  # that oneDNN takes for convolutions in groups beside, on CPUs of 2023 and later (2 threads)

@@ -10,8 +10,8 @@ import torch
 
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.pipelines.diarization.config import InferConfig
-from colabkit.pipelines.diarization.export import check_parity, export_int8, export_onnx, require_parity
 from colabkit.pipelines.diarization.infer import Diarizer
+from colabkit.pipelines.diarization.model.export import check_parity, export_int8, export_onnx, require_parity
 
 
 @pytest.fixture(scope="module")

@@ -120,8 +120,8 @@ def trained_shapes(workload: Workload) -> list[tuple[int, ...]]:
 
 def with_optimizer(model: MemoryModel, shapes: list[tuple[int, ...]], optimizer: str, *, on_gpu: bool) -> MemoryModel:
     """Return the memory model of a step with AdamW changed to another optimizer: its states, and what its step needs beside."""
-    from colabkit.training.sizing.accounting import rounded
-    from colabkit.training.sizing.optimizer_memory import optimizer_bytes
+    from colabkit.training.sizing.tracing.accounting import rounded
+    from colabkit.training.sizing.tracing.optimizer_memory import optimizer_bytes
     before, _ = optimizer_bytes(shapes, "adamw", on_gpu=on_gpu)
     after, moment = optimizer_bytes(shapes, optimizer, on_gpu=on_gpu)
     phases = [replace(phase, base_bytes=phase.base_bytes + after - before) for phase in model.phases
@@ -134,8 +134,8 @@ def with_optimizer(model: MemoryModel, shapes: list[tuple[int, ...]], optimizer:
 
 def with_fewer(model: MemoryModel, shapes: list[tuple[int, ...]], fewer: list[tuple[int, ...]], *, on_gpu: bool) -> MemoryModel:
     """Return the memory model of a step with AdamW that trains weights of `fewer` shapes instead of all of `shapes`."""
-    from colabkit.training.sizing.accounting import rounded
-    from colabkit.training.sizing.optimizer_memory import optimizer_bytes
+    from colabkit.training.sizing.tracing.accounting import rounded
+    from colabkit.training.sizing.tracing.optimizer_memory import optimizer_bytes
     states = optimizer_bytes(shapes, "adamw", on_gpu=on_gpu)[0] - optimizer_bytes(fewer, "adamw", on_gpu=on_gpu)[0]
     gradients = sum(rounded(4 * _count(shape)) for shape in shapes) - sum(rounded(4 * _count(shape)) for shape in fewer)
     phases = tuple(replace(phase, base_bytes=phase.base_bytes - states - gradients) for phase in model.phases)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from colabkit.training.sizing.accounting import Meter
-from colabkit.training.sizing.optimizer_memory import optimizer_bytes
+from colabkit.training.sizing.tracing.accounting import Meter
+from colabkit.training.sizing.tracing.optimizer_memory import optimizer_bytes
 
 
 def weights():

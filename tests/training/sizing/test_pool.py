@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from colabkit.core.errors import UsageError
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.workload import Regime, Workload
 from tests.training.sizing import workloads
 

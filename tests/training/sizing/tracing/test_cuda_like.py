@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from colabkit.training.sizing.accounting import Meter
-from colabkit.training.sizing.cuda_like import like_cuda, worst_case_shapes
+from colabkit.training.sizing.tracing.accounting import Meter
+from colabkit.training.sizing.tracing.cuda_like import like_cuda, worst_case_shapes
 
 MIB = 2**20
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from colabkit.training.sizing.accounting import Meter, rounded
+from colabkit.training.sizing.tracing.accounting import Meter, rounded
 
 
 def network() -> nn.Module:

@@ -1,4 +1,4 @@
-"""What kernels of convolutions use inside of themselves and give back before they return: tensors in a layout that suits them."""
+"""Scratch of convolution kernels, used inside and given back before they return: tensors in another layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from colabkit.training.sizing.accounting import rounded
+from colabkit.training.sizing.tracing.accounting import rounded
 
 FORWARD = torch.ops.aten.convolution.default
 BACKWARD = torch.ops.aten.convolution_backward.default
