@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colabkit.core import files
-from colabkit.io.places import Objects
+from colabkit.io.places import Place
 from colabkit.pipelines.dataset import sources
 from colabkit.pipelines.dataset.publish.facts import CardSettings
 from colabkit.pipelines.dataset.publish.hub_dataset import HubSettings, Published, Watch, publish_dataset
@@ -17,7 +17,7 @@ from colabkit.pipelines.dataset.store.open import SEGMENTS, open_hub
 _RECORDS = "publish"  # in the store: which shards were uploaded
 
 
-def publish_store(config: Any, store: Objects, run: Any) -> Published:
+def publish_store(config: Any, store: Place, run: Any) -> Published:
     """Publish what the store holds and return where it is. Raises: what publish_dataset raises."""
     chosen, hub = config.publish, open_hub(config.publish, run.path)
     settings = PublishSettings(split_by=chosen.split_by, test_fraction=chosen.test_fraction, with_audio=chosen.audio,
@@ -37,7 +37,7 @@ def publish_store(config: Any, store: Objects, run: Any) -> Published:
     return done
 
 
-def _profile(store: Objects) -> Mapping[str, object]:
+def _profile(store: Place) -> Mapping[str, object]:
     """Return the figures of the profile that was uploaded with the segments; none where there is none."""
     found = store.get_if_there(sources.PROFILE)
     if found is None:

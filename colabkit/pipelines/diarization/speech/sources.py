@@ -11,7 +11,6 @@ import numpy as np
 from colabkit.core.errors import BrokenSampleError, DataError
 from colabkit.core.permutation import permute
 from colabkit.core.prefetch import prefetch
-from colabkit.io.places import LocalStore
 from colabkit.io.samples import Samples, open_samples
 from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.config import SpeechConfig
@@ -46,7 +45,7 @@ class SpeechSources:
 
     @property
     def num_readers(self) -> int:
-        return LOCAL_READERS if all(isinstance(s.store, LocalStore) for s in self.samples) else READERS
+        return LOCAL_READERS if all(s.store.is_folder for s in self.samples) else READERS
 
     def read(self, source: int, number: int) -> Utterance | None:
         """Return one utterance, or None where nobody talks in it. Raises: BrokenSampleError, DataError."""
