@@ -22,8 +22,8 @@ def open_place(address: str | os.PathLike, *, profile: S3Profile | None = None) 
     """Open what an address names, to list, to read, and all but datasets of the Hub to write: "s3://BUCKET[/PREFIX]",
     "gs://BUCKET[/PREFIX]", "hf://buckets/NAMESPACE/NAME[/PREFIX]", "hub:ORG/NAME[/FOLDER][@REVISION]" or a folder.
 
-    `profile` says how to reach S3; without one it is found (S3Profile.find). Nothing is asked of the network yet, but of the
-    Hub which commit a dataset's revision is. Raises: UsageError; StateError when a library is missing; Unreachable.
+    `profile` says how to reach S3; without one it is found (S3Profile.find). Nothing is asked of the network yet, but of
+    the Hub which commit a dataset's revision is. Raises: UsageError; StateError when a library is missing; Unreachable.
     """
     address = os.fspath(address)
     scheme, rest = split_scheme(address)

@@ -50,8 +50,9 @@ class Bucket:
 
     def __init__(self, bucket: str, prefix: str, address: str = ""):
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
-            raise UsageError("This is no name of a bucket", got=bucket, fix="copy the bucket's name from its console page",
-                             expected=f"{self.scheme}://BUCKET/PREFIX, in small letters")
+            raise UsageError("This is no name of a bucket", got=bucket,
+                             expected=f"{self.scheme}://BUCKET/PREFIX, in small letters",
+                             fix="copy the bucket's name from its console page")
         self.bucket, self.prefix = bucket, prefix.strip("/")
         self.address = address or f"{self.scheme}://{joined(bucket, self.prefix)}"
         self.patience_seconds = PATIENCE_SECONDS
@@ -104,7 +105,7 @@ class Bucket:
         return inner
 
     def must_exist(self) -> None:
-        """Ask for a first page of the listing. Raises: UsageError when there is no such bucket or no right; Unreachable."""
+        """Ask for a first page of the listing. Raises: UsageError when there is no bucket or no right; Unreachable."""
         next(iter(self.list()), None)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
@@ -132,7 +133,7 @@ class Bucket:
         return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
-        """Return bytes start..stop and their version, None when it is not there. Raises: ChangedError on another version."""
+        """Return bytes start..stop and their version, None when it is not there. Raises: ChangedError."""
         check_range(name, start, stop)
         if stop == start:
             return Found(b"", version)

@@ -39,11 +39,11 @@ T = TypeVar("T")
 
 
 class Folder:
-    """Objects in a folder, which is made with the first of them. Links are followed; hidden and unfinished files left out.
+    """Objects in a folder, which is made with the first of them. Links are followed; what is hidden is left out.
 
     A put is a temporary file that takes its place at once: readers see the old object or the new one, never a part. The
-    version of an object is its size and time; each put has a time of its own, to the nanosecond. With `keeps_open`, files
-    that are read by their version stay open until `close`, the ones used last: on a mounted disk opening takes long.
+    version of an object is its size and time; each put has a time of its own, to the nanosecond. With `keeps_open`,
+    files that are read by their version stay open until `close`, the ones used last: on a mounted disk opening is slow.
     """
 
     def __init__(self, folder: str | os.PathLike, *, keeps_open: bool = False):
@@ -74,7 +74,7 @@ class Folder:
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Yield the files below a prefix, sorted as buckets sort them. Raises: DataError for a name that cannot be told."""
         prefix = joined("", prefix)
-        for name, found in self._walk(self.root / prefix, f"{prefix}/" if prefix else ""):
+        for name, found in self._walk(os.path.join(self.address, prefix), f"{prefix}/" if prefix else ""):
             if is_listed(name, prefix):
                 yield StoredObject(name, found.st_size, _version(found), found.st_mtime)
 
@@ -88,10 +88,10 @@ class Folder:
         return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
-        """Return bytes start..stop and their version, None when it is not there. Raises: ChangedError on another version."""
+        """Return bytes start..stop and their version, None when it is not there. Raises: ChangedError."""
         check_range(name, start, stop)
 
-        def read(path: Path) -> Found:
+        def read(path: str) -> Found:
             opened = self._open.get().file(path, version) if version and self._keeps_open else _OpenFile(path)
             if version not in ("", opened.version):
                 raise other_version(name, self.address, opened.version, version)
@@ -134,7 +134,6 @@ class Folder:
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is none."""
         path = self._path(name)
-        self._open.get().forget(path)
         try:
             patiently(lambda: path.unlink(missing_ok=True))
             if path.parent.name.startswith(TEMPORARY_PREFIX):  # a folder for trying things out: nothing of it stays
@@ -149,19 +148,20 @@ class Folder:
     def _path(self, name: str) -> Path:
         return self.root / check_name(name, self.address)
 
-    def _read(self, act: Callable[[Path], T], name: str) -> T | None:
-        """Read of a file, again where a mount is away for a moment; None where there is no such file. Raises: Unreachable."""
-        path = self._path(name)
+    def _read(self, act: Callable[[str], T], name: str) -> T | None:
+        """Read of a file; None where there is no such file. Raises: Unreachable."""
+        path = f"{self.address}/{check_name(name, self.address)}"
         try:
-            return self._told(lambda: act(path), path)
+            return self._told(act, path)
         except _NOT_THERE:
             return None
 
-    def _told(self, act: Callable[[], T], path: Path) -> T:
-        patience = Patience(_DEADLINE_SECONDS, cap_seconds=5.0)  # mounted folders (Drive, NFS) fail now and then
+    def _told(self, act: Callable[[str], T], path: str) -> T:
+        """Read, again where a mount is away for a moment. Raises: Unreachable, FileNotFoundError, NotADirectoryError."""
+        patience = None
         while True:
             try:
-                return act()
+                return act(path)
             except _NOT_THERE:
                 raise
             except OSError as error:
@@ -169,14 +169,17 @@ class Folder:
                 if error.errno not in PASSING:
                     raise _cannot_read(error, path) from error
                 cause = f"{type(error).__name__} ({error.strerror})"
-            patience.wait(cause, os.fspath(path))
+            # Mounted folders (Drive, NFS) fail now and then.
+            patience = patience or Patience(_DEADLINE_SECONDS, cap_seconds=5.0)
+            patience.wait(cause, path)
 
-    def _walk(self, folder: Path, prefix: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
+    def _walk(self, folder: str, prefix: str,
+              above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
         """Yield the files of a folder and those below it; a link back to a folder above is not followed."""
-        def look() -> tuple[os.stat_result, list[tuple[str, os.DirEntry]]]:
-            with os.scandir(folder) as entries:
-                return os.stat(folder), sorted((entry.name + "/" * entry.is_dir(), entry)
-                                               for entry in entries if not is_hidden(entry.name))
+        def look(path: str) -> tuple[os.stat_result, list[tuple[str, os.DirEntry]]]:
+            with os.scandir(path) as entries:
+                return os.stat(path), sorted((entry.name + "/" * entry.is_dir(), entry)
+                                             for entry in entries if not is_hidden(entry.name))
         try:
             found, names = self._told(look, folder)
         except _NOT_THERE:
@@ -186,14 +189,14 @@ class Folder:
             return
         for name, entry in names:
             if name.endswith("/"):
-                yield from self._walk(Path(entry.path), prefix + name, (*above, identity))
+                yield from self._walk(entry.path, prefix + name, (*above, identity))
             elif about := self._about(entry):
                 yield _readable(prefix + name, entry), about
 
     def _about(self, entry: os.DirEntry) -> os.stat_result | None:
         """Return what a listing tells of a file; None for what is none."""
         try:
-            about = self._told(entry.stat, Path(entry.path))
+            about = self._told(lambda _: entry.stat(), entry.path)
         except _NOT_THERE:
             logging.getLogger(__name__).warning("%s is a link that leads nowhere, or was just removed: left out", entry.path)
             return None
@@ -205,11 +208,11 @@ class _OpenFile:
 
     __slots__ = ("handle", "version", "__weakref__")
 
-    def __init__(self, path: Path):
+    def __init__(self, path: str):
         self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         about = os.fstat(self.handle)
         if stat.S_ISDIR(about.st_mode):
-            raise FileNotFoundError(errno.ENOENT, "a folder", os.fspath(path))
+            raise FileNotFoundError(errno.ENOENT, "a folder", path)
         self.version = _version(about)
 
     def __del__(self):
@@ -233,17 +236,15 @@ class _OpenFiles:
     """The files of one process that are kept open, the ones used last."""
 
     def __init__(self):
-        self._files: OrderedDict[Path, _OpenFile] = OrderedDict()
+        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
         self._lock = threading.Lock()
 
-    def file(self, path: Path, version: str) -> _OpenFile:
+    def file(self, path: str, version: str) -> _OpenFile:
         """Return a file; the one that is kept only where it is of this version and lies there still. Raises: OSError."""
         with self._lock:
-            kept = self._files.get(path)
+            if kept := self._files.get(path):
+                self._files.move_to_end(path)
         if kept and kept.version == version == _version(os.stat(path)):
-            with self._lock:
-                if path in self._files:
-                    self._files.move_to_end(path)
             return kept
         opened = _OpenFile(path)
         if opened.version == version:
@@ -253,7 +254,7 @@ class _OpenFiles:
                     self._files.popitem(last=False)
         return opened
 
-    def forget(self, path: Path) -> None:
+    def forget(self, path: str) -> None:
         """Keep a file open no longer."""
         with self._lock:
             self._files.pop(path, None)
@@ -268,7 +269,7 @@ def _readable(name: str, entry: os.DirEntry) -> str:
     return name
 
 
-def _cannot_read(error: OSError, path: Path) -> Unreachable:
+def _cannot_read(error: OSError, path: str) -> Unreachable:
     fixes = {errno.EACCES: f"give yourself the right to read: chmod -R u+rX '{path}'",
              errno.EMFILE: "raise the limit: ulimit -n 4096"}
     return Unreachable("Cannot read the data", got=error.strerror or type(error).__name__, where=path,

@@ -1,8 +1,8 @@
 """A bucket of Google Cloud Storage: signed in by gcsfs, listed over its JSON interface, read and written by obstore.
 
-Listings are asked for here: gcsfs brings all pages or none, waits as it likes, and tells Retry-After as little as obstore,
-whose listings lack the generations. Source: https://cloud.google.com/storage/docs/json_api/v1/objects (list, and get with
-alt=media).
+Listings are asked for here: gcsfs brings all pages or none and waits as it likes, obstore's listings lack the generations,
+and neither hears Retry-After.
+Source: https://cloud.google.com/storage/docs/json_api/v1/objects (list, and get with alt=media).
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class GcsBucket(Bucket):
     def explain(self, fault: Fault, doing: str) -> ColabkitError:
         """Return the error that says what to do about a fault."""
         if fault.kind == "credentials":
-            return UsageError("The Google credentials are not accepted any more", got=fault.cause, where=self.address, fix=LOG_IN)
+            return UsageError("The Google credentials are not accepted any more", got=fault.cause, where=self.address,
+                              fix=LOG_IN)
         if fault.kind == "name":
             return unusable_name(fault.cause, self.address)
         if fault.status == 404:
@@ -76,8 +77,8 @@ class GcsBucket(Bucket):
             if self._account.is_nobody():
                 what = "The bucket is not public, and no Google credentials were found"
             return UsageError(what, got=fault.cause, expected=f"the right {_RIGHTS[doing]}", where=self.address, fix=LOG_IN)
-        return DataError(f"Cannot {doing} in this bucket", got=fault.cause, where=f"{self.address} at {self._account.endpoint}",
-                         fix="check STORAGE_EMULATOR_HOST and the proxy")
+        return DataError(f"Cannot {doing} in this bucket", got=fault.cause,
+                         where=f"{self.address} at {self._account.endpoint}", fix="check STORAGE_EMULATOR_HOST and the proxy")
 
 
 class _Account:
@@ -104,7 +105,7 @@ class _Account:
         return next(iter(headers.values()), "").partition(" ")[2]
 
     def renew(self, refused: Client) -> bool:
-        """Get another token than that of a refused client, unless another thread has; False for who has none. Raises: Fault."""
+        """Get another token than a refused client's, unless another thread has; False for who has none. Raises: Fault."""
         credentials = self._credentials.get().credentials
         if credentials is None:
             return False

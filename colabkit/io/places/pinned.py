@@ -53,10 +53,9 @@ class Pinned:
         check_range(name, start, stop)
         if ".." in name.split("/") or os.path.isabs(name):
             raise UsageError("This name leads out of the folder", got=name, where=self.address, fix="index the data again")
-        where = f"{name} of {self.address}"
         if stop == start:
             return b""
-        pinned = self._versions.get(name, "")
+        where, pinned = f"{name} of {self.address}", self._versions.get(name, "")
         try:
             found = self.place.get_if_there(name, start, stop, version=pinned)
         except ChangedError as error:
