@@ -34,7 +34,7 @@ from peers import serial_flow  # noqa: E402
 
 from colabkit.core.table import Table  # noqa: E402
 from colabkit.core.teller import Teller  # noqa: E402
-from colabkit.io.places import S3Profile, open_objects  # noqa: E402
+from colabkit.io.places import S3Profile, open_place  # noqa: E402
 from colabkit.loopback.certificates import make_certificates  # noqa: E402
 from colabkit.loopback.messages import Request  # noqa: E402
 from colabkit.loopback.s3 import S3Server  # noqa: E402
@@ -107,7 +107,7 @@ class Store:
         self.source = self.open("data/segments")
 
     def open(self, prefix: str):
-        return open_objects(f"s3://bucket/{prefix}", profile=self.profile)
+        return open_place(f"s3://bucket/{prefix}", profile=self.profile)
 
     def set(self, down: float, up: float) -> None:
         """Choose the rates."""

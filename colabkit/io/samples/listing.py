@@ -17,7 +17,6 @@ import numpy as np
 
 from colabkit.core import files
 from colabkit.core.errors import DataError
-from colabkit.io.places import LocalStore
 from colabkit.io.samples import Samples, open_samples
 from colabkit.io.samples.index import SampleIndex, Text
 from colabkit.io.samples.source import VOICES
@@ -102,7 +101,7 @@ class Split:
     @property
     def num_readers(self) -> int:
         """Return how many threads read these samples best."""
-        return LOCAL_READERS if all(isinstance(s.store, LocalStore) for s in self.samples) else READERS
+        return LOCAL_READERS if all(s.store.is_folder for s in self.samples) else READERS
 
     def read_wave(self, i: int) -> np.ndarray:
         """Return sample i whole, mono float32 at `rate_hz`. Shape: (sample,). Raises: BrokenSampleError, DataError."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.io.audio import AUDIO_SUFFIXES, audio_info
-from colabkit.io.places import Store, StoredObject
+from colabkit.io.places import Pinned, StoredObject
 from colabkit.io.samples.columns import match_columns
 from colabkit.io.samples.index import Entry
 from colabkit.io.samples.parquet.footer import read_footer
@@ -26,13 +26,13 @@ _TEXTS = {".txt": "text", ".text": "text", ".lab": "text", ".spk": "speaker", ".
 Problem = Callable[[str, str], None]
 
 
-def scan_file(store: Store, found: StoredObject, problem: Problem) -> Iterator[Entry]:
+def scan_file(store: Pinned, found: StoredObject, problem: Problem) -> Iterator[Entry]:
     """Describe a plain audio file; its key is its name."""
     content = store.read(found.name, 0, found.size)
     yield from _entry(found.name, content, problem, offset=0, length=len(content), columns={})
 
 
-def scan_tar(store: Store, found: StoredObject, settings: Mapping[str, str], problem: Problem,
+def scan_tar(store: Pinned, found: StoredObject, settings: Mapping[str, str], problem: Problem,
              needs: Collection[str] = ()) -> Iterator[Entry]:
     """Describe the audio in a tar. What belongs to KEY.flac is every file named KEY.something: KEY may hold dots.
 
@@ -85,7 +85,7 @@ def _gather(stems: set[str], details: Mapping[str, bytes], problem: Problem) -> 
     return known
 
 
-def scan_parquet(store: Store, found: StoredObject, settings: Mapping[str, str], problem: Problem,
+def scan_parquet(store: Pinned, found: StoredObject, settings: Mapping[str, str], problem: Problem,
                  needs: Collection[str] = ()) -> Iterator[Entry]:
     """Describe the rows of a Parquet file in the Hub's audio layout, without holding a row group.
 
@@ -112,7 +112,7 @@ def scan_parquet(store: Store, found: StoredObject, settings: Mapping[str, str],
         del content  # or two of them would be held while the next is read
 
 
-def _open_parquet(store: Store, found: StoredObject, where: str):
+def _open_parquet(store: Pinned, found: StoredObject, where: str):
     import pyarrow.parquet
     file = RangeFile(lambda start, stop: store.read(found.name, start, stop), found.size, where)
     read_footer(file.between, found.size, where)  # first, because Arrow ends the process at some damaged footers
@@ -192,7 +192,7 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def sequential(store: Store, found: StoredObject) -> Callable[[int, int], bytes]:
+def sequential(store: Pinned, found: StoredObject) -> Callable[[int, int], bytes]:
     """Return read(start, stop) over one object, for a reader that goes forward: it asks the store for large windows."""
     file = RangeFile(lambda start, stop: store.read(found.name, start, stop), found.size, found.name,
                      window_bytes=WINDOW_BYTES)

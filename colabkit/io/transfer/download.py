@@ -1,4 +1,4 @@
-"""Objects of a bucket into a folder, within a quota: what is there is not fetched again, and checksums are looked at."""
+"""Place of a bucket into a folder, within a quota: what is there is not fetched again, and checksums are looked at."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from colabkit.core.files import TEMPORARY_PREFIX
 from colabkit.core.table import Table
 from colabkit.core.teller import Teller
 from colabkit.io.places.names import check_name
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.transfer.channels import wanted_places
 from colabkit.io.transfer.local_files import scan_folder
 from colabkit.io.transfer.manifest import Manifest, make_manifest, read_manifest
@@ -49,7 +49,7 @@ class Downloaded:
         return Table(["download", ""], rows + ([["would be fetched", self.num_left]] if self.num_left else []))
 
 
-def download(objects: Objects, folder: str | os.PathLike, *, pattern: str = "*", channels: Sequence[str] = (),
+def download(objects: Place, folder: str | os.PathLike, *, pattern: str = "*", channels: Sequence[str] = (),
              channel_of: Callable[[str], str] | None = None, limit: int | None = None, skip_existing: bool = True,
              dry_run: bool = False, quota_bytes: int | None = None, workers: int | None = None,
              teller: Teller = Teller()) -> Downloaded:
@@ -87,7 +87,7 @@ def download(objects: Objects, folder: str | os.PathLike, *, pattern: str = "*",
                    reason=worked.reason)
 
 
-def _there(objects: Objects) -> Manifest:
+def _there(objects: Place) -> Manifest:
     """Return what can be fetched; times are 0 and checksums -1 where only a listing tells."""
     found = read_manifest(objects)
     if found is not None:
@@ -116,7 +116,7 @@ def _check_room(root: Path, size: int, here: int, quota_bytes: int | None) -> No
 class _Fetching:
     """Fetches single objects into files that take their names when they are whole."""
 
-    def __init__(self, wanted: Manifest, objects: Objects, root: Path):
+    def __init__(self, wanted: Manifest, objects: Place, root: Path):
         self.wanted, self.objects, self.root = wanted, objects, root
         self.names: list[str] = wanted.names.to_pylist()
         self.versions: list[str] = wanted.versions.to_pylist()

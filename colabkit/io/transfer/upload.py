@@ -18,7 +18,7 @@ from colabkit.core.errors import DataError
 from colabkit.core.table import Table
 from colabkit.core.teller import Teller
 from colabkit.io.places.bucket import ONE_PIECE_BYTES
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.transfer.channels import wanted_places
 from colabkit.io.transfer.local_files import LocalFiles, existing_folder, scan_folder
 from colabkit.io.transfer.manifest import Manifest, make_manifest, read_manifest, write_manifest
@@ -68,7 +68,7 @@ class _Plan:
     gone: list[str] = field(default_factory=list)  # in the manifest, not in the store
 
 
-def upload_folder(folder: str | os.PathLike, objects: Objects, *, pattern: str = "*", workers: int | None = None,
+def upload_folder(folder: str | os.PathLike, objects: Place, *, pattern: str = "*", workers: int | None = None,
                   limit: int | None = None, channels: Sequence[str] = (), channel_of: Callable[[str], str] | None = None,
                   dry_run: bool = False, skip_existing: bool = True, check: bool = False,
                   teller: Teller = Teller()) -> Uploaded:
@@ -109,7 +109,7 @@ def upload_folder(folder: str | os.PathLike, objects: Objects, *, pattern: str =
                    reason=worked.reason)
 
 
-def _planned(files: LocalFiles, objects: Objects, manifest: Manifest | None, skip_existing: bool, check: bool) -> _Plan:
+def _planned(files: LocalFiles, objects: Place, manifest: Manifest | None, skip_existing: bool, check: bool) -> _Plan:
     every = np.arange(len(files))
     if not skip_existing:
         return _Plan(files, every, manifest)
@@ -133,7 +133,7 @@ def _with_listing(plan: _Plan, objects: Any) -> _Plan:
     known = dict(zip(manifest.names.to_pylist(), manifest.versions.to_pylist(), strict=True)) if manifest is not None else {}
     there: list[tuple[int, str]] = []
     seen: set[str] = set()
-    for found in objects.scan():
+    for found in objects.list():
         if known.get(found.name):
             seen.add(found.name)
             if found.version != known[found.name] and found.name not in waiting:
@@ -156,7 +156,7 @@ def _with_listing(plan: _Plan, objects: Any) -> _Plan:
 class _Sending:
     """Reads and sends single files, and keeps what the manifest is to say of them."""
 
-    def __init__(self, files: LocalFiles, objects: Objects):
+    def __init__(self, files: LocalFiles, objects: Place):
         order = np.argsort(np.array(files.names.to_pylist(), object)) if len(files) else np.empty(0, np.int64)
         self.files, self.objects = files.taken(order), objects
         self.names: list[str] = self.files.names.to_pylist()

@@ -12,7 +12,7 @@ import numpy as np
 from colabkit.core import files
 from colabkit.core.teller import Teller
 from colabkit.io.audio import read_audio, resample, write_wav
-from colabkit.io.places import Objects, Taken
+from colabkit.io.places import Place, Taken
 from colabkit.pipelines.dataset.codecs.by_name import open_codec
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.codecs.names import FITTED
@@ -28,7 +28,7 @@ _RATE_HZ = 16_000
 _NUM_CODEBOOKS = 6  # of a fitted codec
 
 
-def codec_of_store(config: CodecConfig, store: Objects, folder: Path, teller: Teller) -> Codec:
+def codec_of_store(config: CodecConfig, store: Place, folder: Path, teller: Teller) -> Codec:
     """Return the codec to encode a store with; `folder`/codec keeps what it takes to open it again."""
     place = folder / CODEC
     place.mkdir(exist_ok=True)
@@ -46,7 +46,7 @@ def codec_of_run(folder: Path, teller: Teller) -> Codec:
     return open_codec(known["name"], precision=known["precision"], num_codebooks=known["num_codebooks"], teller=teller)
 
 
-def _fitted(config: CodecConfig, store: Objects, teller: Teller) -> bytes:
+def _fitted(config: CodecConfig, store: Place, teller: Teller) -> bytes:
     """Return the file of the codec that was fitted on this store with these settings; the first to fit it fits it for all."""
     settings = {"fit_seconds": config.fit_seconds, "num_codebooks": config.num_codebooks or _NUM_CODEBOOKS,
                 "codebook_size": config.codebook_size, "seed": config.seed}
@@ -63,7 +63,7 @@ def _fitted(config: CodecConfig, store: Objects, teller: Teller) -> bytes:
     return codec.to_bytes()
 
 
-def _speech(store: Objects, seconds: float) -> Iterator[np.ndarray]:
+def _speech(store: Place, seconds: float) -> Iterator[np.ndarray]:
     """Yield waves of the store's first segments at the codec's rate, until there are so many seconds."""
     from colabkit.pipelines.dataset.segments.walk import segment_rows
     for segment in segment_rows(store.below(SEGMENTS), problem=lambda name, reason: None):

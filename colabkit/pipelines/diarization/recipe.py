@@ -28,8 +28,6 @@ from colabkit.runs.run import Run
 from colabkit.runs.steps import step
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from colabkit.pipelines.diarization.evaluate.step import Conversation
     from colabkit.pipelines.diarization.infer import Diarizer
     from colabkit.pipelines.diarization.speech.bank import SpeechBank
@@ -110,7 +108,7 @@ def tune(config: Config, run: Run) -> dict[str, Any]:
 
 
 def _tuned(run: Run, diarizer: Diarizer, name: str, candidates: Sequence[float], mixes: list[Conversation],
-           scored: list[list[tuple[np.ndarray, np.ndarray]]]) -> Diarizer:
+           scored: list[list[tuple[Any, Any]]]) -> Diarizer:
     """Return the diarizer with the value of a setting that serves validation conversations best."""
     from dataclasses import replace
 

@@ -101,8 +101,9 @@ def _predict_waiting(number: int) -> MemoryModel:
 
 
 def _can_fork() -> bool:
+    """Tell whether a copy of this process works: CUDA and obstore have threads and handles that stay behind."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
-    return sys.platform == "linux" and not (cuda is not None and cuda.is_initialized())
+    return sys.platform == "linux" and not (cuda is not None and cuda.is_initialized()) and "obstore" not in sys.modules
 
 
 def _alike(regime: Regime) -> Regime:

@@ -10,7 +10,7 @@ import pytest
 
 from colabkit.core.errors import ChangedError, DataError
 from colabkit.io.audio import read_audio, resample
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.io.samples.shards import flac_bytes
 from colabkit.io.voices import make_speakers, utterance
 from colabkit.pipelines.dataset.codecs import likeness
@@ -46,7 +46,7 @@ def store(tmp_path, codec):
     (folder / "codes" / "manifest" / "0.parquet").write_bytes(b"not a sidecar")
     for number in range(2):
         (folder / "codes" / f"{number}.parquet").write_bytes(write_sidecar(rows[number::2], codec_facts(codec)))
-    return FolderObjects(folder)
+    return Folder(folder)
 
 
 def test_segments_are_chosen_with_their_audio_and_the_same_ones_again(store, codec):
@@ -99,7 +99,7 @@ def test_codes_of_another_codec_are_not_decoded(store, codec):
 def test_a_store_without_codes_says_what_to_do(tmp_path, codec):
     (tmp_path / "codes").mkdir()
     with pytest.raises(DataError, match="no codes") as caught:
-        choose_examples(FolderObjects(tmp_path), codec)
+        choose_examples(Folder(tmp_path), codec)
     assert "--to encode" in caught.value.fix
 
 

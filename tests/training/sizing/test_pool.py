@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -69,7 +72,16 @@ def deciding(name: str) -> Workload:
                     loss=lambda model, batch: model(batch).sum())
 
 
-def test_a_model_that_decides_by_values_is_told_from_other_processes_too():
+def test_a_process_that_reads_buckets_is_not_copied(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    work, predictions = workloads.wav2vec2(2, **SMALL), Predictions(1.0, 4.0)
+    monkeypatch.setitem(sys.modules, "obstore", types.ModuleType("obstore"))  # whose threads would stay behind
+    predictions.ahead([(work, Regime(precision="fp16", checkpointing=now)) for now in (False, True)])
+    assert predictions.num_predicted == 0
+
+
+def test_a_model_that_decides_by_values_is_told_from_other_processes_too(monkeypatch):
+    monkeypatch.delitem(sys.modules, "obstore", raising=False)  # of other tests: a process that reads buckets is not copied
     predictions = Predictions(1.0, 10.0, on_gpu=True)
     regime = Regime(precision="fp32")
     with pytest.raises(UsageError, match="decides by values") as caught:

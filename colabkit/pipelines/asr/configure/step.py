@@ -11,7 +11,6 @@ import numpy as np
 from colabkit.core import files
 from colabkit.core.accelerators import count_gpus, find_accelerators
 from colabkit.core.errors import StateError
-from colabkit.io.places import LocalStore
 from colabkit.io.samples.listing import Listing
 from colabkit.pipelines.asr.config import Config, DataConfig
 from colabkit.pipelines.asr.configure.manager import CACHE_GB, ASRConfigManager, most_at_once
@@ -106,7 +105,7 @@ def choose_cache(config: DataConfig, listing: Listing, run: Run) -> float:
     if config.cache_gib is not None:
         return config.cache_gib
     stores = {id(sample.store): sample.store for split in listing.splits.values() for sample in split.samples}
-    if all(isinstance(store, LocalStore) for store in stores.values()):
+    if all(store.is_folder for store in stores.values()):
         return 0.0
     size_gb = sum(split.stored_bytes for split in listing.splits.values()) / 1e9
     free_gb = files.free_bytes(run.scratch) / 1e9

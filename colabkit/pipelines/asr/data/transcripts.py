@@ -17,7 +17,7 @@ from typing import Any
 
 from colabkit.core.errors import DataError, UsageError
 from colabkit.core.teller import Teller
-from colabkit.io.places import Store, StoredObject
+from colabkit.io.places import Pinned, StoredObject
 from colabkit.io.samples.columns import match_columns
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -41,7 +41,7 @@ class Transcript:
     origin: str
 
 
-def find_transcripts(store: Store, audio: Iterable[str], teller: Teller, *, setting: str = "",
+def find_transcripts(store: Pinned, audio: Iterable[str], teller: Teller, *, setting: str = "",
                      columns: Mapping[str, str]) -> dict[str, Transcript]:
     """Return {audio file: transcript} for the files below a store's root.
 
@@ -76,7 +76,7 @@ def is_table(address: str) -> bool:
     return address.lower().endswith(TABLE_SUFFIXES) and os.path.isfile(os.path.expanduser(address))
 
 
-def _origins(store: Store, objects: dict[str, StoredObject], names: _Names, setting: str, columns: Mapping[str, str],
+def _origins(store: Pinned, objects: dict[str, StoredObject], names: _Names, setting: str, columns: Mapping[str, str],
              seen: list[str]) -> Iterator[tuple[str, Iterator[tuple[str, str, str]]]]:
     """Yield what holds transcripts, and its rows (audio file, text, speaker)."""
     if setting and not setting.endswith(".trans.txt"):
@@ -97,7 +97,7 @@ def _origins(store: Store, objects: dict[str, StoredObject], names: _Names, sett
     yield "a text beside each file", _beside_rows(store, objects, names)
 
 
-def _read_setting(store: Store, objects: dict[str, StoredObject], setting: str) -> tuple[str, bytes]:
+def _read_setting(store: Pinned, objects: dict[str, StoredObject], setting: str) -> tuple[str, bytes]:
     if setting in objects:
         return setting, store.read(setting)
     path = Path(setting).expanduser()
@@ -118,7 +118,7 @@ def _librispeech_rows(name: str, text: str, names: _Names) -> Iterator[tuple[str
             yield audio, words.strip(), key.partition("-")[0]
 
 
-def _beside_rows(store: Store, objects: dict[str, StoredObject], names: _Names) -> Iterator[tuple[str, str, str]]:
+def _beside_rows(store: Pinned, objects: dict[str, StoredObject], names: _Names) -> Iterator[tuple[str, str, str]]:
     for audio in names.all:
         stem = posixpath.splitext(audio)[0]
         beside = next((objects[stem + s] for s in _BESIDE_SUFFIXES if stem + s in objects), None)

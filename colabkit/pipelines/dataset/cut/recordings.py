@@ -16,7 +16,7 @@ from typing import Any
 from colabkit.core.errors import DataError, UsageError
 from colabkit.core.teller import Teller
 from colabkit.io.audio.opened import AudioSource
-from colabkit.io.places import LocalStore, StoredObject
+from colabkit.io.places import StoredObject
 from colabkit.io.samples import Samples
 from colabkit.io.samples.build import build_index
 from colabkit.io.samples.range_file import RangeFile
@@ -84,8 +84,8 @@ def find_recordings(address: str, *, work: Path, pattern: str = "*", name_regex:
 
 def _of_file(source: FoundSource, found: StoredObject, expression: re.Pattern | None) -> Recording:
     store = source.store
-    if isinstance(store, LocalStore):
-        path = store.root / found.name
+    if store.is_folder:
+        path = Path(store.address, found.name)
 
         def open_audio() -> AudioSource:
             return os.fspath(path)

@@ -9,7 +9,7 @@ from typing import Any
 
 from colabkit.core.errors import StateError, UsageError, missing_extra
 from colabkit.core.teller import Teller
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode.job import Encoded, Sharing, encode
 
@@ -25,8 +25,8 @@ class Worker:
     its own, with a quota of its own. `settings` are further ones of `encode`.
     """
 
-    open_source: Callable[[], Objects]
-    open_output: Callable[[], Objects]
+    open_source: Callable[[], Place]
+    open_output: Callable[[], Place]
     open_codec: Callable[[], Codec]
     scratch: Path
     sharing: Sharing = field(default_factory=Sharing)

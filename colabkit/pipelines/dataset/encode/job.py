@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from colabkit.core.teller import Teller
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode import progress_file
 from colabkit.pipelines.dataset.encode.claims import Claims
@@ -31,7 +31,7 @@ __all__ = ["PIECE_BYTES", "Encoded", "Sharing", "encode"]
 PIECE_BYTES = 256 << 20
 
 
-def encode(source: Objects, output: Objects, codec: Codec, *, scratch: Path, read_segment: ReadSegment,
+def encode(source: Place, output: Place, codec: Codec, *, scratch: Path, read_segment: ReadSegment,
            write_npz: Callable[[Any], bytes] | None = None, quota_bytes: int | None = None, in_memory: bool = False,
            piece_bytes: int = PIECE_BYTES, channels: Sequence[str] = (), limit: int | None = None, skip_existing: bool = True,
            output_format: Literal["sidecar", "npz"] = "sidecar", dry_run: bool = False, sharing: Sharing | None = None,

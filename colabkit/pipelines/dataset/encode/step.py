@@ -10,7 +10,7 @@ from typing import Any
 
 from colabkit.core.errors import Rehearsed, Stopped, UsageError
 from colabkit.core.teller import Teller
-from colabkit.io.places import Objects, S3Profile, open_objects
+from colabkit.io.places import Place, S3Profile, open_place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.config import LOOPBACK, CodecConfig, Config
 from colabkit.pipelines.dataset.encode.job import Encoded, Sharing, encode
@@ -24,7 +24,7 @@ from colabkit.runs.run import Run
 _STEP = "04_encode"
 
 
-def encode_store(config: Config, store: Objects, run: Run, *, can_commit: bool) -> dict:
+def encode_store(config: Config, store: Place, run: Run, *, can_commit: bool) -> dict:
     """Encode what the store's segments/ holds and return what its codes/ hold then, for the run's report.
 
     Raises: Stopped when it was asked to; Rehearsed for a dry run; what encode raises.
@@ -52,7 +52,7 @@ def encode_store(config: Config, store: Objects, run: Run, *, can_commit: bool) 
     return _facts(store)
 
 
-def _on_cluster(config: Config, store: Objects, run: Run, settings: dict[str, Any]) -> Encoded:
+def _on_cluster(config: Config, store: Place, run: Run, settings: dict[str, Any]) -> Encoded:
     from colabkit.core.accelerators import count_gpus
     from colabkit.pipelines.dataset.encode.cluster import Worker, encode_on_ray
     if config.store.address == LOOPBACK:
@@ -72,8 +72,8 @@ def _share(text: str) -> tuple[int, int]:
     return int(number), int(machines)
 
 
-def _open(address: str, profile: S3Profile | None, below: str = "") -> Objects:
-    place = open_objects(address, profile=profile)
+def _open(address: str, profile: S3Profile | None, below: str = "") -> Place:
+    place = open_place(address, profile=profile)
     return place.below(below) if below else place
 
 
@@ -81,7 +81,7 @@ def _open_codec(config: CodecConfig, address: str, profile: S3Profile | None) ->
     return codec_of_store(config, _open(address, profile), Path(tempfile.mkdtemp(prefix="colabkit-codec-")), Teller())
 
 
-def _facts(store: Objects) -> dict:
+def _facts(store: Place) -> dict:
     """Return what the manifest of all codes says, which is the same however often the work was stopped."""
     manifest, _ = read_manifest(store)
     return {"encoded_segments": manifest["num_rows"], "left_aside": manifest["num_left_aside"],

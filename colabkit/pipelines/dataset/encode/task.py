@@ -17,7 +17,7 @@ from colabkit.core import files
 from colabkit.core.disk import disk_fault, in_units
 from colabkit.core.errors import StateError, UsageError
 from colabkit.core.teller import Teller
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode.claims import LEASE_SECONDS
 from colabkit.pipelines.dataset.encode.fetch import CHANGED
@@ -72,7 +72,7 @@ class Sharing:
 class Task:
     """What is asked for, and its folder on this machine."""
 
-    def __init__(self, source: Objects, output: Objects, codec: Codec, scratch: Path, sharing: Sharing, output_format: str,
+    def __init__(self, source: Place, output: Place, codec: Codec, scratch: Path, sharing: Sharing, output_format: str,
                  channels: tuple[str, ...], limit: int | None, teller: Teller):
         self.source, self.output, self.codec, self.scratch, self.sharing = source, output, codec, scratch, sharing
         self.output_format, self.channels, self.limit, self.teller = output_format, channels, limit, teller

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from colabkit.core.teller import Teller
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.encode.claims import Claims
 from colabkit.pipelines.dataset.encode.codec_calls import Encoder
 from colabkit.pipelines.dataset.encode.credits import Credits
@@ -51,7 +51,7 @@ class Hands:
     journal: Journal
     committer: Committer
     encoder: Encoder
-    output: Objects
+    output: Place
     claims: Claims | None
     journal_bytes: int  # of the quota, kept for the journal
     write_npz: Callable[[Any], bytes] | None

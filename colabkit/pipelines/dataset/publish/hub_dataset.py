@@ -21,7 +21,7 @@ from colabkit.core.files import TEMPORARY_PREFIX, write_atomic
 from colabkit.core.locks import acquire_run_lock, local_folder
 from colabkit.core.prefetch import prefetch
 from colabkit.core.teller import Teller
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.transfer import hub_repo
 from colabkit.io.transfer.hub_repo import HubPush
 from colabkit.pipelines.dataset.publish.card import write_card
@@ -75,10 +75,10 @@ class HubSettings:
         return f"HubSettings(endpoint={self.endpoint!r}, private={self.private})"
 
 
-def publish_dataset(segments: Objects | None, codes: Objects | None, repo: str, *, settings: PublishSettings = PublishSettings(),
+def publish_dataset(segments: Place | None, codes: Place | None, repo: str, *, settings: PublishSettings = PublishSettings(),
                     hub: HubSettings = HubSettings(), card: CardSettings = CardSettings(),
                     scratch: str | os.PathLike | None = None, output: str | os.PathLike | None = None,
-                    records: Objects | None = None, workers: int = _WORKERS, dry_run: bool = False,
+                    records: Place | None = None, workers: int = _WORKERS, dry_run: bool = False,
                     teller: Teller = Teller()) -> Published:
     """Publish what `codes` holds of `segments` (codes None: all segments, without codes) as the dataset `repo`.
 
@@ -120,7 +120,7 @@ def publish_dataset(segments: Objects | None, codes: Objects | None, repo: str, 
 class _Publishing:
     """One call: what is there already is found, the rest is made, uploaded and committed."""
 
-    def __init__(self, rows: Rows, plan: DatasetPlan, segments: Objects | None, settings: PublishSettings, card: CardSettings,
+    def __init__(self, rows: Rows, plan: DatasetPlan, segments: Place | None, settings: PublishSettings, card: CardSettings,
                  repo: str, target: HubTarget | FolderTarget, kept: Records, scratch: Path, workers: int, teller: Teller):
         self.rows, self.plan, self.segments, self.settings, self.card, self.repo = rows, plan, segments, settings, card, repo
         self.target: Target = target

@@ -17,7 +17,7 @@ from colabkit.core.disk import disk_fault
 from colabkit.core.errors import DataError, StateError
 from colabkit.core.teller import Teller
 from colabkit.core.versions.differences import cut_by_content, installed_version
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.publish.layout import DatasetPlan, PublishSettings, ShardPlan
 from colabkit.pipelines.dataset.publish.payloads import Payload, read_payloads
 from colabkit.pipelines.dataset.publish.table import Rows
@@ -65,7 +65,7 @@ def choose_pages(teller: Teller) -> None:
                       "can: after a change a Hub that deduplicates is sent more; the rows are the same")
 
 
-def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Objects | None, plan: DatasetPlan,
+def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Place | None, plan: DatasetPlan,
                settings: PublishSettings, teller: Teller) -> MadeShard | None:
     """Write a shard to `path`, reading each segment once; None when a stop was asked for. Segments that cannot be read are told
     and left out. Raises: StateError for a full disk; UsageError; Unreachable.
@@ -89,7 +89,7 @@ def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Objects | Non
     return MadeShard(num_rows, round(seconds, 3), dict(left_out))
 
 
-def _groups(table: pa.Table, segments: Objects | None, plan: DatasetPlan, settings: PublishSettings, left_out: Counter,
+def _groups(table: pa.Table, segments: Place | None, plan: DatasetPlan, settings: PublishSettings, left_out: Counter,
             teller: Teller) -> Iterator[list[dict]]:
     """Yield the rows of each row group."""
     names = ("key", "text", "speaker", "channel", "seconds", "rate_hz", "metadata", "num_frames")
@@ -115,7 +115,7 @@ def _groups(table: pa.Table, segments: Objects | None, plan: DatasetPlan, settin
         yield group
 
 
-def _payloads(table: pa.Table, segments: Objects | None, settings: PublishSettings) -> Iterator[Payload]:
+def _payloads(table: pa.Table, segments: Place | None, settings: PublishSettings) -> Iterator[Payload]:
     if not settings.with_audio:
         return (Payload(row, b"") for row in range(table.num_rows))
     if segments is None:

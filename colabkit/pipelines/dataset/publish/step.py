@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from colabkit.core import files
-from colabkit.io.places import Objects
+from colabkit.io.places import Place
 from colabkit.pipelines.dataset import sources
 from colabkit.pipelines.dataset.config import Config
 from colabkit.pipelines.dataset.publish.facts import CardSettings
@@ -18,7 +18,7 @@ from colabkit.runs.run import Run
 _RECORDS = "publish"  # in the store: which shards were uploaded
 
 
-def publish_store(config: Config, store: Objects, run: Run) -> Published:
+def publish_store(config: Config, store: Place, run: Run) -> Published:
     """Publish what the store holds and return where it is. Raises: what publish_dataset raises."""
     chosen, hub = config.publish, open_hub(config.publish, run.path)
     settings = PublishSettings(split_by=chosen.split_by, test_fraction=chosen.test_fraction, with_audio=chosen.audio,
@@ -36,7 +36,7 @@ def publish_store(config: Config, store: Objects, run: Run) -> Published:
     return done
 
 
-def _profile(store: Objects) -> Mapping[str, object]:
+def _profile(store: Place) -> Mapping[str, object]:
     """Return the figures of the profile that was uploaded with the segments; none where there is none."""
     found = store.get_if_there(sources.PROFILE)
     if found is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from colabkit.io.places import Objects, S3Profile, open_objects
+from colabkit.io.places import Place, S3Profile, open_place
 from colabkit.pipelines.dataset.config import LOOPBACK, PublishConfig, StoreConfig
 
 SEGMENTS, CODES, ENCODED = "segments", "codes", "encoded"  # folders of a store
@@ -32,17 +32,17 @@ class HubPlace:
         return f"HubPlace({self.endpoint!r})"
 
 
-def open_store(store: StoreConfig, run_folder: Path) -> Objects:
-    """Open the store of a run. Raises: UsageError, as open_objects."""
+def open_store(store: StoreConfig, run_folder: Path) -> Place:
+    """Open the store of a run. Raises: UsageError, as open_place."""
     if store.address == LOOPBACK:
-        return open_objects(f"s3://{_BUCKET}", profile=_loopback_profile(run_folder))
+        return open_place(f"s3://{_BUCKET}", profile=_loopback_profile(run_folder))
     if not store.address:
         folder = Path(run_folder) / _OWN_STORE
         folder.mkdir(exist_ok=True)
-        return open_objects(folder)
+        return open_place(folder)
     if not store.address.startswith("s3://"):
-        return open_objects(store.address)
-    return open_objects(store.address, profile=profile_of(store))
+        return open_place(store.address)
+    return open_place(store.address, profile=profile_of(store))
 
 
 def profile_of(store: StoreConfig) -> S3Profile:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from colabkit.core.errors import ColabkitError, DataError
-from colabkit.io.places import open_objects
+from colabkit.io.places import open_place
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.loopback.messages import Answer
 from colabkit.loopback.s3 import S3Server
@@ -46,7 +46,7 @@ def copied(folder: Path, server: S3Server, prefix: str) -> None:
 
 def test_a_profile_of_loose_files_asks_twice_a_file(server, tmp_path):
     copied(fill(tmp_path / "in", 20), server, "set/segments")
-    objects = open_objects("s3://bucket/set/segments")
+    objects = open_place("s3://bucket/set/segments")
     server.counts.clear()
     found = profile_segments(objects, listen=3)
     assert server.counts["get"] <= 2 * 20 + 3 and server.counts["list"] <= 1
@@ -60,7 +60,7 @@ def test_shards_are_read_in_few_requests(server, tmp_path):
         for number in range(30):
             writer.add(f"C/{number:02d}", flac_bytes(wave_of(number), 24_000), ".flac", {"speaker": "s"})
     copied(tmp_path / "in", server, "shards")
-    objects = open_objects("s3://bucket/shards")
+    objects = open_place("s3://bucket/shards")
     server.counts.clear()
     assert [s.key for s in segment_rows(objects)] == [f"C/{n:02d}" for n in range(30)]
     assert server.counts["get"] <= 3 and server.counts["list"] <= 1
@@ -69,7 +69,7 @@ def test_shards_are_read_in_few_requests(server, tmp_path):
 
 def test_a_store_that_denies_is_not_a_broken_file(server, tmp_path):
     copied(fill(tmp_path / "in", 4), server, "set")
-    objects = open_objects("s3://bucket/set")
+    objects = open_place("s3://bucket/set")
     list(objects.list())
     server.before = lambda request: (Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
                                      if ".npz" in request.path else None)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colabkit.io.places.folder import FolderObjects
+from colabkit.io.places.folder import Folder
 from colabkit.io.places.names import joined
 from colabkit.pipelines.dataset.encode import job
 from colabkit.pipelines.dataset.encode.journal import Journal
@@ -292,8 +292,8 @@ def results(objects) -> dict[str, str]:
     return found
 
 
-class FolderStore(FolderObjects):
+class FolderStore(Folder):
     """A folder whose puts need not outlive the machine, for many trials in little time."""
 
-    def below(self, prefix: str) -> FolderObjects:
+    def below(self, prefix: str) -> Folder:
         return FolderStore(self.root / joined("", prefix))

@@ -20,7 +20,7 @@ import pytest
 
 from colabkit.core.errors import StateError, Stopped, UsageError
 from colabkit.core.versions.differences import cut_by_content
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.io.places.http.patience import Unreachable
 from colabkit.loopback.hub import HubServer
 from colabkit.loopback.hub_quota import Quota
@@ -40,7 +40,7 @@ def publish(hub, store: Path, scratch: Path, repo: str = "me/voices", *, token: 
     teller = Told(**({"stop": how.pop("stop")} if "stop" in how else {}))
     segments = CountingObjects(store / "segments")
     told = HubSettings(token=token, endpoint=how.pop("endpoint", hub.url if hub else ""), **how.pop("patience", {}))
-    published = publish_dataset(segments, FolderObjects(store) if codes else None, repo, settings=settings, hub=told,
+    published = publish_dataset(segments, Folder(store) if codes else None, repo, settings=settings, hub=told,
                                 scratch=scratch, teller=teller, **how)
     return published, segments, teller.said, teller.left_aside
 
@@ -199,7 +199,7 @@ def test_a_lost_machine_goes_on_from_the_records_in_the_store(hub, tmp_path):
     shutil.rmtree(tmp_path / "scratch")
     num_kept = len(list((tmp_path / "records").glob("*/*.json")))
     published, _, said, _ = publish(hub, store, tmp_path / "new machine", settings=PublishSettings(**settings),
-                                    records=FolderObjects(tmp_path / "records"))
+                                    records=Folder(tmp_path / "records"))
     assert num_kept >= 5 and published.num_made == published.num_shards - num_kept and published.num_rows == 60
 
 
@@ -432,7 +432,7 @@ def test_shards_are_made_for_streaming(hub, tmp_path):
 
 def test_the_records_of_one_hub_do_not_speak_for_another(hub, tmp_path):
     store = make_store(tmp_path / "store", 10)
-    records = FolderObjects(tmp_path / "records")
+    records = Folder(tmp_path / "records")
     first, _, _, _ = publish(hub, store, tmp_path / "scratch", records=records)
     other, _, said, _ = publish(hub, store, tmp_path / "scratch", "lab/voices", records=records)
     assert other.num_made == other.num_shards == first.num_made and not any("dropped" in line for line in said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colabkit.io.places import S3Profile, open_objects
+from colabkit.io.places import S3Profile, open_place
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.io.transfer.manifest import make_manifest, write_manifest
 from colabkit.loopback.certificates import make_certificates
@@ -35,7 +35,7 @@ def server(certificates):
 
 
 def opened(server, certificates, url: str = ""):
-    return open_objects("s3://bucket/data", profile=S3Profile(
+    return open_place("s3://bucket/data", profile=S3Profile(
         bucket="bucket", endpoint=url or server.url, region="us-east-1", access_key="a", secret_key="b",
         ca_bundle=str(certificates.authority)))
 
