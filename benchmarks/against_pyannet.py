@@ -30,7 +30,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.io.samples import Samples  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
 from colabkit.pipelines.diarization import FRAME_SAMPLES  # noqa: E402
 from colabkit.pipelines.diarization.config import Config, EvaluateConfig, InferConfig, SpeechConfig  # noqa: E402
 from colabkit.pipelines.diarization.evaluate.step import conversation, diarize_all, measure  # noqa: E402
@@ -38,9 +38,9 @@ from colabkit.pipelines.diarization.infer import Diarizer  # noqa: E402
 from colabkit.pipelines.diarization.model.losses import DiarizationLoss  # noqa: E402
 from colabkit.pipelines.diarization.model.network import FastDiarizationModel  # noqa: E402
 from colabkit.pipelines.diarization.model.powerset import Powerset  # noqa: E402
-from colabkit.pipelines.diarization.speech import step as speech_step  # noqa: E402
-from colabkit.pipelines.diarization.speech.sources import SpeechSources, load_bank  # noqa: E402
-from colabkit.pipelines.diarization.train import batches as data  # noqa: E402
+from colabkit.pipelines.diarization.speech.pool import load_bank  # noqa: E402
+from colabkit.pipelines.diarization.speech.step import list_speech  # noqa: E402
+from colabkit.pipelines.diarization.train.batches import TrainingBatches, held_out_simulator, training_simulator  # noqa: E402
 from colabkit.pipelines.diarization.train.loop import average_weights  # noqa: E402
 
 
@@ -175,12 +175,11 @@ def main() -> int:
         SpeechConfig(num_voices=120)
     config = Config(speech=speech)
     with tempfile.TemporaryDirectory() as listing:
-        indexes = speech_step.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
-        spoken = SpeechSources(speech, speech_step.list_speakers(speech, indexes), [Samples(index) for index in indexes])
-        bank, unheard = (load_bank(spoken, split, problem=print) for split in ("train", "test"))
+        spoken = list_speech(speech, Path(listing), Teller())
+        bank, unheard = (load_bank(spoken, split, Teller()) for split in ("train", "test"))
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))  # as the pipeline does: one core makes the batches
     print(f"{len(bank.speakers)} training speakers ({bank.hours:.2f} h), {len(unheard.speakers)} unheard, from {speech.source}")
-    simulator = data.held_out_simulator(unheard, EvaluateConfig(), seconds=20.0, num_speakers=2, seed=1000)
+    simulator = held_out_simulator(unheard, EvaluateConfig(), seconds=20.0, num_speakers=2, seed=1000)
     mixes = [conversation(f"mix{i}", simulator.sample(i)) for i in range(100)]
     num_speakers = config.model.num_speakers
 
@@ -191,8 +190,8 @@ def main() -> int:
         embedding_size = model(torch.zeros(1, 16_000))[1].shape[-1]
         loss_of = DiarizationLoss(model.powerset, len(bank.speakers), embedding_size,
                                   config.train.embedding_weight if embedding_size > 1 else 0.0)
-        batches = data.TrainingBatches(
-            data.training_simulator(bank, config.simulate, seed=0, max_speakers=num_speakers), None, real_fraction=0.0,
+        batches = TrainingBatches(
+            training_simulator(bank, config.simulate, seed=0, max_speakers=num_speakers), None, real_fraction=0.0,
             batch_windows=config.train.batch_windows, seed=0)
         averaged, throughput = train(model, loss_of, batches, options.minutes, config.train.learning_rate)
         scores = score(averaged, mixes)

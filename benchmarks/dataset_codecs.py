@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers import codec_calls  # noqa: E402
 from colabkit.core.table import Table  # noqa: E402
-from colabkit.pipelines.dataset.codecs.by_name import same  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
 from colabkit.pipelines.dataset.codecs.families import FAMILIES  # noqa: E402
 from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel  # noqa: E402
 from colabkit.pipelines.dataset.codecs.transformers_codec import TransformersCodec  # noqa: E402
@@ -59,11 +59,18 @@ def timed(call, batches) -> tuple[float, list[np.ndarray]]:
     return time.perf_counter() - began, codes
 
 
+class _AllAtOnce(Teller):
+    """Lets ten minutes of audio through at once."""
+
+    def choose(self, name: str, value: float, reason: str) -> float:
+        return 640.0
+
+
 def compare(kind: str, options: argparse.Namespace) -> tuple[list, float, float]:
     model = codec_calls.build(kind, small=options.small)
     extractor = {"sampling_rate": 16_000 if kind == "neucodec" else 24_000}
     codec, at_once = (TransformersCodec(kind, model, FAMILIES[kind](model.config, extractor), kind, device=torch.device("cpu"),
-                                        choose=choose) for choose in (same, lambda name, value, reason: 640.0))
+                                        teller=teller) for teller in (Teller(), _AllAtOnce()))
     alone = codec_calls.NeuCodecsOwn(model) if kind == "neucodec" else codec_calls.documented(kind, model, padded=False)
     batches = buckets(codec.rate_hz_in, codec, options.items)
     audio = sum(len(wave) for batch in batches for wave in batch) / codec.rate_hz_in

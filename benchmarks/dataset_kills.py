@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.core.table import Table  # noqa: E402
-from colabkit.io.places import S3Profile, open_objects  # noqa: E402
+from colabkit.io.places import S3Profile, open_place  # noqa: E402
 from colabkit.loopback.certificates import make_certificates  # noqa: E402
 from tests.pipelines.dataset.encode.killing import KINDS, QUOTA, Campaign  # noqa: E402
 from tests.pipelines.dataset.encode.small_codec import make_wave, npz_bytes  # noqa: E402
@@ -94,9 +94,9 @@ def main() -> int:
                             access_key="bench", secret_key="bench", ca_bundle=f"{place}/certificates/authority.pem")
         kinds = ["sidecar", "npz", "claims"]
         for number, kind in enumerate(kinds):
-            campaign = Disks(Path(place, kind), lambda kind=kind: open_objects(f"s3://bucket/{kind}", profile=profile),
+            campaign = Disks(Path(place, kind), lambda kind=kind: open_place(f"s3://bucket/{kind}", profile=profile),
                              full=DISK_FULL, **KINDS[kind],
-                             open_source=lambda: open_objects("s3://bucket/segments", profile=profile))
+                             open_source=lambda: open_place("s3://bucket/segments", profile=profile))
             campaign.folder.mkdir()
             events = campaign.learn()
             wanted = options.kills * (number + 1) // len(kinds) - options.kills * number // len(kinds)

@@ -33,7 +33,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 from peers import serial_flow  # noqa: E402
 
 from colabkit.core.table import Table  # noqa: E402
-from colabkit.io.places import S3Profile, open_objects  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
+from colabkit.io.places import S3Profile, open_place  # noqa: E402
 from colabkit.loopback.certificates import make_certificates  # noqa: E402
 from colabkit.loopback.messages import Request  # noqa: E402
 from colabkit.loopback.s3 import S3Server  # noqa: E402
@@ -106,7 +107,7 @@ class Store:
         self.source = self.open("data/segments")
 
     def open(self, prefix: str):
-        return open_objects(f"s3://bucket/{prefix}", profile=self.profile)
+        return open_place(f"s3://bucket/{prefix}", profile=self.profile)
 
     def set(self, down: float, up: float) -> None:
         """Choose the rates."""
@@ -160,7 +161,7 @@ def warm_up(store: Store, place: Path) -> None:
     """Import what is imported on first use: that is not timed."""
     store.set(1e9, 1e9)
     encode(store.source, store.open("warm"), SmallCodec(), scratch=place / "warm", read_segment=read_segment, limit=3,
-           quota_bytes=64 << 20, say=lambda text: None)
+           quota_bytes=64 << 20, teller=Teller(say=lambda line: None))
 
 
 def measure(store: Store, case: str, items: int, rounds: int, place: Path) -> dict:
@@ -185,7 +186,7 @@ def measure(store: Store, case: str, items: int, rounds: int, place: Path) -> di
             began = time.perf_counter()
             result = encode(store.source, store.open(f"{name}/ours"), codec, scratch=folder, read_segment=read_segment,
                             write_npz=write_npz, output_format="npz", quota_bytes=quota, piece_bytes=quota // 8,
-                            num_downloads=DOWNLOADS, num_uploads=UPLOADS, say=lambda text: None)
+                            num_downloads=DOWNLOADS, num_uploads=UPLOADS, teller=Teller(say=lambda line: None))
             times.setdefault("colabkit", []).append(time.perf_counter() - began)
         assert result.num_encoded == items and result.is_finished, result
         more = {"first": max(more.get("first", 0.0), result.seconds_to_first), "kind": kind,

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.core.table import Table  # noqa: E402
-from colabkit.io.places import FolderObjects  # noqa: E402
+from colabkit.io.places import Folder  # noqa: E402
 from colabkit.loopback.hub import HubServer  # noqa: E402
 from colabkit.loopback.hub_quota import Quota  # noqa: E402
 from colabkit.pipelines.dataset.publish.layout import PublishSettings, make_plan  # noqa: E402
@@ -46,7 +46,7 @@ def publish(store: str, scratch: str, log: str, repo: str, shard_bytes: str) -> 
         os.write(handle, f"shard {shard.id}\n".encode())
         return make_shard(path, shard, *args, **kwargs)
 
-    class Counted(FolderObjects):
+    class Counted(Folder):
         def get(self, name, start=0, stop=None, *, version=""):
             content = super().get(name, start, stop, version=version)
             os.write(handle, f"{len(content)}\n".encode())
@@ -57,13 +57,13 @@ def publish(store: str, scratch: str, log: str, repo: str, shard_bytes: str) -> 
         add(self, record)
         os.write(handle, f"sent {record.id}\n".encode())
     hub_dataset.make_shard, hub_dataset.Records.add = noted, noted_add
-    hub_dataset.publish_dataset(Counted(Path(store) / "segments"), FolderObjects(store), repo, scratch=scratch,
+    hub_dataset.publish_dataset(Counted(Path(store) / "segments"), Folder(store), repo, scratch=scratch,
                             settings=PublishSettings(shard_bytes=int(shard_bytes), split_by="none"))
 
 
 def find_shard_bytes(store: Path, place: Path, wanted: int) -> int:
     """Return the size that cuts the set into `wanted` shards, or nearly."""
-    rows = open_rows(None, FolderObjects(store), place)
+    rows = open_rows(None, Folder(store), place)
     low, high = 1, 1 << 32
     while low < high:
         middle = (low + high) // 2

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from colabkit.core.table import Table  # noqa: E402
 from colabkit.io.audio import read_audio  # noqa: E402
-from colabkit.io.places import FolderObjects  # noqa: E402
+from colabkit.io.places import Folder  # noqa: E402
 from colabkit.io.voices import make_speakers, utterance  # noqa: E402
 from colabkit.pipelines.dataset.cut.spans import find_speech  # noqa: E402
 from colabkit.pipelines.dataset.cut.vad import FRAME_SAMPLES, load_detector  # noqa: E402
@@ -84,7 +84,7 @@ def reading(items: int, rounds: int, rows: list) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as place:
         for number, payload in enumerate(payloads):
             Path(place, f"{number:05d}.npz").write_bytes(payload)
-        objects = FolderObjects(place)
+        objects = Folder(place)
         listing = list(objects.list())
         num_bytes = []
 

@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import gpu_codecs, gpu_sizing  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
 from colabkit.pipelines.diarization import FRAME_SECONDS, RATE_HZ  # noqa: E402
 from colabkit.pipelines.diarization.config import InferConfig, quick  # noqa: E402
 from colabkit.pipelines.diarization.infer import Diarizer  # noqa: E402
@@ -56,8 +57,6 @@ class Bench:
         AcceleratorState._reset_state(reset_partial_state=True)
         self.config = quick()
         self.accelerator = Accelerator(mixed_precision=precision)
-        self.chosen: list[tuple] = []
-        self.run = SimpleNamespace(choose=lambda name, value, reason: (self.chosen.append((name, value, reason)), value)[1])
         torch.manual_seed(0)
         model = build_model(self.config.model)
         loss = DiarizationLoss(model.powerset, 200, self.config.model.embedding_size, 0.2)
@@ -66,7 +65,7 @@ class Bench:
 
     def guard(self, windows: int) -> Guard:
         """Return a guard that lets so many windows through at once until memory runs out."""
-        return Guard(lambda seconds: windows, ranks=join(), choose=self.run.choose, say=print, buffers_of=[self.model])
+        return Guard(lambda seconds: windows, ranks=join(), teller=Teller(), buffers_of=[self.model])
 
     def step(self, batch: Batch, guard: Guard) -> None:
         accumulate_gradients(self.model, self.loss, batch, guard, self.accelerator)

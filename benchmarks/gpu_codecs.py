@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers import codec_calls  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
 from colabkit.pipelines.dataset.codecs import at_once  # noqa: E402
 from colabkit.pipelines.dataset.codecs.families import FAMILIES  # noqa: E402
 from colabkit.pipelines.dataset.codecs.transformers_codec import TransformersCodec  # noqa: E402
@@ -59,16 +60,24 @@ def measure(device: str = "cuda", *, small: bool = False, most_seconds: float = 
     return figures
 
 
+class _Chosen(Teller):
+    """Keeps what is chosen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chosen: list[str] = []
+
+    def choose(self, name: str, value: float, reason: str) -> float:
+        self.chosen.append(f"{value} s: {reason}")
+        return value
+
+
 def ours(model: Any, device: str, precision: str, singles: list[np.ndarray], expected: list[np.ndarray], until: float,
          small: bool) -> dict[str, Any]:
     """Encode full batches of each length, each counted as often, until the time is up."""
-    chosen: list[str] = []
-
-    def choose(name: str, value: float, reason: str) -> float:
-        chosen.append(f"{value} s: {reason}")
-        return value
+    teller = _Chosen()
     codec = TransformersCodec("neucodec", model, FAMILIES["neucodec"](model.config, {}), f"random {precision}",
-                              device=torch.device(device), precision=precision, choose=choose)
+                              device=torch.device(device), precision=precision, teller=teller)
     most = min(codec.most_seconds(), 3.0 if small else 1e9)
     alone = [codec.encode_batch([wave])[0] for wave in singles]
     audio = spent = agreeing = total = 0.0
@@ -83,7 +92,8 @@ def ours(model: Any, device: str, precision: str, singles: list[np.ndarray], exp
             agreeing, total = agreeing + (codes[i] == one).sum(), total + one.size
         if time.monotonic() > until:
             break
-    figures = {"audio_per_second": round(audio / spent, 1), "chosen": chosen, "parity_with_one_a_call": float(agreeing / total),
+    figures = {"audio_per_second": round(audio / spent, 1), "chosen": teller.chosen,
+               "parity_with_one_a_call": float(agreeing / total),
                "as_own_call": float(np.mean(np.concatenate(alone, 1) == np.concatenate(expected, 1)))}
     if device == "cuda":
         figures["peak_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)

@@ -15,7 +15,6 @@ import torch
 
 from colabkit.pipelines.asr.config import Config, ModelConfig
 from colabkit.pipelines.asr.workload import workload
-from colabkit.training.sizing.accounting import Meter
 from colabkit.training.sizing.choose import size
 from colabkit.training.sizing.devices import GIB, Device, emulated, here
 from colabkit.training.sizing.out_of_memory import release
@@ -23,6 +22,7 @@ from colabkit.training.sizing.partition import cut
 from colabkit.training.sizing.probe import confirm
 from colabkit.training.sizing.real_step import RealStep
 from colabkit.training.sizing.request import seed_rule
+from colabkit.training.sizing.tracing.accounting import Meter
 from colabkit.training.sizing.workload import Workload
 
 MODELS = ("facebook/wav2vec2-base", "facebook/wav2vec2-xls-r-300m", "facebook/wav2vec2-xls-r-1b")

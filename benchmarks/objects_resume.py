@@ -34,9 +34,9 @@ CHANNELS = ("Atheer", "Thmanyah", "ZadTVchannel")
 MANIFEST = "p/UPLOADED.parquet"
 OURS = """
 import json, sys, time
-from colabkit.io.places import S3Profile, open_objects
+from colabkit.io.places import S3Profile, open_place
 from colabkit.io.transfer.upload import upload_folder
-objects = open_objects("s3://bucket/p", profile=S3Profile.find("bucket", endpoint=sys.argv[2], ca_bundle=sys.argv[3]))
+objects = open_place("s3://bucket/p", profile=S3Profile.find("bucket", endpoint=sys.argv[2], ca_bundle=sys.argv[3]))
 began = time.perf_counter()
 done = upload_folder(sys.argv[1], objects)
 print(json.dumps([time.perf_counter() - began, done.num_files, done.num_sent]))

@@ -30,14 +30,14 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers import batch_sizes  # noqa: E402
 from colabkit.core.table import Table  # noqa: E402
-from colabkit.training.sizing.accounting import Meter  # noqa: E402
 from colabkit.training.sizing.choose import size  # noqa: E402
-from colabkit.training.sizing.cuda_like import worst_case_shapes  # noqa: E402
 from colabkit.training.sizing.devices import emulated  # noqa: E402
 from colabkit.training.sizing.out_of_memory import release  # noqa: E402
 from colabkit.training.sizing.partition import cut  # noqa: E402
 from colabkit.training.sizing.probe import confirm  # noqa: E402
 from colabkit.training.sizing.real_step import RealStep  # noqa: E402
+from colabkit.training.sizing.tracing.accounting import Meter  # noqa: E402
+from colabkit.training.sizing.tracing.cuda_like import worst_case_shapes  # noqa: E402
 from colabkit.training.sizing.workload import Workload  # noqa: E402
 from tests.training.sizing import workloads  # noqa: E402
 

@@ -26,11 +26,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from colabkit.training.sizing.accounting import Meter  # noqa: E402
-from colabkit.training.sizing.cuda_like import worst_case_shapes  # noqa: E402
 from colabkit.training.sizing.memory_model import MemoryModel  # noqa: E402
 from colabkit.training.sizing.predict import predict  # noqa: E402
 from colabkit.training.sizing.real_step import make_optimizer  # noqa: E402
+from colabkit.training.sizing.tracing.accounting import Meter  # noqa: E402
+from colabkit.training.sizing.tracing.cuda_like import worst_case_shapes  # noqa: E402
 from colabkit.training.sizing.workload import Regime, Workload  # noqa: E402
 from tests.training.sizing.real_steps import RealStep, profiled  # noqa: E402
 from tests.training.sizing.workloads import vocoder, wav2vec2, wav2vec2_bert, whisper  # noqa: E402

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.core.table import Table  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
 from colabkit.io.samples.shards import ShardWriter, flac_bytes  # noqa: E402
 from colabkit.training.stream.batch_plan import SampleOrder  # noqa: E402
 from colabkit.training.stream.stream import Source, Stream  # noqa: E402
@@ -87,7 +88,7 @@ def main() -> int:
         from colabkit.io.samples import Samples
         from colabkit.io.samples.build import build_index
         from colabkit.io.samples.source import find_source
-        index = build_index(find_source("hub:org/speech/train"), Path(place) / "parts", problem=print, choose=lambda n, v, r: v)
+        index = build_index(find_source("hub:org/speech/train"), Path(place) / "parts", teller=Teller())
         samples = Samples(index)
         counts = []
         for number in range(options.rounds):

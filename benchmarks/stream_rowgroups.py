@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from colabkit.core.permutation import permute  # noqa: E402
 from colabkit.core.table import Table  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
 
 NUM_ROWS, RATE_HZ, LIMIT_MB = 100, 16_000, 400
 
@@ -56,7 +57,7 @@ def ours(folder: Path) -> dict:
     from colabkit.io.samples.build import build_index
     from colabkit.io.samples.source import find_source
     began = time.perf_counter()
-    index = build_index(find_source(str(folder)), folder / "parts", problem=print, choose=lambda n, v, r: v, workers=1)
+    index = build_index(find_source(str(folder)), folder / "parts", teller=Teller(), workers=1)
     indexed = time.perf_counter() - began
     samples, count = Samples(index), 0
     began = time.perf_counter()

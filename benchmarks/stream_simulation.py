@@ -26,14 +26,14 @@ sys.path.insert(0, str(ROOT))
 
 from colabkit.core.prefetch import prefetch  # noqa: E402
 from colabkit.core.table import Table  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
 from colabkit.io.audio import write_wav  # noqa: E402
-from colabkit.io.samples import Samples  # noqa: E402
 from colabkit.pipelines.diarization.config import Config, EvaluateConfig, SpeechConfig  # noqa: E402
 from colabkit.pipelines.diarization.evaluate.step import conversation  # noqa: E402
 from colabkit.pipelines.diarization.rttm import write_rttm  # noqa: E402
-from colabkit.pipelines.diarization.speech import step as speech_step  # noqa: E402
-from colabkit.pipelines.diarization.speech.sources import SpeechSources, load_bank  # noqa: E402
-from colabkit.pipelines.diarization.train import batches as data  # noqa: E402
+from colabkit.pipelines.diarization.speech.pool import load_bank  # noqa: E402
+from colabkit.pipelines.diarization.speech.step import list_speech  # noqa: E402
+from colabkit.pipelines.diarization.train.batches import TrainingBatches, held_out_simulator, training_simulator  # noqa: E402
 
 BATCH, WINDOW_SECONDS, NUM_RECORDINGS = 32, 10.0, 40
 PEER = ROOT / "benchmarks" / "peers" / "pyannote_loader.py"
@@ -43,14 +43,13 @@ def load_speech(folder: Path):
     """Return the training speech of the recordings, or of voices where there are none."""
     speech = SpeechConfig(source=(str(folder),), speaker_from="name") if folder.is_dir() else SpeechConfig(num_voices=60)
     with tempfile.TemporaryDirectory() as listing:
-        indexes = speech_step.list_samples(speech, Path(listing), print, lambda name, value, reason: value)
-        spoken = SpeechSources(speech, speech_step.list_speakers(speech, indexes), [Samples(index) for index in indexes])
-        return load_bank(spoken, "train", problem=print)
+        spoken = list_speech(speech, Path(listing), Teller())
+        return load_bank(spoken, "train", Teller())
 
 
 def write_recordings(bank, folder: Path) -> None:
     """Write conversations of a minute as pyannote.database wants them."""
-    simulator = data.held_out_simulator(bank, EvaluateConfig(), seconds=60.0, num_speakers=3, seed=0)
+    simulator = held_out_simulator(bank, EvaluateConfig(), seconds=60.0, num_speakers=3, seed=0)
     names = [f"mix{number:03d}" for number in range(NUM_RECORDINGS)]
     for number, name in enumerate(names):
         talk = conversation(name, simulator.sample(number))
@@ -70,8 +69,8 @@ def write_recordings(bank, folder: Path) -> None:
 
 def ours(bank, seconds: float, workers: int) -> float:
     config = Config()
-    simulator = data.training_simulator(bank, config.simulate, seed=0, max_speakers=3)
-    batches = data.TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=BATCH, seed=0)
+    simulator = training_simulator(bank, config.simulate, seed=0, max_speakers=3)
+    batches = TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=BATCH, seed=0)
     with closing(prefetch(batches.batch, 0, workers=workers, kind="threads")) as feed:
         next(feed)
         began, count = time.perf_counter(), 0

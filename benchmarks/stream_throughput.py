@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from colabkit.core.table import Table  # noqa: E402
+from colabkit.core.teller import Teller  # noqa: E402
 from colabkit.io.audio import read_audio  # noqa: E402
 from colabkit.io.samples import Samples  # noqa: E402
 from colabkit.io.samples.build import build_index  # noqa: E402
@@ -76,7 +77,7 @@ def write_layouts(folder: Path, kind: str, waves: list[np.ndarray], peers: str) 
 
 def ours(folder: Path, layout: str, seconds: float, workers: int) -> dict:
     """Return samples a second of colabkit's stream, batches of waves as the peers'."""
-    index = build_index(find_source(str(folder / layout)), folder / f"{layout}-parts", problem=print, choose=lambda n, v, r: v)
+    index = build_index(find_source(str(folder / layout)), folder / f"{layout}-parts", teller=Teller())
     samples = Samples(index)
     began = time.perf_counter()
     stream = Stream([Source("a", index.fingerprint, SampleOrder(len(index), seed=0, batch_samples=BATCH))], seed=0)

@@ -270,6 +270,6 @@ def _finished_run(options: argparse.Namespace) -> Path:
     return folder
 
 
-def _raise_stopped(number, frame) -> None:
+def _raise_stopped(number: int, frame: object) -> None:
     raise Stopped("Stopped by SIGTERM; what is done is kept",
                   fix="run the same command again, without --redo: it continues")

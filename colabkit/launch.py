@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.core.config import build, differences, with_settings
@@ -19,7 +19,7 @@ from colabkit.training.processes import team
 
 
 def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Mapping[str, Any] = (), more: str = "",
-              *, say=print):
+              *, say: Callable[[str], object] = print) -> Any:
     """Return a preset's Config with `settings` applied, and print how it differs from the preset.
 
     Settings are "section.name=value" strings or a mapping; a value of "" or None means "as in the preset". `more` is a
@@ -51,7 +51,8 @@ def _in_words(more: str) -> list[str]:
 
 
 def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str = "", state: str = "",
-          wanted: Container[str] | None = None, say=print) -> Run:
+          wanted: Container[str] | None = None,
+          say: Callable[[str], object] = print) -> Run:
     """Open a run (by default named after the preset) and print where it is, and what of it is done.
 
     `state` is the state root; empty: COLABKIT_STATE, or what fits the machine. `wanted`: the ids of the steps to be done; None:

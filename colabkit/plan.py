@@ -13,7 +13,7 @@ from colabkit.pipelines import find as find_pipeline
 from colabkit.training.sizing.advice import DoesNotFitError
 from colabkit.training.sizing.chosen import Sizing
 from colabkit.training.sizing.devices import GIB, Device, find
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.request import Request
 from colabkit.training.sizing.workload import Regime
 

@@ -13,7 +13,6 @@ import pytest
 
 from colabkit import cli
 from colabkit.core.errors import UsageError
-from colabkit.pipelines import Pipeline, discover, find
 from colabkit.plan import GPUS, notes, plan, table
 
 BASE = "model.name=facebook/wav2vec2-base"
@@ -94,20 +93,8 @@ def test_bad_input():
         plan("asr", preset="huge", say=lambda text: None)
 
 
-def test_a_pipeline_without_a_workload_is_told(monkeypatch):
-    monkeypatch.setattr(Pipeline, "config_type", property(lambda self: None))
-    with pytest.raises(UsageError, match="no batch size to plan") as error:
-        Pipeline("a pipeline without").workload(None)
-    assert "asr" in error.value.expected and "diarization" in error.value.expected
 
 
-def test_every_pipeline_that_trains_declares_its_workload():
-    for pipeline in discover():
-        if pipeline.name in ("asr", "diarization"):
-            work = pipeline.workload(pipeline.presets["demo"]())
-            assert work.name and work.num_layers >= 0
-            assert pipeline.request(pipeline.presets["demo"]()).lengths
-    assert find("asr").name == "asr"
 
 
 def test_the_command_prints_a_table_and_json(capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import os
@@ -16,12 +15,9 @@ import pytest
 
 from colabkit import worker
 from colabkit.cli import main
-from colabkit.core import errors
 from colabkit.core.config import build, to_dict
-from colabkit.core.errors import ColabkitError, DataError, StateError
 from colabkit.pipelines import find
-from colabkit.training.processes import ranks
-from colabkit.training.processes.handoff import MARK, error_of, told
+from colabkit.training.processes.handoff import MARK
 from colabkit.training.processes.rank_run import TellingProgress
 
 
@@ -78,27 +74,10 @@ def test_settings_survive_the_way_to_another_process():
         assert build(pipeline.config_type, json.loads(json.dumps(to_dict(config)))) == config
 
 
-KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ColabkitError)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("got", [None, 0, "", "ä\n", 2.5, ("a", 1), {"a": {3}}, Path("/x")])
-def test_errors_come_back_as_they_were(kind, got):
-    error = kind("Cannot do it", got=got, expected="ü", where=Path("/a/b"), fix="--set a=1")
-    error.errno = 28
-    back = error_of(json.loads(json.dumps(told(error))))
-    assert type(back) is kind and str(back) == str(error) and back.errno == 28 and back.exit_code == error.exit_code
 
 
-def test_errors_of_the_system_come_back_as_they_were():
-    back = error_of(json.loads(json.dumps(told(FileNotFoundError(2, "No such file", "/x")))))
-    assert type(back) is FileNotFoundError and (back.errno, back.filename) == (2, "/x")
-    back = error_of(told(ModuleNotFoundError("No module named 'x'", name="x")))
-    assert type(back) is ModuleNotFoundError and back.name == "x"
-    described = told(ValueError("first\nsecond"))
-    assert error_of(described) is None and described["text"] == "ValueError: first"
-    with pytest.raises(StateError):
-        error_of(told(DataError("a", fix="b")) | {"kind": "builtins:ValueError"})
 
 
 def test_events_are_whole_lines_and_rare():
@@ -115,20 +94,8 @@ def test_events_are_whole_lines_and_rare():
     assert events[-1]["values"] == {"loss": 0.5, "best_der": float("inf"), "note": "x\ny"}
 
 
-def test_alone_every_question_answers_itself():
-    alone = ranks.Ranks()
-    assert (alone.any(0), alone.any("x"), alone.all(1)) == (False, True, True)
-    assert (alone.gather(3), alone.from_first(lambda: 4)) == ([3], 4)
-    assert alone.share([1, 2, 3], lambda items: [-i for i in items]) == [-1, -2, -3]
 
 
-@pytest.mark.parametrize("env, expected", [
-    ({}, False), ({"WORLD_SIZE": "4", "RANK": "0"}, False),  # a cluster's own names, without torchrun
-    ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False),
-    ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, True),
-    ({"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False)])
-def test_torchrun_is_known_by_what_it_sets(env, expected):
-    assert ranks.launched(env) is expected
 
 
 def test_the_worker_is_imported_without_torch():

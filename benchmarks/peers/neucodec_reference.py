@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.peers.codec_calls import NeuCodecsOwn, speech  # noqa: E402
-from colabkit.pipelines.dataset.codecs.by_name import same  # noqa: E402
 from colabkit.pipelines.dataset.codecs.families import FAMILIES  # noqa: E402
 from colabkit.pipelines.dataset.codecs.transformers_codec import TransformersCodec  # noqa: E402
 
@@ -101,7 +100,7 @@ def main() -> int:
     sys.path.append(options.peer)
     old, new = both()
     share_weights(old, new)
-    codec = TransformersCodec("neucodec", new, FAMILIES["neucodec"](new.config, {}), "", device=torch.device("cpu"), choose=same)
+    codec = TransformersCodec("neucodec", new, FAMILIES["neucodec"](new.config, {}), "", device=torch.device("cpu"))
     emulated, total, ours, theirs, used = NeuCodecsOwn(new), 0, 0, 0, set()
     for length in map(int, options.lengths.split(",")):
         wave = speech(length / 16_000, 16_000, length)[:length]

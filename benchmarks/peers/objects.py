@@ -12,10 +12,10 @@ BUCKET, THREADS = "bucket", 32
 
 def colabkit(folder: str, url: str, authority: str) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    from colabkit.io.places import S3Profile, open_objects
+    from colabkit.io.places import S3Profile, open_place
     from colabkit.io.transfer.upload import upload_folder
     profile = S3Profile.find(BUCKET, endpoint=url, ca_bundle=authority)
-    print(upload_folder(folder, open_objects(f"s3://{BUCKET}/p", profile=profile)))
+    print(upload_folder(folder, open_place(f"s3://{BUCKET}/p", profile=profile)))
 
 
 def boto3(folder: str, url: str, authority: str) -> None:

@@ -12,9 +12,8 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
-from colabkit.colab.place import here, real
+from colabkit.colab.place import here, real, show_widget
 from colabkit.colab.refusals import UnsupportedError, WrongValueError
-from colabkit.colab.widget_place import show_widget
 from colabkit.core.runtime import Runtime
 
 __all__ = ["clear", "disable_custom_widget_manager", "enable_custom_widget_manager", "eval_js", "no_vertical_scroll",

@@ -1,4 +1,4 @@
-"""Where a call was made: who can answer it, whether the real google.colab can, and an upper bound on waiting."""
+"""The place of a call: who can answer it, whether the real google.colab can, how long to wait, and showing a widget."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from colabkit.core.runtime import Runtime, detect
 
 Answer = TypeVar("Answer")
+_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def here() -> Runtime:
@@ -50,3 +51,14 @@ def in_time(work: Callable[[], Answer], seconds: float) -> Answer | None:
     if failed:
         raise failed[0]
     return done[0] if done else None
+
+
+def show_widget(widget: Any, instead: str) -> Any:
+    """Display a widget, or the text `instead` where none are drawn; the handle's update() replaces it.
+
+    Written out, because the widgets of ipywidgets 7 display themselves and could not be replaced afterwards.
+    """
+    from IPython.display import display
+
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    return display({_VIEW: view, "text/plain": instead}, raw=True, display_id=True)

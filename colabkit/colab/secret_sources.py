@@ -1,4 +1,4 @@
-"""Where a secret may lie on a machine without Colab's secrets: environment, .env files, the system's keyring."""
+"""The places of secrets on a machine without Colab's: environment, .env files, the system's keyring."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ import html
 import os
 from typing import Any
 
+from colabkit.colab.place import show_widget
 from colabkit.colab.waiting import WidgetMessages
-from colabkit.colab.widget_place import show_widget
 from colabkit.core.versions.differences import uploaded_files
 
 _LOOK_SECONDS = 0.1

@@ -1,4 +1,4 @@
-"""Which accelerators are here, asked without importing torch and without starting CUDA."""
+"""The accelerators that are here, asked without importing torch and without starting CUDA."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 
 from colabkit.core.versions.differences import installed_version
 
@@ -53,7 +54,7 @@ def count_gpus(env: Mapping[str, str]) -> int:
     return sum(device.name != _MPS for device in find_accelerators(env))
 
 
-def _accelerators_of_torch(torch) -> tuple[Accelerator, ...]:
+def _accelerators_of_torch(torch: ModuleType) -> tuple[Accelerator, ...]:
     devices = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
     return tuple(Accelerator(name=device.name, memory_gib=round(device.total_memory / _GIB, 1),
                              compute_capability=f"{device.major}.{device.minor}",

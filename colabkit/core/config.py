@@ -22,14 +22,15 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from colabkit.core.errors import UsageError
 
 KEEPS_RESULT = object()
+C = TypeVar("C")  # a config: a frozen dataclass of sections, which are dataclasses
 
 
-def build(cls: type, data: Mapping[str, Any], *, base: Any = None):
+def build(cls: type[C], data: Mapping[str, Any], *, base: C | None = None) -> C:
     """Build `cls` from nested dicts of values or strings; fields not named keep those of `base` or the default.
 
     Raises: UsageError that lists every unknown name (with the nearest known one), wrong type and broken rule.
@@ -46,7 +47,7 @@ def build(cls: type, data: Mapping[str, Any], *, base: Any = None):
     return config
 
 
-def with_settings(config: Any, settings: Iterable[str] | Mapping[str, Any]):
+def with_settings(config: C, settings: Iterable[str] | Mapping[str, Any]) -> C:
     """Return `config` changed by "section.name=value" strings or a {"section.name": value} mapping."""
     if not isinstance(settings, Mapping):
         settings = dict(_split(item) for item in ([settings] if isinstance(settings, str) else settings))

@@ -1,4 +1,4 @@
-"""What a disk can do to us: every OSError turned into one clear error, free space, folder sync."""
+"""Faults of a disk: every OSError turned into one clear error, free space, folder sync."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from colabkit.core.disk import UNSUPPORTED, disk_fault, free_bytes, in_units, patiently, require_free, sync_folder
@@ -169,7 +169,7 @@ def _ends(path: str, size: int) -> bytes:
     return digest.digest()
 
 
-def _fingerprint_tree(path, content_digest, kind: str) -> str:
+def _fingerprint_tree(path: str | os.PathLike, content_digest: Callable[[Path], str], kind: str) -> str:
     digest = hashlib.sha256(f"colabkit {kind} fingerprint 1".encode())
     if not os.path.exists(path):
         raise DataError("Cannot fingerprint", got=os.fspath(path), expected="a file or folder that exists",

@@ -1,4 +1,4 @@
-"""Who shows our output and who could answer a question: told by the request being carried out, not by a product's name."""
+"""The front end that shows our output and could answer a question: told by the request at work, not by a name."""
 
 from __future__ import annotations
 

@@ -10,13 +10,14 @@ version of NumPy.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 NUM_ROUNDS = 12
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
 
-def permute(positions, size: int, *key: int) -> np.ndarray:
+def permute(positions: npt.ArrayLike, size: int, *key: int) -> np.ndarray:
     """Return where a shuffle of range(size) puts each position. Shape: (n,) int64, or () for a number.
 
     For a fixed key it is one-to-one on range(size). Raises: ValueError for positions outside of it.
@@ -36,7 +37,7 @@ def permute(positions, size: int, *key: int) -> np.ndarray:
     return value.astype(np.int64).reshape(wanted.shape)
 
 
-def uniform(positions, *key: int) -> np.ndarray:
+def uniform(positions: npt.ArrayLike, *key: int) -> np.ndarray:
     """Return one number in [0, 1) for each position; the same for the same key."""
     bits = _mix(_mix(np.asarray(positions, np.uint64)) ^ np.uint64(combine(*key)))
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -49,7 +49,8 @@ def _inline(make: Callable[[int], Any], first: int, stop: int | None) -> Iterato
 class _Team:
     """Worker threads that share one queue of numbers; with processes, each thread drives one process."""
 
-    def __init__(self, make, first, stop, workers, kind, ahead, max_bytes, num_bytes):
+    def __init__(self, make: Callable[[int], Any], first: int, stop: int | None, workers: int, kind: str, ahead: int,
+                 max_bytes: float | None, num_bytes: Callable[[int], float] | None):
         self.make, self.stop, self.kind, self.ahead = make, stop, kind, max(ahead, 1)
         self.max_bytes = float("inf") if max_bytes is None else max_bytes
         self.num_bytes = num_bytes or (lambda k: 0)
@@ -203,7 +204,7 @@ class _Process:
         self._stop()
 
 
-def _serve(connection, make: Callable[[int], Any]) -> None:
+def _serve(connection: Any, make: Callable[[int], Any]) -> None:
     """Answer numbers with what they make, until the other side is gone."""
     while True:
         try:

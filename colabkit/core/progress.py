@@ -44,7 +44,7 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._place != "log" or self.done != self._shown_done:
             # Reading a tensor of a broken device would hide why it broke: then no values.
             self._show(self.line() if kind is None else self._stopped_line(), last=True)

@@ -1,4 +1,4 @@
-"""What machine this is: capabilities rather than product names, found fast, without hanging and without importing torch."""
+"""This machine: capabilities rather than product names, found fast, without hanging and without importing torch."""
 
 from __future__ import annotations
 

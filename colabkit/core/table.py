@@ -58,7 +58,7 @@ def _folded(text: str) -> list[str]:
             textwrap.wrap(line, _WIDEST_CELL, break_long_words=False, break_on_hyphens=False) or [""]]
 
 
-def new_figure(num_rows: int, size: tuple[float, float], **how: Any):
+def new_figure(num_rows: int, size: tuple[float, float], **how: Any) -> tuple[Any, Any]:
     """Return a figure of this size in inches and its axes, one below the other; `how` goes to the grid."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Why a kernel died: its exit code or signal, and whether memory ran out."""
+"""Deaths of kernels: the exit code or signal, and whether memory ran out."""
 
 from __future__ import annotations
 

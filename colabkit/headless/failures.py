@@ -1,10 +1,11 @@
-"""How a notebook can fail, and how papermill's command line tells it: one message, and the exit code that it has."""
+"""Failures of a notebook as papermill's command line tells them: one message, and the exit code that it has."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from colabkit.core import errors
 from colabkit.core.errors import EXIT_FAILED, ColabkitError, StateError
@@ -55,6 +56,6 @@ def told_by_papermill() -> Iterator[None]:
         class Told(click.ClickException):
             exit_code = error.exit_code
 
-            def show(self, file=None) -> None:
+            def show(self, file: Any = None) -> None:
                 click.echo(f"\n{self.message}", err=True)
         raise Told(str(error)) from error

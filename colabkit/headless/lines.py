@@ -1,4 +1,4 @@
-"""What a running notebook prints in a terminal or log: titles of cells, their lines, and progress now and then."""
+"""Lines of a running notebook in a terminal or log: titles of cells, what they print, and progress now and then."""
 
 from __future__ import annotations
 

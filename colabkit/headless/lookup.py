@@ -1,4 +1,4 @@
-"""Which notebook is meant: by a pipeline's name or number, a path, or an address in a bucket."""
+"""The notebook that is meant: by a pipeline's name or number, a path, or an address in a bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where executed notebooks go: a file, written whole or not at all, a bucket, or what else papermill can write to."""
+"""Places of executed notebooks: a file, written whole or not at all, a bucket, or what else papermill can write to."""
 
 from __future__ import annotations
 

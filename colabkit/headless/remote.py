@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from colabkit.core.errors import UsageError
 from colabkit.headless.failures import told_by_papermill
-from colabkit.io.places import open_objects
+from colabkit.io.places import open_place
 from colabkit.io.places.addresses import meant, split_scheme, without_user
-from colabkit.io.places.bucket import BucketObjects
+from colabkit.io.places.bucket import Bucket
 
 _SECONDS = 60.0  # for one notebook, waiting for a network that comes back included
 
@@ -19,7 +19,7 @@ class BucketNotebooks:
     """Notebooks of all buckets, which are opened once."""
 
     def __init__(self) -> None:
-        self._buckets: dict[tuple[str, str], BucketObjects] = {}
+        self._buckets: dict[tuple[str, str], Bucket] = {}
 
     def read(self, path: str) -> str:
         """Return a notebook's text. Raises: UsageError when it is not there."""
@@ -39,7 +39,7 @@ class BucketNotebooks:
         bucket, key = self.bucket_of(path)
         bucket.with_patience(seconds).put(key, buf.encode("utf-8"))
 
-    def bucket_of(self, address: str) -> tuple[BucketObjects, str]:
+    def bucket_of(self, address: str) -> tuple[Bucket, str]:
         """Return the bucket of an address, kept open, and the key in it. Raises: UsageError."""
         scheme, rest = split_scheme(address)
         name, _, key = rest.partition("/")
@@ -48,7 +48,7 @@ class BucketNotebooks:
                              expected="s3://BUCKET/PATH.ipynb or gs://BUCKET/PATH.ipynb",
                              fix=f"did you mean {meant(scheme, without_user(rest)) or 's3://my-bucket/notebook.ipynb'}?")
         if (scheme, name) not in self._buckets:
-            self._buckets[scheme, name] = open_objects(f"{scheme}://{name}")
+            self._buckets[scheme, name] = open_place(f"{scheme}://{name}")
         return self._buckets[scheme, name], key
 
 
@@ -69,7 +69,7 @@ class Handler:
     def listdir(self, path: str) -> list[str]:
         """Return the addresses of everything below a prefix."""
         with told_by_papermill():
-            return [f"{path.rstrip('/')}/{found.name}" for found in open_objects(path).list()]
+            return [f"{path.rstrip('/')}/{found.name}" for found in open_place(path).list()]
 
     def pretty_path(self, path: str) -> str:
         return without_user(path)

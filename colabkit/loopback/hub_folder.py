@@ -1,4 +1,4 @@
-"""Where a Hub on loopback keeps what it has: one JSON file a repository, one file a content, served from there."""
+"""The folder of a Hub on loopback: one JSON file a repository, one file a content, served from there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a Hub may be asked: so many requests a window of time, and a refusal that says when the next one begins."""
+"""The quota of a Hub: so many requests a window of time, and a refusal that says when the next one begins."""
 
 from __future__ import annotations
 

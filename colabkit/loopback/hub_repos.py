@@ -1,4 +1,4 @@
-"""What a Hub keeps: datasets and models, their commits and files, by the names that git and its large file storage give them."""
+"""Repositories of a Hub: datasets and models, their commits and files, by the names that git and large files have."""
 
 from __future__ import annotations
 

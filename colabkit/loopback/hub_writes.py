@@ -1,4 +1,4 @@
-"""What writes to the Hub: repositories are made, files announced, large ones uploaded, and commits put them in place.
+"""Writes to a Hub: repositories are made, files announced, large ones uploaded, and commits put them in place.
 
 The commit is NDJSON: a header, then files with their content in base64, or the SHA-256 of what lies in large file storage.
 """

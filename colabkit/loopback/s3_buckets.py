@@ -1,4 +1,4 @@
-"""What a bucket keeps: objects in memory, or in a folder where the next server finds them."""
+"""Buckets on loopback: objects in memory, or in a folder where the next server finds them."""
 
 from __future__ import annotations
 

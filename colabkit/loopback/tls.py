@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import socket
 import ssl
+from typing import Any
 
 _WINDOW_BYTES = 1 << 18
 
@@ -35,7 +36,7 @@ class TlsSocket(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill a buffer with what has come, at least a byte; 0 at the end."""
         buffer, done = memoryview(buffer), 0
         while done < len(buffer):

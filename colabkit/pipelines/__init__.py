@@ -12,8 +12,13 @@ import difflib
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from colabkit.core.errors import UsageError
+from colabkit.core.errors import ColabkitError, UsageError
+
+if TYPE_CHECKING:
+    from colabkit.training.sizing.request import Request
+    from colabkit.training.sizing.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +47,15 @@ class Pipeline:
     def steps(self) -> tuple:
         return import_module(f"{__name__}.{self.name}.recipe").STEPS
 
-    def workload(self, config):
+    def workload(self, config: Any) -> Workload:
         """Return the training step of a config, for sizing. Raises: UsageError for a pipeline that trains nothing."""
         return self._sized_part().workload(config)
 
-    def request(self, config):
+    def request(self, config: Any) -> Request:
         """Return what a config asks of sizing. Raises: UsageError for a pipeline that trains nothing."""
         return self._sized_part().request(config)
 
-    def hindrance(self, config):
+    def hindrance(self, config: Any) -> tuple[str, ColabkitError] | None:
         """Return (id of a step, error) where this machine cannot do all of a config, else None; nothing heavy is imported."""
         if not Path(__file__).with_name(self.name).joinpath("needs.py").is_file():
             return None

@@ -1,4 +1,4 @@
-"""When this machine is known to end, so that a last checkpoint is stored before it does."""
+"""Lifetime of this machine: when it is known to end, so that a last checkpoint is stored before it does."""
 
 from __future__ import annotations
 

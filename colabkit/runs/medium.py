@@ -1,4 +1,4 @@
-"""What a state folder lies on: a plain disk, or a mounted Drive that lags, fails and takes its time to upload.
+"""The medium of a state folder: a plain disk, or a mounted Drive that lags, fails and takes its time to upload.
 
 All that generations are kept with goes through these few operations, so that a test can put a failing Drive in their place.
 """

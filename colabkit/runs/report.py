@@ -6,6 +6,7 @@ Kept in memory and in `report.json` (rewritten whole at every change), the same 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from colabkit.core.errors import StateError
 class Report:
     """Gathers metrics, steps, choices and problems of one run and prints them as they come."""
 
-    def __init__(self, path: str | Path, *, heading: dict[str, Any], say=print):
+    def __init__(self, path: str | Path, *, heading: dict[str, Any], say: Callable[[str], object] = print):
         self.path, self.say = Path(path), say
         self.data: dict[str, Any] = {**heading, "state": "started", "metrics": {}, "steps": [], "choices": [],
                                      "problems": []}

@@ -17,9 +17,9 @@ from colabkit.core import files
 from colabkit.core.config import digest, to_dict
 from colabkit.core.disk import PASSING, faults_told, patiently
 from colabkit.core.errors import ColabkitError, Interrupted, StateError, Stopped, missing_extra
-from colabkit.core.progress import Progress
 from colabkit.core.runtime import detect
 from colabkit.core.table import Table
+from colabkit.core.teller import Teller
 from colabkit.runs.lifetime import Lifetime, known_ends
 from colabkit.runs.medium import medium_of, wait_for_uploads
 from colabkit.runs.ownership import FORMAT
@@ -34,16 +34,18 @@ def alone(step: Step, sections: Sections, run: Run, identity: dict[str, Any]) ->
     return step.function(sections, run)
 
 
-class Run:
-    """A run that is open in this process; use as a context manager, or close it.
+class Run(Teller):
+    """A run that is open in this process; use as a context manager, or close it. What it is told stands in its report.
 
     `output` is the folder of the step at work; `stop_requested` names the signal that asks it to stop, else "". `carry_out` does
     the work of a step: here, or as training.processes.team.carry_out does in as many processes as a setting says.
     """
 
     def __init__(self, *, pipeline: str, steps: tuple[Step, ...], config: Any, preset: str, run_folder: Any,
-                 say=print, carry_out: Callable[[Step, Sections, Run, dict[str, Any]], dict | None] = alone):
-        self.pipeline, self.steps, self.config, self.preset, self.say = pipeline, steps, config, preset, say
+                 say: Callable[[str], object] = print,
+                 carry_out: Callable[[Step, Sections, Run, dict[str, Any]], dict | None] = alone):
+        super().__init__(say)
+        self.pipeline, self.steps, self.config, self.preset = pipeline, steps, config, preset
         self._carry_out_work = carry_out
         self.run_folder, self.path, self.name = run_folder, Path(run_folder.path), run_folder.name
         self.ledger = Ledger(self.path, steps)
@@ -62,7 +64,7 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -127,9 +129,9 @@ class Run:
                 self.say(f"  WARNING {error.what}; the choice is remembered with the next one, or when the step is done")
         return value
 
-    def progress(self, total: int, title: str, *, done: int = 0, unit: str = "steps") -> Progress:
-        """Return what shows how far a loop is; in a step of several processes the first one's is shown."""
-        return Progress(total, title, done=done, unit=unit)
+    def problem(self, item: str, reason: str) -> None:
+        """Record and print one thing that was left aside."""
+        self.report.problem(item, reason)
 
     def do_all(self, *, start: str | None = None, stop: str | None = None, redo: Iterable[str] = ()) -> Report:
         """Carry out the steps in order; those in `redo` are made anew, and whatever no longer fits them."""
@@ -268,7 +270,7 @@ class Run:
             yield
             return
 
-        def on_signal(number, frame):
+        def on_signal(number: int, frame: object) -> None:
             self.stop_requested = signal.Signals(number).name
             if not step.resumes:
                 raise self.stopped()

@@ -1,4 +1,4 @@
-"""Where runs live: the state root (Google Drive on a Colab VM), run folders, locks and local scratch."""
+"""The state root (Google Drive on a Colab VM), run folders, locks and local scratch."""
 
 from __future__ import annotations
 

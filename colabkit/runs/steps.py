@@ -52,7 +52,7 @@ class Step:
 
 def step(id: str, *, uses: tuple[str, ...] = (), reads: tuple[str, ...] = (), writes: tuple[str, ...] = (),
          version: int = 1, resumes: bool = False, outside: Callable[[Any], dict[str, str]] | None = None, processes: str = "",
-         elsewhere: Callable[[Any], str] | None = None):
+         elsewhere: Callable[[Any], str] | None = None) -> Callable[[Callable[..., dict | None]], Step]:
     """Make a Step of a function; its docstring's first line is the title.
 
     `writes` are glob patterns inside the step's folder; they are fingerprinted, other files are not part of the

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from colabkit.core.versions.differences import summary_writer
+from colabkit.runs.run import Run
 
 
 class Tracker:
@@ -23,7 +25,7 @@ class Tracker:
 class _Tolerant(Tracker):
     """Goes on without a tracker that fails: a dead network or a Drive that is away must not cost the training."""
 
-    def __init__(self, tracker: Tracker, say):
+    def __init__(self, tracker: Tracker, say: Callable[[str], object]):
         self._tracker, self._say = tracker, say
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -32,7 +34,7 @@ class _Tolerant(Tracker):
     def close(self) -> None:
         self._try(lambda tracker: tracker.close())
 
-    def _try(self, act) -> None:
+    def _try(self, act: Callable[[Tracker], object]) -> None:
         try:
             act(self._tracker)
         except Exception as error:  # whatever a tracker raises, it is told once and missed no more
@@ -69,7 +71,7 @@ class _Wandb(Tracker):
         self.run.finish()
 
 
-def open_tracker(kind: str, run: Any, *, resume_step: int, settings: dict[str, Any]) -> Tracker:
+def open_tracker(kind: str, run: Run, *, resume_step: int, settings: dict[str, Any]) -> Tracker:
     """Open the tracker asked for; "auto" takes W&B where a key is set, else TensorBoard where it is installed."""
     has = {name: find_spec(name) is not None for name in ("wandb", "tensorboard")}
     if kind == "auto":

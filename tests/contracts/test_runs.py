@@ -11,7 +11,7 @@ from colabkit.core.config import flat, identity_settings
 from colabkit.pipelines import discover
 from tests.contracts.conftest import ROOT
 from tests.contracts.killing import command, differences, results, tree
-from tests.contracts.small import SETTINGS, changes_of, small_config
+from tests.contracts.small import NAMED, changes_of, small_config
 
 SECONDS_TO_SKIP = 5.0  # of a whole process, imports included
 _PASSING = ("report.json", ".lock")  # who runs now and what it says; no result
@@ -20,7 +20,7 @@ _PASSING = ("report.json", ".lock")  # who runs now and what it says; no result
 def test_every_pipeline_is_found():
     folders = sorted(p.parent.name for p in (ROOT / "colabkit" / "pipelines").glob("*/recipe.py"))
     assert [p.name for p in discover()] == folders and len(folders) >= 1
-    assert set(SETTINGS) <= set(folders), "small.py names a pipeline that there is not"
+    assert set(NAMED) <= set(folders), "a small.py is of a pipeline that there is not"
 
 
 def test_steps_are_declared_in_order(bench):

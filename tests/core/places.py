@@ -10,6 +10,9 @@ from typing import Any
 
 from colabkit.core.runtime import Runtime, detect
 
+COLAB = {"COLAB_RELEASE_TAG": "release-colab-20260819", "TBE_RUNTIME_ADDR": "172.28.0.1:8011"}
+T4 = "0, GPU-aaaa, Tesla T4, 15360, 7.5"
+L4 = "1, GPU-bbbb, NVIDIA L4, 23034, 8.9"  # as nvidia-smi lists them
 SERVED_BY_COLAB = {"COLAB_RELEASE_TAG": "release-colab_20260819-060114_RC00", "COLAB_GPU": "", "COLAB_BACKEND_VERSION": "next",
                    "COLAB_JUPYTER_IP": "172.28.0.12", "COLAB_JUPYTER_TRANSPORT": "ipc", "CLOUDSDK_CONFIG": "/content/.config",
                    "TBE_RUNTIME_ADDR": "172.28.0.1:8011", "TBE_CREDS_ADDR": "172.28.0.1:8008",
@@ -139,3 +142,15 @@ PLACES = {
         COLAB_WEB, SimpleNamespace(kernel=SimpleNamespace(_parent_header=request())), HOSTNAME,
         _found("colab-web", **_ALL_ANSWERED)),
 }
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def program(folder: Path, text: str) -> dict:
+    """An nvidia-smi that is a shell script; returns an environment that finds it first."""
+    put(folder / "nvidia-smi", "#!/bin/sh\n" + text)
+    (folder / "nvidia-smi").chmod(0o755)
+    return {"PATH": str(folder)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colabkit.core import disk, errors
+from colabkit.core import errors
 from colabkit.core.errors import ChangedError, ColabkitError, DataError, StateError, Stopped, UsageError
 
 KINDS = {ColabkitError: 1, UsageError: 2, DataError: 1, StateError: 1, ChangedError: 1, Stopped: 75}
@@ -27,9 +27,6 @@ def test_every_kind_has_its_exit_code_and_crosses_processes_whole(kind):
         assert type(other) is kind and str(other) == str(error) and other.got == ["a", 1] and other.fix == "do c"
 
 
-def test_the_number_of_a_disk_fault_crosses_processes_too(tmp_path):
-    error = disk.disk_fault(OSError(28, "No space left"), tmp_path, "write")
-    assert pickle.loads(pickle.dumps(error)).errno == 28
 
 
 def test_all_parts_are_printed_the_mend_last():

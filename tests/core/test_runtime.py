@@ -1,38 +1,20 @@
-"""Tests of colabkit.core.runtime with accelerators.py and drive.py: fake machines, hangs, real kernels."""
+"""This machine as it is described: recorded and fake ones, containers, front ends in real kernels."""
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import os
 import subprocess
 import sys
 import time
 from importlib.machinery import ModuleSpec
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from colabkit.core import accelerators, drive
-from colabkit.core.errors import StateError
+from colabkit.core import drive
 from colabkit.core.runtime import describe, detect
-from tests.core.places import OF_COLAB, OF_JUPYTERLAB, PLACES, SERVED_BY_COLAB, shell
-
-COLAB = {"COLAB_RELEASE_TAG": "release-colab-20260819", "TBE_RUNTIME_ADDR": "172.28.0.1:8011"}
-
-
-def put(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def program(folder: Path, text: str) -> dict:
-    """An nvidia-smi that is a shell script; returns an environment that finds it first."""
-    put(folder / "nvidia-smi", "#!/bin/sh\n" + text)
-    (folder / "nvidia-smi").chmod(0o755)
-    return {"PATH": str(folder)}
-
+from tests.core.places import COLAB, OF_COLAB, OF_JUPYTERLAB, PLACES, SERVED_BY_COLAB, T4, program, put, shell
 
 # Machine
 
@@ -204,110 +186,6 @@ def test_what_the_pages_send_reaches_detect_in_a_real_kernel(kernels):
             if heard["content"].get("execution_state") == "idle":
                 break
         assert "".join(texts).split() == [front_end, "True"], texts
-
-
-# Drive
-
-
-def test_drive_status_of_every_kind(tmp_path):
-    mountpoint = drive.drive_mountpoint(tmp_path)
-    assert drive.drive_status(tmp_path) == drive.DriveStatus("absent")
-    mountpoint.mkdir(parents=True)
-    assert drive.drive_status(tmp_path).kind == "absent"
-    put(mountpoint / "stray.txt", "x")
-    assert drive.drive_status(tmp_path).kind == "shadowed"
-    (mountpoint / "MyDrive").mkdir()
-    assert drive.drive_status(tmp_path).mounted
-    assert drive.my_drive(tmp_path) == mountpoint / "MyDrive"
-    (mountpoint / "MyDrive").rename(mountpoint / "My Drive")
-    assert drive.drive_status(tmp_path).mounted and drive.my_drive(tmp_path) == mountpoint / "My Drive"
-
-
-def test_a_folder_made_before_mounting_is_not_taken_for_drive(tmp_path):
-    mountpoint = drive.drive_mountpoint(tmp_path)
-    (mountpoint / "MyDrive").mkdir(parents=True)
-    put(tmp_path / "proc/self/mounts", "overlay / overlay rw 0 0\nproc /proc proc rw 0 0\n")
-    status = drive.drive_status(tmp_path)
-    assert status.kind == "shadowed" and "own disk" in status.fault
-    put(tmp_path / "proc/self/mounts", f"overlay / overlay rw 0 0\ndrive {mountpoint} fuse.drive rw 0\n")
-    assert drive.drive_status(tmp_path).mounted
-    put(tmp_path / "proc/self/mounts", f"drive {mountpoint}-other fuse.drive rw 0 0\n")
-    assert not drive.drive_status(tmp_path).mounted
-
-
-def test_a_drive_whose_mount_does_not_answer_is_dead_and_is_not_touched(tmp_path, monkeypatch):
-    monkeypatch.setattr(drive.mounts, "look", lambda path, seconds, root: drive.mounts.Look(fault=f"no answer in {seconds:g} s"))
-    monkeypatch.setattr(drive, "_look", lambda root: pytest.fail("touched it"))
-    assert drive.drive_status(tmp_path, timeout_seconds=0.1) == drive.DriveStatus("dead", "no answer in 0.1 s")
-
-
-def test_a_dead_mount_is_told_with_its_reason(tmp_path, monkeypatch):
-    def dead(*args):
-        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
-
-    monkeypatch.setattr(os, "listdir", dead)
-    found = detect(COLAB, tmp_path, shell=None)
-    assert not found.drive_mounted and "Transport endpoint" in found.drive_fault
-    with pytest.raises(StateError, match="force_remount=True"):
-        drive.require_drive(tmp_path, mount=lambda mountpoint: pytest.fail("mounted over a dead mount"))
-
-
-def test_drive_is_looked_at_only_on_a_colab_vm(tmp_path, monkeypatch):
-    monkeypatch.setattr("colabkit.core.runtime.drive_status", lambda root: pytest.fail("looked at Drive"))
-    assert not detect({}, tmp_path, shell=None).drive_mounted
-
-
-# Accelerators
-
-T4 = "0, GPU-aaaa, Tesla T4, 15360, 7.5"
-L4 = "1, GPU-bbbb, NVIDIA L4, 23034, 8.9"
-
-
-def test_accelerators_from_nvidia_smi(tmp_path):
-    env = program(tmp_path, f"echo '{T4}'; echo '{L4}'")
-    t4, l4 = detect(env, tmp_path, shell=None).accelerators
-    kind = accelerators.Accelerator
-    assert t4 == kind(name="Tesla T4", memory_gib=15.0, compute_capability="7.5", supports_bf16=False)
-    assert l4 == kind(name="NVIDIA L4", memory_gib=22.5, compute_capability="8.9", supports_bf16=True)
-
-
-@pytest.mark.parametrize("visible, names", [
-    ("", []), ("-1", []), ("1", ["NVIDIA L4"]), ("1,0", ["NVIDIA L4", "Tesla T4"]),
-    ("GPU-bb", ["NVIDIA L4"]), ("0,7,1", ["Tesla T4"]), ("MIG-123", ["Tesla T4"])])
-def test_cuda_visible_devices_is_honoured(tmp_path, visible, names):
-    env = program(tmp_path, f"echo '{T4}'; echo '{L4}'") | {"CUDA_VISIBLE_DEVICES": visible}
-    assert [device.name for device in accelerators.find_accelerators(env)] == names
-
-
-@pytest.mark.parametrize("script, expected", [
-    ("exit 9", 0), ("echo 'NVIDIA-SMI has failed'; exit 0", 0), ("echo; echo ,,,", 0),
-    ("printf '\\377\\376'", 0),
-    ("case \"$1\" in *compute_cap*) exit 2;; esac; echo '0, GPU-a, Old, 1024'", 1),
-    ("echo '0, GPU-a, GB10, [N/A], 12.1'", 1)])
-def test_odd_answers_of_nvidia_smi(tmp_path, script, expected):
-    found = accelerators.find_accelerators(program(tmp_path, script))
-    assert len(found) == expected and all(device.name for device in found)
-
-
-def test_a_hanging_nvidia_smi_is_left_alone_in_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(accelerators, "_NVIDIA_SMI_SECONDS", 0.2)
-    start = time.perf_counter()
-    assert accelerators.find_accelerators(program(tmp_path, "exec /bin/sleep 20")) == ()
-    assert time.perf_counter() - start < 5
-
-
-def test_torch_is_asked_only_after_it_started_cuda(tmp_path, monkeypatch):
-    device = SimpleNamespace(name="NVIDIA H200", total_memory=141 << 30, major=9, minor=0)
-    started = []
-    cuda = SimpleNamespace(is_initialized=lambda: bool(started), is_available=lambda: True,
-                           device_count=lambda: 1, get_device_properties=lambda index: device)
-    torch = SimpleNamespace(cuda=cuda, version=SimpleNamespace(hip=None), backends=None)
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    env = program(tmp_path, f"echo '{T4}'")
-    assert accelerators.find_accelerators(env)[0].name == "Tesla T4"
-    started.append(True)
-    assert accelerators.find_accelerators(env)[0] == accelerators.Accelerator(
-        name="NVIDIA H200", memory_gib=141.0, compute_capability="9.0", supports_bf16=True)
 
 
 # Description

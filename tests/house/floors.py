@@ -1,30 +1,26 @@
 """Read the imports of a source tree and tell which break the floors, each with the way to mend it.
 
-Floor 0: errors, config, files and what they stand on: standard library only. 1: the rest of core. 2: runs; io and colab.
-3: training; loopback. 4: pipelines. 5: cli, launch, plan and worker. Nobody imports upward, in functions neither; runs and
-training nothing of io, colab and loopback, nor these of them; no pipeline another; no cycles.
+The folder is the floor. 0: core, the standard library and numpy; what else it bridges it imports on use. 1: runs. 2: training; io
+and colab. 3: loopback. 4: pipelines. 5: cli, headless, launch, plan and worker. Nobody imports upward, in functions neither; runs
+and training nothing of io, colab and loopback, nor these of them; no pipeline another; no cycles. Whatever is heavy to import
+stands in a room for it.
 """
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-GROUND = {"errors", "config", "files", "disk", "runtime", "accelerators", "drive", "front_end", "mounts",
-          "versions"}
-BRIDGES = "core.versions.differences"  # of the ground, too: what it bridges is imported where it is asked for, not before
-FRONT = {"cli", "headless", "launch", "plan", "worker", "__main__"}
+FLOORS = {"core": 0, "runs": 1, "training": 2, "io": 2, "colab": 2, "loopback": 3, "pipelines": 4}
+FRONT = 5  # everything else
 HEAVY = {"torch", "torchaudio", "accelerate", "transformers", "onnx", "onnxruntime", "matplotlib", "safetensors", "wandb",
          "tensorboard", "tensorflow", "IPython", "ipywidgets", "google", "ray", "espeakng_loader", "librosa", "numba", "sklearn",
          "pandas", "mediapipe", "cv2", "av", "gradio"}
-# Of a pipeline: useless without torch. A room's step.py is what the recipe calls, and never heavy.
-HEAVY_ROOMS, ALSO_HEAVY = ("model", "train"), ("evaluate.hear", "export")
-# Of training and io: made of torch's own classes. Nobody imports them at the top but one another and a pipeline's heavy modules.
-HEAVY_BELOW = {"training.sizing.accounting", "training.sizing.cuda_like", "training.sizing.step_trace",
-               "training.sizing.optimizer_memory", "training.sizing.kernel_scratch", "io.models.transformers_models"}
+# Rooms whose modules are useless without torch. A step.py is what the recipe calls, and never heavy.
+HEAVY_ROOMS = ("model", "models", "train", "tracing")
 WINGS = ({"runs", "training"}, {"io", "colab", "loopback"})  # one knows nothing of the other
 BARE = {"__init__", "config", "recipe"}  # of a pipeline: read by `colabkit list`
 
@@ -43,7 +39,8 @@ def check(root: Path, package: str) -> list[str]:
     """Return a line for every break of the rules in `root`/`package`; an empty list when the house stands."""
     modules = find_modules(root, package)
     imports = [i for name, path in modules.items() for i in read_imports(name, path, modules)]
-    return [*(fault for i in imports for fault in faults_of(i, package)), *cycles(imports, modules)]
+    heavy = {i.importer for i in imports if i.top and i.name.split(".")[0] in HEAVY and _may_be_heavy(i.importer)}
+    return [*(fault for i in imports for fault in faults_of(i, package, heavy)), *cycles(imports, modules)]
 
 
 def find_modules(root: Path, package: str) -> dict[str, Path]:
@@ -82,20 +79,17 @@ def _names(node: ast.AST, module: str, is_package: bool, modules: dict[str, Path
 
 def floor(module: str, package: str) -> int:
     """Return the floor of a module of the package."""
-    parts = module.split(".")
-    if len(parts) == 1 or parts[1] in FRONT:
-        return 5
-    if parts[1] == "core":
-        return 0 if len(parts) == 2 or parts[2] in GROUND else 1
-    return {"runs": 2, "io": 2, "colab": 2, "training": 3, "loopback": 3, "pipelines": 4}.get(parts[1], 5)
+    return FLOORS.get(".".join(module.split(".")[1:2]), FRONT)
 
 
-def faults_of(found: Import, package: str) -> Iterator[str]:
-    """Yield what is wrong with one import."""
+def faults_of(found: Import, package: str, heavy: Set[str]) -> Iterator[str]:
+    """Yield what is wrong with one import; `heavy` are the modules that import something heavy at the top."""
     at = f"{found.importer}:{found.line} imports {found.name}"
     ours = found.name.split(".")[0] == package
     here = floor(found.importer, package)
     if ours:
+        if found.top and found.name in heavy and not _may_be_heavy(found.importer):
+            yield f"{at} at the top, and with it what that imports; mend: import it inside the function that uses it"
         yield from _faults_inside(found, package, here, at)
         return
     outside = found.name.split(".")[0]
@@ -103,25 +97,23 @@ def faults_of(found: Import, package: str) -> Iterator[str]:
         yield f"{at}: the package must work without its tests; mend: move what is needed into {package}"
     elif outside in sys.stdlib_module_names:
         return
-    elif here == 0 and (found.top or found.importer != f"{package}.{BRIDGES}" and outside not in ("torch", "google")):
-        yield f"{at}: floor 0 is standard library only; mend: move the code that needs {outside} to another module of core"
+    elif here == 0 and found.top and outside != "numpy":
+        yield f"{at} at the top: core is the standard library and numpy; mend: import it inside the function that uses it"
     elif found.top and outside in HEAVY and not _may_be_heavy(found.importer):
         yield (f"{at} at the top, which makes importing {found.importer} slow; mend: import it inside the function that "
-               f"uses it, or move the code to a pipeline's {' or '.join(HEAVY_ROOMS)}")
+               f"uses it, or move the code to a room named {' or '.join(HEAVY_ROOMS)}")
     elif found.top and here == 4 and found.importer.split(".")[3:] in ([], *([name] for name in BARE)):
         yield f"{at} at the top, which `list` would need; mend: import it inside the step that uses it"
 
 
 def _faults_inside(found: Import, package: str, here: int, at: str) -> Iterator[str]:
     there = floor(found.name, package)
-    if found.top and found.name.removeprefix(f"{package}.") in HEAVY_BELOW and not _may_be_heavy(found.importer):
-        yield f"{at} at the top, and with it torch; mend: import it inside the function that uses it"
-    if there == 5:
-        if here != 5:
+    if there == FRONT:
+        if here != FRONT:
             yield f"{at}: nobody but the front door imports cli or launch; mend: move what is needed into core"
     elif there > here:
         yield (f"{at}: floor {here} must not know floor {there}; mend: hand it in as an argument, or move the code "
-               f"both need down to {'core' if here <= 1 else 'io'}")
+               f"both need down to {'core' if here == 0 else 'io'}")
     elif {_wing(found.importer), _wing(found.name)} == {0, 1}:
         yield f"{at}: runs and training know nothing of io, nor io of them; mend: hand it in as an argument, or move it to core"
     elif here == there == 4:
@@ -135,10 +127,8 @@ def _wing(module: str) -> int | None:
 
 
 def _may_be_heavy(module: str) -> bool:
-    _, *parts = module.split(".")
-    if parts[:1] != ["pipelines"]:
-        return ".".join(parts) in HEAVY_BELOW
-    return ".".join(parts[2:]) in ALSO_HEAVY or len(parts) == 4 and parts[2] in HEAVY_ROOMS and parts[3] != "step"
+    *rooms, name = module.split(".")
+    return any(room in HEAVY_ROOMS for room in rooms) and name != "step"
 
 
 def cycles(imports: list[Import], modules: dict[str, Path]) -> list[str]:

@@ -56,7 +56,7 @@ def _codes(folder: Path) -> list[list[list[int]]]:
     stacked = families.stacked
     families.stacked = lambda waves, length: stacked(waves, length).double()
     try:
-        codec = open_codec(str(folder), device="cpu", say=lambda text: None)
+        codec = open_codec(str(folder), device="cpu")
         codec._model.double()
         return [codec.encode_batch([wave])[0].tolist() for wave in _waves()]
     finally:

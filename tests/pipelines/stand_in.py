@@ -6,27 +6,20 @@ from pathlib import Path
 
 from colabkit.core.errors import Stopped
 from colabkit.core.progress import Progress
+from tests.told import Told
 
 
-class StandInRun:
-    """What training uses of a run; `said`, `chosen` and `problems` hold what a person would have read."""
+class StandInRun(Told):
+    """What training uses of a run; it keeps what a person would have read, and is asked to stop at `stop_at_step`."""
+
+    stop_requested = ""
 
     def __init__(self, folder: Path):
+        super().__init__()
         self.output = self.path = Path(folder)
-        self.pipeline, self.name, self.stop_requested, self.report = "pipeline", "test", "", self
-        self.said, self.chosen, self.problems = [], [], {}
-        self.stop_at_step = None
+        self.pipeline, self.name = "pipeline", "test"
+        self.stop_at_step: int | None = None
         self.scratch_at_work, self.identity_at_work = self.path / "scratch", ""
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def choose(self, name, value, reason):
-        self.chosen.append((name, value, reason))
-        return value
-
-    def problem(self, item, reason) -> None:
-        self.problems[item] = reason
 
     def progress(self, total, title, *, done=0, unit="steps"):
         run = self

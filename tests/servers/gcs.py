@@ -1,7 +1,8 @@
 """Google Cloud Storage on loopback: gcp-storage-emulator in memory, with ranged downloads, pages and order put right.
 
 The emulator's own server speaks HTTP/1.0 to one client at a time, copies whole objects, and knows neither 416 nor
-ranges from the end; so media is answered here, and the rest (listing, metadata, uploads) by the emulator's handlers.
+ranges from the end; so media is answered here, over the JSON and the XML interface (/BUCKET/NAME, which obstore speaks), and
+the rest (listing, metadata, uploads) by the emulator's handlers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import re
 import threading
 from collections.abc import Mapping
+from email.utils import formatdate
 from http import HTTPStatus
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -19,6 +21,7 @@ from colabkit.loopback.messages import Answer, Request, answer_range
 from colabkit.loopback.serving import HttpServer
 
 _OBJECT = re.compile(r"(?P<media>/download)?(?:/storage/v1)?/b/(?P<bucket>[^/]+)/o/(?P<name>[^/]+)")
+_XML = re.compile(r"/(?!(?:b|storage|upload|download|batch)/)(?P<bucket>[^/]+)/(?P<name>.+)")
 _BUCKET = re.compile(r"(?:/upload|/download)?(?:/storage/v1)?/b/([^/]+)")
 
 
@@ -56,8 +59,26 @@ class GcsServer(HttpServer):
         match = _OBJECT.fullmatch(path)
         if match and request.method in ("GET", "HEAD") and (match["media"] or request.query.get("alt") == ["media"]):
             return self._media(request, unquote(match["bucket"]), unquote(match["name"]))
+        if xml := _XML.fullmatch(path):
+            return self._xml(request, unquote(xml["bucket"]), unquote(xml["name"]))
         with self._lock:
             return _ask_emulator(request, self._storage)
+
+    def _xml(self, request: Request, bucket: str, name: str) -> Answer:
+        """Answer as the XML interface does, as far as obstore insists on it."""
+        if bucket in self.denied:
+            return Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
+        if not self._storage.get_bucket(bucket):
+            return Answer(404, {"Content-Type": "application/xml"}, b"<Error><Code>NoSuchBucket</Code></Error>")
+        if request.method in ("GET", "HEAD"):
+            answer = self._media(request, bucket, name)
+        else:
+            with self._lock:
+                answer = _ask_emulator(request, self._storage)
+        if answer.status in (200, 206):
+            answer.fields.setdefault("Last-Modified", formatdate(usegmt=True))
+            answer.fields.setdefault("ETag", '"1"')
+        return answer
 
     def _media(self, request: Request, bucket: str, name: str) -> Answer:
         from gcp_storage_emulator.exceptions import NotFound

@@ -1,10 +1,11 @@
-"""What kind of place an address names, and what was meant when it is none that we know."""
+"""Addresses: the kind of place that one names, and what was meant when it is none that we know."""
 
 from __future__ import annotations
 
 import difflib
 import re
 
+HUB_BUCKETS = "hf://buckets/"
 FORMS = {"hub": "hub:ORG/NAME", "s3": "s3://BUCKET/PREFIX", "gs": "gs://BUCKET/PREFIX"}
 _MEANT = {"hf": "hub", "huggingface": "hub", "gcs": "gs", "s3a": "s3", "s3n": "s3"}
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import StateError, UsageError
-from colabkit.io.places.http.client import StoredObject
 from colabkit.io.places.http.per_process import PerProcess
-from colabkit.io.places.place import Store
+from colabkit.io.places.pinned import Pinned
+from colabkit.io.places.place import StoredObject
 
 _TAIL = struct.Struct("<QI4s")  # length of the content, CRC-32 of it, mark
 _MARK = b"ckr1"
@@ -29,15 +29,15 @@ _OLD_SECONDS = 3600.0  # an unfinished file this old belongs to nobody, on whate
 _FULL, _ROOMY, _BETWEEN_LOOKS = 7 / 8, 3 / 4, 1 / 64
 
 
-class CachedStore:
-    """A store whose ranges are kept in `folder`, at most `max_bytes` of them, the ones used last.
+class Cached:
+    """A pinned place whose ranges are kept in `folder`, at most `max_bytes` of them, the ones used last.
 
     Several processes may share the folder; it survives kills. A range of an object that has changed is not found again,
     since its version is part of its name: that is what `versions` says (object name -> version), or else a listing. When the
     disk is full or fails, the cache goes off with one warning and reading goes on. Raises: UsageError for a budget of zero.
     """
 
-    def __init__(self, store: Store, folder: str | os.PathLike, max_bytes: int, versions: Mapping[str, str] | None = None):
+    def __init__(self, store: Pinned, folder: str | os.PathLike, max_bytes: int, versions: Mapping[str, str] | None = None):
         if max_bytes <= 0:
             raise UsageError("A cache needs room", got=f"{max_bytes} bytes", expected="more than 0",
                              fix="give it a budget, or use the store without a cache")
@@ -48,7 +48,7 @@ class CachedStore:
         self._shelf.get()
 
     def __repr__(self) -> str:
-        return f"CachedStore({self.store!r}, {str(self.folder)!r}, {self.max_bytes})"
+        return f"Cached({self.store!r}, {str(self.folder)!r}, {self.max_bytes})"
 
     def list(self) -> list[StoredObject]:
         """Return what the store lists."""
@@ -79,12 +79,14 @@ class CachedStore:
         if version is not None:
             self._shelf.get().drop(self._key(name, version, start, stop))
 
+    is_folder = False  # even over one: what is read is looked for here first
+
     @property
     def counts(self) -> dict[str, int]:
         """What this process did: hits, misses, written, evicted, corrupt; and what the store counts."""
         shelf = self._shelf.get()
         own = {f"cache_{name}": shelf.counts[name] for name in ("hits", "misses", "written", "evicted", "corrupt")}
-        return {**getattr(self.store, "counts", {}), **own}
+        return {**self.store.counts, **own}
 
     def close(self) -> None:
         """Close the store; the cached files stay."""

@@ -22,253 +22,86 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None
 
-from colabkit.core.disk import disk_fault, patiently
-from colabkit.core.errors import ColabkitError, DataError, StateError, UsageError
+from colabkit.core.disk import PASSING, disk_fault, patiently
+from colabkit.core.errors import DataError, StateError, UsageError
 from colabkit.core.files import TEMPORARY_PREFIX, path_hint
-from colabkit.io.places.http.client import Listed, StoredObject
-from colabkit.io.places.http.links import changed
-from colabkit.io.places.http.patience import Patience
+from colabkit.io.places.http.patience import Patience, Unreachable
 from colabkit.io.places.http.per_process import PerProcess
-from colabkit.io.places.names import absent, check_name, check_range, is_listed, joined, other_version, shorter
-from colabkit.io.places.place import is_hidden, taken
+from colabkit.io.places.names import check_name, check_range, content_of, is_hidden, is_listed, joined, other_version
+from colabkit.io.places.place import Found, StoredObject, taken
 
 _MOST_OPEN_FILES = 128
 _DEADLINE_SECONDS = 30.0
-_SHAKY = {getattr(errno, name) for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EAGAIN") if hasattr(errno, name)}
 _BLOCK_BYTES = 1 << 20
 _LOCK = f"{TEMPORARY_PREFIX}lock"  # beside the objects of a folder, held while one of them is compared and replaced
-_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_NOT_THERE = (FileNotFoundError, NotADirectoryError)
 T = TypeVar("T")
 
 
-class _OpenFile:
-    """A descriptor that closes when the last reader lets go of it, so that none reads another file through its number."""
-
-    __slots__ = ("handle", "__weakref__")
-
-    def __init__(self, path: Path):
-        self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
-
-    def __del__(self):
-        if hasattr(self, "handle"):
-            os.close(self.handle)
-
-
-class _OpenFiles:
-    """The files of one process that are kept open, the ones used last."""
-
-    def __init__(self):
-        self.files: OrderedDict[str, _OpenFile] = OrderedDict()
-        self.lock = threading.Lock()
-
-
-class LocalStore:
-    """A folder. Links are followed; hidden files and unfinished ones are left out."""
-
-    def __init__(self, folder: str | os.PathLike):
-        path = Path(os.path.expanduser(folder))
-        if not path.is_dir():
-            raise _no_folder(path, os.fspath(folder))
-        self.root = Path(os.path.realpath(path))
-        self.address = os.fspath(self.root)
-        self._versions: dict[str, str] = {}
-        self._open = PerProcess(_OpenFiles)
-
-    def __repr__(self) -> str:
-        return f"LocalStore({self.address!r})"
-
-    def list(self) -> list[StoredObject]:
-        """Return all files below the folder, sorted by name. Raises: DataError for a folder or name that cannot be read."""
-        found = sorted(_walk_files(self.root, "", ()), key=lambda o: o.name)
-        self._versions = {o.name: o.version for o in found}
-        return found
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Return bytes start..stop of a file, or to its end. Raises: DataError when it vanished, shrank or changed."""
-        if start < 0 or (stop is not None and stop < start):
-            raise ValueError(f"{name}: there is no range {start}..{stop}")
-        patience = Patience(_DEADLINE_SECONDS, cap_seconds=5.0)  # mounted folders (Drive, NFS) fail now and then
-        while True:
-            try:
-                return self._read(name, start, stop)
-            except OSError as error:
-                with self._open.get().lock:
-                    self._open.get().files.pop(name, None)
-                if error.errno not in _SHAKY:
-                    raise _cannot_read(error, self.root / name) from error
-                patience.wait(f"{type(error).__name__} ({error.strerror})", os.fspath(self.root / name))
-
-    def close(self) -> None:
-        """Close the open files; a later read opens them again."""
-        self._open.drop()
-
-    def _read(self, name: str, start: int, stop: int | None) -> bytes:
-        opened = self._opened(name)
-        if stop is None:
-            stop = max(start, os.fstat(opened.handle).st_size)
-        content = os.pread(opened.handle, stop - start, start)
-        while len(content) < stop - start:  # a read may bring less, and 2 GiB at most
-            more = os.pread(opened.handle, stop - start - len(content), start + len(content))
-            if not more:
-                raise DataError("The data is shorter than the index says", got=f"{os.fstat(opened.handle).st_size} bytes",
-                                expected=f"at least {stop} bytes", where=self.root / name,
-                                fix="it changed, or was cut, after it was indexed: index the data again")
-            content += more
-        return content
-
-    def _opened(self, name: str) -> _OpenFile:
-        ours = self._open.get()
-        with ours.lock:
-            found = ours.files.get(name)
-            if found:
-                ours.files.move_to_end(name)
-                return found
-        if ".." in name.split("/") or os.path.isabs(name):
-            raise UsageError("This name leads out of the folder", got=name, where=self.root, fix="index the data again")
-        opened = _OpenFile(self.root / name)
-        now, then = _version(os.fstat(opened.handle)), self._versions.get(name)
-        if then not in (None, now):
-            raise changed(os.fspath(self.root / name), f"size and time {now}", then)
-        with ours.lock:
-            ours.files[name] = opened
-            if len(ours.files) > _MOST_OPEN_FILES:
-                ours.files.popitem(last=False)
-        return opened
-
-
-def _walk_files(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[StoredObject]:
-    """Yield the files of a folder and those below it; a link back to a folder above is not followed."""
-    try:
-        found = os.stat(folder)
-        if (found.st_dev, found.st_ino) in above:
-            return
-        above = (*above, (found.st_dev, found.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not is_hidden(entry.name):
-                    yield from _visit(entry, prefix + entry.name, above)
-    except OSError as error:
-        raise _cannot_read(error, Path(error.filename or folder)) from error
-
-
-def _visit(entry: os.DirEntry, name: str, above: tuple[tuple[int, int], ...]) -> Iterator[StoredObject]:
-    try:
-        about = entry.stat()
-    except FileNotFoundError:
-        logging.getLogger(__name__).warning("%s is a link that leads nowhere, or was just removed: left out", entry.path)
-        return
-    if stat.S_ISDIR(about.st_mode):
-        yield from _walk_files(Path(entry.path), name + "/", above)
-    elif stat.S_ISREG(about.st_mode):
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise DataError("A file's name is not valid UTF-8", got=os.fsencode(name), where=os.path.dirname(entry.path),
-                            fix="rename it, for example with convmv -f latin1 -t utf8 --notest") from error
-        yield StoredObject(name, about.st_size, _version(about))
-
-
-def _cannot_read(error: OSError, path: Path) -> DataError:
-    gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
-    fixes = {errno.EACCES: f"give yourself the right to read: chmod -R u+rX '{path}'",
-             errno.EMFILE: "raise the limit: ulimit -n 4096"}
-    return DataError("The data vanished: it was there when it was indexed" if gone else "Cannot read the data",
-                     got=error.strerror or type(error).__name__, where=path,
-                     fix="put it back or mount its disk again, or index the data again" if gone else
-                     fixes.get(error.errno, "check the disk or mount, then run the same command again"))
-
-
-def _no_folder(path: Path, given: str) -> UsageError:
-    if path.exists():
-        return UsageError("The address is a file, not a folder", got=given, fix=f"give the folder that holds it: {path.parent}")
-    fix = path_hint(path)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", given):
-        fix += f"; for a dataset of the Hub write hub:{given}"
-    return UsageError("There is no such folder", got=given, fix=fix)
-
-
-class FolderObjects:
-    """Objects in a folder, which is made with the first object.
+class Folder:
+    """Objects in a folder, which is made with the first of them. Links are followed; what is hidden is left out.
 
     A put is a temporary file that takes its place at once: readers see the old object or the new one, never a part. The
-    version of an object is its size and time as LocalStore tells it; each put has a time of its own, to the nanosecond.
+    version of an object is its size and time; each put has a time of its own, to the nanosecond. With `keeps_open`,
+    files that are read by their version stay open until `close`, the ones used last: on a mounted disk opening is slow.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, *, keeps_open: bool = False):
+        self._given = os.fspath(folder)
         self.root = Path(os.path.realpath(os.path.expanduser(folder)))
         self.address = os.fspath(self.root)
         if self.root.exists() and not self.root.is_dir():
-            raise UsageError("This is a file, no folder for objects", got=self.address, fix="give the folder that holds it")
+            raise UsageError("The address is a file, not a folder", got=self._given,
+                             fix=f"give the folder that holds it: {self.root.parent}")
+        self._keeps_open, self._open = keeps_open, PerProcess(_OpenFiles)
 
     def __repr__(self) -> str:
-        return f"FolderObjects({self.address!r})"
+        return f"Folder({self.address!r})"
 
-    def below(self, prefix: str) -> FolderObjects:
-        """Return the objects below a prefix of these."""
-        return FolderObjects(self.root / joined("", prefix)) if prefix.strip("/") else self
+    def below(self, prefix: str) -> Folder:
+        """Return what is below a prefix."""
+        return Folder(self.root / joined("", prefix)) if prefix.strip("/") else self
+
+    def must_exist(self) -> None:
+        """Look whether there is such a folder. Raises: UsageError."""
+        if self.root.is_dir():
+            return
+        fix = path_hint(Path(os.path.expanduser(self._given)))
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", self._given):
+            fix += f"; for a dataset of the Hub write hub:{self._given}"
+        raise UsageError("There is no such folder", got=self._given, fix=fix)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield the files below a prefix, sorted as buckets sort them; links are followed, hidden files left out."""
-        return (StoredObject(found.name, found.size, found.version) for found in self.scan(prefix))
-
-    def scan(self, prefix: str = "") -> Iterator[Listed]:
-        """Yield what `list` yields, with the times of writing."""
+        """Yield the files below a prefix, sorted as buckets sort them. Raises: DataError for a name that cannot be told."""
         prefix = joined("", prefix)
-        start = self.root / prefix
-        for name, found in self._told(lambda: _walk(start, f"{prefix}/" if prefix else ""), prefix or "."):
+        for name, found in self._walk(os.path.join(self.address, prefix), f"{prefix}/" if prefix else ""):
             if is_listed(name, prefix):
-                yield Listed(name, found.st_size, _version(found), found.st_mtime)
+                yield StoredObject(name, found.st_size, _version(found), found.st_mtime)
 
     def find(self, name: str) -> StoredObject | None:
         """Return size and version of an object, None when it is not there."""
-        path = self._path(name)
-
-        def look() -> StoredObject | None:
-            try:
-                found = os.stat(path)
-            except _NOT_THERE:
-                return None
-            return StoredObject(name, found.st_size, _version(found)) if stat.S_ISREG(found.st_mode) else None
-        return self._told(look, name)
+        found = self._read(os.stat, name)
+        return StoredObject(name, found.st_size, _version(found)) if found and stat.S_ISREG(found.st_mode) else None
 
     def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
         """Return bytes start..stop. Raises: DataError when it is not there or shorter, ChangedError on another version."""
+        return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
+
+    def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
+        """Return bytes start..stop and their version, None when it is not there. Raises: ChangedError."""
         check_range(name, start, stop)
-        path = self._path(name)
 
-        def read() -> bytes | None:
-            try:
-                with open(path, "rb") as file:
-                    is_now = _version(os.fstat(file.fileno()))
-                    if version and is_now != version:
-                        raise other_version(name, self.address, is_now, version)
-                    file.seek(start)
-                    return file.read() if stop is None else file.read(stop - start)
-            except _NOT_THERE:
-                return None
-        content = self._told(read, name)
-        if content is None:
-            raise absent(name, self.address)
-        if stop is not None and len(content) != stop - start:
-            raise shorter(name, self.address, start + len(content), stop)
-        return content
-
-    def get_if_there(self, name: str) -> tuple[bytes, str] | None:
-        """Return content and version, None when it is not there."""
-        path = self._path(name)
-
-        def read() -> tuple[bytes, str] | None:
-            try:
-                with open(path, "rb") as file:
-                    return file.read(), _version(os.fstat(file.fileno()))
-            except _NOT_THERE:
-                return None
-        return self._told(read, name)
+        def read(path: str) -> Found:
+            opened = self._open.get().file(path, version) if version and self._keeps_open else _OpenFile(path)
+            if version not in ("", opened.version):
+                raise other_version(name, self.address, opened.version, version)
+            return Found(opened.between(start, stop), opened.version)
+        return self._read(read, name)
 
     def put(self, name: str, content: bytes | Path, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
         """Write an object whole and return its version. Raises: Taken, StateError."""
         path = self._path(name)
-        write = _put_if_absent if only_if_absent else _put_over
+        write = _put_if_absent if only_if_absent else os.replace
         if only_if_version:
             def write(partial: Path, path: Path) -> None:
                 with _locked(path.parent / _LOCK):
@@ -301,42 +134,146 @@ class FolderObjects:
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is none."""
         path = self._path(name)
-        self._told(lambda: path.unlink(missing_ok=True), name)
-        if path.parent.name.startswith(TEMPORARY_PREFIX):  # a folder for trying things out: nothing of it stays
-            self._told(lambda: _remove_if_empty(path.parent), name)
+        try:
+            patiently(lambda: path.unlink(missing_ok=True))
+            if path.parent.name.startswith(TEMPORARY_PREFIX):  # a folder for trying things out: nothing of it stays
+                patiently(lambda: _remove_if_empty(path.parent))
+        except OSError as error:
+            raise disk_fault(error, path, f"remove {name}") from error
+
+    def close(self) -> None:
+        """Close the files that are kept open; a later read opens them again."""
+        self._open.drop()
 
     def _path(self, name: str) -> Path:
         return self.root / check_name(name, self.address)
 
-    def _told(self, act: Callable[[], T], name: str) -> T:
+    def _read(self, act: Callable[[str], T], name: str) -> T | None:
+        """Read of a file; None where there is no such file. Raises: Unreachable."""
+        path = f"{self.address}/{check_name(name, self.address)}"
         try:
-            return patiently(act)
-        except ColabkitError:
-            raise
-        except OSError as error:
-            raise disk_fault(error, error.filename or self.root, f"read {name}") from error
+            return self._told(act, path)
+        except _NOT_THERE:
+            return None
+
+    def _told(self, act: Callable[[str], T], path: str) -> T:
+        """Read, again where a mount is away for a moment. Raises: Unreachable, FileNotFoundError, NotADirectoryError."""
+        patience = None
+        while True:
+            try:
+                return act(path)
+            except _NOT_THERE:
+                raise
+            except OSError as error:
+                self._open.get().forget(path)
+                if error.errno not in PASSING:
+                    raise _cannot_read(error, path) from error
+                cause = f"{type(error).__name__} ({error.strerror})"
+            # Mounted folders (Drive, NFS) fail now and then.
+            patience = patience or Patience(_DEADLINE_SECONDS, cap_seconds=5.0)
+            patience.wait(cause, path)
+
+    def _walk(self, folder: str, prefix: str,
+              above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield the files of a folder and those below it; a link back to a folder above is not followed."""
+        def look(path: str) -> tuple[os.stat_result, list[tuple[str, os.DirEntry]]]:
+            with os.scandir(path) as entries:
+                return os.stat(path), sorted((entry.name + "/" * entry.is_dir(), entry)
+                                             for entry in entries if not is_hidden(entry.name))
+        try:
+            found, names = self._told(look, folder)
+        except _NOT_THERE:
+            return
+        identity = (found.st_dev, found.st_ino)
+        if identity in above:
+            return
+        for name, entry in names:
+            if name.endswith("/"):
+                yield from self._walk(entry.path, prefix + name, (*above, identity))
+            elif about := self._about(entry):
+                yield _readable(prefix + name, entry), about
+
+    def _about(self, entry: os.DirEntry) -> os.stat_result | None:
+        """Return what a listing tells of a file; None for what is none."""
+        try:
+            about = self._told(lambda _: entry.stat(), entry.path)
+        except _NOT_THERE:
+            logging.getLogger(__name__).warning("%s is a link that leads nowhere, or was just removed: left out", entry.path)
+            return None
+        return about if stat.S_ISREG(about.st_mode) else None
 
 
-def _walk(folder: Path, prefix: str, above: tuple = ()) -> Iterator[tuple[str, os.stat_result]]:
+class _OpenFile:
+    """A descriptor that closes when the last reader lets go of it, so that none reads another file through its number."""
+
+    __slots__ = ("handle", "version", "__weakref__")
+
+    def __init__(self, path: str):
+        self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        about = os.fstat(self.handle)
+        if stat.S_ISDIR(about.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "a folder", path)
+        self.version = _version(about)
+
+    def __del__(self):
+        if hasattr(self, "handle"):
+            os.close(self.handle)
+
+    def between(self, start: int, stop: int | None) -> bytes:
+        """Return bytes start..stop, fewer where the file ends before."""
+        if stop is None:
+            stop = max(start, os.fstat(self.handle).st_size)
+        content = os.pread(self.handle, stop - start, start)
+        while len(content) < stop - start:  # a read may bring less, and 2 GiB at most
+            more = os.pread(self.handle, stop - start - len(content), start + len(content))
+            if not more:
+                break
+            content += more
+        return content
+
+
+class _OpenFiles:
+    """The files of one process that are kept open, the ones used last."""
+
+    def __init__(self):
+        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def file(self, path: str, version: str) -> _OpenFile:
+        """Return a file; the one that is kept only where it is of this version and lies there still. Raises: OSError."""
+        with self._lock:
+            if kept := self._files.get(path):
+                self._files.move_to_end(path)
+        if kept and kept.version == version == _version(os.stat(path)):
+            return kept
+        opened = _OpenFile(path)
+        if opened.version == version:
+            with self._lock:
+                self._files[path] = opened
+                if len(self._files) > _MOST_OPEN_FILES:
+                    self._files.popitem(last=False)
+        return opened
+
+    def forget(self, path: str) -> None:
+        """Keep a file open no longer."""
+        with self._lock:
+            self._files.pop(path, None)
+
+
+def _readable(name: str, entry: os.DirEntry) -> str:
     try:
-        found = os.stat(folder)
-        with os.scandir(folder) as entries:
-            names = sorted((entry.name + "/" * entry.is_dir(), entry) for entry in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    identity = (found.st_dev, found.st_ino)
-    if identity in above:  # a link back up: its files are listed already
-        return
-    for name, entry in names:
-        if name.endswith("/"):
-            yield from _walk(Path(entry.path), prefix + name, (*above, identity))
-            continue
-        try:
-            about = entry.stat()
-        except FileNotFoundError:
-            continue  # removed since
-        if stat.S_ISREG(about.st_mode):
-            yield prefix + name, about
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError("A file's name is not valid UTF-8", got=os.fsencode(name), where=os.path.dirname(entry.path),
+                        fix="rename it, for example with convmv -f latin1 -t utf8 --notest") from error
+    return name
+
+
+def _cannot_read(error: OSError, path: str) -> Unreachable:
+    fixes = {errno.EACCES: f"give yourself the right to read: chmod -R u+rX '{path}'",
+             errno.EMFILE: "raise the limit: ulimit -n 4096"}
+    return Unreachable("Cannot read the data", got=error.strerror or type(error).__name__, where=path,
+                       fix=fixes.get(error.errno, "check the disk or mount, then run the same command again"))
 
 
 def _write(partial: Path, content: bytes | Path) -> str:
@@ -362,10 +299,6 @@ def _remove_if_empty(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
             raise
-
-
-def _put_over(partial: Path, path: Path) -> None:
-    os.replace(partial, path)
 
 
 def _put_if_absent(partial: Path, path: Path) -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from colabkit.core.errors import ColabkitError, UsageError
-from colabkit.io.places.http.client import StoredObject
 from colabkit.io.places.http.links import Link
 from colabkit.io.places.http.patience import Patience, ordered_wait_seconds
-from colabkit.io.places.http.remote import RemoteStore
-from colabkit.io.places.place import is_hidden
+from colabkit.io.places.http.per_process import PerProcess
+from colabkit.io.places.http.ranges import Gone, RangeClient
+from colabkit.io.places.names import check_range, content_of, is_listed, joined
+from colabkit.io.places.place import Found, StoredObject
 
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _OPENING_SECONDS = 60.0  # shorter than while reading: somebody waits for the first word
 _LISTING_SECONDS = 300.0
 _LOG_IN = "set HF_TOKEN or run `hf auth login` (in Colab: add HF_TOKEN under Secrets, the key on the left)"
+
+_MOST_LINKS = 4096  # remembered: each holds the place that a redirect led to
 
 T = TypeVar("T")
 
@@ -38,11 +43,13 @@ def parse_hub_address(address: str) -> tuple[str, list[str], str | None]:
     return "/".join(parts[:2]), parts[2:], revision or None
 
 
-class HubStore(RemoteStore):
+class HubDataset:
     """A dataset of the Hub, or a folder of it, at the commit that `revision` (a branch, tag or commit) names at opening.
 
-    `endpoint` is HF_ENDPOINT unless given, `token` what huggingface_hub finds. Raises: UsageError when the dataset or the
-    revision does not exist or wants a token; Unreachable.
+    `endpoint` is HF_ENDPOINT unless given, `token` what huggingface_hub finds. It is read and never written; the commit in
+    its `address` pins what is read, so that no answer tells a version. A body that breaks off is taken up at its last byte.
+    Safe for many threads; each process has connections of its own, after a fork too. Raises: UsageError when the dataset or
+    the revision does not exist or wants a token; Unreachable.
     """
 
     def __init__(self, repo_id: str, revision: str | None = None, token: str | None = None, endpoint: str | None = None,
@@ -56,23 +63,90 @@ class HubStore(RemoteStore):
         info = self._ask(_OPENING_SECONDS, revision, lambda: self._api().dataset_info(
             repo_id, revision=revision, timeout=_OPENING_SECONDS / 2, expand=["sha", "gated"]))
         self.revision = info.sha
-        super().__init__("hub:" + "/".join(filter(None, (repo_id, self.folder))) + f"@{self.revision}")
         if info.gated:
             self._ask(_OPENING_SECONDS, revision, lambda: self._api().auth_check(repo_id, repo_type="dataset"))
+        self._client = RangeClient()
+        self._links = PerProcess(self._make_links)
 
-    def list(self) -> list[StoredObject]:
-        """Return the files of the commit, sorted by name; the version of a file is its SHA-256 or its git blob id."""
+    @property
+    def address(self) -> str:
+        """Return where it lies, with the commit."""
+        return f"hub:{joined(self.repo_id, self.folder)}@{self.revision}"
+
+    def __repr__(self) -> str:
+        return f"HubDataset({self.address!r})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was read in this process: requests, bytes, retries, resumed, throttled."""
+        return self._client.counts
+
+    def below(self, prefix: str) -> HubDataset:
+        """Return what is below a prefix, at the same commit; it shares the connections."""
+        if not prefix.strip("/"):
+            return self
+        inner = object.__new__(HubDataset)
+        inner.__dict__ = {**self.__dict__, "folder": joined(self.folder, prefix)}
+        inner._links = PerProcess(inner._make_links)
+        return inner
+
+    def must_exist(self) -> None:
+        """Do nothing: opening has asked."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield the files of the commit, sorted by name; the version of a file is its SHA-256 or its git blob id."""
+        prefix = joined("", prefix)
+
         def fetch() -> list[Any]:
-            return list(self._api().list_repo_tree(self.repo_id, self.folder or None, recursive=True, revision=self.revision,
-                                                   repo_type="dataset"))
+            return list(self._api().list_repo_tree(self.repo_id, joined(self.folder, prefix) or None, recursive=True,
+                                                   revision=self.revision, repo_type="dataset"))
         skip = len(self.folder) + 1 if self.folder else 0
         files = [(entry.path[skip:], entry) for entry in self._ask(_LISTING_SECONDS, self.revision, fetch)
                  if getattr(entry, "blob_id", None)]  # folders have none
-        return sorted((StoredObject(name, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
-                       for name, entry in files if not is_hidden(name)), key=lambda o: o.name)
+        return iter(sorted((_stored(name, entry) for name, entry in files if is_listed(name, prefix)), key=lambda o: o.name))
 
-    def link(self, name: str) -> Link:
-        path = quote("/".join(filter(None, (self.folder, name))))
+    def find(self, name: str) -> StoredObject | None:
+        """Return size and version of a file, None when it is not there."""
+        path = joined(self.folder, name)
+        found = self._ask(_LISTING_SECONDS, self.revision, lambda: self._api().get_paths_info(
+            self.repo_id, [path], revision=self.revision, repo_type="dataset"))
+        return next((_stored(name, entry) for entry in found if getattr(entry, "blob_id", None)), None)
+
+    def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
+        """Return bytes start..stop. Raises: DataError when it is not there or shorter; Refused."""
+        return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
+
+    def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
+        """Return bytes start..stop, None when it is not there. Raises: as RangeClient.read; of a commit there is one version."""
+        check_range(name, start, stop)
+        try:
+            return Found(self._client.read(self._links.get()(name), start, stop, f"{name} of {self.address}"), "")
+        except Gone:
+            return None
+
+    def put(self, name: str, content: bytes | Path, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
+        """Refuse. Raises: UsageError."""
+        raise self._not_written(name)
+
+    def delete(self, name: str) -> None:
+        """Refuse. Raises: UsageError."""
+        raise self._not_written(name)
+
+    def close(self) -> None:
+        """Close the connections of this process; a later read opens new ones."""
+        self._links.drop()
+        self._client.close()
+
+    def _not_written(self, name: str) -> UsageError:
+        return UsageError("A dataset of the Hub is read here, and not written", got=name, where=self.address,
+                          fix="write to a bucket of the Hub (hf://buckets/NAMESPACE/NAME), to s3://, gs:// or a folder; "
+                              "`colabkit run dataset` publishes what it made as a dataset")
+
+    def _make_links(self) -> Callable[[str], Link]:
+        return lru_cache(_MOST_LINKS)(self._link)
+
+    def _link(self, name: str) -> Link:
+        path = quote(joined(self.folder, name))
         url = f"{self.endpoint}/datasets/{self.repo_id}/resolve/{self.revision}/{path}"
 
         def make() -> tuple[str, dict[str, str]]:
@@ -141,3 +215,7 @@ class HubStore(RemoteStore):
                               fix=f"make a new token at {self.endpoint}/settings/tokens, then {_LOG_IN}")
         return UsageError("The Hub refuses", got=f"status {status}", where=self.page,
                           fix=f"open {self.page} in a browser to see why; to log in {_LOG_IN}")
+
+
+def _stored(name: str, entry: Any) -> StoredObject:
+    return StoredObject(name, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)

@@ -1,24 +1,29 @@
-"""Names of objects: what may be one, how prefixes join, and which are shown in listings."""
+"""Names of objects: what may be one, how prefixes join, which are shown; and the errors of objects that are not as meant."""
 
 from __future__ import annotations
 
 from colabkit.core.errors import ChangedError, DataError
-from colabkit.io.places.place import is_hidden
+from colabkit.io.places.place import Found
+
+_TO_INDEX_AGAIN = "it changed, or was cut, after it was indexed: index the data again"
 
 
-def unusable_name(name: str, address: str) -> DataError:
-    """Return the error for a name that clients of S3 cannot ask for."""
+def is_hidden(name: str) -> bool:
+    """Tell whether a name, or a folder in it, begins with a dot; what colabkit has not finished writing does too."""
+    return name.startswith(".") or "/." in name
+
+
+def unusable_name(name: str, address: str, fix: str = "rename it") -> DataError:
+    """Return the error for a name that not every kind of place takes."""
     return DataError("An object has a name that cannot be used", got=name, where=address,
-                     expected='names without empty parts, "." and ".." between the slashes',
-                     fix="rename it, or give an address below which there is none")
+                     expected='names without empty parts, "." and ".." between the slashes', fix=fix)
 
 
 def check_name(name: str, address: str) -> str:
     """Return a name that every kind of place takes. Raises: DataError."""
     parts = name.split("/")
     if not name or "" in parts or "." in parts or ".." in parts or "\0" in name:
-        raise DataError("An object has a name that cannot be used", got=name, where=address,
-                        expected='names without empty parts, "." and ".." between the slashes', fix="rename it")
+        raise unusable_name(name, address)
     return name
 
 
@@ -39,15 +44,14 @@ def is_listed(name: str, prefix: str) -> bool:
     return bool(below) and not name.endswith("/") and not is_hidden(below)
 
 
-def absent(name: str, address: str) -> DataError:
-    """Return the error of an object that is not there."""
-    return DataError("There is no such object", got=name, where=address, fix="list what is there, or make it first")
-
-
-def shorter(name: str, address: str, got: int, expected: int) -> DataError:
-    """Return the error of an object that ends before what was asked of it."""
-    return DataError("An object is shorter than what was asked of it", got=f"{name}: {got} bytes", expected=f"{expected} bytes",
-                     where=address, fix="make it again: it was cut, or is another one by now")
+def content_of(found: Found | None, name: str, address: str, start: int, stop: int | None) -> bytes:
+    """Return all the bytes start..stop that were asked for. Raises: DataError where the object is not there, or shorter."""
+    if found is None:
+        raise DataError("There is no such object", got=name, where=address, fix="list what is there, or make it first")
+    if stop is not None and len(found.content) != stop - start:
+        raise DataError("An object is shorter than what was asked of it", got=f"{name}: {start + len(found.content)} bytes",
+                        expected=f"{stop} bytes", where=address, fix="make it again: it was cut, or is another one by now")
+    return found.content
 
 
 def other_version(name: str, address: str, got: str, expected: str) -> ChangedError:
@@ -55,3 +59,21 @@ def other_version(name: str, address: str, got: str, expected: str) -> ChangedEr
     return ChangedError("An object changed since it was listed", got=f"{name} in version {got or 'another'}",
                         expected=f"version {expected}", where=address,
                         fix="run the same command again: what was made of the old content is made again")
+
+
+def vanished(where: str, got: str) -> DataError:
+    """Return the error of data that an index speaks of and that is not there."""
+    return DataError("The data vanished: it was there when it was indexed", got=got, where=where,
+                     fix="put it back or mount its disk again, or index the data again")
+
+
+def cut_short(where: str, got: str, expected_bytes: int) -> DataError:
+    """Return the error of data that ends before what an index says of it."""
+    return DataError("The data is shorter than the index says", got=got, expected=f"at least {expected_bytes} bytes",
+                     where=where, fix=_TO_INDEX_AGAIN)
+
+
+def changed(where: str, got: str, expected: str) -> DataError:
+    """Return the error of data that is not what it was."""
+    return DataError("The data changed while it was being read", got=got, expected=expected, where=where,
+                     fix="leave the data as it is while it is used; to use the new content, index it again")

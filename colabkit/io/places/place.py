@@ -1,13 +1,33 @@
-"""Places as protocols: a store is listed and read, objects are listed, read and written, one whole object at a time."""
+"""A place as a protocol: objects below an address, listed, read by ranges, and where that may be, written whole."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from colabkit.core.errors import StateError
-from colabkit.io.places.http.client import StoredObject
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object: `name` below the place's root with "/" between the parts; `version` changes when the content does.
+
+    `stored_seconds` is when a listing says that it was written, by the place's own clock, since 1970; 0 where none says so.
+    """
+
+    name: str
+    size: int
+    version: str
+    stored_seconds: float = field(default=0.0, compare=False)
+
+
+class Found(NamedTuple):
+    """What was read, and the version it is of; "" where the place tells none with what it sends."""
+
+    content: bytes
+    version: str
 
 
 class Taken(StateError):
@@ -21,58 +41,52 @@ def taken(name: str, address: str, *, absent: bool) -> Taken:
                  fix="read what is there and decide anew: another worker was faster")
 
 
-class Store(Protocol):
-    """A place that is listed and read. Safe for many threads; goes to other processes, where it opens its own connections.
+class Place(Protocol):
+    """Objects below an address. `address` is free of secrets; names are relative to it, with "/" between their parts.
 
-    `address` is pinned and free of secrets: opening it again gives the same content or an error.
+        place = open_place("s3://my-bucket/speech")                    # nothing is asked yet
+        sizes = {found.name: found.size for found in place.list()}     # all, sorted by name; place.list("train") the half
+        header = place.get("train/0000.tar", 0, 512)                   # one request for these bytes
+        version = place.put("claims/7", b"mine", only_if_absent=True)  # of all who try, one; Taken for the others
+        place.below("train").find("0000.tar")                          # None when it is not there
+
+    Safe for many threads; goes to other processes, where it opens its own connections (started by spawn: what reads buckets
+    refuses to work in a forked one). Passing faults (503, resets, time-outs) are tried again inside with Patience until
+    Unreachable. Other errors of all methods: UsageError for missing rights or keys that are not accepted (never with a
+    secret in it), DataError, StateError for the disk.
     """
 
     address: str
 
-    def list(self) -> list[StoredObject]:
-        """Return everything below the root, sorted by name; hidden files and folders are left out."""
+    def below(self, prefix: str) -> Place:
+        """Return what is below a prefix, as a place of its own."""
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Return bytes start..stop, or to the end. Raises: DataError when not exactly these can be had."""
-
-    def close(self) -> None:
-        """Give back connections and open files; a later read opens them again."""
-
-
-def is_hidden(name: str) -> bool:
-    """Tell whether a name, or a folder in it, begins with a dot; what colabkit has not finished writing does too."""
-    return name.startswith(".") or "/." in name
-
-
-class Objects(Protocol):
-    """Objects below an address. Safe for many threads. `address` is free of secrets. Names are relative to it, "/" between.
-
-    Passing faults (503, resets, timeouts) are retried inside with Patience until Unreachable. Other errors of all methods:
-    UsageError for missing rights or keys that are not accepted (never with a secret in it), DataError.
-    """
-
-    address: str
-
-    def below(self, prefix: str) -> Objects:
-        """Return the objects below a prefix of these."""
+    def must_exist(self) -> None:
+        """Ask once whether there is such a place to read from. Raises: UsageError."""
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield what is below a prefix, sorted by name, page by page."""
+        """Yield what is below a prefix, sorted by name, page by page; hidden files and folders are left out."""
 
     def find(self, name: str) -> StoredObject | None:
-        """Return size and version (ETag) of an object, None when it is not there."""
+        """Return size and version of an object, None when it is not there."""
 
     def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
-        """Return bytes start..stop. Raises: DataError when it is not there, ChangedError when it is another version."""
+        """Return bytes start..stop, or to the end. Raises: DataError when it is not there, or shorter; ChangedError when a
+        version is given and it is another one.
+        """
 
-    def get_if_there(self, name: str) -> tuple[bytes, str] | None:
-        """Return content and version, None when it is not there."""
+    def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
+        """Return bytes start..stop, fewer where the object ends before, and their version; None when it is not there."""
 
     def put(self, name: str, content: bytes | Path, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
         """Write an object whole and return its version; large ones in parts.
 
-        Raises: Taken when `only_if_absent` and it is there, or `only_if_version` and it has another version.
+        Raises: Taken when `only_if_absent` and it is there, or `only_if_version` and it has another version; UsageError
+        where nothing can be written at all, as into a dataset of the Hub.
         """
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is none. Raises: UsageError without the right to."""
+
+    def close(self) -> None:
+        """Give back connections and open files of this process; a later call opens them again."""

@@ -1,4 +1,4 @@
-"""What a store honours, tried with a few small objects before anything relies on it."""
+"""Guarantees of a store, tried with a few small objects before anything relies on them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import hashlib
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from colabkit.core.errors import ColabkitError, StateError, UsageError
 from colabkit.core.table import Table
 from colabkit.io.places.http.client import Client, Fault
 from colabkit.io.places.http.patience import Unreachable
-from colabkit.io.places.place import Objects, Taken
+from colabkit.io.places.place import Place, Taken
 
 _PREFIX = ".colabkit-probe-"
 _RACERS = 2
@@ -62,7 +63,7 @@ class Honours:
 _known: dict[tuple[int, str], Honours] = {}
 
 
-def probe(objects: Objects, *, again: bool = False) -> Honours:
+def probe(objects: Place, *, again: bool = False) -> Honours:
     """Try what a store honours, below .colabkit-probe-RANDOM, and remove what was written; once a process for a bucket.
 
     Raises: UsageError where nothing may be written at all or the keys are not accepted, Unreachable.
@@ -73,13 +74,13 @@ def probe(objects: Objects, *, again: bool = False) -> Honours:
     return _known[key]
 
 
-def _place(objects: Objects) -> str:
+def _place(objects: Place) -> str:
     """Return what names endpoint and bucket: what is honoured does not depend on the prefix."""
     profile, bucket = getattr(objects, "profile", None), getattr(objects, "bucket", "")
     return f"{profile.endpoint if profile else ''} {bucket}" if bucket else objects.address
 
 
-def _probe(objects: Objects) -> Honours:
+def _probe(objects: Place) -> Honours:
     inner = objects.below(_PREFIX + secrets.token_hex(6))
     first, second = b"first " + secrets.token_bytes(16), b"second " + secrets.token_bytes(16)
     written = ["one"]
@@ -110,7 +111,7 @@ def _probe(objects: Objects) -> Honours:
                    objects.address, tuple(left))
 
 
-def _is_refused(put) -> bool:
+def _is_refused(put: Callable[[], object]) -> bool:
     """Tell whether a put is refused because of its condition; a store that does not know conditions may refuse it otherwise."""
     try:
         put()
@@ -123,7 +124,7 @@ def _is_refused(put) -> bool:
     return False
 
 
-def _race(inner: Objects) -> bool:
+def _race(inner: Place) -> bool:
     start, wins, faults = threading.Barrier(_RACERS), [], []
 
     def run(number: int) -> None:
@@ -146,22 +147,22 @@ def _race(inner: Objects) -> bool:
     return len(wins) == 1 and inner.get("race") == wins[0]
 
 
-def _has_ranges(inner: Objects, content: bytes) -> bool:
+def _has_ranges(inner: Place, content: bytes) -> bool:
     try:
         right = inner.get("one", 2, 9) == content[2:9]
-        return right and not (hasattr(inner, "client") and inner.client("read").without_ranges)
+        return right and not (hasattr(inner, "client") and inner.client().without_ranges)
     except Unreachable:
         raise
     except ColabkitError:
         return False
 
 
-def _has_parts(inner: Objects, written: list[str]) -> bool:
+def _has_parts(inner: Place, written: list[str]) -> bool:
     """Send an object in the smallest parts there are, where the store is a bucket; a folder needs none."""
     ask = getattr(inner, "client", None)
     if ask is None:
         return True
-    client: Client = ask("write")
+    client: Client = ask()
     content = secrets.token_bytes(1 << 10) * (_PART_BYTES >> 10) + b"end"
     try:
         client.put_parts(f"{inner.prefix}/parts", content, _PART_BYTES)

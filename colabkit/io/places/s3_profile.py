@@ -1,4 +1,4 @@
-"""How to reach a bucket of S3 or of what speaks like it: endpoint, region, keys, certificates, and where each was found."""
+"""Profile of a bucket of S3, or of what speaks like it: endpoint, region, keys, certificates, where each was found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from colabkit.core.errors import UsageError
 from colabkit.core.table import Table
@@ -24,45 +24,7 @@ _VARIABLES = {
     "ca_bundle": ("AWS_CA_BUNDLE", "S3_CA_BUNDLE", "REQUESTS_CA_BUNDLE")}
 _SECRET = ("access_key", "secret_key", "session_token")
 _IN_CONFIG = {"region": "region", "endpoint": "endpoint_url", "ca_bundle": "ca_bundle"}  # as `aws configure` names them
-_IN_KEYS = {"access_key": "access_key_id", "secret_key": "secret_access_key", "session_token": "session_token"}
-
-
-def ways_in() -> list[Literal["keys", "nobody", "role"]]:
-    """Return as whom a bucket may be tried, one after the other, by what the environment and ~/.aws say."""
-    anonymous = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1")
-    if not anonymous and (os.environ.get("AWS_ACCESS_KEY_ID") or any(map(os.environ.get, ROLE_NAMES)) or keys_of_profile()):
-        return ["keys"]
-    asks_machine = not anonymous and os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() not in ("true", "1")
-    return ["nobody", "role"] if asks_machine else ["nobody"]
-
-
-def _keys_of_environment() -> dict[str, str]:
-    names = ("access_key_id", "secret_access_key", "session_token")
-    return {name: value for name in names if (value := os.environ.get(f"AWS_{name.upper()}"))}
-
-
-def keys_of_profile() -> dict[str, str]:
-    """Return the keys of S3_ACCESS_KEY and S3_SECRET_KEY, or else those that `aws configure` wrote, unless the environment has
-    Amazon's own variables. Raises: UsageError.
-    """
-    if os.environ.get("AWS_ACCESS_KEY_ID") or any(map(os.environ.get, ROLE_NAMES)):
-        return {}
-    if os.environ.get("S3_ACCESS_KEY") and os.environ.get("S3_SECRET_KEY"):
-        return {"access_key_id": os.environ["S3_ACCESS_KEY"], "secret_access_key": os.environ["S3_SECRET_KEY"]}
-    path = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
-    profile = os.environ.get("AWS_PROFILE") or "default"
-    found = configparser.ConfigParser(interpolation=None)
-    try:
-        found.read(path, encoding="utf-8")
-        keys = dict(found[profile]) if profile in found else {}
-    except (configparser.Error, OSError, UnicodeDecodeError) as error:
-        raise UsageError("Cannot read the AWS credentials file", got=type(error).__name__, where=path,
-                         fix="write it again with `aws configure`") from None
-    if os.environ.get("AWS_PROFILE") and "aws_access_key_id" not in keys:
-        raise UsageError("The AWS profile has no keys of its own", got=profile, where=path,
-                         fix=f'eval "$(aws configure export-credentials --profile {profile} --format env)"')
-    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-    return {name.removeprefix("aws_"): keys[name] for name in names if name in keys}
+_IN_KEYS = {"access_key": "aws_access_key_id", "secret_key": "aws_secret_access_key", "session_token": "aws_session_token"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +98,7 @@ class S3Profile:
         for name, value, source in _found(given):
             given.setdefault(name, value)
             sources.setdefault(name, source)
-        if "path_style" not in given and given.get("endpoint") and _says_yes("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
+        if "path_style" not in given and given.get("endpoint") and says_yes("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
             given["path_style"], sources["path_style"] = False, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"
         given.setdefault("bucket", "")
         return cls(**given, sources=MappingProxyType(sources))
@@ -163,7 +125,7 @@ def _found(given: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
     for name, variables in _VARIABLES.items():
         if name not in _SECRET and name not in given:
             yield from _first(name, variables, os.environ.get, "")
-    if "access_key" not in given and "secret_key" not in given:
+    if "access_key" not in given and "secret_key" not in given and not says_yes("AWS_SKIP_SIGNATURE"):
         yield from _keys()
     config = _config_of_profile()
     for name, key in _IN_CONFIG.items():
@@ -185,7 +147,7 @@ def _keys() -> Iterator[tuple[str, Any, str]]:
                 return
         if get is os.environ.get and any(map(os.environ.get, ROLE_NAMES)):
             return  # the role's keys are fetched when they are needed
-    keys = keys_of_profile()
+    keys = _keys_of_file()
     yield from ((name, keys[key], "~/.aws/credentials") for name, key in _IN_KEYS.items() if keys.get(key))
 
 
@@ -214,19 +176,36 @@ def _secret(name: str) -> str | None:
     return value
 
 
-def _config_of_profile() -> Mapping[str, str]:
-    """Return what ~/.aws/config says of the profile in use. Raises: UsageError."""
-    path = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+def _keys_of_file() -> dict[str, str]:
+    """Return the keys that `aws configure` wrote for the profile in use. Raises: UsageError."""
+    path = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
     profile = os.environ.get("AWS_PROFILE") or "default"
+    found = _read_config(path, "credentials file")
+    keys = dict(found[profile]) if profile in found else {}
+    if os.environ.get("AWS_PROFILE") and "aws_access_key_id" not in keys:
+        raise UsageError("The AWS profile has no keys of its own", got=profile, where=path,
+                         fix=f'eval "$(aws configure export-credentials --profile {profile} --format env)"')
+    return keys
+
+
+def _read_config(path: Path, what: str) -> configparser.ConfigParser:
     found = configparser.ConfigParser(interpolation=None)
     try:
         found.read(path, encoding="utf-8")
     except (configparser.Error, OSError, UnicodeDecodeError) as error:
-        raise UsageError("Cannot read the AWS configuration file", got=type(error).__name__, where=path,
+        raise UsageError(f"Cannot read the AWS {what}", got=type(error).__name__, where=path,
                          fix="write it again with `aws configure`") from None
+    return found
+
+
+def _config_of_profile() -> Mapping[str, str]:
+    """Return what ~/.aws/config says of the profile in use. Raises: UsageError."""
+    profile = os.environ.get("AWS_PROFILE") or "default"
+    found = _read_config(Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser(), "configuration file")
     section = "default" if profile == "default" else f"profile {profile}"
     return dict(found[section]) if section in found else {}
 
 
-def _says_yes(variable: str) -> bool:
+def says_yes(variable: str) -> bool:
+    """Tell whether a variable of the environment says yes, as Amazon's own tools read it."""
     return os.environ.get(variable, "").lower() in ("true", "1")

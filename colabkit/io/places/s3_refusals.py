@@ -1,4 +1,4 @@
-"""What the user can do about what a bucket of S3 refuses."""
+"""Refusals of S3, and what the user can do about each."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from colabkit.core.errors import BrokenSampleError, DataError
 from colabkit.io.audio import read_audio
-from colabkit.io.places import LocalStore, Store, open_store
-from colabkit.io.places.cache import CachedStore
+from colabkit.io.places import Pinned, open_place
+from colabkit.io.places.cache import Cached
 from colabkit.io.samples.index import CODECS, SampleIndex
 from colabkit.io.samples.parquet.values import ValueAddress, fetch_value
 from colabkit.io.samples.range_file import RangeFile
@@ -19,9 +19,9 @@ from colabkit.io.samples.range_file import RangeFile
 class Samples:
     """The audio of an index's samples. Safe for many threads; goes to other processes without its connections."""
 
-    def __init__(self, index: SampleIndex, store: Store | None = None):
+    def __init__(self, index: SampleIndex, store: Pinned | Cached | None = None):
         self.index = index
-        self.store = store or open_store(index.address)
+        self.store = store or Pinned(open_place(index.address))
 
     def name_of(self, number: int) -> str:
         """Return what an error or report calls the sample."""
@@ -42,7 +42,7 @@ class Samples:
                 fault = self._broken(number, f"checksum {zlib.crc32(content):08x}", f"{wanted:08x}")
             except BrokenSampleError as error:
                 fault = error
-            if isinstance(self.store, CachedStore):
+            if isinstance(self.store, Cached):
                 self.store.forget(*self._place(number))
         raise fault
 
@@ -96,7 +96,7 @@ class Samples:
 
 def open_samples(index: SampleIndex, cache: Path, cache_gib: float) -> Samples:
     """Open an index's samples; what is read from afar is kept in `cache` only where a budget is given."""
-    store = open_store(index.address)
-    if cache_gib > 0 and not isinstance(store, LocalStore):
-        store = CachedStore(store, cache, int(cache_gib * 2**30), {shard.name: shard.version for shard in index.shards})
-    return Samples(index, store)
+    place = Pinned(open_place(index.address))
+    if cache_gib > 0 and not place.is_folder:
+        return Samples(index, Cached(place, cache, int(cache_gib * 2**30), {shard.name: shard.version for shard in index.shards}))
+    return Samples(index, place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from colabkit.core import files
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.core.permutation import permute
 from colabkit.core.prefetch import prefetch
-from colabkit.core.progress import Progress
+from colabkit.core.teller import Teller
 from colabkit.io.places import StoredObject
 from colabkit.io.samples.columns import match_columns, parse_columns
 from colabkit.io.samples.index import FILE_NAME, SampleIndex, Shard
@@ -23,20 +23,18 @@ from colabkit.io.samples.source import FoundSource
 WORKERS = 4
 FILES_A_PIECE = 256  # plain files that are read between two saves
 
-Choose = Callable[[str, object, str], object]
 
-
-def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] = (), hours: float | None = None,
-                seed: int = 0, problem: Problem, choose: Choose, workers: int = WORKERS,
+def build_index(source: FoundSource, folder: Path, *, teller: Teller, columns: tuple[str, ...] = (),
+                hours: float | None = None, seed: int = 0, workers: int = WORKERS,
                 needs: tuple[str, ...] = ()) -> SampleIndex:
     """Return the index of a source; shards done before a stop are found in `folder` and not read again.
 
-    With `hours`, shards are taken in a shuffled order until there is as much speech. What is no audio is told to `problem`.
+    With `hours`, shards are taken in a shuffled order until there is as much speech. What is no audio is told.
     `needs` are roles without which shards are of no use: that one is missing is told at the first shard. Plain files have none.
     Raises: DataError for a damaged or vanished shard, or missing columns; ChangedError for an index of another version.
     """
     settings = parse_columns(columns)
-    if source.ready is not None and (index := _read_ready(source, settings, choose, needs)) is not None:
+    if source.ready is not None and (index := _read_ready(source, settings, teller, needs)) is not None:
         return index
     folder.mkdir(parents=True, exist_ok=True)
     pieces = _cut(source)
@@ -44,17 +42,17 @@ def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] =
     maker = _Piece(source, settings, folder, [pieces[i] for i in order], needs)
     parts, known_hours = [], 0.0
     unit = "shards" if source.kind != "files" else f"times {FILES_A_PIECE} files"
-    with Progress(len(pieces), "index", unit=unit) as progress, \
+    with teller.progress(len(pieces), "index", unit=unit) as progress, \
             closing(prefetch(maker, 0, len(pieces), workers=workers)) as made:
         for part, problems in made:
             for item, reason in problems:
-                problem(item, reason)
+                teller.problem(item, reason)
             parts.append(part)
             known_hours += part.hours
             progress.update(hours=known_hours)
             if hours and known_hours >= hours and len(parts) < len(pieces):
-                choose("shards", f"{len(parts)} of {len(pieces)}",
-                       f"they hold {known_hours:.1f} h, and {hours:g} h are asked for")
+                teller.choose("shards", f"{len(parts)} of {len(pieces)}",
+                              f"they hold {known_hours:.1f} h, and {hours:g} h are asked for")
                 break
     index = SampleIndex.join(source.store.address, parts)
     if not len(index):
@@ -63,7 +61,8 @@ def build_index(source: FoundSource, folder: Path, *, columns: tuple[str, ...] =
     return index
 
 
-def _read_ready(source: FoundSource, settings: Mapping[str, str], choose: Choose, needs: tuple[str, ...]) -> SampleIndex | None:
+def _read_ready(source: FoundSource, settings: Mapping[str, str], teller: Teller,
+                needs: tuple[str, ...]) -> SampleIndex | None:
     index = SampleIndex.from_bytes(source.store.read(FILE_NAME), f"{FILE_NAME} of {source.store.address}")
     there, named = {o.name: o.size for o in source.objects}, {s.name: s.size for s in index.shards}
     for name, size in named.items():
@@ -71,10 +70,10 @@ def _read_ready(source: FoundSource, settings: Mapping[str, str], choose: Choose
             raise DataError("A shard is not what the index beside it says", got="missing" if name not in there else
                             f"{there[name]} bytes", expected=f"{size} bytes", where=f"{name} of {source.store.address}",
                             fix=f"copy the shard again, or delete {FILE_NAME}: the index is then built from what is there")
-    if there.keys() - named.keys():
-        choose("index", "built anew", f"{len(there.keys() - named.keys())} shards are not in the one beside the data")
+    if unknown := there.keys() - named.keys():
+        teller.choose("index", "built anew", f"{len(unknown)} shards are not in the one beside the data")
         return None
-    choose("index", "taken as it is", f"it lies beside the data and names all {len(named)} shards")
+    teller.choose("index", "taken as it is", f"it lies beside the data and names all {len(named)} shards")
     index = index.at(source.store.address)
     named_anew = {role: column for role, column in settings.items() if role not in ("audio", "key")}
     match_columns(index.columns, source.address, named_anew, needs)

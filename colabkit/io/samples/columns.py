@@ -1,4 +1,4 @@
-"""Which column of a source plays which role: from the settings, the table of known datasets, or the usual names."""
+"""Columns of a source by their role: from the settings, the table of known datasets, or the usual names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a Hub dataset are a config's split: by its card, else by the usual names of files and folders.
+"""Files of a Hub dataset that are a config's split: by its card, else by the usual names of files and folders.
 
 Source: https://huggingface.co/docs/hub/datasets-manual-configuration and datasets-file-names-and-splits.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from colabkit.core.errors import UsageError
 
@@ -84,7 +85,7 @@ def _configs(card: str) -> list[dict]:
     return [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
 
 
-def _data_files(value) -> list[tuple[str, list[str]]]:
+def _data_files(value: Any) -> list[tuple[str, list[str]]]:
     """Bring the forms a card may have into [(split, patterns)]: a pattern, several, {split: patterns}, [{split, path}]."""
     if isinstance(value, dict):
         value = [{"split": split, "path": path} for split, path in value.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 WINDOW_BYTES = 256 << 10
 
@@ -47,7 +48,7 @@ class RangeFile(io.RawIOBase):
         self._position += len(content)
         return content
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         content = self.read(len(buffer))
         buffer[: len(content)] = content
         return len(content)

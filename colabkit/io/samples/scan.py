@@ -7,10 +7,11 @@ import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.io.audio import AUDIO_SUFFIXES, audio_info
-from colabkit.io.places import Store, StoredObject
+from colabkit.io.places import Pinned, StoredObject
 from colabkit.io.samples.columns import match_columns
 from colabkit.io.samples.index import Entry
 from colabkit.io.samples.parquet.footer import read_footer
@@ -25,13 +26,13 @@ _TEXTS = {".txt": "text", ".text": "text", ".lab": "text", ".spk": "speaker", ".
 Problem = Callable[[str, str], None]
 
 
-def scan_file(store: Store, found: StoredObject, problem: Problem) -> Iterator[Entry]:
+def scan_file(store: Pinned, found: StoredObject, problem: Problem) -> Iterator[Entry]:
     """Describe a plain audio file; its key is its name."""
     content = store.read(found.name, 0, found.size)
     yield from _entry(found.name, content, problem, offset=0, length=len(content), columns={})
 
 
-def scan_tar(store: Store, found: StoredObject, settings: Mapping[str, str], problem: Problem,
+def scan_tar(store: Pinned, found: StoredObject, settings: Mapping[str, str], problem: Problem,
              needs: Collection[str] = ()) -> Iterator[Entry]:
     """Describe the audio in a tar. What belongs to KEY.flac is every file named KEY.something: KEY may hold dots.
 
@@ -84,7 +85,7 @@ def _gather(stems: set[str], details: Mapping[str, bytes], problem: Problem) -> 
     return known
 
 
-def scan_parquet(store: Store, found: StoredObject, settings: Mapping[str, str], problem: Problem,
+def scan_parquet(store: Pinned, found: StoredObject, settings: Mapping[str, str], problem: Problem,
                  needs: Collection[str] = ()) -> Iterator[Entry]:
     """Describe the rows of a Parquet file in the Hub's audio layout, without holding a row group.
 
@@ -111,7 +112,7 @@ def scan_parquet(store: Store, found: StoredObject, settings: Mapping[str, str],
         del content  # or two of them would be held while the next is read
 
 
-def _open_parquet(store: Store, found: StoredObject, where: str):
+def _open_parquet(store: Pinned, found: StoredObject, where: str):
     import pyarrow.parquet
     file = RangeFile(lambda start, stop: store.read(found.name, start, stop), found.size, where)
     read_footer(file.between, found.size, where)  # first, because Arrow ends the process at some damaged footers
@@ -131,7 +132,7 @@ def _damage_told(where: str) -> Iterator[None]:
                         fix="copy or upload this shard again, or remove it from the source") from error
 
 
-def _audio_column(table, roles: Mapping[str, str], where: str) -> tuple[str, ...]:
+def _audio_column(table: Any, roles: Mapping[str, str], where: str) -> tuple[str, ...]:
     import pyarrow
     name = roles.get("audio")
     kind = table.schema_arrow.field(name).type if name else None
@@ -145,7 +146,7 @@ def _audio_column(table, roles: Mapping[str, str], where: str) -> tuple[str, ...
                     fix="name it in the settings: columns=audio=COLUMN")
 
 
-def _rows(table, columns: list[str], where: str) -> Iterator[dict]:
+def _rows(table: Any, columns: list[str], where: str) -> Iterator[dict]:
     """Yield the small columns row by row."""
     if not columns:
         for _ in range(table.metadata.num_rows):
@@ -185,13 +186,13 @@ def _entry(key: str, content: bytes, problem: Problem, **more) -> Iterator[Entry
     yield Entry(key=key, frames=info.num_frames, rate_hz=info.rate_hz, crc32=zlib.crc32(content), shard=0, **more)
 
 
-def _as_text(value) -> str:
+def _as_text(value: object) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def sequential(store: Store, found: StoredObject) -> Callable[[int, int], bytes]:
+def sequential(store: Pinned, found: StoredObject) -> Callable[[int, int], bytes]:
     """Return read(start, stop) over one object, for a reader that goes forward: it asks the store for large windows."""
     file = RangeFile(lambda start, stop: store.read(found.name, start, stop), found.size, found.name,
                      window_bytes=WINDOW_BYTES)

@@ -13,8 +13,8 @@ from pathlib import Path
 from colabkit.core import files
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io.audio import AUDIO_SUFFIXES
-from colabkit.io.places import Store, StoredObject, open_store
-from colabkit.io.places.addresses import split_scheme
+from colabkit.io.places import Pinned, StoredObject, open_place
+from colabkit.io.places.addresses import HUB_BUCKETS, split_scheme
 from colabkit.io.samples.columns import known_dataset
 from colabkit.io.samples.hub_splits import choose_split, find_splits
 from colabkit.io.samples.index import FILE_NAME
@@ -27,7 +27,7 @@ class FoundSource:
     """What an address names: the store, pinned, and the objects in it that hold samples, by kind."""
 
     address: str
-    store: Store
+    store: Pinned
     kind: str  # "tar", "parquet" or "files"
     objects: tuple[StoredObject, ...]
     ready: StoredObject | None  # the index that lies beside the data
@@ -40,7 +40,8 @@ class FoundSource:
 
 
 def find_source(address: str) -> FoundSource:
-    """Look up what an address names: "hub:ORG/NAME/CONFIG/SPLIT", "s3://...", "gs://..." or a folder.
+    """Look up what an address names: "hub:ORG/NAME/CONFIG/SPLIT", "s3://...", "gs://...",
+    "hf://buckets/..." or a folder.
 
     Raises: UsageError for an address that names nothing, a dataset that is gone, or one that wants a token; DataError for
     a source without audio.
@@ -49,7 +50,7 @@ def find_source(address: str) -> FoundSource:
     if address.startswith("hub:"):
         store, objects = _open_hub(address)
     else:
-        store = open_store(address)
+        store = Pinned(open_place(address))
         objects = store.list()
     ready = next((o for o in objects if o.name == FILE_NAME), None)
     for kind, suffixes in (("parquet", (".parquet",)), ("tar", (".tar",)), ("files", AUDIO_SUFFIXES)):
@@ -77,20 +78,20 @@ def fingerprint_sources(addresses: Iterable[str]) -> dict[str, str]:
     for address in addresses:
         if is_folder(address) and address != VOICES:
             found[address] = files.quick_fingerprint(Path(address).expanduser())
-        elif address.startswith(("s3://", "gs://")):
+        elif address.startswith(("s3://", "gs://", HUB_BUCKETS)):
             found[address] = find_source(address).fingerprint
     return found
 
 
-def _open_hub(address: str) -> tuple[Store, list[StoredObject]]:
-    from colabkit.io.places.hub import HubStore, parse_hub_address
+def _open_hub(address: str) -> tuple[Pinned, list[StoredObject]]:
+    from colabkit.io.places.hub import HubDataset, parse_hub_address
     repo, wanted, revision = parse_hub_address(address)
-    store = HubStore(repo, revision=revision)
+    store = Pinned(HubDataset(repo, revision=revision))
     objects = {o.name: o for o in store.list()}
     splits = find_splits(objects, store.read("README.md").decode("utf-8", "replace") if "README.md" in objects else "")
     if not splits and revision is None:  # a repository with a script: the Hub keeps a converted copy
         try:
-            store = HubStore(repo, revision="refs/convert/parquet")
+            store = Pinned(HubDataset(repo, revision="refs/convert/parquet"))
             objects = {o.name: o for o in store.list()}
         except UsageError as error:
             logging.getLogger(__name__).info("%s has no converted copy: %s", repo, error.what)
@@ -98,6 +99,6 @@ def _open_hub(address: str) -> tuple[Store, list[StoredObject]]:
     chosen = choose_split(splits, wanted, address)
     folder = os.path.dirname(chosen[0])
     if {os.path.dirname(name) for name in chosen} == {folder} and f"{folder}/{FILE_NAME}" in objects:
-        store = HubStore(repo, revision=store.revision, folder=folder)  # its index names the shards from here
+        store = Pinned(store.place.below(folder))  # its index names the shards from here
         return store, store.list()
     return store, [objects[name] for name in chosen]

@@ -1,4 +1,4 @@
-"""Which names are wanted: by pattern, by channel, by number.
+"""The names that are wanted: by pattern, by channel, by number.
 
 A name is of a channel when its first folder is called so, or when its file name begins with the channel's name and a separator:
 "__" where the rest of the name has that, else "_", else "-", "." or a space. Both "Atheer/000001.npz" and "Atheer_000001.npz"

@@ -45,22 +45,22 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _look(options: argparse.Namespace) -> None:
-    from colabkit.io.places import open_objects
+    from colabkit.io.places import open_place
     from colabkit.io.places.probe import probe
-    objects = open_objects(options.address)
+    objects = open_place(options.address)
     if (profile := getattr(objects, "profile", None)) is not None:
         print(profile.table())
     print(probe(objects).table())
 
 
 def _upload(options: argparse.Namespace) -> None:
-    from colabkit.io.places import open_objects
+    from colabkit.io.places import open_place
     from colabkit.io.transfer.upload import upload_folder
-    print(upload_folder(options.folder, open_objects(options.address), **_chosen(options)).table())
+    print(upload_folder(options.folder, open_place(options.address), **_chosen(options)).table())
 
 
 def _download(options: argparse.Namespace) -> None:
-    from colabkit.io.places import open_objects
+    from colabkit.io.places import open_place
     from colabkit.io.transfer.download import download
     quota_bytes = None if options.quota_gib is None else int(options.quota_gib * 2**30)
-    print(download(open_objects(options.address), options.folder, quota_bytes=quota_bytes, **_chosen(options)).table())
+    print(download(open_place(options.address), options.folder, quota_bytes=quota_bytes, **_chosen(options)).table())

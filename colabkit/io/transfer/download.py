@@ -1,4 +1,4 @@
-"""Objects of a bucket into a folder, within a quota: what is there is not fetched again, and checksums are looked at."""
+"""Place of a bucket into a folder, within a quota: what is there is not fetched again, and checksums are looked at."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from colabkit.core.disk import disk_fault, free_bytes, in_units
 from colabkit.core.errors import DataError, UsageError
 from colabkit.core.files import TEMPORARY_PREFIX
 from colabkit.core.table import Table
+from colabkit.core.teller import Teller
 from colabkit.io.places.names import check_name
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.transfer.channels import wanted_places
 from colabkit.io.transfer.local_files import scan_folder
 from colabkit.io.transfer.manifest import Manifest, make_manifest, read_manifest
@@ -48,9 +49,10 @@ class Downloaded:
         return Table(["download", ""], rows + ([["would be fetched", self.num_left]] if self.num_left else []))
 
 
-def download(objects: Objects, folder: str | os.PathLike, *, pattern: str = "*", channels: Sequence[str] = (),
+def download(objects: Place, folder: str | os.PathLike, *, pattern: str = "*", channels: Sequence[str] = (),
              channel_of: Callable[[str], str] | None = None, limit: int | None = None, skip_existing: bool = True,
-             dry_run: bool = False, quota_bytes: int | None = None, workers: int | None = None) -> Downloaded:
+             dry_run: bool = False, quota_bytes: int | None = None, workers: int | None = None,
+             teller: Teller = Teller()) -> Downloaded:
     """Fetch objects into a folder, under their names. What is there is told by the manifest of the upload, else by a listing.
 
     Skipped are files of the same size and, with a manifest, of the same time. With a manifest checksums are compared, and an
@@ -72,19 +74,20 @@ def download(objects: Objects, folder: str | os.PathLike, *, pattern: str = "*",
     _check_room(root, size, int(here.sizes.sum()) if here is not None else 0, quota_bytes)
     done = Downloaded(num_files=len(found), num_skipped=len(found) - len(missing))
     if dry_run:
-        print(f"dry run: {len(missing)} of {len(found)} objects would be fetched, {in_units(size)}", flush=True)
+        teller.say(f"dry run: {len(missing)} of {len(found)} objects would be fetched, {in_units(size)}")
         return replace(done, num_left=len(missing))
     if not len(missing):
-        print(f"all {len(found)} objects are there: nothing to fetch", flush=True)
+        teller.say(f"all {len(found)} objects are there: nothing to fetch")
         return done
     fetching = _Fetching(wanted, objects, root)
-    worked = work_through(len(wanted), fetching.name_of, fetching.fetch, title="download", unit="objects", workers=workers)
+    worked = work_through(len(wanted), fetching.name_of, fetching.fetch, title="download", unit="objects", workers=workers,
+                          teller=teller)
     raise_failures(worked.failures, "downloaded", objects.address, worked.num_done + done.num_skipped)
     return replace(done, num_fetched=worked.num_done, num_bytes=worked.num_bytes, seconds=worked.seconds, workers=worked.workers,
                    reason=worked.reason)
 
 
-def _there(objects: Objects) -> Manifest:
+def _there(objects: Place) -> Manifest:
     """Return what can be fetched; times are 0 and checksums -1 where only a listing tells."""
     found = read_manifest(objects)
     if found is not None:
@@ -113,7 +116,7 @@ def _check_room(root: Path, size: int, here: int, quota_bytes: int | None) -> No
 class _Fetching:
     """Fetches single objects into files that take their names when they are whole."""
 
-    def __init__(self, wanted: Manifest, objects: Objects, root: Path):
+    def __init__(self, wanted: Manifest, objects: Place, root: Path):
         self.wanted, self.objects, self.root = wanted, objects, root
         self.names: list[str] = wanted.names.to_pylist()
         self.versions: list[str] = wanted.versions.to_pylist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from colabkit.core.errors import StateError
 from colabkit.core.files import TEMPORARY_PREFIX
+from colabkit.core.teller import Teller
 from colabkit.io.transfer.hub_repo import DEADLINE_SECONDS, HubPush
 
 _LEFT_OUT = ("*.tmp", "*.lock", "checkpoint-*/*", "checkpoints/*")
@@ -30,24 +31,24 @@ class Pushed:
 
 
 def push(folder: Path, repo: str, *, private: bool = True, token: str | None = None, endpoint: str | None = None,
-         message: str = "Upload model", left_out: Sequence[str] = _LEFT_OUT, say: Callable[[str], None] = print,
+         message: str = "Upload model", left_out: Sequence[str] = _LEFT_OUT, teller: Teller = Teller(),
          deadline_seconds: float = DEADLINE_SECONDS) -> Pushed:
     """Make the repository where there is none, and commit the files of `folder` that it does not hold yet.
 
     A repository that is there keeps its visibility, and files that are not in `folder`. Raises: UsageError for a name, a token
     or a right that is missing; StateError for an empty folder; Unreachable.
     """
-    hub = HubPush(repo, "model", token=token, endpoint=endpoint, deadline_seconds=deadline_seconds, say=say)
+    hub = HubPush(repo, "model", token=token, endpoint=endpoint, deadline_seconds=deadline_seconds, teller=teller)
     folder = Path(folder)
     local = _local(folder, left_out)
     info = hub.make(private=private)
     changed = hub.ask(lambda: _changed(hub, folder, local, info.sha))
     if not changed:
-        say(f"  nothing to push: {hub.page} holds the same {len(local)} files")
+        teller.say(f"  nothing to push: {hub.page} holds the same {len(local)} files")
         return Pushed(repo, hub.page, info.sha, 0, 0, bool(info.private))
     revision = hub.ask(lambda: _commit(hub, folder, local, message))
     num_bytes = sum((folder / name).stat().st_size for name in changed)
-    say(f"  pushed {len(changed)} of {len(local)} files to {hub.page}")
+    teller.say(f"  pushed {len(changed)} of {len(local)} files to {hub.page}")
     return Pushed(repo, hub.page, revision, len(changed), num_bytes, bool(info.private))
 
 

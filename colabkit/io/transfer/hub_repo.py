@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 from colabkit.core.errors import ColabkitError, StateError, Stopped, UsageError
+from colabkit.core.teller import Teller
 from colabkit.io.places.http.patience import Patience, Unreachable, ordered_wait_seconds
 
 LOG_IN = "set HF_TOKEN or run `hf auth login` (in Colab: add HF_TOKEN under Secrets, the key on the left)"
@@ -32,12 +33,11 @@ class HubPush:
 
     def __init__(self, repo: str, kind: Literal["model", "dataset"], *, token: str | None = None, endpoint: str | None = None,
                  deadline_seconds: float = DEADLINE_SECONDS, quota_seconds: float = 0.0,
-                 setting: str = "publish.repo", say: Callable[[str], None] = print,
-                 stop_requested: Callable[[], bool] = lambda: False):
+                 setting: str = "publish.repo", teller: Teller = Teller()):
         import huggingface_hub
         self.repo, self.kind, self.setting = require_name(repo, kind, setting), kind, setting
         self.deadline_seconds, self.quota_seconds = deadline_seconds, quota_seconds
-        self.say, self.stop_requested = say, stop_requested
+        self.teller = teller
         self.endpoint, self.page = hub_endpoint(endpoint), hub_page(repo, kind, endpoint)
         self._token = token or huggingface_hub.get_token()
         if not self._token:
@@ -49,7 +49,7 @@ class HubPush:
         """Return what the Hub says of the repository, which is made where there is none; one that is there stays as it is."""
         info = self.ask(lambda: self._make(private))
         if bool(info.private) != private:
-            self.say(f"  {self.page} was there and stays {'private' if info.private else 'public'}")
+            self.teller.say(f"  {self.page} was there and stays {'private' if info.private else 'public'}")
         return info
 
     def require_namespace(self) -> None:
@@ -156,10 +156,10 @@ class HubPush:
 
     def _sit_out(self, seconds: float) -> None:
         """Sleep as long as the Hub orders. Raises: Stopped."""
-        self.say(f"  the Hub lets this account push no more for {seconds / 60:.0f} minutes: waiting")
+        self.teller.say(f"  the Hub lets this account push no more for {seconds / 60:.0f} minutes: waiting")
         until = time.monotonic() + seconds + 1.0
         while (left := until - time.monotonic()) > 0:
-            if self.stop_requested():
+            if self.teller.stop_requested:
                 raise Stopped("Stopped while waiting for the Hub's quota", where=self.page,
                               fix="run the same command again later: what was uploaded is not sent twice")
             time.sleep(min(left, 1.0))

@@ -1,4 +1,4 @@
-"""What was uploaded, as one object written last: names, sizes, times, checksums and versions, in columns."""
+"""The manifest of an upload, one object written last: names, sizes, times, checksums and versions, in columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.core.errors import DataError, StateError, missing_extra
-from colabkit.io.places.place import Objects, Taken
+from colabkit.io.places.place import Place, Taken
 
 NAME = "UPLOADED.parquet"
 _COLUMNS = ("name", "size", "mtime_ns", "crc32", "version")
@@ -86,13 +86,13 @@ def from_bytes(content: bytes, where: str, version: str = "") -> Manifest:
                         fix=f"remove {NAME} there: the next upload lists the bucket instead and writes it anew") from error
 
 
-def read_manifest(objects: Objects) -> Manifest | None:
+def read_manifest(objects: Place) -> Manifest | None:
     """Return the manifest below an address, None where there is none. One request. Raises: DataError when it is broken."""
     found = objects.get_if_there(NAME)
     return None if found is None else from_bytes(found[0], objects.address, found[1])
 
 
-def write_manifest(objects: Objects, before: Manifest | None, newer: Manifest, gone: Sequence[str] = ()) -> Manifest:
+def write_manifest(objects: Place, before: Manifest | None, newer: Manifest, gone: Sequence[str] = ()) -> Manifest:
     """Put rows over what the store's manifest says, without losing those of another machine that writes it at the same time.
 
     Raises: StateError when others are faster again and again.

@@ -16,8 +16,9 @@ import numpy as np
 from colabkit.core.disk import disk_fault, in_units
 from colabkit.core.errors import DataError
 from colabkit.core.table import Table
+from colabkit.core.teller import Teller
 from colabkit.io.places.bucket import ONE_PIECE_BYTES
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.transfer.channels import wanted_places
 from colabkit.io.transfer.local_files import LocalFiles, existing_folder, scan_folder
 from colabkit.io.transfer.manifest import Manifest, make_manifest, read_manifest, write_manifest
@@ -67,9 +68,10 @@ class _Plan:
     gone: list[str] = field(default_factory=list)  # in the manifest, not in the store
 
 
-def upload_folder(folder: str | os.PathLike, objects: Objects, *, pattern: str = "*", workers: int | None = None,
+def upload_folder(folder: str | os.PathLike, objects: Place, *, pattern: str = "*", workers: int | None = None,
                   limit: int | None = None, channels: Sequence[str] = (), channel_of: Callable[[str], str] | None = None,
-                  dry_run: bool = False, skip_existing: bool = True, check: bool = False) -> Uploaded:
+                  dry_run: bool = False, skip_existing: bool = True, check: bool = False,
+                  teller: Teller = Teller()) -> Uploaded:
     """Send the files of a folder under their names, and write the manifest UPLOADED.parquet when all are there.
 
     Skipped is what the manifest has with the same size and time, or, where the manifest does not know it, what a listing shows
@@ -86,18 +88,19 @@ def upload_folder(folder: str | os.PathLike, objects: Objects, *, pattern: str =
         manifest = reading.result()
     plan = _planned(files, objects, manifest, skip_existing, check)
     if plan.changed_there:
-        print(f"{len(plan.changed_there)} objects changed in the store since they were uploaded, such as "
-              f"{plan.changed_there[0]}: they are left as they are", flush=True)
+        teller.say(f"{len(plan.changed_there)} objects changed in the store since they were uploaded, such as "
+                   f"{plan.changed_there[0]}: they are left as they are")
     done = Uploaded(num_files=len(files), num_skipped=len(files) - len(plan.to_send), changed_there=tuple(plan.changed_there))
     if dry_run:
         size = int(files.sizes[plan.to_send].sum())
-        print(f"dry run: {len(plan.to_send)} of {len(files)} files would be sent, {in_units(size)}", flush=True)
+        teller.say(f"dry run: {len(plan.to_send)} of {len(files)} files would be sent, {in_units(size)}")
         return replace(done, num_left=len(plan.to_send))
     if not len(plan.to_send) and plan.listed is None and not plan.gone:
-        print(f"all {len(files)} files are there: nothing to send", flush=True)
+        teller.say(f"all {len(files)} files are there: nothing to send")
         return done
     sending = _Sending(files.taken(plan.to_send), objects)
-    worked = work_through(len(sending), sending.name_of, sending.send, title="upload", unit="files", workers=workers)
+    worked = work_through(len(sending), sending.name_of, sending.send, title="upload", unit="files", workers=workers,
+                          teller=teller)
     raise_failures(worked.failures, "uploaded", objects.address, worked.num_done + done.num_skipped)
     newer = sending.manifest() if plan.listed is None else plan.listed.merged(sending.manifest())
     if len(newer) or plan.gone:
@@ -106,7 +109,7 @@ def upload_folder(folder: str | os.PathLike, objects: Objects, *, pattern: str =
                    reason=worked.reason)
 
 
-def _planned(files: LocalFiles, objects: Objects, manifest: Manifest | None, skip_existing: bool, check: bool) -> _Plan:
+def _planned(files: LocalFiles, objects: Place, manifest: Manifest | None, skip_existing: bool, check: bool) -> _Plan:
     every = np.arange(len(files))
     if not skip_existing:
         return _Plan(files, every, manifest)
@@ -130,7 +133,7 @@ def _with_listing(plan: _Plan, objects: Any) -> _Plan:
     known = dict(zip(manifest.names.to_pylist(), manifest.versions.to_pylist(), strict=True)) if manifest is not None else {}
     there: list[tuple[int, str]] = []
     seen: set[str] = set()
-    for found in objects.scan():
+    for found in objects.list():
         if known.get(found.name):
             seen.add(found.name)
             if found.version != known[found.name] and found.name not in waiting:
@@ -153,7 +156,7 @@ def _with_listing(plan: _Plan, objects: Any) -> _Plan:
 class _Sending:
     """Reads and sends single files, and keeps what the manifest is to say of them."""
 
-    def __init__(self, files: LocalFiles, objects: Objects):
+    def __init__(self, files: LocalFiles, objects: Place):
         order = np.argsort(np.array(files.names.to_pylist(), object)) if len(files) else np.empty(0, np.int64)
         self.files, self.objects = files.taken(order), objects
         self.names: list[str] = self.files.names.to_pylist()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from colabkit.core.disk import in_units
 from colabkit.core.errors import ColabkitError, DataError, UsageError
 from colabkit.core.progress import Progress
+from colabkit.core.teller import Teller
 from colabkit.io.places.http.patience import Unreachable
 
 FIRST_WORKERS = 8
@@ -76,7 +77,7 @@ class _Pool:
 
 
 def work_through(count: int, name_of: Callable[[int], str], act: Callable[[int], int], *, title: str, unit: str,
-                 workers: int | None = None) -> Worked:
+                 workers: int | None = None, teller: Teller = Teller()) -> Worked:
     """Call `act(place)` for each place below `count` in threads; it returns how many bytes it moved.
 
     Without a number of workers there are 8 at first, and more as long as they bring 8% more in a second. Errors of single pieces
@@ -86,8 +87,8 @@ def work_through(count: int, name_of: Callable[[int], str], act: Callable[[int],
     chooser = None if workers else _Chooser(pool)
     pool.add(min(count, workers or FIRST_WORKERS))
     try:
-        with Progress(count, title, unit=unit) as progress:
-            shown = _Shown(pool, progress)
+        with teller.progress(count, title, unit=unit) as progress:
+            shown = _Shown(pool, progress, teller)
             while any(thread.is_alive() for thread in pool.threads):
                 pool.threads[0].join(_LOOK_SECONDS)
                 shown.look()
@@ -106,15 +107,15 @@ def work_through(count: int, name_of: Callable[[int], str], act: Callable[[int],
 class _Shown:
     """What was shown of the work so far."""
 
-    def __init__(self, pool: _Pool, progress: Progress):
-        self._pool, self._progress = pool, progress
+    def __init__(self, pool: _Pool, progress: Progress, teller: Teller):
+        self._pool, self._progress, self._teller = pool, progress, teller
         self._done = self._bytes = self._failures = 0
 
     def look(self) -> None:
         pool, now = self._pool, len(self._pool.done)
         self._bytes += sum(pool.done[self._done:now])
         for name, error in pool.failures[self._failures:_TOLD_FAILURES]:
-            print(f"failed: {name}: {str(error).splitlines()[0]}", flush=True)
+            self._teller.say(f"failed: {name}: {str(error).splitlines()[0]}")
         self._failures = len(pool.failures)
         speed = self._bytes / max(time.monotonic() - pool.started, 1e-9)
         failed = {"failed": self._failures} if self._failures else {}

@@ -20,9 +20,8 @@ import numpy as np
 
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io.voices import espeak
-from colabkit.io.voices.colour import colour, to_rate
+from colabkit.io.voices.colour import EQ_HZ, Speaker, colour, to_rate
 from colabkit.io.voices.sentences import SENTENCES
-from colabkit.io.voices.speaker import EQ_HZ, Speaker
 from colabkit.io.voices.speech_times import align, to_words
 
 LANGUAGES = tuple(SENTENCES)  # those with sentences of their own; speak() takes every language of espeak-ng

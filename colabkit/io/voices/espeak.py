@@ -19,8 +19,10 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from colabkit.core.errors import StateError, UsageError
 
@@ -114,7 +116,7 @@ def synthesize(
     pcm: list[bytes] = []
     events: list[Event] = []
 
-    def on_audio(samples, num_samples, event):
+    def on_audio(samples: Any, num_samples: int, event: Any) -> int:
         if samples and num_samples > 0:
             pcm.append(ctypes.string_at(samples, 2 * num_samples))
         i = 0
@@ -189,7 +191,7 @@ def _symbol(event: _Event) -> str:
 
 
 @contextlib.contextmanager
-def espeak_library():
+def espeak_library() -> Iterator[ctypes.CDLL]:
     """Hold a fresh image of the library that no other thread uses; it is unloaded at the end. Raises: StateError."""
     with _lock, _loaded() as library:
         yield library

@@ -6,6 +6,7 @@ import ctypes
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from colabkit.core.errors import UsageError
 from colabkit.io.voices.espeak import espeak_library
@@ -34,14 +35,14 @@ def phonemize(texts: Sequence[str], language: str) -> list[str]:
         return [_phonemes(text, speak) for text in texts]
 
 
-def _phonemes(text: str, speak) -> str:
+def _phonemes(text: str, speak: Any) -> str:
     parts = []
     for piece, is_marks in _pieces(_with_common_digits(text)):
         parts.append(piece if is_marks else _spoken(piece, speak))
     return re.sub(r"\s+", " ", "".join(parts)).strip()
 
 
-def _spoken(piece: str, speak) -> str:
+def _spoken(piece: str, speak: Any) -> str:
     """Return the phonemes of words without punctuation, with the spaces around them."""
     body = piece.strip()
     if not body:

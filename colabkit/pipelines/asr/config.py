@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -32,7 +33,7 @@ class DataConfig:
     vocabulary: Annotated[tuple[str, ...], "words that the voices' sentences are made of; empty: everyday sentences"] = ()
     seed: Annotated[int, "which voices, which split, which order"] = 0
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if not self.source or not all(self.source):
             yield "source: is empty, expected voices, hub:..., s3://..., gs://... or a folder"
         if not 0 < self.held_out_fraction + self.validation_fraction < 0.9:
@@ -55,7 +56,7 @@ class TextConfig:
     rare_fraction: Annotated[float, "samples with a character rarer than this share of all characters are left aside"] = 0.0
     keep: Annotated[str, "further characters to keep"] = ""
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if not 0 <= self.rare_fraction < 0.01:
             yield f"rare_fraction: got {self.rare_fraction}, expected 0 to 0.01"
 
@@ -73,7 +74,7 @@ class ModelConfig:
     hidden_size: Annotated[int, "width of the small network"] = 96
     num_layers: Annotated[int, "layers of the small network"] = 3
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if not 0 <= self.mask_time < 1:
             yield f"mask_time: got {self.mask_time}, expected 0 to 1"
         if self.frozen_layers < 0:
@@ -93,7 +94,7 @@ class SizingConfig:
     workers: Annotated[int | None, "threads that read and decode audio; none: by CPU and RAM", KEEPS_RESULT] = None
     probe: Annotated[bool, "confirm the predicted memory with a few real steps where there is a GPU", KEEPS_RESULT] = True
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if not 0.70 <= self.safety_margin <= 0.95:
             yield f"safety_margin: got {self.safety_margin}, expected 0.70 to 0.95"
         if self.sample_size < 1:
@@ -122,7 +123,7 @@ class TrainConfig:
     tracker: Annotated[Literal["auto", "wandb", "tensorboard", "none"], "where metrics go besides history.jsonl",
                        KEEPS_RESULT] = "auto"
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         for name in ("effective_batch", "validate_every_steps", "validation_samples", "checkpoint_every_steps"):
             if getattr(self, name) < 1:
                 yield f"{name}: got {getattr(self, name)}, expected at least 1"

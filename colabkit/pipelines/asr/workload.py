@@ -282,7 +282,7 @@ def _rule(config: Config, work: Workload, typical_seconds: float) -> Callable[[D
     def model_bytes() -> float:
         import torch
 
-        from colabkit.training.sizing.optimizer_memory import bytes_a_weight
+        from colabkit.training.sizing.tracing.optimizer_memory import bytes_a_weight
         with torch.device("meta"):
             sizes = [(p.numel(), p.requires_grad) for p in work.build(None, False).parameters()]
         states = bytes_a_weight(config.train.optimizer)

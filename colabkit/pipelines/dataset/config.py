@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -59,7 +60,7 @@ class SegmentsConfig:
     seconds_per_channel: Annotated[float, "length of each, for source voices"] = 60.0
     seed: Annotated[int, "which voices are made"] = 0
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if self.shard_mib <= 0:
             yield f"shard_mib: got {self.shard_mib}, expected more than 0"
         if self.kind == "segments" and self.source == "voices":
@@ -109,7 +110,7 @@ class EncodeConfig:
                           "honour conditional puts", KEEPS_RESULT] = "0/1"
     cluster_workers: Annotated[int, "workers on a Ray cluster; 0: this process", KEEPS_RESULT] = 0
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if self.quota_gib is not None and self.quota_gib <= 0:
             yield f"quota_gib: got {self.quota_gib}, expected more than 0, or none"
         if not re.fullmatch(r"\d+/[1-9]\d*", self.share) or not int(self.share.split("/")[0]) < int(self.share.split("/")[1]):
@@ -145,7 +146,7 @@ class PublishConfig:
     title: Annotated[str, "title of the card; empty: the dataset's name"] = ""
     dry_run: Annotated[bool, "only say what would be published", KEEPS_RESULT] = False
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if not 0 <= self.test_fraction + self.validation_fraction < 0.9:
             yield f"test_fraction: with validation_fraction must lie between 0 and 0.9, got {self.test_fraction}"
         if self.shard_mb <= 0:

@@ -13,7 +13,7 @@ import numpy as np
 from colabkit.core.errors import ChangedError, DataError
 from colabkit.core.table import Table, new_figure, save_figure
 from colabkit.io.audio import write_wav
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.codecs.likeness import Likeness, likeness, picture_of
 from colabkit.pipelines.dataset.codecs.mel import FRAMES_PER_SECOND
@@ -50,7 +50,7 @@ class Heard:
         return asdict(self)
 
 
-def choose_examples(store: Objects, codec: Codec, *, num: int = 3, seed: int = 0, default_rate_hz: int | None = None,
+def choose_examples(store: Place, codec: Codec, *, num: int = 3, seed: int = 0, default_rate_hz: int | None = None,
                     say: Callable[[str], None] = print) -> list[Example]:
     """Choose segments from the codes sidecars of a store, with their audio from its segments/.
 
@@ -81,7 +81,8 @@ def require_same_codec(facts: dict, codec: Codec, where: str) -> None:
                            fix="open the codec that encoded (its name, revision and settings), or encode again")
 
 
-def listen(codec: Codec, examples: Iterable[Example], folder: Path, *, say: Callable[[str], None] = print) -> list[Heard]:
+def listen_to(codec: Codec, examples: Iterable[Example], folder: Path, *,
+              say: Callable[[str], None] = print) -> list[Heard]:
     """Decode segments into `folder`: KEY.decoded.wav beside KEY.original.wav, and listen.png with both spectrograms."""
     folder.mkdir(parents=True, exist_ok=True)
     heard, drawn = [], []
@@ -144,7 +145,7 @@ def draw(codec: Codec, pairs: Sequence[tuple[Example, np.ndarray]], path: Path) 
     save_figure(figure, path)
 
 
-def _example(store: Objects, row: dict, codes: np.ndarray, default_rate_hz: int | None, say: Callable[[str], None]) -> Example:
+def _example(store: Place, row: dict, codes: np.ndarray, default_rate_hz: int | None, say: Callable[[str], None]) -> Example:
     """Return one row with its audio; without it where the segment is gone, or is another one by now."""
     start, length = int(row["offset"]), int(row["length"])
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from colabkit.core.errors import ColabkitError
 from colabkit.pipelines.dataset.codecs.names import kind_of, lacking
+from colabkit.pipelines.dataset.config import Config
 
 
-def hindrance(config: Any) -> tuple[str, ColabkitError] | None:
+def hindrance(config: Config) -> tuple[str, ColabkitError] | None:
     """Return a step that cannot be done on this machine, and why; None where all can."""
     if config.role.machine not in ("all", "encode"):
         return None

@@ -17,27 +17,29 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from colabkit.core import files
 from colabkit.core.errors import Rehearsed, UsageError
 from colabkit.pipelines.dataset import sources
+from colabkit.pipelines.dataset.config import Config
 from colabkit.pipelines.dataset.roles import left_to_others, segmented_elsewhere
 from colabkit.pipelines.dataset.store.open import SEGMENTS, open_store
+from colabkit.runs.run import Run
 from colabkit.runs.steps import step
 
 
 @step("01_segments", uses=("role", "segments", "cut", "filter", "store"), writes=("summary.json",), resumes=True,
       outside=lambda config: sources.fingerprint_source(config.segments), elsewhere=segmented_elsewhere)
-def segments(config, run):
+def segments(config: Config, run: Run) -> dict[str, Any]:
     """Cut recordings into segments, or take those that are there; resumes at the next recording."""
     from colabkit.pipelines.dataset.cut.step import build_segments
     chosen, summary = config.segments, {"segments": "taken as they are"}
     if chosen.kind == "recordings":
-        recordings = sources.find_recordings(chosen, run.output, run.report.problem)
+        recordings = sources.find_recordings(chosen, run.output, run)
         built = build_segments(
             recordings, run.output / SEGMENTS, layout=chosen.layout, rules=config.cut, filters=config.filter,
-            rate_hz=chosen.rate_hz, shard_bytes=int(chosen.shard_mib * 2**20), problem=run.report.problem, say=run.say,
-            should_stop=lambda: bool(run.stop_requested))
+            rate_hz=chosen.rate_hz, shard_bytes=int(chosen.shard_mib * 2**20), teller=run)
         run.say(str(built.table()))
         summary = asdict(built)
     files.write_json(run.output / "summary.json", summary)
@@ -46,14 +48,13 @@ def segments(config, run):
 
 @step("02_profile", uses=("role", "segments", "store"), reads=("01_segments",), writes=("profile.json", "profile.png"),
       elsewhere=segmented_elsewhere)
-def profile(config, run):
+def profile(config: Config, run: Run) -> dict[str, Any]:
     """Say what is really there: hours, rate, sizes, speakers, channels, broken files."""
     from colabkit.pipelines.dataset.profile.picture import draw_profile
-    from colabkit.pipelines.dataset.profile.step import profile as look_at
-    from colabkit.pipelines.dataset.profile.step import require_plannable
+    from colabkit.pipelines.dataset.profile.step import profile_segments, require_plannable
     chosen = config.segments
-    found = look_at(sources.segments_of(chosen, run.folder_of("01_segments")), expected_hours=chosen.expected_hours,
-                    default_rate_hz=chosen.default_rate_hz, seed=chosen.seed)
+    found = profile_segments(sources.segments_of(chosen, run.folder_of("01_segments")), expected_hours=chosen.expected_hours,
+                           default_rate_hz=chosen.default_rate_hz, seed=chosen.seed)
     run.say(str(found.table()))
     draw_profile(found, run.output / "profile.png")
     replace(found, address=f"{SEGMENTS}/").save(run.output / "profile.json")  # not where this machine keeps them
@@ -63,14 +64,14 @@ def profile(config, run):
 
 @step("03_upload", uses=("role", "segments", "store", "upload"), reads=("01_segments", "02_profile"), writes=("uploaded.json",),
       resumes=True, elsewhere=segmented_elsewhere)
-def upload(config, run):
+def upload(config: Config, run: Run) -> dict[str, Any]:
     """Put the segments into the store; what is there already is not sent again."""
     from colabkit.io.transfer.upload import upload_folder
     chosen, store = config.upload, open_store(config.store, run.path)
     sent = upload_folder(
         sources.segments_of(config.segments, run.folder_of("01_segments")), store.below(SEGMENTS), workers=chosen.workers,
         pattern="*.npz" if config.segments.layout == "npz" else "*", limit=chosen.limit, channels=chosen.channels,
-        dry_run=chosen.dry_run, skip_existing=chosen.skip_existing)
+        dry_run=chosen.dry_run, skip_existing=chosen.skip_existing, teller=run)
     if chosen.dry_run:
         raise Rehearsed(f"Dry run: {sent.num_left} of {sent.num_files} files would be sent to {store.address}",
                         fix="set upload.dry_run=no to send them")
@@ -82,7 +83,7 @@ def upload(config, run):
 
 @step("04_encode", uses=("role", "segments", "store", "codec", "encode"), writes=("encoded.json", "codec/*"), resumes=True,
       outside=sources.fingerprint_uploaded, elsewhere=lambda config: left_to_others(config, "encode"))
-def encode(config, run):
+def encode(config: Config, run: Run) -> dict[str, Any]:
     """Encode the segments of the store; at most the batch in flight is done twice."""
     from colabkit.io.places.probe import probe
     from colabkit.pipelines.dataset.encode.step import encode_store
@@ -96,14 +97,14 @@ def encode(config, run):
 
 @step("05_listen", uses=("role", "segments", "store", "codec", "listen"), reads=("04_encode",),
       writes=("*.wav", "*.png", "*.json"), elsewhere=lambda config: left_to_others(config, "encode"))
-def listen(config, run):
+def listen(config: Config, run: Run) -> dict[str, Any]:
     """Decode some codes again, and compare them with the speech they came from."""
-    from colabkit.pipelines.dataset import listen as listening
+    from colabkit.pipelines.dataset.listen import choose_examples, listen_to
     from colabkit.pipelines.dataset.run_codec import codec_of_run
-    codec = codec_of_run(run.folder_of("04_encode"), run.choose, run.say)
-    examples = listening.choose_examples(open_store(config.store, run.path), codec, num=config.listen.num_segments,
-                                         seed=config.listen.seed, default_rate_hz=config.segments.default_rate_hz, say=run.say)
-    heard = listening.listen(codec, examples, run.output, say=run.say)
+    codec = codec_of_run(run.folder_of("04_encode"), run)
+    examples = choose_examples(open_store(config.store, run.path), codec, num=config.listen.num_segments,
+                               seed=config.listen.seed, default_rate_hz=config.segments.default_rate_hz, say=run.say)
+    heard = listen_to(codec, examples, run.output, say=run.say)
     files.write_json(run.output / "heard.json", [one.to_dict() for one in heard])
     distances = [one.likeness.mel_db for one in heard if one.likeness]
     return {"distance_db": round(sum(distances) / len(distances), 3), "kbps": heard[0].kbps} if distances else {}
@@ -112,7 +113,7 @@ def listen(config, run):
 @step("06_publish", uses=("role", "segments", "store", "publish"), resumes=True,
       writes=("README.md", "published.json", "dataset/*"), outside=sources.fingerprint_encoded,
       elsewhere=lambda config: left_to_others(config, "publish"))
-def publish(config, run):
+def publish(config: Config, run: Run) -> dict[str, Any]:
     """Make a dataset of the Hub: shards with audio and codes, splits, a card; resumes at the next shard."""
     from colabkit.pipelines.dataset.publish.step import publish_store
     done = publish_store(config, open_store(config.store, run.path), run)
@@ -126,7 +127,7 @@ def publish(config, run):
 
 @step("07_pairs", uses=("role", "segments", "store", "pairs"), writes=("pairs/*", "rows/*", "pairs.json"),
       outside=sources.fingerprint_encoded, elsewhere=lambda config: left_to_others(config, "publish"))
-def pairs(config, run):
+def pairs(config: Config, run: Run) -> dict[str, Any]:
     """Pair segments of the same speaker for voice cloning, and write rows to fine-tune on."""
     from colabkit.pipelines.dataset.pairs.step import write_rows
     made = write_rows(config.pairs, open_store(config.store, run.path), run)

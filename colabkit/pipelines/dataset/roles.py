@@ -1,17 +1,15 @@
-"""Which machine does which step: one does all, or three share the work and meet in the store."""
+"""Roles of machines: one does all steps, or three share the work and meet in the store."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from colabkit.core.errors import UsageError
-from colabkit.pipelines.dataset.config import LOOPBACK
+from colabkit.pipelines.dataset.config import LOOPBACK, Config
 
 _NAMES = {"segment": "that holds the recordings (preset gcp)", "encode": "with the GPU (preset h200)",
           "publish": "that publishes (preset hub)"}
 
 
-def left_to_others(config: Any, role: str) -> str:
+def left_to_others(config: Config, role: str) -> str:
     """Return why this machine leaves a step of a role to another one; "" when it is its own.
 
     Raises: UsageError when machines that share the work have no store in common.
@@ -26,7 +24,7 @@ def left_to_others(config: Any, role: str) -> str:
     return ""
 
 
-def segmented_elsewhere(config: Any) -> str:
+def segmented_elsewhere(config: Config) -> str:
     """Return why steps up to the upload are not this machine's."""
     if reason := left_to_others(config, "segment"):
         return reason

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from colabkit.core import files
+from colabkit.core.teller import Teller
 from colabkit.io.audio import read_audio, resample, write_wav
-from colabkit.io.places import Objects, Taken
+from colabkit.io.places import Place, Taken
 from colabkit.pipelines.dataset.codecs.by_name import open_codec
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.codecs.names import FITTED
@@ -26,34 +27,32 @@ _NAME = "codec.json"
 _RATE_HZ = 16_000
 _NUM_CODEBOOKS = 6  # of a fitted codec
 
-Choose = Callable[[str, object, str], object]
 
-
-def codec_of_store(config: CodecConfig, store: Objects, folder: Path, choose: Choose, say: Callable[[str], None]) -> Codec:
+def codec_of_store(config: CodecConfig, store: Place, folder: Path, teller: Teller) -> Codec:
     """Return the codec to encode a store with; `folder`/codec keeps what it takes to open it again."""
     place = folder / CODEC
     place.mkdir(exist_ok=True)
     if config.name == FITTED:
-        (place / _FILE).exists() or files.write_atomic(place / _FILE, _fitted(config, store, say))
+        (place / _FILE).exists() or files.write_atomic(place / _FILE, _fitted(config, store, teller))
     files.write_json(place / _NAME, {"name": config.name, "precision": config.precision, "num_codebooks": config.num_codebooks})
-    return codec_of_run(folder, choose, say)
+    return codec_of_run(folder, teller)
 
 
-def codec_of_run(folder: Path, choose: Choose, say: Callable[[str], None]) -> Codec:
+def codec_of_run(folder: Path, teller: Teller) -> Codec:
     """Return the codec that a step encoded with."""
     known = files.read_json(folder / CODEC / _NAME)
     if known["name"] == FITTED:
         return open_codec(f"{FITTED}:{folder / CODEC / _FILE}")
-    return open_codec(known["name"], precision=known["precision"], num_codebooks=known["num_codebooks"], choose=choose, say=say)
+    return open_codec(known["name"], precision=known["precision"], num_codebooks=known["num_codebooks"], teller=teller)
 
 
-def _fitted(config: CodecConfig, store: Objects, say: Callable[[str], None]) -> bytes:
+def _fitted(config: CodecConfig, store: Place, teller: Teller) -> bytes:
     """Return the file of the codec that was fitted on this store with these settings; the first to fit it fits it for all."""
     settings = {"fit_seconds": config.fit_seconds, "num_codebooks": config.num_codebooks or _NUM_CODEBOOKS,
                 "codebook_size": config.codebook_size, "seed": config.seed}
     name = f"{CODEC}/{FITTED}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
     if (found := store.get_if_there(name)) is not None:
-        say(f"  {FITTED} is taken from the store: it was fitted on this store before")
+        teller.say(f"  {FITTED} is taken from the store: it was fitted on this store before")
         return found[0]
     from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel
     codec = KMeansMel.fit(_speech(store, settings.pop("fit_seconds")), rate_hz=_RATE_HZ, **settings)
@@ -64,7 +63,7 @@ def _fitted(config: CodecConfig, store: Objects, say: Callable[[str], None]) -> 
     return codec.to_bytes()
 
 
-def _speech(store: Objects, seconds: float) -> Iterator[np.ndarray]:
+def _speech(store: Place, seconds: float) -> Iterator[np.ndarray]:
     """Yield waves of the store's first segments at the codec's rate, until there are so many seconds."""
     from colabkit.pipelines.dataset.segments.walk import segment_rows
     for segment in segment_rows(store.below(SEGMENTS), problem=lambda name, reason: None):
@@ -76,7 +75,7 @@ def _speech(store: Objects, seconds: float) -> Iterator[np.ndarray]:
 
 def encode_files(step_folder: Path, paths: list[Path], output: Path) -> list[Path]:
     """Write NAME.npz (audio and codes, as the segments of a dataset) and NAME.wav (decoded) for each file; return all."""
-    codec = codec_of_run(step_folder, lambda name, value, reason: value, print)
+    codec = codec_of_run(step_folder, Teller())
     written = []
     for path in paths:
         wave = read_audio(path, rate_hz=codec.rate_hz_in)

@@ -1,32 +1,33 @@
-"""What a run works on: recordings to cut, segments to send, and fingerprints of what lies outside the run."""
+"""Sources of a run: recordings to cut, segments to send, and fingerprints of what lies outside the run."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from colabkit.core.errors import UsageError
+from colabkit.core.teller import Teller
 from colabkit.io.samples.source import VOICES, fingerprint_sources, is_folder
 from colabkit.pipelines.dataset.config import SegmentsConfig
 from colabkit.pipelines.dataset.store.open import CODES, SEGMENTS, open_store
+from colabkit.runs.steps import Sections
 
 PROFILE = "profile.json"  # in the store: what the card is to say
 _MADE = "recordings"  # folder of made-up radio
 
 
-def find_recordings(config: SegmentsConfig, folder: Path, problem) -> list:
+def find_recordings(config: SegmentsConfig, folder: Path, teller: Teller) -> list:
     """Return the recordings to cut; made-up ones are made below `folder` first."""
     from colabkit.pipelines.dataset.cut import recordings
     if config.source != VOICES:
         return recordings.find_recordings(config.source, work=folder / "index", name_regex=config.name_regex,
                                           metadata=config.metadata, transcript=config.transcripts, columns=config.columns,
-                                          problem=problem)
+                                          teller=teller)
     from colabkit.pipelines.dataset.cut.made import TRANSCRIPT, made_recordings
     made = folder / _MADE
     if not (made / TRANSCRIPT).exists():  # written last
         made_recordings(made, num_channels=config.num_channels, seconds=config.seconds_per_channel, seed=config.seed)
-    return recordings.find_recordings(str(made), work=folder / "index", transcript=str(made / TRANSCRIPT), problem=problem)
+    return recordings.find_recordings(str(made), work=folder / "index", transcript=str(made / TRANSCRIPT), teller=teller)
 
 
 def segments_of(config: SegmentsConfig, step_folder: Path) -> Path:
@@ -51,7 +52,7 @@ def fingerprint_source(config: SegmentsConfig) -> dict[str, str]:
     return fingerprint_sources([config.source, *tables])
 
 
-def fingerprint_uploaded(config: Any) -> dict[str, str]:
+def fingerprint_uploaded(config: Sections) -> dict[str, str]:
     """Return what changes when the segments of the store do."""
     from colabkit.pipelines.dataset.store.items import read_source
     place = open_store(config.store, config.run_folder).below(SEGMENTS)
@@ -63,7 +64,7 @@ def fingerprint_uploaded(config: Any) -> dict[str, str]:
     return {f"{SEGMENTS}/ of the store": digest.hexdigest()[:32]}
 
 
-def fingerprint_encoded(config: Any) -> dict[str, str]:
+def fingerprint_encoded(config: Sections) -> dict[str, str]:
     """Return what changes when the codes of the store do."""
     from colabkit.pipelines.dataset.store.commit import read_manifest
     found = read_manifest(open_store(config.store, config.run_folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -30,7 +31,7 @@ class SpeechConfig:
     windows_per_utterance: Annotated[float, "training windows for each utterance read, where speech streams through"] = 4.0
     seed: Annotated[int, "which voices, which split"] = 0
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if not self.source or not all(self.source):
             yield "source: is empty, expected voices, hub:..., s3://..., gs://... or a folder"
         if self.weights and len(self.weights) != len(self.source):
@@ -59,7 +60,7 @@ class RecordingsConfig:
     max_hours: Annotated[float, "recordings held in memory at most, 0.11 GiB an hour; more than that stream through"] = 8.0
     fraction: Annotated[float, "share of training windows cut from real recordings"] = 0.2
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if not 0 <= self.fraction <= 1:
             yield f"fraction: got {self.fraction}, expected 0 to 1"
 
@@ -123,7 +124,7 @@ class TrainConfig:
                        KEEPS_RESULT] = "auto"
     mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], "auto: what the GPU is fast at"] = "auto"
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         for name in ("steps", "batch_windows", "validate_every_steps", "checkpoint_every_steps"):
             if getattr(self, name) < 1:
                 yield f"{name}: got {getattr(self, name)}, expected at least 1"
@@ -146,7 +147,7 @@ class InferConfig:
     shortest_turn_seconds: Annotated[float, "shorter turns are dropped"] = 0.1
     shortest_pause_seconds: Annotated[float, "shorter pauses of one speaker are filled"] = 0.2
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if self.smoothing_seconds is not None and not 0 <= self.smoothing_seconds <= 5:
             yield f"smoothing_seconds: got {self.smoothing_seconds}, expected 0 to 5, or none"
 
@@ -196,7 +197,7 @@ class Config:
     export: Annotated[ExportConfig, "export"] = field(default_factory=ExportConfig)
     example: Annotated[ExampleConfig, "example"] = field(default_factory=ExampleConfig)
 
-    def faults(self):
+    def faults(self) -> Iterator[str]:
         if len(self.simulate.speaker_weights) > self.model.num_speakers:
             yield (f"simulate.speaker_weights: {len(self.simulate.speaker_weights)} weights, but "
                    f"model.num_speakers={self.model.num_speakers} can be told apart in a window")

@@ -13,21 +13,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
+from colabkit.core.teller import Teller
 from colabkit.pipelines.diarization import FRAME_SAMPLES
+from colabkit.pipelines.diarization.config import Config, EvaluateConfig, InferConfig
 from colabkit.pipelines.diarization.speech import recordings
-from colabkit.pipelines.diarization.speech import step as speech_step
+from colabkit.pipelines.diarization.speech.step import Speech, list_speech, open_speech, write_speech
+from colabkit.runs.run import Run
 from colabkit.runs.steps import step
+
+if TYPE_CHECKING:
+    from colabkit.pipelines.diarization.evaluate.step import Conversation
+    from colabkit.pipelines.diarization.infer import Diarizer
+    from colabkit.pipelines.diarization.speech.bank import SpeechBank
 
 LONG_MIX_SECONDS, NUM_LONG_MIXES = 45.0, 10
 CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
 SMOOTHING_SECONDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 
 
-def _outside(config) -> dict[str, str]:
+def _outside(config: Config) -> dict[str, str]:
     recorded = (config.recordings.train_source, config.recordings.test_source)
     from colabkit.io.samples.source import fingerprint_sources
     return fingerprint_sources((*config.speech.source, *filter(None, recorded)))
@@ -35,43 +45,41 @@ def _outside(config) -> dict[str, str]:
 
 @step("01_speech", uses=("speech", "recordings"), writes=("speech.json", "*.safetensors", "voices/*"), outside=_outside,
       resumes=True, version=2)
-def speech(config, run):
+def speech(config: Config, run: Run) -> dict[str, Any]:
     """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
     recordings.require_sources(config.recordings)
-    indexes = speech_step.list_samples(config.speech, run.output, run.report.problem, run.choose)
-    entries = speech_step.list_speakers(config.speech, indexes)
-    real = {split: recordings.list_recordings(config.recordings, split, run.output, run.report.problem, run.choose)
-            for split in ("train", "test")}
-    speech_step.write_listing(run.output / "speech.json", config.speech, indexes, entries, {"recordings": real})
+    listed = list_speech(config.speech, run.output, run)
+    real = {split: recordings.list_recordings(config.recordings, split, run.output, run) for split in ("train", "test")}
+    write_speech(run.output, listed, {"recordings": real})
     files.remove_generation(run.output / "parts")
-    return {"speech_hours": round(sum(index.hours for index in indexes), 2)} | {
-        f"num_{split}_speakers": sum(e.split == split for e in entries) for split in speech_step.SPLITS}
+    return {"speech_hours": round(sum(listed.listing.hours.values()), 2)} | {
+        f"num_{split}_speakers": len(listed.of_split(split)) for split in listed.listing}
 
 
 @step("02_train", uses=("speech", "recordings", "simulate", "model", "train", "infer"), reads=("01_speech",),
       writes=("model.safetensors", "model.json", "history.jsonl", "history.png"), resumes=True,
       processes="train.processes")
-def train(config, run):
+def train(config: Config, run: Run) -> dict[str, Any] | None:
     """Train on simulated and real conversations; resumes at the last checkpoint."""
     from colabkit.pipelines.diarization import workload
     from colabkit.pipelines.diarization.conversations import windows
     from colabkit.pipelines.diarization.evaluate import timeline
-    from colabkit.pipelines.diarization.speech import sources
-    from colabkit.pipelines.diarization.train import batches as data
-    from colabkit.pipelines.diarization.train.loop import train as train_loop
+    from colabkit.pipelines.diarization.speech.pool import training_speech
+    from colabkit.pipelines.diarization.train import loop
+    from colabkit.pipelines.diarization.train.batches import TrainingBatches, training_simulator
     from colabkit.training.processes.ranks import join
     listed = _speech(config, run)
-    spoken = sources.training_speech(listed, problem=run.report.problem, choose=run.choose)
+    spoken = training_speech(listed, run)
     run.say(f"  {spoken.num_classes} speakers, {spoken.hours:.2f} h of speech")
     how = {"seed": config.train.seed, "max_speakers": config.model.num_speakers}
-    simulator = data.training_simulator(spoken, config.simulate, **how)
+    simulator = training_simulator(spoken, config.simulate, **how)
     real = windows.training_windows(
-        _recordings(config, run, "train"), max_hours=config.recordings.max_hours, fraction=config.recordings.fraction,
-        window_seconds=config.simulate.window_seconds, problem=run.report.problem, choose=run.choose, **how)
-    batches = data.TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
-                                   batch_windows=config.train.batch_windows, seed=config.train.seed)
+        _recordings(config, run, "train"), run, max_hours=config.recordings.max_hours,
+        fraction=config.recordings.fraction, window_seconds=config.simulate.window_seconds, **how)
+    batches = TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
+                              batch_windows=config.train.batch_windows, seed=config.train.seed)
     mixes = _mixes(config, _bank(config, run, "validation", listed), num_mixes=config.train.num_validation_mixes, seconds=20.0)
-    metrics = train_loop(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run,
+    metrics = loop.train(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run,
                          windows_at_once=workload.windows_at_once(config, join(), run))
     if metrics is not None:  # None in all processes but the first
         rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
@@ -80,7 +88,7 @@ def train(config, run):
 
 
 @step("03_tune", uses=("speech", "simulate", "infer", "model"), reads=("01_speech", "02_train"), writes=("diarizer.json",))
-def tune(config, run):
+def tune(config: Config, run: Run) -> dict[str, Any]:
     """Find the distance between voices that links windows best, then the smoothing, on validation speakers."""
     from dataclasses import replace
     diarizer = _diarizer(config, run)
@@ -99,7 +107,8 @@ def tune(config, run):
     return {name: getattr(diarizer, name) for name in wanted}
 
 
-def _tuned(run, diarizer, name: str, candidates, mixes, scored):
+def _tuned(run: Run, diarizer: Diarizer, name: str, candidates: Sequence[float], mixes: list[Conversation],
+           scored: list[list[tuple[Any, Any]]]) -> Diarizer:
     """Return the diarizer with the value of a setting that serves validation conversations best."""
     from dataclasses import replace
 
@@ -114,7 +123,7 @@ def _tuned(run, diarizer, name: str, candidates, mixes, scored):
 
 @step("04_evaluate", uses=("speech", "recordings", "model", "evaluate", "infer"), reads=("01_speech", "02_train", "03_tune"),
       writes=("scores.json", "*/*.rttm", "timeline.png"))
-def evaluate(config, run):
+def evaluate(config: Config, run: Run) -> dict[str, Any]:
     """Score conversations of speakers that training never heard, and real recordings where given."""
     from colabkit.pipelines.diarization.evaluate import timeline
     from colabkit.pipelines.diarization.evaluate.step import Conversation, diarize_all, measure
@@ -144,21 +153,27 @@ def evaluate(config, run):
 
 @step("05_export", uses=("speech", "model", "export", "evaluate"), reads=("01_speech", "02_train", "03_tune"),
       writes=("model.onnx", "model.int8.onnx", "diarizer.json"))
-def export(config, run):
+def export(config: Config, run: Run) -> dict[str, Any]:
     """Write ONNX files that compute what the model computes, at any length."""
-    from colabkit.pipelines.diarization import export as onnx_files
+    from colabkit.pipelines.diarization.model.export import (
+        CHECK_SECONDS,
+        check_parity,
+        export_int8,
+        export_onnx,
+        require_parity,
+    )
     model = _model(run)
-    mix = _mixes(config, _bank(config, run, "validation"), num_mixes=1, seconds=max(onnx_files.CHECK_SECONDS))[0]
-    waves = [mix.wave[: int(seconds * 16_000)] for seconds in onnx_files.CHECK_SECONDS]
+    mix = _mixes(config, _bank(config, run, "validation"), num_mixes=1, seconds=max(CHECK_SECONDS))[0]
+    waves = [mix.wave[: int(seconds * 16_000)] for seconds in CHECK_SECONDS]
     path = run.output / "model.onnx"
-    onnx_files.export_onnx(model, path, opset=config.export.opset)
-    difference, _ = onnx_files.check_parity(model, path, waves)
-    onnx_files.require_parity(difference, config.export.tolerance, path)
+    export_onnx(model, path, opset=config.export.opset)
+    difference, _ = check_parity(model, path, waves)
+    require_parity(difference, config.export.tolerance, path)
     metrics = {"onnx_difference": difference, "onnx_bytes": path.stat().st_size}
     if config.export.int8:
         small = run.output / "model.int8.onnx"
-        onnx_files.export_int8(path, small)
-        metrics |= {"int8_same_decisions": onnx_files.check_parity(model, small, waves)[1], "int8_bytes": small.stat().st_size}
+        export_int8(path, small)
+        metrics |= {"int8_same_decisions": check_parity(model, small, waves)[1], "int8_bytes": small.stat().st_size}
     description = (run.folder_of("03_tune") / "diarizer.json").read_text()
     files.write_atomic(run.output / "diarizer.json", description)
     return metrics
@@ -166,7 +181,7 @@ def export(config, run):
 
 @step("06_example", uses=("speech", "example", "evaluate"), reads=("01_speech", "05_export"),
       writes=("example.rttm", "example.wav", "example.png"))
-def example(config, run):
+def example(config: Config, run: Run) -> dict[str, Any]:
     """Diarize one longer conversation of held-out speakers through ONNX alone."""
     from colabkit.io.audio import write_wav
     from colabkit.pipelines.diarization import RATE_HZ
@@ -206,45 +221,43 @@ def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
     return written
 
 
-def _ignore(item: str, reason: str) -> None:
-    """Problems were told when the files were listed."""
-
-
-def _speech(config, run):
-    from colabkit.pipelines.diarization.speech.sources import open_speech
+def _speech(config: Config, run: Run) -> Speech:
     return open_speech(config.speech, run.folder_of("01_speech"), run.scratch / "audio")
 
 
-def _bank(config, run, split: str, listed=None):
-    from colabkit.pipelines.diarization.speech.sources import load_bank
-    return load_bank(listed or _speech(config, run), split, hours=config.speech.held_out_hours, problem=run.report.problem)
+def _bank(config: Config, run: Run, split: str, listed: Speech | None = None) -> SpeechBank:
+    from colabkit.pipelines.diarization.speech.pool import load_bank
+    return load_bank(listed or _speech(config, run), split, run, hours=config.speech.held_out_hours)
 
 
-def _recordings(config, run, split: str):
-    return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), _ignore,
+def _recordings(config: Config, run: Run, split: str) -> list[recordings.Recording]:
+    # Problems were told when the files were listed.
+    silent = Teller(say=lambda line: None)
+    return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), silent,
                                       cache=run.scratch / "audio", cache_gib=config.speech.cache_gib)
 
 
-def _mixes(config, bank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500, settings=None):
-    from colabkit.pipelines.diarization.config import EvaluateConfig
+def _mixes(config: Config, bank: SpeechBank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500,
+           settings: EvaluateConfig | None = None) -> list[Conversation]:
     from colabkit.pipelines.diarization.evaluate.step import conversation
-    from colabkit.pipelines.diarization.train import batches as data
-    simulator = data.held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed)
+    from colabkit.pipelines.diarization.train.batches import held_out_simulator
+    simulator = held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers,
+                                   seed=seed)
     return [conversation(f"mix{i:04d}", simulator.sample(i)) for i in range(num_mixes)]
 
 
-def _validator(config, mixes):
+def _validator(config: Config, mixes: Sequence[Conversation]) -> Callable[[Any], dict[str, float]]:
     from colabkit.pipelines.diarization.evaluate.step import diarize_all, measure
     from colabkit.training.processes.ranks import join
 
-    def validate(model) -> dict[str, float]:
+    def validate(model: Any) -> dict[str, float]:
         diarizer = _torch_diarizer(model, config.infer)
         scores = measure(mixes, join().share(mixes, lambda part: diarize_all(diarizer, part)), 0.25)
         return {name: scores[name] for name in ("der", "missed", "false_alarm", "confusion", "frame_accuracy")}
     return validate
 
 
-def _model(run):
+def _model(run: Run):
     from safetensors.torch import load_file
 
     from colabkit.pipelines.diarization.config import ModelConfig
@@ -255,19 +268,19 @@ def _model(run):
     return model.eval()
 
 
-def _diarizer(config, run):
+def _diarizer(config: Config, run: Run) -> Diarizer:
     from colabkit.pipelines.diarization.infer import tuned_in
     tuned = run.folder_of("03_tune") / "diarizer.json"
     return _torch_diarizer(_model(run), config.infer, **(tuned_in(files.read_json(tuned)) if tuned.exists() else {}))
 
 
-def _torch_diarizer(model, settings, **tuned):
+def _torch_diarizer(model: Any, settings: InferConfig, **tuned: float) -> Diarizer:
     import torch
 
     from colabkit.pipelines.diarization.infer import Diarizer
     device = next(model.parameters()).device
 
-    def run_windows(waves):
+    def run_windows(waves: Any) -> tuple[Any, ...]:
         with torch.no_grad():
             return tuple(part.float().cpu().numpy() for part in model.eval()(torch.from_numpy(waves).to(device)))
     return Diarizer(run_windows, model.powerset.table_CS.cpu().numpy(), settings, **tuned)

@@ -1,4 +1,4 @@
-"""Who speaks when: turns, the RTTM and UEM files that hold them, and the frame grid a model works on.
+"""Turns of speakers, the RTTM and UEM files that hold them, and the frame grid a model works on.
 
 RTTM and UEM: NIST Rich Transcription 2009 evaluation plan. Times are seconds from the start of the recording.
 """

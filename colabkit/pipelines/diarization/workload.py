@@ -10,6 +10,7 @@ from colabkit.core.config import digest
 from colabkit.io.models.architectures import CONFIG_CLASSES, config_of, hub_id
 from colabkit.pipelines.diarization import FRAME_SECONDS, RATE_HZ
 from colabkit.pipelines.diarization.config import Config
+from colabkit.runs.run import Run
 from colabkit.training.processes.ranks import Ranks
 from colabkit.training.sizing.devices import GIB, Device, here
 from colabkit.training.sizing.real_step import confirm_here
@@ -34,7 +35,7 @@ def request(config: Config) -> Request:
                    if can_freeze else {})
 
 
-def windows_at_once(config: Config, ranks: Ranks, run: Any, device: Device | None = None) -> int:
+def windows_at_once(config: Config, ranks: Ranks, run: Run, device: Device | None = None) -> int:
     """Choose how many windows of a process go through its GPU at once: all of its part of a batch, or as many as fit.
 
     Predicted, and confirmed by a few real steps; on a CPU all. Raises: DataError where not even one fits.

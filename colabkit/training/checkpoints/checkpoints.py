@@ -11,7 +11,7 @@ Resuming takes the newest whole generation of both places.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from colabkit.core.disk import disk_fault, faults_told, in_units
 from colabkit.core.errors import StateError
 from colabkit.runs.medium import Medium, medium_of
+from colabkit.runs.run import Run
 from colabkit.training.checkpoints import generation, tensor_file
 from colabkit.training.checkpoints.sender import RETRY_SECONDS, Job, Publisher
 from colabkit.training.random_state import random_state, set_random_state
@@ -32,7 +33,7 @@ STOP_PATIENCE_SECONDS = 20.0  # what a machine about to end may give
 END_PATIENCE_SECONDS = 600.0
 
 
-def checkpoints_of(run: Any, name: str = "checkpoints", *, keep_last: int = 2) -> Checkpoints:
+def checkpoints_of(run: Run, name: str = "checkpoints", *, keep_last: int = 2) -> Checkpoints:
     """Open the checkpoints of a run's step at work; those of a run on a remote medium go to this machine's disk first."""
     folder, medium = run.output / name, medium_of(run.output)
     scratch = run.scratch_at_work / name if medium.is_remote else None
@@ -205,7 +206,7 @@ class Checkpoints:
         except Exception as error:  # told by the next save: a training that saves nothing must not look well
             self._fault = error
 
-    def _write_new(self, medium: Medium, place: Path, chunks, **about) -> Path:
+    def _write_new(self, medium: Medium, place: Path, chunks: Iterable[bytes], **about: Any) -> Path:
         """Write a generation under a name that was never used; then older ones go."""
         folder = place / generation.new_name(about["step"])
         self._whole[folder] = generation.write(medium, folder, chunks, **about)
@@ -313,7 +314,7 @@ class Checkpoints:
         return folder in self._whole
 
 
-def _only_generations(names) -> list[str]:
+def _only_generations(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if name.startswith(generation.PREFIX))
 
 

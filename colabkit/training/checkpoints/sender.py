@@ -31,7 +31,8 @@ class Publisher:
     newest sent one is on the other side, which may be later.
     """
 
-    def __init__(self, send: Callable[[Job], None], confirm: Callable[[], bool], *, medium_name: str, say=print,
+    def __init__(self, send: Callable[[Job], None], confirm: Callable[[], bool], *, medium_name: str,
+                 say: Callable[[str], object] = print,
                  retry_seconds: tuple[float, ...]):
         self._send, self._confirm, self._name, self._say = send, confirm, medium_name, say
         self._retry_seconds = retry_seconds

@@ -1,4 +1,4 @@
-"""What goes between the process that holds a run and those that work at one of its steps: the task, and errors."""
+"""Handoff between the process that holds a run and those that work at one of its steps: the task, and errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from colabkit.core.config import to_dict
 from colabkit.core.errors import ColabkitError, StateError, UsageError
+from colabkit.runs.run import Run
 from colabkit.runs.steps import Step
 
 MARK = "\x1e"  # begins a line that is an event, not text
@@ -37,7 +38,7 @@ class Handoff:
     launcher_pid: int = 0
 
     @classmethod
-    def of(cls, step: Step, run: Any, identity: dict[str, Any], **how: Any) -> Handoff:
+    def of(cls, step: Step, run: Run, identity: dict[str, Any], **how: Any) -> Handoff:
         """Describe the step at work. Raises: UsageError when other processes could not import it."""
         recipe, config_type = step.function.__module__, type(run.config)
         if "__main__" in (recipe, config_type.__module__):

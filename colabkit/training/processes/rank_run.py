@@ -14,6 +14,7 @@ from typing import Any
 
 from colabkit.core.config import build
 from colabkit.core.progress import LIVE_SECONDS
+from colabkit.core.teller import Teller
 from colabkit.runs.report import Report
 from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
@@ -53,10 +54,9 @@ class RankRun(Run):
 
     def choose(self, name: str, value: Any, reason: str) -> Any:
         """Tell an automatic choice with its reason; returns the value."""
-        if self._tell:
-            self._tell({"choice": [name, value, reason]})
-        else:
-            self.say(f"  choice: {name} = {value}, because {reason}")
+        if not self._tell:
+            return Teller.choose(self, name, value, reason)
+        self._tell({"choice": [name, value, reason]})
         return value
 
     def progress(self, total: int, title: str, *, done: int = 0, unit: str = "steps") -> TellingProgress:
@@ -90,7 +90,7 @@ class TellingProgress:
         self._show()
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is not None:
             self._values.clear()  # reading a tensor of a broken device would hide why it broke
         self._show()

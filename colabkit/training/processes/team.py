@@ -26,6 +26,7 @@ from colabkit.core import files
 from colabkit.core.accelerators import count_gpus
 from colabkit.core.errors import StateError, Stopped, UsageError
 from colabkit.core.progress import Progress
+from colabkit.runs.run import Run
 from colabkit.runs.steps import Sections, Step
 from colabkit.training.processes import ranks
 from colabkit.training.processes.handoff import MARK, STOP, Handoff, error_of
@@ -42,7 +43,7 @@ _CAUSES = {
     "SIGILL": "a library was built for another processor", "SIGFPE": "a native library crashed"}
 
 
-def carry_out(step: Step, sections: Sections, run: Any, identity: dict[str, Any]) -> dict | None:
+def carry_out(step: Step, sections: Sections, run: Run, identity: dict[str, Any]) -> dict | None:
     """Do the work of a step, here or in as many processes as its setting says; returns its metrics.
 
     Raises: what the step raises; Stopped; StateError when a process dies.
@@ -63,7 +64,7 @@ def asked_for(step: Step, config: Any) -> int:
     return getattr(getattr(config, section), name)
 
 
-def _num_processes(step: Step, run: Any) -> int:
+def _num_processes(step: Step, run: Run) -> int:
     wanted = asked_for(step, run.config)
     if wanted == 1:
         return 1
@@ -76,7 +77,7 @@ def _num_processes(step: Step, run: Any) -> int:
     return wanted
 
 
-def _with_fellows(step: Step, sections: Sections, run: Any, identity: dict[str, Any]) -> dict | None:
+def _with_fellows(step: Step, sections: Sections, run: Run, identity: dict[str, Any]) -> dict | None:
     """Do the first process's part of a step; the others, started by the same torchrun, do theirs."""
     team = ranks.join()
     handoff = Handoff.of(step, run, identity)
@@ -101,7 +102,7 @@ def dismiss_fellows() -> None:
 class Team:
     """The processes of one step on this machine, from start to end; `work` may be called once."""
 
-    def __init__(self, step: Step, run: Any, identity: dict[str, Any], num_processes: int):
+    def __init__(self, step: Step, run: Run, identity: dict[str, Any], num_processes: int):
         self.step, self.run, self.num_processes = step, run, num_processes
         self.logs = run.path / LOG_FOLDER
         self.exchange = run.scratch / "processes"
@@ -167,7 +168,7 @@ class Team:
         if "choice" in event:
             self.run.choose(*event["choice"])
         elif "problem" in event:
-            self.run.report.problem(*event["problem"])
+            self.run.problem(*event["problem"])
         elif "progress" in event:
             now = event["progress"]
             if self._progress is None or self._progress.title != now["title"]:
@@ -256,13 +257,13 @@ class Team:
 
 
 @contextmanager
-def _interrupts_ask(run: Any, what: str) -> Iterator[None]:
+def _interrupts_ask(run: Run, what: str) -> Iterator[None]:
     """Turn the first interrupt into a request to stop in good order; a second one is a KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def on_interrupt(number, frame):
+    def on_interrupt(number: int, frame: object) -> None:
         if run.stop_requested:
             raise KeyboardInterrupt
         run.stop_requested = signal.Signals(number).name

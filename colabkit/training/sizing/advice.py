@@ -11,7 +11,7 @@ import numpy as np
 from colabkit.core.errors import DataError
 from colabkit.training.sizing.chosen import Sizing
 from colabkit.training.sizing.devices import CATALOGUE, GIB
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.workload import Workload
 
 Lighter = Callable[[], Mapping[str, Workload]]

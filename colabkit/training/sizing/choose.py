@@ -17,7 +17,7 @@ from colabkit.training.sizing.advice import does_not_fit
 from colabkit.training.sizing.chosen import Choice, Sizing
 from colabkit.training.sizing.devices import GIB, Device
 from colabkit.training.sizing.memory_model import MemoryModel
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.workload import Regime, Workload
 from colabkit.training.stream.batch_plan import bucket_starts
 

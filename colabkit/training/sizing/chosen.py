@@ -1,4 +1,4 @@
-"""What was chosen: how many samples of which length go through at once, in which regime, and why."""
+"""Sizing, as it was chosen: how many samples of which length go through at once, in which regime, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model trains on: the accelerators people have, from a catalogue, and the one that is here.
+"""Devices that a model trains on: those that people have, from a catalogue, and the one that is here.
 
     find("T4").usable_bytes          # of a GPU one does not have
     here()                           # the GPU of this process, or its CPU
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -159,3 +160,20 @@ def emulated(budget_bytes: int, **more: Any) -> Device:
     device = Device(name=f"emulated {budget_bytes / MIB:.0f} MiB", kind="cpu", total_bytes=budget_bytes,
                     usable_bytes=budget_bytes)
     return replace(device, **more)
+
+
+def device_name(device: Any) -> str:
+    """Return what tells devices apart that hold different numbers of samples."""
+    import torch
+    if device.type != "cuda":
+        return device.type
+    return f"{torch.cuda.get_device_name(device)}, {torch.cuda.get_device_properties(device).total_memory / 2**30:.0f} GiB"
+
+
+def choose_threads(device: Any, local_world: int, choose: Callable[[str, Any, str], Any],
+                   name: str = "train.cpu_threads") -> None:
+    """Leave one core to the threads that make the batches: two that fight for a core slow each other down fourfold."""
+    import torch
+    cores = detect().num_cpus // local_world
+    if device.type == "cpu":
+        torch.set_num_threads(choose(name, max(1, cores - 1), f"of {cores} CPU cores one makes the batches"))

@@ -1,6 +1,6 @@
 """Go on when memory runs out: the same samples again in smaller parts, on all ranks, without a restart.
 
-    guard = Guard(capacity, ranks=ranks, choose=run.choose, say=run.say)
+    guard = Guard(capacity, ranks=ranks, teller=run)
     guard.step(seconds, work, reset)        # work(numbers): forward and backward of these samples of this rank
     reduce_gradients(parameters, ranks)     # only now do ranks exchange gradients
     optimizer.step()
@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from colabkit.core.errors import DataError
+from colabkit.core.teller import Teller
 from colabkit.training.processes.ranks import FINE, OUT_OF_MEMORY, TIGHT, Ranks
 from colabkit.training.random_state import random_state, set_random_state
 from colabkit.training.sizing.out_of_memory import clean_up, is_out_of_memory, release
 from colabkit.training.sizing.partition import bucket_of, cut, edge_seconds
+from colabkit.training.sizing.watch import MemoryWatch
 
 KEPT_SHARE = 0.75  # of the samples that did not fit, how many are tried next
 Work = Callable[[list[int]], object]
@@ -49,11 +51,11 @@ class Guard:
     All ranks must make and call it alike. `events` counts what happened.
     """
 
-    def __init__(self, capacity: Callable[[float], int], *, ranks: Ranks, choose: Callable[[str, Any, str], Any],
-                 say: Callable[[str], object], watch: Any = None, buffers_of: Iterable[Any] = (),
+    def __init__(self, capacity: Callable[[float], int], *, ranks: Ranks, teller: Teller,
+                 watch: MemoryWatch | None = None, buffers_of: Iterable[Any] = (),
                  advice: Callable[[float], Sequence[str]] | None = None, agree: Callable[[int], int] | None = None,
                  name: str = "samples at once of up to {seconds:.3g} s", device: str = ""):
-        self.capacity, self.ranks, self.choose, self.say, self.watch = capacity, ranks, choose, say, watch
+        self.capacity, self.ranks, self.teller, self.watch = capacity, ranks, teller, watch
         self.name, self._advice, self._agree = name, advice, agree or ranks.worst
         self.device = " + ".join(sorted(set(ranks.gather(device))))
         self.limits: dict[int, int] = {}  # bucket -> how many samples; longer ones may not be more
@@ -99,7 +101,8 @@ class Guard:
             return
         if state["device"] != self.device:
             if state["limits"]:
-                self.say(f"  how many samples fit into {state['device'] or 'another device'} is not taken over to {self.device}")
+                other = state["device"] or "another device"
+                self.teller.say(f"  how many samples fit into {other} is not taken over to {self.device}")
             return
         self.limits = {int(bucket): int(most) for bucket, most in state["limits"].items()}
 
@@ -138,9 +141,9 @@ class Guard:
             most = max(1, int(event.num_samples * KEPT_SHARE))
             if most < self.limits.get(bucket, most + 1):
                 self.limits[bucket] = most
-                self.choose(self.name.format(seconds=edge_seconds(bucket)), most, why)
+                self.teller.choose(self.name.format(seconds=edge_seconds(bucket)), most, why)
             elif event.kind == OUT_OF_MEMORY:
-                self.say(f"  {why}")
+                self.teller.say(f"  {why}")
 
     def _hopeless(self, event: _Event, where: str) -> DataError:
         advice = list(self._advice(event.seconds)) if self._advice else [

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, as a function of samples and seconds.
+"""Memory of a training step, as a function of samples and seconds.
 
     model.peak_bytes(8, 20.0)                # 8 samples padded to 20 s
     model.capacity(20.0, 14 * 2**30)         # how many fit

@@ -55,7 +55,7 @@ def predict(workload: Workload, regime: Regime, *, shortest_seconds: float, long
 def measure(workload: Workload, regime: Regime, num_samples: int, seconds: float, *, num_layers: int | None = None,
             on_gpu: bool = True, with_scratch: bool | None = None) -> dict[str, int]:
     """Return the peak of every phase of one step on fake tensors, at the model's full depth or at `num_layers`, in bytes."""
-    from colabkit.training.sizing.step_trace import FakeStep
+    from colabkit.training.sizing.tracing.step_trace import FakeStep
     trace = FakeStep(workload, regime, num_layers, on_gpu=on_gpu, with_scratch=with_scratch).run(num_samples, seconds)
     return {", ".join(segment): max(values) for segment, values in trace.held.items()}
 
@@ -71,7 +71,7 @@ def _three_lengths(shortest: float, longest: float) -> tuple[float, float, float
 def _traces(workload: Workload, regime: Regime, sizes: list[tuple[int, float]], on_gpu: bool,
             with_scratch: bool | None) -> tuple[list[Any], Any]:
     """Return a trace at full depth for every size, and one that was run as it is, for the allocator."""
-    from colabkit.training.sizing.step_trace import FakeStep
+    from colabkit.training.sizing.tracing.step_trace import FakeStep
     if workload.num_layers > max(SMALL_DEPTHS):
         steps = [FakeStep(workload, regime, depth, on_gpu=on_gpu, with_scratch=with_scratch) for depth in SMALL_DEPTHS]
         if all(workload.layers(step.model) for step in steps):

@@ -1,4 +1,4 @@
-"""What real steps have shown on this GPU, kept for the next run: by GPU, driver, torch, model and regime.
+"""Measurements of real steps on this GPU, kept for the next run: by GPU, driver, torch, model and regime.
 
 A file that is cut, corrupt or not ours costs a few probing steps, never a run.
 """

@@ -1,4 +1,4 @@
-"""What a pipeline asks of sizing: its workload, the lengths of its samples, and what its settings say."""
+"""Request of a pipeline to sizing: its workload, the lengths of its samples, and what its settings say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from colabkit.training.sizing.choose import size
 from colabkit.training.sizing.chosen import Sizing
 from colabkit.training.sizing.devices import Device
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.workload import Workload
 
 RATE_HZ, SAMPLE_BYTES = 16_000, 4

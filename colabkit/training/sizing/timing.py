@@ -1,4 +1,4 @@
-"""How long a pass takes: what any pass costs, and what each second of audio adds; and from where on more audio gains little."""
+"""Time of a pass: what any pass costs, what each second of audio adds, and from where on more audio gains little."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How full the memory is while a model trains: a warning at 90%, a clean-up at 95%, and word of others on the same device.
+"""Watch over the memory while a model trains: a warning at 90%, a clean-up at 95%, and word of others on the device.
 
-    watch = MemoryWatch(say=run.say, choose=run.choose)
+    watch = MemoryWatch(run)
     watch.look()                 # once a step; the guard does
     watch.used_fraction()        # of the latest look, for a tracker
 
@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from colabkit.core.runtime import NO_LIMIT_BYTES, cgroup_values
+from colabkit.core.teller import Teller
 from colabkit.training.sizing.out_of_memory import clean_up
 
 WARN_FRACTION, CLEAN_FRACTION = 0.90, 0.95
@@ -97,13 +97,12 @@ class MemoryWatch:
     `read` makes a Reading; by default of the GPU that torch uses, else of the RAM. `context_bytes` is what the driver takes.
     """
 
-    def __init__(self, *, say: Callable[[str], object], choose: Callable[[str, Any, str], Any],
-                 read: Callable[[], Reading] | None = None, context_bytes: int = GIB // 2, clean: Callable[[], object] = clean_up,
-                 clock: Callable[[], float] = time.monotonic):
+    def __init__(self, teller: Teller, *, read: Callable[[], Reading] | None = None, context_bytes: int = GIB // 2,
+                 clean: Callable[[], object] = clean_up, clock: Callable[[], float] = time.monotonic):
         self.read: Callable[[], Reading] = read or (read_gpu if _torch_uses_a_gpu() else read_ram)
         self._retries = {read_gpu: gpu_retries, read_ram: lambda: 0}.get(self.read, lambda: self.read().num_retries)
         self.events: Counter[str] = Counter()
-        self._say, self._choose, self._clean, self._clock = say, choose, clean, clock
+        self._teller, self._clean, self._clock = teller, clean, clock
         self._context_bytes = context_bytes
         self._warned = self._told_of_others = False
         self._clean_after, self._pause_seconds = -float("inf"), CLEAN_EVERY_SECONDS
@@ -133,7 +132,7 @@ class MemoryWatch:
         elif used >= WARN_FRACTION and not self._warned:
             self._warned = True
             self.events["warnings"] += 1
-            self._say(f"  WARNING memory is {used:.0%} full: {self.describe()}")
+            self._teller.say(f"  WARNING memory is {used:.0%} full: {self.describe()}")
         if used >= CLEAN_FRACTION and self._clock() >= self._clean_after:
             now = self._latest = self._clean_up(used)
         self._look_for_others(now)
@@ -143,8 +142,8 @@ class MemoryWatch:
         self._clean()
         now = self.read()
         self.events["clean_ups"] += 1
-        self._choose("memory.clean_up", f"{used:.0%} to {now.used_fraction:.0%}",
-                     "memory was nearly full; what no tensor uses was given back")
+        self._teller.choose("memory.clean_up", f"{used:.0%} to {now.used_fraction:.0%}",
+                            "memory was nearly full; what no tensor uses was given back")
         self._clean_after = self._clock() + self._pause_seconds
         self._pause_seconds *= 2
         return now
@@ -156,8 +155,8 @@ class MemoryWatch:
         elif not self._told_of_others:
             self._told_of_others = True
             self.events["others"] += 1
-            self._say(f"  WARNING others use {taken / GIB:.1f} of the {now.total_bytes / GIB:.1f} GiB of this GPU (nvidia-smi "
-                      "tells who); where memory runs out for it, fewer samples go through at once")
+            self._teller.say(f"  WARNING others use {taken / GIB:.1f} of the {now.total_bytes / GIB:.1f} GiB of this "
+                             "GPU (nvidia-smi tells who); where memory runs out for it, fewer samples go through at once")
 
 
 def _torch_uses_a_gpu() -> bool:

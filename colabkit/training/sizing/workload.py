@@ -1,4 +1,4 @@
-"""What is sized: a model with its real training step, and the regime it trains in."""
+"""Workload to be sized: a model with its real training step, and the regime it trains in."""
 
 from __future__ import annotations
 

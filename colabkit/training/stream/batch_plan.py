@@ -1,4 +1,4 @@
-"""Which samples form a batch: batch k of an epoch is a pure function of (seed, epoch, k), with or without durations.
+"""Batches of an epoch: batch k is a pure function of (seed, epoch, k), with or without durations.
 
 SampleOrder: so many samples. GroupedOrder: so many samples, of similar length. BatchPlan: as many as a budget of padded length
 allows.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from colabkit.io.places import S3Profile, open_objects
+from colabkit.io.places import S3Profile, open_place
 from colabkit.loopback.certificates import Certificates, make_certificates
 from colabkit.loopback.s3 import S3Server
 
@@ -68,19 +68,19 @@ def profile(server, certificates) -> S3Profile:
 
 @pytest.fixture
 def objects(profile):
-    return open_objects("s3://bucket/some/prefix", profile=profile)
+    return open_place("s3://bucket/some/prefix", profile=profile)
 
 
 @pytest.fixture(params=["s3", "pinned", "folder"])
 def any_objects(request, server, profile, tmp_path):
     """Objects of every kind: what the protocol says holds for all of them."""
     if request.param == "folder":
-        return open_objects(tmp_path / "store")
+        return open_place(tmp_path / "store")
     if request.param == "pinned":
         from colabkit.io.places.http import trust
         trust.pin(server.url, confirm=lambda _: True)
         profile = S3Profile(bucket="bucket", endpoint=server.url, access_key=KEY, secret_key=SECRET)
-    return open_objects("s3://bucket/some/prefix", profile=profile)
+    return open_place("s3://bucket/some/prefix", profile=profile)
 
 
 def write_files(folder: Path, sizes: dict[str, int]) -> Path:

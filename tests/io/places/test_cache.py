@@ -16,18 +16,18 @@ from pathlib import Path
 import pytest
 
 from colabkit.core.errors import DataError, StateError, UsageError
-from colabkit.io.places import LocalStore
-from colabkit.io.places.cache import CachedStore
+from colabkit.io.places import Folder, Pinned
+from colabkit.io.places.cache import Cached
 
 SIZE = 10_000
 TAIL = 16
 
 
-class CountingStore(LocalStore):
+class CountingStore(Pinned):
     """A folder that counts its reads."""
 
     def __init__(self, folder):
-        super().__init__(folder)
+        super().__init__(Folder(folder))
         self.num_reads = 0
 
     def read(self, name, start=0, stop=None):
@@ -56,14 +56,14 @@ def used_bytes(folder: Path) -> int:
 
 
 def test_second_read_comes_from_the_disk_and_is_exact(store, tmp_path):
-    cached = CachedStore(store, tmp_path / "a" / "cache", 10**6)
+    cached = Cached(store, tmp_path / "a" / "cache", 10**6)
     assert cached.address == store.address and cached.list() == store.list()
     for _ in range(3):
         for start, stop in ((0, None), (0, SIZE), (5, 5), (17, 4_000), (SIZE - 1, SIZE)):
             assert cached.read("é1.wav", start, stop) == content_of(1)[start:stop]
     assert store.num_reads == 5 and cached.counts == {"cache_hits": 10, "cache_misses": 5, "cache_written": 5, "cache_evicted": 0,
                                                       "cache_corrupt": 0}
-    again = CachedStore(store, tmp_path / "a" / "cache", 10**6)  # survives its process
+    again = Cached(store, tmp_path / "a" / "cache", 10**6)  # survives its process
     assert again.read("é1.wav") == content_of(1) and store.num_reads == 5
     again.forget("é1.wav")
     assert again.read("é1.wav") == content_of(1) and store.num_reads == 6
@@ -73,15 +73,15 @@ def test_second_read_comes_from_the_disk_and_is_exact(store, tmp_path):
 def test_no_budget_is_refused_and_no_cache_makes_no_folder(store, tmp_path):
     for nothing in (0, -1):
         with pytest.raises(UsageError, match="needs room"):
-            CachedStore(store, tmp_path / "cache", nothing)
+            Cached(store, tmp_path / "cache", nothing)
     assert not (tmp_path / "cache").exists()
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StateError, match="cache folder"):
-        CachedStore(store, tmp_path / "file", 10**6)
+        Cached(store, tmp_path / "file", 10**6)
 
 
 def test_what_was_used_last_stays(store, tmp_path):
-    cached = CachedStore(store, tmp_path / "cache", 10 * (SIZE + TAIL))
+    cached = Cached(store, tmp_path / "cache", 10 * (SIZE + TAIL))
     for k in range(40):
         cached.read(f"é{k}.wav")
         before = store.num_reads
@@ -98,13 +98,13 @@ def test_what_was_used_last_stays(store, tmp_path):
 
 
 def test_range_larger_than_its_share_is_not_kept(store, tmp_path):
-    cached = CachedStore(store, tmp_path / "cache", 3 * SIZE)
+    cached = Cached(store, tmp_path / "cache", 3 * SIZE)
     assert cached.read("é0.wav") == content_of(0) and not cached_files(tmp_path / "cache")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "longer", "bit", "other", "tail"])
 def test_damaged_file_is_fetched_again(store, tmp_path, damage):
-    cached = CachedStore(store, tmp_path / "cache", 10**6)
+    cached = Cached(store, tmp_path / "cache", 10**6)
     cached.read("é1.wav")
     (path,) = cached_files(tmp_path / "cache")
     raw = path.read_bytes()
@@ -124,16 +124,16 @@ def test_damaged_file_is_fetched_again(store, tmp_path, damage):
 
 
 def test_object_that_changed_is_not_found_under_its_old_version(store, tmp_path):
-    CachedStore(store, tmp_path / "cache", 10**6).read("é1.wav", 0, 100)
+    Cached(store, tmp_path / "cache", 10**6).read("é1.wav", 0, 100)
     (tmp_path / "data" / "é1.wav").write_bytes(content_of(99))
     os.utime(tmp_path / "data" / "é1.wav", ns=(1, 1))
     fresh = CountingStore(tmp_path / "data")
-    assert CachedStore(fresh, tmp_path / "cache", 10**6).read("é1.wav", 0, 100) == content_of(99)[:100]
+    assert Cached(fresh, tmp_path / "cache", 10**6).read("é1.wav", 0, 100) == content_of(99)[:100]
 
 
 def test_versions_that_are_given_spare_the_listing(store, tmp_path):
     store.list = None  # not asked for
-    cached = CachedStore(store, tmp_path / "cache", 10**6, versions={"é1.wav": "v"})
+    cached = Cached(store, tmp_path / "cache", 10**6, versions={"é1.wav": "v"})
     for _ in range(2):
         assert cached.read("é1.wav", 1, 9) == content_of(1)[1:9]
         assert cached.read("é2.wav", 1, 9) == content_of(2)[1:9]  # of no known version: not kept
@@ -141,7 +141,7 @@ def test_versions_that_are_given_spare_the_listing(store, tmp_path):
 
 
 def test_errors_of_the_store_come_through_and_are_not_kept(store, tmp_path):
-    cached = CachedStore(store, tmp_path / "cache", 10**6)
+    cached = Cached(store, tmp_path / "cache", 10**6)
     cached.list()
     (tmp_path / "data" / "é1.wav").unlink()
     for _ in range(2):
@@ -165,7 +165,7 @@ def test_left_over_files_are_removed_and_foreign_ones_left(store, tmp_path):
     for path in (left_over, alive, ancient, *foreign):
         path.write_bytes(bytes(50_000))
     os.utime(ancient, (1, 1))
-    cached = CachedStore(store, folder, 60_000)
+    cached = Cached(store, folder, 60_000)
     assert not left_over.exists() and not ancient.exists() and alive.exists()
     for k in range(20):
         cached.read(f"é{k}.wav")
@@ -173,11 +173,11 @@ def test_left_over_files_are_removed_and_foreign_ones_left(store, tmp_path):
 
 
 def test_budget_holds_from_the_start_after_it_was_made_smaller(store, tmp_path):
-    large = CachedStore(store, tmp_path / "cache", 10**6)
+    large = Cached(store, tmp_path / "cache", 10**6)
     for k in range(40):
         large.read(f"é{k}.wav")
     assert used_bytes(tmp_path / "cache") == 40 * (SIZE + TAIL)
-    CachedStore(store, tmp_path / "cache", 100_000)
+    Cached(store, tmp_path / "cache", 100_000)
     assert 50_000 < used_bytes(tmp_path / "cache") <= 100_000
 
 
@@ -194,7 +194,7 @@ def fail_writing(monkeypatch, code):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_full_disk_turns_the_cache_off_with_one_warning(store, tmp_path, monkeypatch, caplog, code):
-    cached = CachedStore(store, tmp_path / "cache", 10**6)
+    cached = Cached(store, tmp_path / "cache", 10**6)
     cached.read("é0.wav")
     fail_writing(monkeypatch, code)
     with caplog.at_level(logging.WARNING), ThreadPoolExecutor(8) as pool:
@@ -204,7 +204,7 @@ def test_full_disk_turns_the_cache_off_with_one_warning(store, tmp_path, monkeyp
 
 def test_folder_that_is_removed_while_it_is_used(store, tmp_path):
     import shutil
-    cached = CachedStore(store, tmp_path / "cache", 10**6)
+    cached = Cached(store, tmp_path / "cache", 10**6)
     for round_ in range(3):
         for k in range(5):
             assert cached.read(f"é{k}.wav", round_) == content_of(k)[round_:]
@@ -214,7 +214,7 @@ def test_folder_that_is_removed_while_it_is_used(store, tmp_path):
 
 
 def test_threads_race_with_eviction_and_with_a_vandal(store, tmp_path):
-    cached = CachedStore(store, tmp_path / "cache", 12 * (SIZE + TAIL))
+    cached = Cached(store, tmp_path / "cache", 12 * (SIZE + TAIL))
     over = threading.Event()
 
     def vandalise():
@@ -245,7 +245,7 @@ def _read_much(cached, seed, failures):
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_share_one_budget(store, tmp_path, method):
-    cached = CachedStore(store, tmp_path / "cache", 50 * SIZE)
+    cached = Cached(store, tmp_path / "cache", 50 * SIZE)
     assert cached.read("é0.wav") == content_of(0)
     context = multiprocessing.get_context(method)
     failures = context.Queue()
@@ -271,13 +271,13 @@ def _size(path: Path) -> int:
 def test_killed_writers_leave_a_cache_that_works(store, tmp_path):
     context = multiprocessing.get_context("fork")
     for seed in range(6):
-        cached = CachedStore(store, tmp_path / "cache", 30 * SIZE)
+        cached = Cached(store, tmp_path / "cache", 30 * SIZE)
         worker = context.Process(target=_read_much, args=(cached, seed, context.Queue()))
         worker.start()
         time.sleep(0.01 * seed)
         worker.kill()
         worker.join()
-    cached = CachedStore(store, tmp_path / "cache", 30 * SIZE)
+    cached = Cached(store, tmp_path / "cache", 30 * SIZE)
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.name.endswith(".tmp")]
     for k in range(40):
         assert cached.read(f"é{k}.wav") == content_of(k)
@@ -285,7 +285,7 @@ def test_killed_writers_leave_a_cache_that_works(store, tmp_path):
 
 
 def test_goes_to_another_process_with_its_versions(store, tmp_path):
-    cached = CachedStore(store, tmp_path / "cache", 10**6)
+    cached = Cached(store, tmp_path / "cache", 10**6)
     cached.read("é1.wav", 3, 5)
     copy = pickle.loads(pickle.dumps(cached))
     reads = copy.store.num_reads

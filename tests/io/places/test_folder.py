@@ -12,12 +12,12 @@ import time
 import pytest
 
 from colabkit.core.errors import StateError
-from colabkit.io.places import Taken, folder, open_objects
+from colabkit.io.places import Taken, folder, open_place
 
 RACE = """
 import sys, time
-from colabkit.io.places import Taken, open_objects
-objects = open_objects(sys.argv[1])
+from colabkit.io.places import Taken, open_place
+objects = open_place(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for race in range(30):
@@ -38,8 +38,8 @@ for _ in range(20):
 
 WRITE = """
 import sys
-from colabkit.io.places import open_objects
-objects, number = open_objects(sys.argv[1]), 0
+from colabkit.io.places import open_place
+objects, number = open_place(sys.argv[1]), 0
 while True:
     number += 1
     objects.put(f"x{number % 3}", bytes([number % 251]) * 300_000)
@@ -53,7 +53,7 @@ def start(code: str, *arguments: str) -> subprocess.Popen:
 
 @pytest.mark.parametrize("links", [True, False])
 def test_of_several_processes_one_wins(tmp_path, links):
-    objects = open_objects(tmp_path / "store")
+    objects = open_place(tmp_path / "store")
     objects.put("count", b"0")
     code = RACE if links else ("import errno, os\ndef no_links(*_, **__): raise OSError(errno.EPERM, 'no links here')\n"
                                "os.link = no_links\n" + RACE)
@@ -71,7 +71,7 @@ def test_of_several_processes_one_wins(tmp_path, links):
 
 
 def test_killed_while_writing_no_object_is_a_part(tmp_path):
-    objects = open_objects(tmp_path / "store")
+    objects = open_place(tmp_path / "store")
     for trial in range(6):
         process = start(WRITE, str(tmp_path / "store"))
         for _ in range(3):
@@ -93,7 +93,7 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
                                                                capture_output=True).returncode:
         pytest.skip("no right to mount a small disk")
     try:
-        objects = open_objects(place / "store")
+        objects = open_place(place / "store")
         version = objects.put("x", b"1" * 600_000)
         with pytest.raises(StateError, match="full"):
             objects.put("x", b"2" * 600_000)
@@ -104,13 +104,13 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
 
 
 def test_times_that_the_system_tells_alike_are_told_apart(tmp_path):
-    objects = open_objects(tmp_path / "store")
+    objects = open_place(tmp_path / "store")
     versions = [objects.put("x", b"same size") for _ in range(200)]
     assert len(set(versions)) == 200 and objects.find("x").version == versions[-1]
 
 
 def test_where_nothing_may_be_written(tmp_path, monkeypatch):
-    objects = open_objects(tmp_path / "store")
+    objects = open_place(tmp_path / "store")
 
     def refuse(*_):
         raise PermissionError(errno.EACCES, "no", "x")
@@ -121,7 +121,7 @@ def test_where_nothing_may_be_written(tmp_path, monkeypatch):
 
 
 def test_links_and_order(tmp_path):
-    objects = open_objects(tmp_path / "store")
+    objects = open_place(tmp_path / "store")
     for name in ("a/b", "a-b", "a.b/c", "aa"):
         objects.put(name, b"x")
     (tmp_path / "store" / "round").symlink_to(tmp_path / "store")

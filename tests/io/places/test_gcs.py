@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
+import time
 
 import pytest
 
 from colabkit.core.errors import ChangedError, UsageError
-from colabkit.io.places import open_objects
+from colabkit.io.places import open_place
 from colabkit.loopback.messages import Answer
 from tests.servers.gcs import GcsServer
 
 
-class Gcs(GcsServer):
-    """The real service's XML interface, as far as obstore insists on it."""
-
-    def answer(self, request):
-        bucket = request.path[1:].partition("/")[0]
-        if request.method == "PUT" and (bucket in self.denied or not self._storage.get_bucket(bucket)):
-            return Answer(403 if bucket in self.denied else 404, {"Content-Type": "application/xml"}, b"<Error></Error>")
-        answer = super().answer(request)
-        if answer.status in (200, 206) and request.method in ("GET", "PUT", "HEAD"):
-            answer.fields.setdefault("Last-Modified", formatdate(usegmt=True))
-            answer.fields.setdefault("ETag", '"1"')
-        return answer
-
-
 @pytest.fixture
 def gcs(monkeypatch):
-    with Gcs() as server:
+    with GcsServer() as server:
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
         server.put("bucket", "there", b"x")
@@ -38,7 +24,7 @@ def gcs(monkeypatch):
 
 
 def test_read_write_list(gcs):
-    objects = open_objects("gs://bucket/some/prefix")
+    objects = open_place("gs://bucket/some/prefix")
     assert objects.get_if_there("a b/ü") is None and list(objects.list()) == []
     for number in range(5):
         objects.put(f"{number}", b"%d" % number)
@@ -54,9 +40,19 @@ def test_read_write_list(gcs):
 
 def test_refusals(gcs):
     with pytest.raises(UsageError, match="no such bucket"):
-        open_objects("gs://nowhere-at-all").put("x", b"x")
+        open_place("gs://nowhere-at-all").put("x", b"x")
     with pytest.raises(UsageError, match="no right to write") as caught:
-        open_objects("gs://closed").put("x", b"x")
+        open_place("gs://closed").put("x", b"x")
     assert "storage.objects.create" in caught.value.expected and "gcloud auth" in caught.value.fix
     with pytest.raises(UsageError, match="list this bucket|not public"):
-        list(open_objects("gs://closed").list())
+        list(open_place("gs://closed").list())
+
+
+def test_a_server_that_says_how_long_to_wait_is_left_alone_so_long(gcs):
+    place, told = open_place("gs://bucket"), [Answer(429, {"Retry-After": "1"}, b"{}")] * 2
+    true_answer = gcs.answer
+    for ask, refusals in ((lambda: place.get("there"), told), (lambda: [found.name for found in place.list()], told[:1])):
+        left = list(refusals)
+        gcs.answer = lambda request, left=left: left.pop() if left else true_answer(request)
+        began = time.monotonic()
+        assert ask() in (b"x", ["there"]) and time.monotonic() - began > 1 and not left

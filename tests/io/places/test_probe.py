@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from colabkit.core.errors import UsageError
-from colabkit.io.places import open_objects
+from colabkit.io.places import open_place
 from colabkit.io.places.probe import probe
 from colabkit.loopback.s3 import refuse
 
@@ -53,5 +53,5 @@ def test_without_the_right_to_write(objects, server):
 
 
 def test_a_folder(tmp_path):
-    found = probe(open_objects(tmp_path / "store"))
+    found = probe(open_place(tmp_path / "store"))
     assert found.can_commit and found.if_match and found.ranges and found.may_delete and not list((tmp_path / "store").iterdir())

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.places import S3Profile, Taken, open_objects
+from colabkit.io.places import S3Profile, Taken, open_place
 from colabkit.io.places.http.patience import Unreachable
 from colabkit.loopback.messages import Answer
 from colabkit.loopback.s3 import S3Server, refuse
@@ -35,7 +35,7 @@ def either(request, server, profile):
     if request.param == "pinned":
         from colabkit.io.places.http import trust
         trust.pin(server.url, confirm=lambda _: True)
-    return open_objects("s3://bucket/p", profile=profile)
+    return open_place("s3://bucket/p", profile=profile)
 
 
 def without_secrets(error: Exception) -> str:
@@ -61,6 +61,35 @@ def test_faults_that_pass(either, server):
     assert either.find("x") is None
 
 
+def test_a_server_that_says_how_long_to_wait_is_left_alone_so_long(either, server):
+    server.put("bucket", "p/x", b"content")
+    told = Answer(503, {"Retry-After": "1"}, b"<Error><Code>SlowDown</Code></Error>")
+    for ask, expected, num_requests in (
+            (lambda: either.get("x"), b"content", 3), (lambda: either.find("x").size, 7, 3),
+            (lambda: [found.name for found in either.list()], ["x"], 4),  # a listing asks until nothing comes
+            (lambda: len(either.put("y", b"y")) > 0, True, 3)):
+        # Who asks through obstore is told by the second refusal: of the first it sees no more than that it was one.
+        server.before, began = Faults(told, told), time.monotonic()
+        assert ask() == expected and time.monotonic() - began > 1
+        assert len(server.before.requests) == num_requests
+    assert either.counts["throttled"] == 8
+
+
+def test_a_read_that_was_refused_is_taken_up_where_it_is_sent(objects, server, certificates):
+    with S3Server(tls=certificates.server_context()) as elsewhere:
+        elsewhere.put("cdn", "content", b"0123456789")
+        server.before = Faults(Answer(503), *[Answer(302, {"Location": f"{elsewhere.url}/cdn/content"})] * 2)
+        assert objects.get("x", 2, 5) == b"234"
+
+
+def test_the_region_that_a_refusal_names_is_taken(either, server):
+    server.put("bucket", "p/x", b"content")
+    other = Answer(400, {"Content-Type": "application/xml"}, b"<Error><Code>AuthorizationHeaderMalformed</Code>"
+                                                             b"<Region>eu-north-1</Region></Error>")
+    server.before = faults = Faults(other)
+    assert either.get("x") == b"content" and "/eu-north-1/s3/" in faults.requests[1].fields["authorization"]
+
+
 def test_a_conditional_put_whose_answer_was_lost_is_no_loss(either, server):
     server.resets, server.writes_before_reset = 1, True
     version = either.put("claim", b"mine", only_if_absent=True)
@@ -83,7 +112,7 @@ def test_patience_ends(either, server):
     with pytest.raises(Unreachable, match="503"):
         either.with_patience(0.5).get("x")
     with pytest.raises(Unreachable) as caught:
-        open_objects("s3://bucket", profile=S3Profile(bucket="bucket", endpoint="http://127.0.0.1:9", access_key=KEY,
+        open_place("s3://bucket", profile=S3Profile(bucket="bucket", endpoint="http://127.0.0.1:9", access_key=KEY,
                                                       secret_key=SECRET)).with_patience(0.3).get("x")
     without_secrets(caught.value)
 
@@ -116,7 +145,7 @@ def test_what_is_refused(either, server, profile):
 
 def test_keys_that_a_server_knows_to_be_wrong(server, certificates):
     def objects(**more):
-        return open_objects("s3://bucket", profile=S3Profile(bucket="bucket", endpoint=server.url, **{
+        return open_place("s3://bucket", profile=S3Profile(bucket="bucket", endpoint=server.url, **{
             "access_key": KEY, "secret_key": SECRET, "ca_bundle": str(certificates.authority), **more}))
     for more, words in (({"secret_key": "wrong"}, "not accepted"), ({"access_key": "AKIAELSEWHERE"}, "not accepted")):
         with pytest.raises(UsageError, match=words) as caught:
@@ -140,7 +169,7 @@ def test_keys_that_a_server_knows_to_be_wrong(server, certificates):
 def test_verification_is_off_only_when_said_and_then_loudly(server, capsys):
     profile = S3Profile(bucket="bucket", endpoint=server.url, access_key=KEY, secret_key=SECRET, verify=False)
     for _ in range(2):
-        objects = open_objects("s3://bucket", profile=profile)
+        objects = open_place("s3://bucket", profile=profile)
         assert objects.put("x", b"x")
         told = capsys.readouterr().err
         assert "WITHOUT verifying" in told and SECRET not in told
@@ -158,7 +187,7 @@ def test_payloads_are_signed_where_nothing_else_protects_them(server, objects):
         plain.make_bucket("bucket")
         plain.before = look
         unprotected = S3Profile(bucket="bucket", endpoint=plain.url, access_key=KEY, secret_key=SECRET)
-        open_objects("s3://bucket", profile=unprotected).put("x", b"x")
+        open_place("s3://bucket", profile=unprotected).put("x", b"x")
     assert len(seen.popitem()[1]) == 64
 
 
@@ -195,8 +224,8 @@ def test_objects_of_a_forked_process(objects):
 
 
 def test_a_profile_goes_to_other_processes(profile, server):
-    code = ("import pickle, sys; from colabkit.io.places import open_objects; "
-            "p = pickle.load(sys.stdin.buffer); print(open_objects('s3://bucket/a', profile=p).put('x', b'x'))")
+    code = ("import pickle, sys; from colabkit.io.places import open_place; "
+            "p = pickle.load(sys.stdin.buffer); print(open_place('s3://bucket/a', profile=p).put('x', b'x'))")
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(profile), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert server.buckets["bucket"].find("a/x") is not None
@@ -211,25 +240,25 @@ def test_a_server_that_was_never_heard_of_is_given_up_sooner(profile, monkeypatc
     from colabkit.io.places import bucket
     monkeypatch.setattr(bucket, "OPENING_SECONDS", 0.4)
     with pytest.raises(Unreachable):
-        open_objects("s3://bucket", profile=S3Profile(bucket="bucket", endpoint="https://127.0.0.1:9")).find("x")
-    known = open_objects("s3://bucket", profile=profile)
+        open_place("s3://bucket", profile=S3Profile(bucket="bucket", endpoint="https://127.0.0.1:9")).find("x")
+    known = open_place("s3://bucket", profile=profile)
     known.put("x", b"x")
     began, server.before = time.monotonic(), lambda request: Answer(503) if time.monotonic() < began + 1 else None
     assert known.get("x") == b"x" and time.monotonic() > began + 1
 
 
 def test_addresses(tmp_path, profile, monkeypatch):
-    assert open_objects(tmp_path).address == str(tmp_path)
-    for address in ("ftp://x/y", "hub:a/b", "S3://bucket", "hf://buckets/only"):
+    assert open_place(tmp_path).address == str(tmp_path)
+    for address in ("ftp://x/y", "S3://bucket", "hf://buckets/only"):
         with pytest.raises(UsageError):
-            open_objects(address)
+            open_place(address)
     with pytest.raises(UsageError, match="no name of a bucket"):
-        open_objects("s3://NotABucket/x")
+        open_place("s3://NotABucket/x")
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError, match="a file"):
-        open_objects(tmp_path / "file")
+        open_place(tmp_path / "file")
     with pytest.raises(DataError):
-        open_objects(tmp_path).get("file/x")
+        open_place(tmp_path).get("file/x")
 
 
 def test_a_bucket_of_the_hub_is_reached_through_its_gateway(server, certificates, monkeypatch):
@@ -239,6 +268,6 @@ def test_a_bucket_of_the_hub_is_reached_through_its_gateway(server, certificates
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     seen = []
     server.before = lambda request: seen.append((request.method, request.path)) or Answer(200, {"ETag": '"1"'})
-    objects = open_objects("hf://buckets/somebody/voices/segments")
+    objects = open_place("hf://buckets/somebody/voices/segments")
     objects.put("x", b"x")
     assert seen == [("PUT", "/somebody/voices/segments/x")] and objects.address == "hf://buckets/somebody/voices/segments"

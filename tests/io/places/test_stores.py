@@ -13,16 +13,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
 from colabkit.core.errors import DataError, StateError, UsageError
-from colabkit.io.places import LocalStore, StoredObject, open_store
+from colabkit.io.places import Folder, Pinned, StoredObject, open_place
 from colabkit.io.places.http.ranges import RangeClient, Refused, Unreachable
-from colabkit.io.places.hub import HubStore, parse_hub_address
+from colabkit.io.places.hub import HubDataset, parse_hub_address
 from colabkit.loopback.hub import HubServer
-from colabkit.loopback.messages import Answer, Request
+from colabkit.loopback.messages import Answer, Request, answer_range
 from colabkit.loopback.serving import HttpServer
 from tests.servers.faults import FaultProxy
 from tests.servers.gcs import GcsServer
@@ -106,13 +107,17 @@ def at(request, environment, tmp_path):
     return prepare
 
 
+def pinned(address) -> Pinned:
+    return Pinned(open_place(address))
+
+
 KINDS = ["folder", "hub", "s3", "gcs"]
 REMOTE = KINDS[1:]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lists_and_reads_exactly(kind, at):
-    store = open_store(at(kind))
+    store = pinned(at(kind))
     listed = store.list()
     assert [(o.name, o.size) for o in listed] == sorted((name, len(content)) for name, content in FILES.items())
     assert all(o.version for o in listed) and len({o.version for o in listed}) == len(listed)
@@ -134,8 +139,8 @@ def test_lists_and_reads_exactly(kind, at):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_address_is_pinned_and_opens_again(kind, at, hub):
-    store = open_store(at(kind))
-    again = open_store(store.address)
+    store = pinned(at(kind))
+    again = pinned(store.address)
     assert again.address == store.address and again.list() == store.list()
     expected = {"folder": store.address, "s3": "s3://bucket/set/one", "gcs": "gs://bucket/set/one",
                 "hub": f"hub:org/na-me_1.0@{hub.repos['org/na-me_1.0'].find('main').sha}"}
@@ -143,25 +148,30 @@ def test_address_is_pinned_and_opens_again(kind, at, hub):
 
 
 def _read_elsewhere(store, queue):
-    try:
-        names = [o.name for o in store.list()]
-    except StateError as error:  # obstore's threads stay behind at a fork: said, not waited for
-        assert "forked process" in str(error) and store.address.startswith("s3://")
-        names = list(FILES)
-    queue.put([(name, store.read(name)) for name in names])
+    told = []
+    for ask in (lambda: {o.name: store.read(o.name) for o in store.list()}, lambda: {"a.wav": store.read("a.wav")}):
+        try:
+            told.append(ask())
+        except StateError as error:
+            told.append(str(error))
+    queue.put(told)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_goes_to_another_process(kind, method, at):
-    store = open_store(at(kind))
+    store = pinned(at(kind))
     assert store.read("a.wav") == FILES["a.wav"]
     assert pickle.loads(pickle.dumps(store)).read("a.wav") == FILES["a.wav"]
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     worker = context.Process(target=_read_elsewhere, args=(store, queue))
     worker.start()
-    assert dict(queue.get(timeout=60)) == FILES
+    everything, one = queue.get(timeout=60)
+    if method == "fork" and kind in ("s3", "gcs"):  # obstore's threads stay behind: said, not waited for
+        assert all("forked process" in told and "spawn" in told for told in (everything, one))
+    else:
+        assert everything == FILES and one == {"a.wav": FILES["a.wav"]}
     worker.join(30)
     assert store.read("a.wav") == FILES["a.wav"]
 
@@ -170,8 +180,10 @@ def test_goes_to_another_process(kind, method, at):
 def test_five_hundred_reads_on_a_bad_network(kind, at, request):
     server = request.getfixturevalue(kind)
     with FaultProxy(server.url, seed=3, **FAULTS) as proxy:
-        store = open_store(at(kind, proxy.url))
-        store._client = RangeClient(deadline_seconds=20, read_timeout_seconds=5, base_seconds=0.01, cap_seconds=0.1)
+        place = open_place(at(kind, proxy.url))
+        if kind == "hub":
+            place._client = RangeClient(deadline_seconds=20, read_timeout_seconds=5, base_seconds=0.01, cap_seconds=0.1)
+        store = Pinned(place if kind == "hub" else place.with_patience(20))
         assert len(store.list()) == len(FILES)
         names = [name for name in FILES if FILES[name]]
 
@@ -184,7 +196,8 @@ def test_five_hundred_reads_on_a_bad_network(kind, at, request):
         with ThreadPoolExecutor(16) as pool:
             assert all(pool.map(one, range(500)))
         assert proxy.counts["resets"] >= 5 and proxy.counts["truncations"] >= 5 and proxy.counts["429"] + proxy.counts["503"] >= 2
-        assert store.counts["retries"] >= 12 and store.counts["throttled"] >= 2 and store.counts["resumed"] >= 1
+        assert store.counts["retries"] >= 12 and store.counts["throttled"] >= 2
+        assert store.counts["requests"] >= 500 and (kind != "hub" or store.counts["resumed"] >= 1)
 
 
 @pytest.mark.parametrize("kind", REMOTE)
@@ -193,7 +206,7 @@ def test_object_that_changes_after_it_was_listed(kind, at, request):
     change = {"hub": lambda name, content: server.add_dataset("org/na-me_1.0", FILES | {name: content, ".gitattributes": b"x"}),
               "s3": lambda name, content: server.put("bucket", f"set/one/{name}", content),
               "gcs": lambda name, content: server.put("bucket", f"set/one/{name}", content)}[kind]
-    store = open_store(address)
+    store = pinned(address)
     before = {o.name: o.version for o in store.list()}
     assert store.read("dir2/big.tar", 0, 10) == FILES["dir2/big.tar"][:10]
     time.sleep(0.01)
@@ -202,7 +215,7 @@ def test_object_that_changes_after_it_was_listed(kind, at, request):
         if kind == "hub":  # the commit stays
             assert store.read("dir2/big.tar", 10, 20) == FILES["dir2/big.tar"][10:20]
             assert {o.name: o.version for o in store.list()} == before
-            assert open_store(address).read("dir2/big.tar") == FILES["dir2/big.tar"][::-1]
+            assert pinned(address).read("dir2/big.tar") == FILES["dir2/big.tar"][::-1]
         else:
             with pytest.raises(DataError, match="changed"):
                 store.read("dir2/big.tar", 10, 20)
@@ -222,7 +235,7 @@ def test_object_that_changes_after_it_was_listed(kind, at, request):
     ("https://user:SECRET@example.org/x.tar", "copy the data")])
 def test_other_schemes_are_told_what_was_meant(address, words):
     with pytest.raises(UsageError) as caught:
-        open_store(address)
+        pinned(address)
     assert words in caught.value.fix and "SECRET" not in str(caught.value)
 
 
@@ -235,9 +248,9 @@ class Absent:
         if name.partition(".")[0] in ("huggingface_hub", "obstore", "gcsfs", "urllib3"):
             raise ModuleNotFoundError("No module named " + name, name=name)
 sys.meta_path.insert(0, Absent())
-from colabkit.io.places import open_store
+from colabkit.io.places import open_place
 try:
-    open_store({address!r})
+    open_place({address!r})
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -262,7 +275,7 @@ def test_folder_leaves_out_what_is_hidden_unfinished_or_no_file(at, tmp_path, ca
     (elsewhere / "linked.wav").write_bytes(b"linked")
     (inside / "folder").symlink_to(elsewhere)
     (elsewhere / "round").symlink_to(inside)  # a circle
-    store = LocalStore(root)
+    store = Pinned(Folder(root))
     names = [o.name for o in store.list()]
     assert names == sorted([*FILES, "folder/linked.wav"])
     assert store.read("folder/linked.wav") == b"linked"
@@ -273,19 +286,19 @@ def test_folder_that_is_missing_or_a_file(tmp_path):
     (tmp_path / "speech").mkdir()
     (tmp_path / "file.tar").write_bytes(b"x")
     with pytest.raises(UsageError, match="no such folder") as caught:
-        open_store(tmp_path / "spech")
+        pinned(tmp_path / "spech")
     assert "speech" in caught.value.fix
     with pytest.raises(UsageError, match="a file, not a folder"):
-        open_store(tmp_path / "file.tar")
+        pinned(tmp_path / "file.tar")
     with pytest.raises(UsageError) as caught:
-        open_store("openslr/librispeech_asr")
+        pinned("openslr/librispeech_asr")
     assert "hub:openslr/librispeech_asr" in caught.value.fix
 
 
 def test_folder_sees_files_that_vanish_shrink_or_change(tmp_path):
     for name in "abcd":
         (tmp_path / name).write_bytes(bytes(1000))
-    store = LocalStore(tmp_path)
+    store = Pinned(Folder(tmp_path))
     store.list()
     (tmp_path / "a").unlink()
     with pytest.raises(DataError, match="vanished"):
@@ -307,7 +320,7 @@ def test_folder_sees_files_that_vanish_shrink_or_change(tmp_path):
 def test_folder_with_more_files_than_stay_open(tmp_path):
     for k in range(400):
         (tmp_path / f"{k}").write_bytes(k.to_bytes(4, "big") * 1000)
-    store = LocalStore(tmp_path)
+    store = Pinned(Folder(tmp_path))
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
     def one(seed):
@@ -328,7 +341,7 @@ def test_folder_with_names_that_are_not_utf8(tmp_path):
     except OSError:
         pytest.skip("this file system takes no such names")
     with pytest.raises(DataError, match="UTF-8") as caught:
-        LocalStore(tmp_path).list()
+        Pinned(Folder(tmp_path)).list()
     assert "convmv" in caught.value.fix
 
 
@@ -336,12 +349,12 @@ def test_folder_with_names_that_are_not_utf8(tmp_path):
 def test_folder_that_may_not_be_read(tmp_path):
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(DataError, match="Permission"):
-        LocalStore(tmp_path).list()
+        Pinned(Folder(tmp_path)).list()
 
 
 def test_folder_on_a_shaky_mount(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"content")
-    store, faults, true_pread = LocalStore(tmp_path), [errno.EIO, errno.ESTALE, errno.ENOTCONN], os.pread
+    store, faults, true_pread = Pinned(Folder(tmp_path)), [errno.EIO, errno.ESTALE, errno.ENOTCONN], os.pread
 
     def shaky(*arguments):
         if faults:
@@ -373,16 +386,29 @@ def test_hub_revisions_and_folders(at, hub):
     converted = hub.add_dataset("org/revisions", {"0.parquet": b"converted"}, revision="refs/convert/parquet")
     hub.add_dataset("org/revisions", {"x.wav": b"second!"})
     at("hub")
-    assert open_store("hub:org/revisions").read("x.wav") == b"second!"
-    old = open_store(f"hub:org/revisions@{first}")
+    assert pinned("hub:org/revisions").read("x.wav") == b"second!"
+    old = pinned(f"hub:org/revisions@{first}")
     assert old.read("x.wav") == b"first" and old.address == f"hub:org/revisions@{first}"
-    store = open_store("hub:org/revisions@refs/convert/parquet")
+    store = pinned("hub:org/revisions@refs/convert/parquet")
     assert store.address == f"hub:org/revisions@{converted}" and store.read("0.parquet") == b"converted"
-    folder = open_store(f"hub:org/revisions/sub@{first}")
+    folder = pinned(f"hub:org/revisions/sub@{first}")
     assert [o.name for o in folder.list()] == ["é/y.wav"] and folder.read("é/y.wav") == b"sub"
-    assert folder.address == f"hub:org/revisions/sub@{first}" and open_store(folder.address).list() == folder.list()
+    assert folder.address == f"hub:org/revisions/sub@{first}" and pinned(folder.address).list() == folder.list()
     with pytest.raises(UsageError, match="no such folder"):
-        open_store("hub:org/revisions/nowhere").list()
+        pinned("hub:org/revisions/nowhere").list()
+
+
+def test_hub_is_a_place_as_others_are_but_not_written(at):
+    place = open_place(at("hub"))
+    inner = place.below("dir")
+    assert [found.name for found in place.list("dir")] == [f"dir/{found.name}" for found in inner.list()]
+    assert place.find("a.wav").size == 1 and place.find("nowhere") is None and place.get_if_there("nowhere") is None
+    assert inner.get("b c.flac", 2, 5) == FILES["dir/b c.flac"][2:5] and inner.find("b c.flac").size == 70_000
+    assert inner.address == place.address.replace("@", "/dir@")
+    for write in (lambda: place.put("x", b"x"), lambda: inner.delete("b c.flac")):
+        with pytest.raises(UsageError, match="read here, and not written") as caught:
+            write()
+        assert "hf://buckets/" in caught.value.fix
 
 
 def test_hub_says_what_opens_a_dataset(at, hub, environment):
@@ -393,7 +419,7 @@ def test_hub_says_what_opens_a_dataset(at, hub, environment):
 
     def refusal(address):
         with pytest.raises(UsageError) as caught:
-            open_store(address)
+            pinned(address)
         assert "hf_" not in str(caught.value)
         return str(caught.value)
     text = refusal("hub:org/gated")
@@ -408,9 +434,9 @@ def test_hub_says_what_opens_a_dataset(at, hub, environment):
     assert "settings/tokens" in refusal("hub:org/gated")
     environment.setenv("HF_TOKEN", "hf_good")
     for name in ("gated", "private"):
-        assert open_store(f"hub:org/{name}").read("x.wav") == name.encode()
+        assert pinned(f"hub:org/{name}").read("x.wav") == name.encode()
     environment.delenv("HF_TOKEN")
-    assert HubStore("org/private", token="hf_good").read("x.wav") == b"private"
+    assert HubDataset("org/private", token="hf_good").get("x.wav") == b"private"
 
 
 def test_hub_offline_and_unreachable(at, hub, environment, monkeypatch):
@@ -418,13 +444,13 @@ def test_hub_offline_and_unreachable(at, hub, environment, monkeypatch):
     import huggingface_hub.constants
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="offline mode"):
-        open_store("hub:org/na-me_1.0")
+        pinned("hub:org/na-me_1.0")
     monkeypatch.undo()
     monkeypatch.setattr("colabkit.io.places.hub._OPENING_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(Unreachable, match=f"127.0.0.1:{port}"):
-        HubStore("org/na-me_1.0", endpoint=f"http://127.0.0.1:{port}")
+        HubDataset("org/na-me_1.0", endpoint=f"http://127.0.0.1:{port}")
 
 
 def test_hub_token_that_expires_while_reading(at, hub, environment):
@@ -433,7 +459,7 @@ def test_hub_token_that_expires_while_reading(at, hub, environment):
     hub.tokens = {"hf_first"}
     at("hub")
     environment.setenv("HF_TOKEN", "hf_first")
-    store = open_store("hub:org/expires")
+    store = pinned("hub:org/expires")
     assert store.read("y.wav") == b"small" and store.read("x.tar", 5, 10) == big[5:10]
     hub.tokens = {"hf_second"}
     assert store.read("x.tar", 10, 20) == big[10:20]  # the signed link works still
@@ -450,7 +476,7 @@ def test_hub_signed_links_that_expire(environment):
     with HubServer(link_seconds=0.2) as hub:
         hub.add_dataset("org/name", {"x.tar": FILES["dir2/big.tar"]})
         environment.setenv("HF_ENDPOINT", hub.url)
-        store = open_store("hub:org/name")
+        store = pinned("hub:org/name")
         for _ in range(3):
             assert store.read("x.tar", 7, 300_000) == FILES["dir2/big.tar"][7:300_000]
             assert store.read("x.tar", 9, 12) == FILES["dir2/big.tar"][9:12]
@@ -464,8 +490,8 @@ def test_hub_writes_nothing_to_disk(at, hub, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     code = f"""
-from colabkit.io.places import open_store
-store = open_store({at("hub")!r})
+from colabkit.io.places import Pinned, open_place
+store = Pinned(open_place({at("hub")!r}))
 print(sum(len(store.read(o.name)) for o in store.list()))
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_HOME", "XDG_", "HUGGINGFACE"))}
@@ -482,10 +508,10 @@ print(sum(len(store.read(o.name)) for o in store.list()))
 def test_bucket_that_does_not_exist(kind, address, at):
     at(kind)
     with pytest.raises(UsageError, match="no such bucket") as caught:
-        open_store(address)
+        pinned(address)
     assert "no-such-bucket" in str(caught.value)
     with pytest.raises(UsageError, match="no name of a bucket"):
-        open_store(address.replace("no-such-bucket", "Büro"))
+        pinned(address.replace("no-such-bucket", "Büro"))
 
 
 @pytest.mark.parametrize(("kind", "scheme"), [("s3", "s3"), ("gcs", "gs")])
@@ -497,20 +523,20 @@ def test_bucket_that_may_not_be_read(kind, scheme, at, request, environment):
     at(kind)
     began = time.monotonic()
     with pytest.raises(UsageError, match="right|public") as caught:
-        open_store(f"{scheme}://denied-{kind}")
+        pinned(f"{scheme}://denied-{kind}")
     assert "status 403" in str(caught.value)
-    store = open_store(f"{scheme}://later-{kind}")
+    store = pinned(f"{scheme}://later-{kind}")
     server.deny(f"later-{kind}")
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(UsageError, match="no right to read") as caught:
         store.read("x.wav")
     assert "Amz" not in str(caught.value) and ("s3:GetObject" if kind == "s3" else "gcloud") in caught.value.fix
     if kind == "s3":
         environment.delenv("AWS_ACCESS_KEY_ID")
-        with pytest.raises(UsageError, match="One of the two AWS keys is missing"):
-            open_store("s3://denied-s3")
+        with pytest.raises(UsageError, match="One of the two S3 keys is missing"):
+            pinned("s3://denied-s3")
         environment.delenv("AWS_SECRET_ACCESS_KEY")
         with pytest.raises(UsageError, match="no credentials were found") as caught:
-            open_store("s3://denied-s3")
+            pinned("s3://denied-s3")
         assert "AWS_ACCESS_KEY_ID" in caught.value.fix
     assert time.monotonic() - began < 5
 
@@ -522,15 +548,15 @@ def test_s3_keys_of_a_profile(at, environment, tmp_path):
     path = tmp_path / "credentials"
     path.write_text("[default]\naws_access_key_id = AK\naws_secret_access_key = SECRET%x\n[sso]\nsso_session = x\n")
     environment.setenv("AWS_SHARED_CREDENTIALS_FILE", os.fspath(path))
-    store = open_store(address)
+    store = pinned(address)
     assert store.read("a.wav") == FILES["a.wav"] and b"SECRET" not in pickle.dumps(store)
     environment.setenv("AWS_PROFILE", "sso")
     with pytest.raises(UsageError, match="no keys of its own") as caught:
-        open_store(address)
+        pinned(address)
     assert "export-credentials --profile sso" in caught.value.fix
     path.write_text("no section = 1\n")
     with pytest.raises(UsageError, match="credentials file"):
-        open_store(address)
+        pinned(address)
 
 
 class PublicS3(HttpServer):
@@ -553,31 +579,22 @@ def test_s3_public_bucket_without_keys(environment):
         environment.setenv("AWS_ENDPOINT_URL", server.url)
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):
             environment.delenv(name, raising=False)
-        store = open_store("s3://open")
-        assert store.region == "eu-north-1" and store.list() == [StoredObject("é/a b%.wav", 5, "e")]
+        store = pinned("s3://open")
+        assert store.list() == [StoredObject("é/a b%.wav", 5, "e")]
         assert store.read("é/a b%.wav", 1, 4) == b"234"
         with pytest.raises(UsageError, match="another region"):
-            open_store("s3://elsewhere")
+            pinned("s3://elsewhere")
         environment.setenv("AWS_ENDPOINT_URL", "localhost:9000")
         with pytest.raises(UsageError, match="no web address"):
-            open_store("s3://open")
+            pinned("s3://open")
 
 
 def test_s3_names_that_cannot_be_addressed(at, s3):
     s3.put("odd-names", "x//y.wav", b"x")
     at("s3")
     with pytest.raises(DataError, match="name that cannot be used") as caught:
-        open_store("s3://odd-names").list()
+        pinned("s3://odd-names").list()
     assert "x//y.wav" in str(caught.value)
-
-
-def test_s3_links_are_signed_once_and_again_before_they_expire(at, s3, environment):
-    store = open_store(at("s3"))
-    link = store.link("a.wav")
-    first = link.address()
-    assert "X-Amz-Signature" in first.url and link.address() is first and "X-Amz" not in repr(link)
-    link._made_at -= 0.81 * 3600
-    assert link.address() is not first
 
 
 class GuardedGcs(HttpServer):
@@ -594,8 +611,9 @@ class GuardedGcs(HttpServer):
             return Answer(200, {"Content-Type": "application/json"}, text.encode())
         if request.fields.get("authorization", "").removeprefix("Bearer ") not in self.good:
             return Answer(401, {}, b"{}")
-        if request.path.startswith("/download/"):
-            return Answer(200, {"ETag": '"e"'}, b"12345")
+        if not request.path.startswith("/storage/"):
+            fields = {"ETag": '"e"', "X-Goog-Generation": "7", "Last-Modified": formatdate(usegmt=True)}
+            return answer_range(request, 5, lambda start, stop: b"12345"[start:stop], fields)
         first = "pageToken" not in request.target
         page = {"items": [{"name": "a.wav" if first else "b.wav", "size": "5", "generation": "7"}]}
         return Answer(200, {}, json.dumps(page | ({"nextPageToken": "x"} if first else {})).encode())
@@ -606,13 +624,13 @@ def test_gcs_tokens_come_and_are_renewed(environment, tmp_path):
     made = subprocess.run(["openssl", "genrsa", "-out", key, "2048"], capture_output=True)
     if made.returncode:
         pytest.skip("openssl makes no key here")
-    from colabkit.io.places.gcs import GcsStore
+    from colabkit.io.places.gcs import GcsBucket
     with GuardedGcs() as server:
         account = {"type": "service_account", "project_id": "p", "private_key_id": "k", "private_key": key.read_text(),
                    "client_email": "a@b.c", "client_id": "1", "token_uri": f"{server.url}/token"}
         (tmp_path / "account.json").write_text(json.dumps(account))
         environment.setenv("GOOGLE_APPLICATION_CREDENTIALS", os.fspath(tmp_path / "account.json"))
-        store = GcsStore("bucket", endpoint=server.url)
+        store = Pinned(GcsBucket("bucket", endpoint=server.url))
         assert [o.name for o in store.list()] == ["a.wav", "b.wav"] and store.read("a.wav") == b"12345"
         assert store.read("b.wav", 0, 2) == b"12"
         server.good = set()  # revoked before its time
@@ -627,4 +645,4 @@ def test_gcs_tokens_come_and_are_renewed(environment, tmp_path):
         assert "gcloud" in caught.value.fix
     environment.delenv("GOOGLE_APPLICATION_CREDENTIALS")
     with GuardedGcs() as server, pytest.raises(UsageError, match="no Google credentials were found"):
-        GcsStore("bucket", endpoint=server.url)
+        Pinned(GcsBucket("bucket", endpoint=server.url))

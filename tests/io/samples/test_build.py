@@ -14,13 +14,13 @@ import pytest
 import soundfile
 
 from colabkit.core.errors import ChangedError, ColabkitError, DataError, UsageError
-from colabkit.io.samples import Samples
-from colabkit.io.samples import build as indexing
+from colabkit.io.samples import Samples, build
 from colabkit.io.samples.build import build_index
 from colabkit.io.samples.index import FILE_NAME, SampleIndex
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
-from colabkit.io.samples.source import find_source, fingerprint_sources, is_folder
+from colabkit.io.samples.source import find_source, fingerprint_sources
 from colabkit.loopback.hub import HubServer
+from tests.told import Told
 
 
 def audio(seed: int, seconds: float = 0.1) -> bytes:
@@ -61,15 +61,18 @@ class Listing:
     """Builds the index of a folder and keeps what was told, chosen and read."""
 
     def __init__(self, folder, parts):
-        self.folder, self.parts, self.told, self.chosen, self.reads = folder, parts, [], [], Counter()
+        self.folder, self.parts, self.teller, self.reads = folder, parts, Told(), Counter()
 
-    def choose(self, name, value, reason):
-        self.chosen.append((name, value, reason))
-        return value
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return self.teller.left_aside
+
+    @property
+    def chosen(self) -> list[tuple]:
+        return self.teller.choices
 
     def __call__(self, *, fails_at=None, **how) -> SampleIndex:
-        self.told.clear()
-        self.chosen.clear()
+        self.teller = Told()
         self.reads.clear()
         source = find_source(str(self.folder))
         read = source.store.read
@@ -80,8 +83,7 @@ class Listing:
                 raise ConnectionResetError(name)
             return read(name, start, stop)
         source.store.read = counted
-        return build_index(source, self.parts, problem=lambda item, reason: self.told.append((item, reason)),
-                           choose=self.choose, **how)
+        return build_index(source, self.parts, teller=self.teller, **how)
 
 
 @pytest.fixture
@@ -96,30 +98,8 @@ def words(index: SampleIndex) -> list[tuple[str, str]]:
 ALL = [(f"{i:03d}", f"words {i}") for i in range(30)]
 
 
-@pytest.mark.parametrize("files, kind, names", [
-    ({"a.wav": 1, "b/c.FLAC": 1, "d.txt": 1}, "files", ["a.wav", "b/c.FLAC"]),
-    ({"a.tar": 1, "a.wav": 1}, "tar", ["a.tar"]), ({"x/a.parquet": 1, "a.tar": 1, "a.wav": 1}, "parquet", ["x/a.parquet"]),
-    ({"A.TAR": 1, ".hidden/b.tar": 1}, "tar", ["A.TAR"])])
-def test_sources_are_found_by_what_they_hold(files, kind, names, tmp_path):
-    for name in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    found = find_source(str(tmp_path))
-    assert found.kind == kind and [o.name for o in found.objects] == names and found.ready is None
 
 
-def test_sources_without_audio_are_told_with_the_way_out(tmp_path):
-    with pytest.raises(UsageError):
-        find_source(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="no audio"):
-        find_source(str(tmp_path))
-    (tmp_path / "x.tar.gz").write_bytes(b"x")
-    with pytest.raises(DataError) as caught:
-        find_source(str(tmp_path))
-    assert "unpack" in caught.value.fix and caught.value.got == "x.tar.gz"
-    with pytest.raises(UsageError, match="common_voice"):  # before anything is asked of the network
-        find_source("hub:mozilla-foundation/common_voice_17_0")
-    assert is_folder("/a") and is_folder("a b") and not is_folder("hub:a/b") and not is_folder("s3://a") and not is_folder("gs://a")
 
 
 def test_the_fingerprint_of_a_source_notices_changes_without_reading(data):
@@ -151,8 +131,8 @@ def test_shards_without_what_is_needed_are_refused_with_the_columns_there_are(tm
     else:
         table = pa.table({"audio": [{"bytes": audio(1), "path": "x"}], "spoken": ["words"]})
         pq.write_table(table, tmp_path / "data" / "0.parquet")
-    build = lambda **how: build_index(find_source(str(tmp_path / "data")), tmp_path / "parts", problem=print,  # noqa: E731
-                                      choose=lambda name, value, reason: value, needs=("text",), **how)
+    build = lambda **how: build_index(find_source(str(tmp_path / "data")), tmp_path / "parts", teller=Told(),  # noqa: E731
+                                      needs=("text",), **how)
     with pytest.raises(DataError) as caught:
         build()
     assert ("spoken" in str(caught.value) or kind == "tar") and "columns=text=" in caught.value.fix
@@ -175,7 +155,7 @@ def test_tars_and_parquet_files_are_read_once_each_and_come_in_order(listing, da
 
 
 def test_files_come_in_pieces_and_each_sample_knows_its_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(indexing, "FILES_A_PIECE", 4)
+    monkeypatch.setattr(build, "FILES_A_PIECE", 4)
     for i in range(10):
         (tmp_path / f"s{i % 3}").mkdir(exist_ok=True)
         (tmp_path / f"s{i % 3}" / f"{i}.flac").write_bytes(audio(i) if i != 5 else b"broken")
@@ -269,7 +249,7 @@ def test_faults_of_a_shard_name_it(listing, data, workers):
     source = find_source(str(data))
     (data / "00004.tar").unlink()
     with pytest.raises(DataError) as caught:
-        build_index(source, listing.parts, problem=print, choose=listing.choose, workers=workers)
+        build_index(source, listing.parts, teller=listing.teller, workers=workers)
     assert "00004.tar" in str(caught.value.where)
     with pytest.raises(DataError) as caught:
         listing(workers=workers, columns=("speaker=txt",))
@@ -345,7 +325,7 @@ def test_a_split_of_the_hub_is_found_pinned_indexed_and_read(hub, tmp_path):
     sha = hub.add_dataset("org/name", {name: parquet_of(5 * k, 5) for k, name in enumerate(names)} | {"README.md": b"# no card"})
     source = find_source("hub:org/name/clean/train.100")
     hub.add_dataset("org/name", {"README.md": b"emptied"})
-    index = build_index(source, tmp_path, problem=print, choose=lambda n, v, r: v)
+    index = build_index(source, tmp_path, teller=Told())
     assert index.address == f"hub:org/name@{sha}" and [s.name for s in index.shards] == names[:2]
     assert words(index) == ALL[:10] and Samples(index).read_bytes(7) == audio(7)
 
@@ -353,7 +333,7 @@ def test_a_split_of_the_hub_is_found_pinned_indexed_and_read(hub, tmp_path):
 def test_a_repository_of_scripts_is_read_from_the_copy_the_hub_keeps(hub, tmp_path):
     hub.add_dataset("org/script", {"script.py": b"x", "data.zip": b"x"})
     hub.add_dataset("org/script", {"en/partial-train/0000.parquet": parquet_of(0, 3)}, revision="refs/convert/parquet")
-    index = build_index(find_source("hub:org/script/en/train"), tmp_path, problem=print, choose=lambda n, v, r: v)
+    index = build_index(find_source("hub:org/script/en/train"), tmp_path, teller=Told())
     assert words(index) == ALL[:3]
 
 

@@ -17,13 +17,14 @@ import soundfile
 
 from colabkit.core.errors import BrokenSampleError, DataError, UsageError
 from colabkit.io.audio import read_audio
-from colabkit.io.places import LocalStore
-from colabkit.io.places.cache import CachedStore
+from colabkit.io.places import Folder, Pinned
+from colabkit.io.places.cache import Cached
 from colabkit.io.samples import Samples, open_samples
 from colabkit.io.samples.build import build_index
 from colabkit.io.samples.index import Entry, SampleIndex, Shard
 from colabkit.io.samples.shards import ShardWriter
 from colabkit.io.samples.source import find_source
+from tests.told import Told
 
 KINDS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS")}
 
@@ -40,7 +41,7 @@ class Wrapped:
     """A folder as a store that keeps what was read, and changes contents or raises as it is told."""
 
     def __init__(self, folder, change=None):
-        self.store, self.change, self.reads = LocalStore(folder), change, []
+        self.store, self.change, self.reads = Pinned(Folder(folder)), change, []
         self.address = self.store.address
 
     def read(self, name, start=0, stop=None):
@@ -71,9 +72,9 @@ def parquet(folder: Path, audios: list[bytes], **how) -> SampleIndex:
     rows = pa.array([{"bytes": a, "path": "x"} for a in audios], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     folder.mkdir(exist_ok=True)
     pq.write_table(pa.table({"audio": rows}), folder / "0.parquet", **how)
-    told = {}
-    index = build_index(find_source(str(folder)), folder / ".parts", problem=told.__setitem__, choose=lambda n, v, r: v)
-    assert told == {} and len(index) == len(audios)
+    told = Told()
+    index = build_index(find_source(str(folder)), folder / ".parts", teller=told)
+    assert told.problems == {} and len(index) == len(audios)
     return index
 
 
@@ -136,7 +137,7 @@ def test_a_byte_that_turns_over_once_is_forgiven_whatever_it_hits(tmp_path, make
 def test_a_cached_range_that_is_wrong_is_fetched_anew(tmp_path):
     index = tar(tmp_path / "data", {"a.flac": audio()})
     far = Wrapped(tmp_path / "data", lambda count, content: flipped(content) if count == 1 else content)
-    samples = Samples(index, CachedStore(far, tmp_path / "cache", 1 << 20))
+    samples = Samples(index, Cached(far, tmp_path / "cache", 1 << 20))
     assert samples.read_bytes(0) == audio() == samples.read_bytes(0) and len(far.reads) == 2
 
 
@@ -184,7 +185,7 @@ def test_samples_go_to_other_processes(tmp_path):
 def test_a_folder_needs_no_cache_and_a_missing_one_is_told(tmp_path):
     index = tar(tmp_path / "data", {"a.flac": audio()})
     samples = open_samples(index, tmp_path / "cache", 1.0)
-    assert samples.read_bytes(0) == audio() and isinstance(samples.store, LocalStore) and not (tmp_path / "cache").exists()
+    assert samples.read_bytes(0) == audio() and samples.store.is_folder and not (tmp_path / "cache").exists()
     index.address = str(tmp_path / "moved")
     with pytest.raises(UsageError):
         open_samples(index, tmp_path / "cache", 0.0)

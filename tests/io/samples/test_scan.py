@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from colabkit.core.errors import DataError
-from colabkit.io.places import LocalStore
+from colabkit.io.places import Folder, Pinned
 from colabkit.io.samples.index import CODECS, Entry
 from colabkit.io.samples.parquet.values import ValueAddress, fetch_value
 from colabkit.io.samples.scan import scan_file, scan_parquet, scan_tar
@@ -70,7 +70,7 @@ def scan(tmp_path):
     """Return a function that writes a shard and scans it."""
     def run(content: bytes, name: str = "0.tar", **settings: str) -> Found:
         (tmp_path / name).write_bytes(content)
-        store, told = LocalStore(tmp_path), {}
+        store, told = Pinned(Folder(tmp_path)), {}
         (found,) = [o for o in store.list() if o.name == name]
         how = (settings,) if os.path.splitext(name)[1] in SCANS else ()
         scanner = SCANS.get(os.path.splitext(name)[1], scan_file)

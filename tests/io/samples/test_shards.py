@@ -19,6 +19,7 @@ from colabkit.io.samples.build import build_index
 from colabkit.io.samples.index import FILE_NAME, SampleIndex
 from colabkit.io.samples.shards import ShardWriter, flac_bytes, pcm_bytes
 from colabkit.io.samples.source import find_source
+from tests.told import Told
 
 KEYS = ["anna-1", "with.dots.1", "deep/er/Zoë", "日本語/話者-1", "x" * 150, "é" * 120, " space ", "a", "a.json", "a.flac", "a.b"]
 
@@ -40,9 +41,9 @@ def shards_of(folder: Path) -> dict[str, bytes]:
 
 
 def scanned(folder: Path, parts: Path) -> SampleIndex:
-    problems = {}
-    index = build_index(find_source(str(folder)), parts, problem=problems.__setitem__, choose=lambda name, value, reason: value)
-    assert problems == {}
+    told = Told()
+    index = build_index(find_source(str(folder)), parts, teller=told)
+    assert told.problems == {}
     return index
 
 

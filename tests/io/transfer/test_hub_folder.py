@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from colabkit.core.errors import ColabkitError, StateError, UsageError
+from colabkit.core.teller import Teller
 from colabkit.io.places.http.patience import Unreachable
 from colabkit.io.transfer.hub_folder import push
 from colabkit.loopback.hub import HubServer
@@ -18,6 +19,7 @@ from colabkit.pipelines.asr.text.vocabulary import Vocabulary
 from tests.pipelines.asr.publish.test_card import FACTS
 from tests.servers.clients import run_client
 from tests.servers.faults import FaultProxy
+from tests.told import Told
 
 TOKEN, READER = "hf_" + "w" * 34, "hf_" + "r" * 34
 
@@ -85,7 +87,7 @@ print(json.dumps({
 
 def test_a_pushed_model_is_loaded_from_the_hub_as_it_was(hub, trained, tmp_path):
     said = []
-    pushed = push(trained, "me/words", token=TOKEN, say=said.append)
+    pushed = push(trained, "me/words", token=TOKEN, teller=Teller(said.append))
     assert pushed.private and hub.models["me/words"].private and pushed.revision == hub.models["me/words"].revisions["main"]
     told = run_client(LOAD, hub.environment() | {"HF_TOKEN": TOKEN}, tmp_path)
     wanted = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in trained.iterdir() if p.is_file() and p.name[0] != "."}
@@ -100,12 +102,12 @@ def test_a_pushed_model_is_loaded_from_the_hub_as_it_was(hub, trained, tmp_path)
 
 def test_nothing_is_pushed_twice(hub, trained, tmp_path):
     folder, said = copy_of(trained, tmp_path / "model"), []
-    first = push(folder, "me/words", token=TOKEN, say=said.append)
+    first = push(folder, "me/words", token=TOKEN, teller=Teller(said.append))
     hub.requests.clear()
-    second = push(folder, "me/words", token=TOKEN, say=said.append)
+    second = push(folder, "me/words", token=TOKEN, teller=Teller(said.append))
     assert written(hub) == [] and (second.num_files, second.revision) == (0, first.revision) and "nothing to push" in said[-1]
     (folder / "vocab.json").write_text(json.dumps({"changed": 1}))
-    third = push(folder, "me/words", token=TOKEN, private=False, say=said.append)
+    third = push(folder, "me/words", token=TOKEN, private=False, teller=Teller(said.append))
     assert third.num_files == 1 and third.private and written(hub) == ["/api/models/me/words/commit/main"]
     assert any("stays private" in line for line in said)
     commit = hub.models["me/words"].commits[third.revision]
@@ -114,7 +116,7 @@ def test_nothing_is_pushed_twice(hub, trained, tmp_path):
 
 def test_a_push_lives_through_faults(hub, trained):
     with FaultProxy(hub.url, seed=1, resets=0.12, refusals=0.12) as proxy:
-        pushed = push(trained, "me/words", token=TOKEN, endpoint=proxy.url, say=lambda text: None)
+        pushed = push(trained, "me/words", token=TOKEN, endpoint=proxy.url, teller=Told())
         assert proxy.counts["resets"] and proxy.counts["429"] + proxy.counts["503"]
     commit = hub.models["me/words"].commits[pushed.revision]
     for path in trained.iterdir():
@@ -137,7 +139,7 @@ class Busy(HubServer):
 def test_what_somebody_else_commits_meanwhile_stays(hub, trained):
     with Busy() as busy:
         busy.writers = hub.writers
-        pushed = push(trained, "lab/words", token=TOKEN, endpoint=busy.url, say=lambda text: None)
+        pushed = push(trained, "lab/words", token=TOKEN, endpoint=busy.url, teller=Told())
         files = busy.models["lab/words"].commits[pushed.revision].files
         assert files["notes.md"].content == b"theirs" and "model.safetensors" in files
 
@@ -150,10 +152,10 @@ def test_what_somebody_else_commits_meanwhile_stays(hub, trained):
 def test_refusals_say_what_mends_them_and_nothing_secret(hub, trained, tmp_path, repo, token, kind, hint):
     hub.writers["hf_other"] = ("other",)
     (tmp_path / "config.json").write_text("{}")
-    push(tmp_path, "other/taken", token="hf_other", private=False, say=lambda text: None)
+    push(tmp_path, "other/taken", token="hf_other", private=False, teller=Told())
     hub.requests.clear()
     with pytest.raises(kind) as caught:
-        push(trained, repo, token=token, say=lambda text: None)
+        push(trained, repo, token=token, teller=Told())
     assert hint in str(caught.value) and caught.value.fix and not any("/uploads/" in path for path in written(hub))
     for secret in (TOKEN, READER, "hf_expired"):
         assert secret not in str(caught.value) + repr(caught.value.__cause__)

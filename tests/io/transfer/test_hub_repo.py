@@ -13,6 +13,7 @@ from colabkit.io.places.http.patience import Unreachable
 from colabkit.io.transfer.hub_repo import HubPush, hub_page, require_name, without_upload_bars
 from colabkit.loopback.hub import HubServer
 from colabkit.loopback.hub_quota import Quota
+from tests.told import Told
 
 TOKEN = "hf_" + "w" * 34
 LARGE = bytes(range(256)) * 1000
@@ -30,7 +31,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def push_to(hub, **how) -> HubPush:
-    return HubPush("me/voices", "dataset", token=TOKEN, endpoint=hub.url, say=how.pop("say", lambda text: None), **how)
+    return HubPush("me/voices", "dataset", token=TOKEN, endpoint=hub.url, **{"teller": Told()} | how)
 
 
 def line(path: str, content: bytes) -> dict:
@@ -69,19 +70,19 @@ def test_a_commit_on_an_old_parent_is_asked_again(hub):
 
 
 def test_ordered_waits_are_obeyed_and_long_ones_sat_out_or_told(hub):
-    said: list[str] = []
-    push = push_to(hub, say=said.append, deadline_seconds=1.0, quota_seconds=30)
+    told = Told()
+    push = push_to(hub, teller=told, deadline_seconds=1.0, quota_seconds=30)
     hub.api_quota = Quota(0, 3)
     began = time.monotonic()
     import threading
     threading.Timer(1.0, lambda: setattr(hub, "api_quota", None)).start()
     push.make(private=True)
-    assert time.monotonic() - began >= 2 and "waiting" in said[0]
+    assert time.monotonic() - began >= 2 and "waiting" in told.said[0]
     hub.api_quota = Quota(0, 3600)
     with pytest.raises(Unreachable, match="Cannot push"):
         push_to(hub, deadline_seconds=1.0).make(private=True)
     with pytest.raises(Stopped):
-        push_to(hub, deadline_seconds=1.0, quota_seconds=4000, stop_requested=lambda: True).make(private=True)
+        push_to(hub, deadline_seconds=1.0, quota_seconds=4000, teller=Told(stop=lambda: True)).make(private=True)
 
 
 def test_names_and_pages():

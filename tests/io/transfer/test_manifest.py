@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from colabkit.core.errors import DataError, StateError
-from colabkit.io.places import Taken, open_objects
+from colabkit.io.places import Taken, open_place
 from colabkit.io.transfer.manifest import from_bytes, make_manifest, read_manifest, to_bytes, write_manifest
 
 
@@ -40,7 +40,7 @@ def test_merging():
 
 
 def test_nothing_of_another_writer_is_lost(tmp_path):
-    objects = open_objects(tmp_path / "store")
+    objects = open_place(tmp_path / "store")
     before = write_manifest(objects, None, rows("a"))
     write_manifest(objects, before, rows("b"))
     last = write_manifest(objects, before, rows("c"), gone=["a"])  # of a version that is not there any more

@@ -15,7 +15,7 @@ import zlib
 import pytest
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.places import open_objects
+from colabkit.io.places import open_place
 from colabkit.io.transfer import manifest as manifests
 from colabkit.io.transfer.upload import upload_folder
 from colabkit.loopback.s3 import refuse
@@ -122,7 +122,7 @@ def test_missing_rights_end_it_at_once(folder, objects, server):
 def test_two_machines_upload_at_once(tmp_path, objects, profile):
     one = write_files(tmp_path / "one", {f"one/{n}": 10 for n in range(40)})
     two = write_files(tmp_path / "two", {f"two/{n}": 10 for n in range(40)})
-    threads = [threading.Thread(target=upload_folder, args=(folder, open_objects("s3://bucket/some/prefix", profile=profile)))
+    threads = [threading.Thread(target=upload_folder, args=(folder, open_place("s3://bucket/some/prefix", profile=profile)))
                for folder in (one, two)]
     for thread in threads:
         thread.start()
@@ -133,17 +133,17 @@ def test_two_machines_upload_at_once(tmp_path, objects, profile):
 
 
 def test_into_a_folder(folder, tmp_path):
-    there = open_objects(tmp_path / "there")
+    there = open_place(tmp_path / "there")
     assert upload_folder(folder, there).num_sent == 6 and upload_folder(folder, there).num_sent == 0
     assert (tmp_path / "there" / "B/deep/4.npz").read_bytes() == (folder / "B/deep/4.npz").read_bytes()
 
 
 RUN = """
 import pickle, sys
-from colabkit.io.places import open_objects
+from colabkit.io.places import open_place
 from colabkit.io.transfer.upload import upload_folder
 profile, folder = pickle.load(sys.stdin.buffer)
-print("sent", upload_folder(folder, open_objects("s3://bucket/some/prefix", profile=profile)).num_sent)
+print("sent", upload_folder(folder, open_place("s3://bucket/some/prefix", profile=profile)).num_sent)
 """
 
 

@@ -17,8 +17,8 @@ from colabkit.pipelines.asr.model.kinds import SMALL_STRIDE
 from colabkit.pipelines.asr.model.recognizer import Recognizer, freeze_lowest, make_exact
 from colabkit.pipelines.asr.text.vocabulary import Vocabulary
 from colabkit.pipelines.asr.workload import documented, layers_of, lighter, request, workload, workload_of
-from colabkit.training.sizing.accounting import Meter
 from colabkit.training.sizing.devices import find
+from colabkit.training.sizing.tracing.accounting import Meter
 
 CHARACTERS = Vocabulary.of("abcdefghijklmnopqrstuvwxyz'")
 

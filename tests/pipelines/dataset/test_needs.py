@@ -12,7 +12,6 @@ from colabkit.core.runtime import detect
 from colabkit.core.versions import differences
 from colabkit.pipelines import find
 from colabkit.pipelines.dataset.codecs import names
-from colabkit.pipelines.dataset.codecs.names import HUB_IDS, kind_of
 from colabkit.pipelines.dataset.config import PRESETS
 from colabkit.runs.steps import Ledger
 
@@ -27,11 +26,6 @@ def transformers(monkeypatch):
     return set_version
 
 
-@pytest.mark.parametrize("name, kind", [("neucodec", "neucodec"), ("neuphonic/neucodec@main", "neucodec"), ("dac-16khz", "dac"),
-                                        ("kyutai/mimi", "mimi"), ("kmeans-mel", ""), ("someone/else", ""), ("/a/folder", "")])
-def test_the_kind_of_a_name(name, kind):
-    assert kind_of(name) == kind
-    assert all(kind_of(short) == kind_of(hub_id) for short, hub_id in HUB_IDS.items())
 
 
 @pytest.mark.parametrize("version, hindered", [("5.15.0", {"full", "h200"}), ("5.17.0", set()), ("5.23.0", set())])

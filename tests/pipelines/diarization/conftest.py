@@ -13,6 +13,7 @@ from colabkit.pipelines.diarization.conversations.simulate import Acoustics, Con
 from colabkit.pipelines.diarization.conversations.turn_taking import measured_meetings
 from colabkit.pipelines.diarization.model.network import FastDiarizationModel
 from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank
+from tests.told import Told
 
 RATE_HZ = 16_000
 
@@ -82,12 +83,14 @@ def make_model():
 
 
 @pytest.fixture
-def problems():
-    """A list that can be handed over as `problem`: it keeps what was left aside, by item."""
-    class Problems(dict):
-        def __call__(self, item, reason):
-            self[item] = reason
-    return Problems()
+def told():
+    return Told()
+
+
+@pytest.fixture
+def problems(told):
+    """What was told as left aside: reasons by item."""
+    return told.problems
 
 
 @pytest.fixture(scope="session")

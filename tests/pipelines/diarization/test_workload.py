@@ -13,7 +13,7 @@ from colabkit.pipelines.diarization.model.losses import DiarizationLoss
 from colabkit.pipelines.diarization.train.batches import Batch
 from colabkit.pipelines.diarization.train.loop import build_model
 from colabkit.pipelines.diarization.workload import request, workload
-from colabkit.training.sizing.accounting import Meter
+from colabkit.training.sizing.tracing.accounting import Meter
 from colabkit.training.sizing.workload import Regime
 
 

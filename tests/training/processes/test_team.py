@@ -17,7 +17,7 @@ from colabkit.core.errors import DataError, StateError, Stopped, UsageError
 from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
 from colabkit.runs.steps import step
-from colabkit.training.processes import team as processes
+from colabkit.training.processes import team as team_module
 from colabkit.training.processes.handoff import Handoff
 from tests.training.processes import team_steps
 
@@ -34,7 +34,7 @@ def team(tmp_path, monkeypatch):
     def carry_out(trouble: str = "", **settings):
         config = team_steps.Config(team=team_steps.TeamConfig(trouble=trouble, **settings))
         with Run(pipeline="team", steps=team_steps.STEPS, config=config, preset="demo",
-                 run_folder=open_run(tmp_path, "team", "a"), say=said.append, carry_out=processes.carry_out) as run:
+                 run_folder=open_run(tmp_path, "team", "a"), say=said.append, carry_out=team_module.carry_out) as run:
             carry_out.run = run
             run.do_all()
             return run.ledger.record(team_steps.together)["metrics"]
@@ -52,7 +52,7 @@ def pids(team) -> list[int]:
 
 
 def gone(numbers: list[int]) -> bool:
-    return not any(processes._is_alive(pid) for pid in numbers)
+    return not any(team_module._is_alive(pid) for pid in numbers)
 
 
 def test_it_looks_like_one_process(team, capsys):
@@ -200,24 +200,24 @@ class Chooser:
 def test_one_process_a_gpu_unless_told_otherwise(tmp_path, monkeypatch, gpus, wanted, number):
     fake_gpus(monkeypatch, tmp_path, gpus)
     run = Chooser(wanted)
-    assert processes._num_processes(team_steps.together, run) == number
+    assert team_module._num_processes(team_steps.together, run) == number
     assert run.chosen == ([("team.processes", 4, "there are 4 GPUs")] if (gpus, wanted) == (4, 0) else [])
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
     fake_gpus(monkeypatch, tmp_path, 2)
     with pytest.raises(UsageError) as caught:
-        processes._num_processes(team_steps.together, Chooser(3))
+        team_module._num_processes(team_steps.together, Chooser(3))
     assert "team.processes=3" in str(caught.value) and "at most 2" in str(caught.value)
 
 
 def test_slices_of_a_gpu_and_a_torch_without_cuda_give_one_process(tmp_path, monkeypatch):
     fake_gpus(monkeypatch, tmp_path, 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1,MIG-2")
-    assert processes._num_processes(team_steps.together, Chooser(0)) == 1
+    assert team_module._num_processes(team_steps.together, Chooser(0)) == 1
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("colabkit.core.accelerators.installed_version", lambda package: "2.9.0+cpu")
-    assert processes._num_processes(team_steps.together, Chooser(0)) == 1
+    assert team_module._num_processes(team_steps.together, Chooser(0)) == 1
 
 
 def test_a_step_made_in_a_notebook_is_refused(tmp_path):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from colabkit.core.teller import Teller
 from colabkit.pipelines.diarization.model.batch_norm import over_all_ranks
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks
@@ -160,8 +161,8 @@ class Worker:
         broadcast_parameters(self.network, ranks)
         self.weights = list(self.network.body.parameters())
         self.optimizer = torch.optim.AdamW(self.weights, lr=1e-2)
-        self.guard = Guard(lambda seconds: int(CAPACITY_SECONDS / seconds), ranks=ranks, choose=lambda name, value, reason: value,
-                           say=lambda text: None, buffers_of=[self.network], agree=agree)
+        self.guard = Guard(lambda seconds: int(CAPACITY_SECONDS / seconds), ranks=ranks, teller=Teller(say=lambda line: None),
+                           buffers_of=[self.network], agree=agree)
         self.fault, self.done_again, self._began = Fault(), 0, 0
         self.operators: dict[str, int] = {}  # of one part, by phase
         self.meter = self._meter()
@@ -169,7 +170,7 @@ class Worker:
     def _meter(self):
         if self.trial.budget_bytes is None or self.ranks.rank != self.ranks.world - 1:
             return None
-        from colabkit.training.sizing.accounting import Meter
+        from colabkit.training.sizing.tracing.accounting import Meter
         meter = Meter(budget_bytes=self.trial.budget_bytes)
         meter.hold(self.network.parameters())
         return meter

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from colabkit.training.sizing.accounting import Meter, tensors_of
 from colabkit.training.sizing.real_step import make_optimizer
+from colabkit.training.sizing.tracing.accounting import Meter, tensors_of
 from colabkit.training.sizing.workload import Regime, Workload
 
 

@@ -15,8 +15,7 @@ from colabkit.training.sizing.choose import size
 from colabkit.training.sizing.chosen import Sizing
 from colabkit.training.sizing.devices import GIB, Device, emulated, find
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
-from colabkit.training.sizing.predictions import Predictions
-from colabkit.training.sizing.request import seed_rule
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.workload import Workload
 
 LENGTHS = np.linspace(1.0, 30.0, 400)
@@ -224,8 +223,3 @@ def test_fp16_and_bf16_are_predicted_once():
     assert predictions.num_predicted == 1
 
 
-def test_the_documented_rule():
-    model_bytes = 12.5 * GIB  # the rule's own example: an L4 of 24 GB gives 6 samples of 8 s
-    batch, accumulation = seed_rule(8.0, model_bytes, 24 * GIB, safety_margin=0.85, target=32)
-    assert (batch, accumulation) == (6, 5)
-    assert seed_rule(8.0, 2**20, 80 * GIB)[0] == 64 and seed_rule(8.0, 50 * GIB, 16 * GIB) == (1, 32)

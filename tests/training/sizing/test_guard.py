@@ -16,8 +16,8 @@ from torch import nn
 from colabkit.core.errors import DataError
 from colabkit.training.processes.ranks import Ranks
 from colabkit.training.sizing.guard import Guard
-from colabkit.training.sizing.out_of_memory import is_out_of_memory, release
-from colabkit.training.sizing.partition import RATIO, bucket_of, cut, edge_seconds
+from colabkit.training.sizing.partition import bucket_of
+from tests.told import Told
 from tests.training.processes.gloo_processes import Processes
 from tests.training.sizing import guard_trials
 from tests.training.sizing.guard_trials import Network, Samples, Trial, carry_out, num_units, pad, summed_loss, targets
@@ -25,28 +25,16 @@ from tests.training.sizing.guard_trials import Network, Samples, Trial, carry_ou
 OOM = "CUDA out of memory. Tried to allocate 20.00 GiB"
 
 
-class Talk:
-    """Keeps what a guard says and chooses."""
-
-    def __init__(self):
-        self.said, self.chosen = [], []
-
-    def choose(self, name, value, reason):
-        self.chosen.append((name, value, reason))
-        return value
-
-
 @pytest.fixture
 def talk():
-    return Talk()
+    return Told()
 
 
 @pytest.fixture
 def make_guard(talk):
     """Return a maker of guards of one process; capacity as a number or a function."""
     def make(capacity, **how):
-        return Guard(capacity if callable(capacity) else lambda seconds: capacity, ranks=Ranks(), choose=talk.choose,
-                     say=talk.said.append, **how)
+        return Guard(capacity if callable(capacity) else lambda seconds: capacity, ranks=Ranks(), teller=talk, **how)
     return make
 
 
@@ -69,45 +57,12 @@ class Device:
 # --- parts ---
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_every_sample_is_in_one_part_that_fits(seed):
-    drawn = np.random.default_rng(seed)
-    seconds = drawn.uniform(0.5, 30.0, int(drawn.integers(1, 60))).tolist()
-
-    def limit(longest):
-        return int(80 / longest)
-    parts = cut(seconds, limit)
-    assert sorted(i for part in parts for i in part) == list(range(len(seconds)))
-    assert all(len(part) <= limit(max(seconds[i] for i in part)) for part in parts)
-    longest = [max(seconds[i] for i in part) for part in parts]
-    assert longest == sorted(longest, reverse=True)
-
-    greedy, left = 0, sorted(seconds, reverse=True)
-    padded = 0.0
-    while left:
-        greedy, padded, left = greedy + 1, padded + left[0] * len(left[: limit(left[0])]), left[limit(left[0]):]
-    assert len(parts) == greedy, "as few parts as can be"
-    assert sum(longest[k] * len(part) for k, part in enumerate(parts)) <= padded + 1e-6
 
 
-def test_of_as_many_parts_the_one_with_least_padding_is_taken():
-    assert cut([1.0, 10.0, 9.0, 1.1, 1.2], lambda longest: 4) == [[1, 2], [4, 3, 0]]
 
 
-def test_equal_lengths_are_dealt_out_evenly_in_order():
-    assert cut([2.0] * 10, lambda longest: 4) == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
-    assert cut([2.0] * 3, lambda longest: 0) == [[0], [1], [2]], "one is tried whatever was predicted"
-    assert cut([], lambda longest: 4) == []
 
 
-def test_buckets_are_narrow_and_few():
-    lengths = np.geomspace(0.02, 3600, 5000)
-    buckets = [bucket_of(s) for s in lengths]
-    assert buckets == sorted(buckets) and len(set(buckets)) < 120
-    for seconds, bucket in zip(lengths, buckets, strict=True):
-        assert edge_seconds(bucket - 1) < seconds * (1 + 1e-6) and seconds <= edge_seconds(bucket) * (1 + 1e-6)
-        assert bucket_of(edge_seconds(bucket)) == bucket
-    assert bucket_of(0.0) == bucket_of(1e-3) and RATIO == 1.12
 
 
 # --- one process ---
@@ -116,7 +71,7 @@ def test_buckets_are_narrow_and_few():
 def test_a_step_that_fits_is_done_once_and_draws_nothing(make_guard, talk):
     device, before = Device([3.0, 1.0, 2.0], 100), torch.get_rng_state()
     make_guard(2).step(device.seconds, device.work, device.reset)
-    assert device.parts == [[0], [2, 1]] and device.resets == 0 and talk.chosen == []
+    assert device.parts == [[0], [2, 1]] and device.resets == 0 and talk.choices == []
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -126,7 +81,7 @@ def test_the_same_samples_are_done_again_in_smaller_parts(make_guard, talk):
     guard.step(device.seconds, device.work, device.reset)
     assert sorted(i for part in device.parts for i in part) == list(range(12))
     assert max(map(len, device.parts)) <= 4 and device.tried[:3] == [12, 6, 4] and guard.limit(5.0) == 4
-    assert [value for _, value, _ in talk.chosen] == [9, 4] and "12 of 5 s" in talk.chosen[0][2]
+    assert [value for _, value, _ in talk.choices] == [9, 4] and "12 of 5 s" in talk.choices[0][2]
     assert guard.events == {"out_of_memory": 2}
     device.tried.clear()
     guard.step(device.seconds, device.work, device.reset)
@@ -241,13 +196,6 @@ def test_it_is_known_in_disguise(make_guard, text):
     assert calls == [2, 1, 1]
 
 
-def test_the_cpu_allocators_own_error_is_known():
-    try:
-        torch.empty(2**60, dtype=torch.uint8)
-    except RuntimeError as error:
-        assert is_out_of_memory(error) and "allocate" in release(error) and error.__traceback__ is None
-    else:
-        pytest.fail("it was given an exbibyte")
 
 
 class Retrying:
@@ -275,7 +223,7 @@ def test_retries_of_the_allocator_make_later_steps_smaller_and_redo_nothing(make
         watch.num_retries += len(part) > 4
     for _ in range(3):
         guard.step([2.0] * 8, work, lambda: pytest.fail("reset"))
-    assert calls == [8, 4, 4, 4, 4] and guard.events == {"tight": 1} and "start over" in talk.chosen[0][2]
+    assert calls == [8, 4, 4, 4, 4] and guard.events == {"tight": 1} and "start over" in talk.choices[0][2]
     assert watch.looks == 3
 
 
@@ -348,8 +296,7 @@ def test_one_rank_after_another_runs_out_of_memory(two, kind):
 
 
 def hopeless(ranks):
-    said = []
-    guard = Guard(lambda seconds: 2, ranks=ranks, choose=lambda name, value, reason: said.append(reason), say=said.append)
+    guard = Guard(lambda seconds: 2, ranks=ranks, teller=Told())
     device = Device([5.0, 90.0] if ranks.rank else [5.0, 6.0], 20)
     guard.step(device.seconds, device.work, device.reset)
 
@@ -362,7 +309,7 @@ def test_a_sample_that_does_not_fit_is_an_error_on_all_ranks(two):
 def uneven(ranks):
     """Return the sizes of the parts of a rank with more samples, or with none; one part of rank 1 does not fit."""
     device = Device([5.0] * (9 * ranks.rank), 20)
-    guard = Guard(lambda seconds: 5, ranks=ranks, choose=lambda name, value, reason: value, say=lambda text: None)
+    guard = Guard(lambda seconds: 5, ranks=ranks, teller=Told())
     guard.step(device.seconds, device.work, device.reset)
     return device.parts, guard.limits, device.resets
 

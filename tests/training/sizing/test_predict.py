@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from colabkit.core.errors import UsageError
-from colabkit.training.sizing.accounting import rounded
 from colabkit.training.sizing.predict import WORKSPACE_BYTES, measure, predict
-from colabkit.training.sizing.step_trace import FakeStep
+from colabkit.training.sizing.tracing.accounting import rounded
+from colabkit.training.sizing.tracing.step_trace import FakeStep
 from colabkit.training.sizing.workload import Regime, Workload
 from tests.training.sizing.real_steps import metered
 from tests.training.sizing.workloads import vocoder, wav2vec2, wav2vec2_bert, whisper
@@ -166,6 +166,3 @@ def test_a_billion_parameters_need_no_memory():
         assert alone.submit(a_billion_parameters).result() < 1.5 * 2**20
 
 
-def test_a_trace_starts_from_what_is_there():
-    trace = FakeStep(vocoder(), Regime(), None, on_gpu=True).run(2, 2.0)
-    assert min(min(values) for values in trace.held.values()) >= trace.state_bytes

@@ -9,16 +9,15 @@ import pytest
 import torch
 
 from colabkit.core.errors import DataError
-from colabkit.training.sizing.accounting import Meter
 from colabkit.training.sizing.choose import size
-from colabkit.training.sizing.chosen import Measured
 from colabkit.training.sizing.devices import GIB, emulated, find
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.probe import confirm, mended
 from colabkit.training.sizing.real_step import RealStep
 from colabkit.training.sizing.remembered import FILE_NAME, Remembered
 from colabkit.training.sizing.timing import Timing
+from colabkit.training.sizing.tracing.accounting import Meter
 from colabkit.training.sizing.workload import Regime, Workload
 from tests.training.sizing import workloads
 
@@ -141,11 +140,6 @@ def test_without_a_cost_of_passes_there_is_no_knee():
     assert Timing.fitted([]).knee_seconds(100.0) is None
 
 
-def test_the_first_step_does_not_count_for_time():
-    slow_first = [Measured(num_samples=1, seconds=1.0, peak_bytes=1, taken_seconds=60.0)]
-    others = [Measured(num_samples=n, seconds=10.0, peak_bytes=1, taken_seconds=0.1 + n * 0.05) for n in (1, 8, 30)]
-    timing = Timing.fitted(slow_first + others)
-    assert timing.pass_seconds == pytest.approx(0.1) and timing.seconds_per_second == pytest.approx(0.005)
 
 
 def test_the_next_run_takes_no_step(tmp_path):

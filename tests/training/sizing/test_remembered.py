@@ -10,7 +10,7 @@ import pytest
 from colabkit.training.sizing.choose import size
 from colabkit.training.sizing.devices import find
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
-from colabkit.training.sizing.predictions import Predictions
+from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.remembered import FILE_NAME, MOST_ENTRIES, Remembered, key_of
 from colabkit.training.sizing.workload import Workload
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from colabkit.training.sizing.watch import CLEAN_EVERY_SECONDS, GIB, MemoryWatch, Reading, read_ram
+from tests.told import Told
 
 
 class Scene:
@@ -15,14 +16,10 @@ class Scene:
 
     def __init__(self):
         self.reading = Reading(total_bytes=16 * GIB, free_bytes=8 * GIB, reserved_bytes=7 * GIB)
-        self.seconds, self.cleaned, self.said, self.chosen = 0.0, 0, [], []
+        self.seconds, self.cleaned, told = 0.0, 0, Told()
+        self.said, self.chosen = told.said, told.choices
         self.freed_bytes = 0
-        self.watch = MemoryWatch(say=self.said.append, choose=self.choose, read=lambda: self.reading, clean=self.clean,
-                                 clock=lambda: self.seconds)
-
-    def choose(self, name, value, reason):
-        self.chosen.append((name, value, reason))
-        return value
+        self.watch = MemoryWatch(told, read=lambda: self.reading, clean=self.clean, clock=lambda: self.seconds)
 
     def clean(self):
         self.cleaned += 1

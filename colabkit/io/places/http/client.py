@@ -1,19 +1,11 @@
-"""What asks a bucket once: its interface, and the one kind of fault that every client tells."""
+"""The client that asks a bucket once: its interface, and the one kind of fault that every client tells."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """One object: `name` below the store's root with "/" between the parts; `version` changes when the content does."""
-
-    name: str
-    size: int
-    version: str
+from colabkit.io.places.place import Found, StoredObject
 
 
 class Fault(Exception):
@@ -26,22 +18,6 @@ class Fault(Exception):
         self.region, self.wait_seconds = region, wait_seconds
 
 
-class Found(NamedTuple):
-    """What a client read."""
-
-    content: bytes
-    version: str
-
-
-class Listed(NamedTuple):
-    """One object of a listing; `stored_seconds` is when it was written, by the store's clock, since 1970."""
-
-    name: str
-    size: int
-    version: str
-    stored_seconds: float
-
-
 class Client(Protocol):
     """Asks one bucket, once a call. Keys are whole. All methods raise Fault; its kinds are "condition" (somebody was first),
     "absent", "certificate", "name", "settings" and "" for what the status tells.
@@ -49,7 +25,7 @@ class Client(Protocol):
 
     without_ranges: bool  # the store sent whole objects where a range was asked for; they were cut here
 
-    def page(self, prefix: str, after: str) -> list[Listed]:
+    def page(self, prefix: str, after: str) -> list[StoredObject]:
         """Return the next objects below a prefix, by their keys, in order; none at the end."""
 
     def head(self, key: str) -> StoredObject:

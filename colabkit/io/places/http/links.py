@@ -1,14 +1,13 @@
-"""Where an object lies on the network: address and headers, made anew when they expire, and what is known of the object."""
+"""Links to objects on the network: address and headers, made anew when they expire, and what is known of the object."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from colabkit.core.errors import DataError
+from colabkit.io.places.names import changed
 
 
 class Address(NamedTuple):
@@ -22,22 +21,21 @@ class Address(NamedTuple):
 class Link:
     """An object's address. Thread-safe; holds secrets and locks, so it is neither printed nor pickled.
 
-    `make()` returns (url, headers); it is called again after `lifetime_seconds`, and after `refresh(headers)` when the server
-    refuses those headers. It may raise OSError (tried again) or a ColabkitError (final). `etag` is the version that is
-    expected; without one, the first answer sets it. `fix_refused` says how a user mends missing rights.
+    `make()` returns (url, headers); it is called again after `refresh(headers)` when the server refuses those headers.
+    It may raise OSError (tried again) or a ColabkitError (final). The first answer says which version is expected of all
+    others. `fix_refused` says how a user mends missing rights.
     """
 
     def __init__(self, make: Callable[[], tuple[str, dict[str, str]]], *,
-                 refresh: Callable[[Mapping[str, str]], None] | None = None, lifetime_seconds: float = float("inf"),
-                 etag: str | None = None,
+                 refresh: Callable[[Mapping[str, str]], None] | None = None,
                  fix_refused: str = "check that you may read it, and that the token or key is still good"):
-        self._make, self._refresh, self._lifetime_seconds = make, refresh, lifetime_seconds
+        self._make, self._refresh = make, refresh
         self.fix_refused = fix_refused
         self._lock = threading.Lock()
         self._made: Address | None = None
-        self._made_at = 0.0
         self._target: Address | None = None
-        self._etag, self._etag_place = etag, None  # None: of any place
+        self._etag: str | None = None
+        self._etag_place = ""
         self._total: int | None = None
 
     def __repr__(self) -> str:
@@ -49,10 +47,10 @@ class Link:
 
     def _own(self) -> Address:
         made = self._made
-        if made is None or time.monotonic() - self._made_at > self._lifetime_seconds:
+        if made is None:
             with self._lock:
-                if self._made is made:  # or another thread was faster
-                    self._made, self._made_at = Address(*self._make()), time.monotonic()
+                if self._made is None:  # or another thread was faster
+                    self._made = Address(*self._make())
                 made = self._made
         return made
 
@@ -64,7 +62,7 @@ class Link:
                 self._target = None
                 if self._refresh:
                     self._refresh(own.headers)
-                self._made, self._made_at = Address(*self._make()), time.monotonic()
+                self._made = Address(*self._make())
 
     def remember(self, target: Address) -> None:
         """Let later reads go straight to where a redirect led."""
@@ -86,14 +84,8 @@ class Link:
             if self._etag is None:
                 self._etag, self._etag_place = etag, place
             # Two content servers of one object may call the same content by different names.
-            elif etag != self._etag and self._etag_place in (None, place):
+            elif etag != self._etag and self._etag_place == place:
                 raise changed(name, f"version {etag}", f"version {self._etag}")
-
-
-def changed(name: str, got: str, expected: str) -> DataError:
-    """Make the error of data that is not what it was."""
-    return DataError("The data changed while it was being read", got=got, expected=expected, where=name,
-                     fix="leave the data as it is while it is used; to use the new content, index it again")
 
 
 def without_secrets(url: str) -> str:

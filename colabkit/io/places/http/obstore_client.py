@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from colabkit.io.places.http.client import Fault, Found, Listed, StoredObject
+from colabkit.io.places.http.client import Fault
+from colabkit.io.places.place import Found, StoredObject
 
 PAGE_OBJECTS = 1000
 _MOST_LISTINGS = 64
@@ -22,9 +23,11 @@ _KIND = re.compile(r"(dns error|Connection refused|reset by peer|operation timed
 
 
 class ObstoreClient:
-    """One bucket through obstore: a client for what takes long, one for what does not, and one that repeats parts by itself.
+    """One bucket through obstore: a client for what takes long, one for what does not, and one for objects in parts.
 
     `make(seconds, retries, **client options)` opens one. `versions` says which field of obstore's answers is the version.
+    obstore tries nothing again by itself, since it does not see how long a server says to wait; parts alone it does, so that
+    one that is lost does not cost the others.
     """
 
     def __init__(self, make: Callable[..., Any], *, versions: str = "e_tag"):
@@ -35,7 +38,7 @@ class ObstoreClient:
         self._versions, self.without_ranges = versions, False
         self._listing: dict[tuple[str, str], Iterator[Any]] = {}  # by prefix and the key that comes before the next page
 
-    def page(self, prefix: str, after: str) -> list[Listed]:
+    def page(self, prefix: str, after: str) -> list[StoredObject]:
         """Return the next objects below a prefix; a listing that goes on is asked for its next page."""
         import obstore
         with _told():
@@ -47,8 +50,8 @@ class ObstoreClient:
                 if page is None:
                     return []
                 # obstore takes the slash off the empty objects that consoles make for folders.
-                found = [Listed(meta["path"], meta["size"], self._version(meta) or f"{meta['last_modified']}",
-                                meta["last_modified"].timestamp()) for meta in page
+                found = [StoredObject(meta["path"], meta["size"], self._version(meta) or f"{meta['last_modified']}",
+                                      meta["last_modified"].timestamp()) for meta in page
                          if meta["size"] or "." in meta["path"].rpartition("/")[2]]
                 if found:
                     if len(self._listing) >= _MOST_LISTINGS:
@@ -74,7 +77,7 @@ class ObstoreClient:
             try:
                 found = obstore.get(store, key, options=options)
                 is_now = self._version(found.meta)
-                if version and self._versions != "e_tag" and is_now != version:
+                if version and is_now != version:
                     raise Fault("another version", kind="condition")
                 return Found(bytes(found.bytes()), is_now)
             except obstore.exceptions.BaseError as error:

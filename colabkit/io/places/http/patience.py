@@ -1,4 +1,4 @@
-"""How long to go on trying: back-off with full jitter, waits that a server orders, and a deadline since the last progress."""
+"""Patience: back-off with full jitter, waits that a server orders, and a deadline since the last progress."""
 
 from __future__ import annotations
 

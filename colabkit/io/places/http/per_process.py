@@ -25,6 +25,10 @@ class PerProcess(Generic[T]):
                 self._made.pop(parent, None)
             return self._made.setdefault(pid, self._make())
 
+    def made(self) -> T | None:
+        """Return this process's value if one was made."""
+        return self._made.get(os.getpid())
+
     def drop(self) -> T | None:
         """Forget this process's value and return it, if one was made."""
         return self._made.pop(os.getpid(), None)

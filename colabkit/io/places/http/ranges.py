@@ -1,4 +1,8 @@
-"""Ranged reads over HTTP that survive bad networks: taken up at the last byte, with back-off, within a deadline."""
+"""Ranged reads of the Hub that survive bad networks: taken up at the last byte, with back-off, within a deadline.
+
+The Hub leads from each file to a signed address elsewhere, which is remembered and asked for anew when it expires; clients of
+object stores do neither. Buckets are read by obstore.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,10 @@ from urllib.parse import urljoin, urlsplit
 
 from colabkit.core.errors import DataError
 from colabkit.io.places.http.connections import Connections, cause_of, is_certificate_fault
-from colabkit.io.places.http.links import Address, Link, changed, without_secrets
+from colabkit.io.places.http.links import Address, Link, without_secrets
 from colabkit.io.places.http.patience import Patience, Unreachable, ordered_wait_seconds
 from colabkit.io.places.http.per_process import PerProcess
+from colabkit.io.places.names import changed, check_range, cut_short
 
 __all__ = ["Address", "Link", "RangeClient", "Refused", "Unreachable"]
 
@@ -27,6 +32,10 @@ _TRIED_AGAIN = {408, 425, 429, *range(500, 600)} - {501, 505}
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
 _SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
 _ERROR_CODE = re.compile(rb"<Code>(\w{1,60})</Code>")
+
+
+class Gone(DataError):
+    """There is no such object."""
 
 
 class Refused(DataError):
@@ -59,8 +68,7 @@ class RangeClient:
 
         Raises: DataError when it is gone, shorter, or changed between two answers; Refused; Unreachable.
         """
-        if start < 0 or (stop is not None and stop < start):
-            raise ValueError(f"{name}: there is no range {start}..{stop}")
+        check_range(name, start, stop)
         if stop == start:
             return b""
         transfer = _Transfer(self, link, start, stop, name)
@@ -68,23 +76,6 @@ class RangeClient:
             return transfer.run()
         finally:
             transfer.connections.count(transfer.seen)
-
-    def ask(self, method: str, url: str, headers: dict[str, str], name: str) -> tuple[int, dict[str, str], bytes]:
-        """Return status, headers (names in lower case) and body of one answer that is not data. Raises: Unreachable."""
-        connections, patience = self.connections.get(), self.patience()
-        while True:
-            ordered = None
-            try:
-                response = connections.ask(method, url, headers, *self._timeouts(patience))
-                body = response.read()
-                if response.status not in _TRIED_AGAIN:
-                    return response.status, {key.lower(): value for key, value in response.headers.items()}, body
-                cause, ordered = f"status {response.status}", ordered_wait_seconds(response.headers)
-            except connections.faults as error:
-                if is_certificate_fault(error):
-                    raise _untrusted(url, name) from None
-                cause = cause_of(error)
-            patience.wait(cause, name, ordered)
 
     def patience(self) -> Patience:
         return Patience(self.deadline_seconds, base_seconds=self.base_seconds, cap_seconds=self.cap_seconds)
@@ -244,8 +235,8 @@ class _Transfer:
             error.status, error.code = status, code
             return error
         if status in _GONE:
-            return DataError("The data vanished: it was there when it was indexed", got=got, where=self.name,
-                             fix="put it back, or index the data again")
+            return Gone("The data vanished: it was there when it was indexed", got=got, where=self.name,
+                        fix="put it back, or index the data again")
         if status == 412:
             return changed(self.name, "another version", "the one that was listed")
         if status == 416:
@@ -254,9 +245,8 @@ class _Transfer:
                          fix="check the address, the region and the endpoint of the service")
 
     def _shorter(self, total: int | None) -> DataError:
-        return DataError("The data is shorter than the index says", got="" if total is None else f"{total} bytes",
-                         expected=f"at least {self.position + 1 if self.stop is None else self.stop} bytes", where=self.name,
-                         fix="it changed, or was cut, after it was indexed: index the data again")
+        return cut_short(self.name, "" if total is None else f"{total} bytes",
+                         self.position + 1 if self.stop is None else self.stop)
 
     def _tell_without_ranges(self, address: Address) -> None:
         host = urlsplit(address.url).netloc.rpartition("@")[2]

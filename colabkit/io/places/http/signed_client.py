@@ -1,7 +1,8 @@
-"""Our own client of S3, for servers whose very certificate is pinned.
+"""Our own client of S3, for servers whose very certificate is pinned, and to hear how long a refused client is to wait.
 
 obstore's TLS trusts authorities alone: a pinned certificate that is none, or that serves as both authority and server, as those
-that appliances make for themselves do, is refused there whatever it is told to trust.
+that appliances make for themselves do, is refused there whatever it is told to trust. And what obstore says of a refusal lacks
+the answer's headers, Retry-After among them.
 """
 
 from __future__ import annotations
@@ -15,32 +16,29 @@ from typing import Any
 from urllib.parse import quote
 
 from colabkit.core.disk import disk_fault
-from colabkit.io.places.http.client import Fault, Found, Listed, StoredObject
-from colabkit.io.places.http.connections import Connections, cause_of, is_certificate_fault
-from colabkit.io.places.http.patience import ordered_wait_seconds
+from colabkit.io.places.http.client import Fault
+from colabkit.io.places.http.connections import Connections
 from colabkit.io.places.http.signing import Signer, query_of
+from colabkit.io.places.place import Found, StoredObject
 
-_CONNECT_SECONDS, _READ_SECONDS = 10.0, 60.0
-_SECONDS_A_BYTE = 1 / 100_000  # of what is sent, before the answer is given up
 _PARTS_AT_A_TIME = 4
-_KINDS = {404: "absent", 412: "condition"}
 
 
 class SignedClient:
-    """One bucket over connections that check the pinned certificate; goes through a fork."""
+    """One bucket over connections that check the pinned certificate, if there is one; goes through a fork."""
 
-    def __init__(self, root: str, signer: Signer | None):
+    def __init__(self, root: str, signer: Signer | None, *, ca_bundle: str = "", verify: bool = True):
         """`root` is the bucket's web address; without a signer requests are those of nobody."""
         self._root, self._signer, self.without_ranges = root, signer, False
-        self._connections = Connections()
+        self._connections = Connections(ca_bundle=ca_bundle, verify=verify)
 
-    def page(self, prefix: str, after: str) -> list[Listed]:
+    def page(self, prefix: str, after: str) -> list[StoredObject]:
         """Return the next thousand objects below a prefix; markers that consoles make for folders alone are read over."""
         while True:
             query = {"list-type": "2", "max-keys": "1000", **({"prefix": f"{prefix}/"} if prefix else {}),
                      **({"start-after": after} if after else {})}
             tree = _parsed(self._send("GET", "", query)[1])
-            found = [Listed(_text(one, "Key"), int(_text(one, "Size") or 0), _text(one, "ETag").strip('"'), _seconds(one))
+            found = [StoredObject(_text(one, "Key"), int(_text(one, "Size") or 0), _text(one, "ETag").strip('"'), _seconds(one))
                      for one in tree if _tag(one) == "Contents"]
             kept = [one for one in found if not one.name.endswith("/")]
             if kept or not found:
@@ -111,22 +109,8 @@ class SignedClient:
         url = f"{self._root}/{quote(key, safe='/-_.~')}" if key else self._root
         if query:
             url += f"?{query_of(query)}"
-        signed = self._signer.signed(method, url, headers or {}) if self._signer else dict(headers or {})
-        read_seconds = _READ_SECONDS + len(body or b"") * _SECONDS_A_BYTE
-        try:
-            response = self._connections.ask(method, url, signed, _CONNECT_SECONDS, read_seconds, body=body)
-            answer = response.read()
-        except self._connections.faults as error:
-            if is_certificate_fault(error):
-                raise Fault("pinned", kind="certificate") from None
-            raise Fault(cause_of(error)) from None
-        fields = {name.lower(): value for name, value in response.headers.items()}
-        if response.status < 300:
-            return fields, answer
-        code, region = _told(answer)
-        kind = "" if code in ("NoSuchBucket", "NoSuchUpload") else _KINDS.get(response.status, "")
-        raise Fault(" ".join(filter(None, (f"status {response.status}", code))), status=response.status, code=code, kind=kind,
-                    region=region or fields.get("x-amz-bucket-region", ""), wait_seconds=ordered_wait_seconds(response.headers))
+        signed = self._signer.signed(method, url, headers or {}, body=body or b"") if self._signer else headers or {}
+        return self._connections.answer(method, url, signed, body)
 
 
 def _read(content: bytes | Path, start: int, size: int) -> bytes:
@@ -145,15 +129,6 @@ def _parsed(answer: bytes) -> Any:
         return ElementTree.fromstring(answer)
     except ElementTree.ParseError:
         raise Fault("an answer that is no XML", status=502) from None
-
-
-def _told(answer: bytes) -> tuple[str, str]:
-    """Return code and region of an error's body, as far as it tells them."""
-    try:
-        tree = ElementTree.fromstring(answer)
-    except ElementTree.ParseError:
-        return "", ""
-    return _text(tree, "Code")[:60], _text(tree, "Region")[:40]
 
 
 def _tag(element: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
-UNSIGNED = "UNSIGNED-PAYLOAD"  # what TLS protects needs no hash
+_UNSIGNED = "UNSIGNED-PAYLOAD"  # what TLS protects needs no hash
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
@@ -22,17 +22,21 @@ class Signer:
     def __repr__(self) -> str:
         return f"Signer(region={self._region!r})"
 
-    def signed(self, method: str, url: str, headers: Mapping[str, str], now: datetime | None = None) -> dict[str, str]:
-        """Return the headers of a request with its signature; the body is not signed. `url` is quoted, its query sorted."""
+    def signed(self, method: str, url: str, headers: Mapping[str, str], now: datetime | None = None, *,
+               body: bytes = b"") -> dict[str, str]:
+        """Return the headers of a request with its signature, the body's where TLS does not protect it. `url` is quoted, its
+        query sorted.
+        """
         when = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         parts = urlsplit(url)
-        ours = {**{name.lower(): value for name, value in headers.items()}, "x-amz-date": when, "x-amz-content-sha256": UNSIGNED}
+        payload = _UNSIGNED if parts.scheme == "https" else hashlib.sha256(body).hexdigest()
+        ours = {**{name.lower(): value for name, value in headers.items()}, "x-amz-date": when, "x-amz-content-sha256": payload}
         if self._session_token:
             ours["x-amz-security-token"] = self._session_token
         signed = {"host": parts.netloc, **ours}
         names = ";".join(sorted(signed))
         fields = "".join(f"{name}:{signed[name].strip()}\n" for name in sorted(signed))
-        canonical = "\n".join((method, parts.path or "/", parts.query, fields, names, UNSIGNED))
+        canonical = "\n".join((method, parts.path or "/", parts.query, fields, names, payload))
         scope = f"{when[:8]}/{self._region}/s3/aws4_request"
         text = "\n".join((_ALGORITHM, when, scope, hashlib.sha256(canonical.encode()).hexdigest()))
         signature = hmac.digest(self._key(when[:8]), text.encode(), "sha256").hex()

@@ -1,4 +1,4 @@
-"""What a Parquet page holds behind its header, by codec: decompressed bytes in order, and how to get them again."""
+"""Bodies of Parquet pages, by codec: decompressed bytes in order, and how to get them again."""
 
 from __future__ import annotations
 

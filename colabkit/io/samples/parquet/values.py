@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io.samples.parquet.bodies import Body, fetch_place, open_body
@@ -153,7 +154,7 @@ def _are_there(run: FileRun, levels: Iterator[int], deepest: int) -> Iterator[bo
         yield level == deepest
 
 
-def _plain_values(run: FileRun, header: PageHeader, body: Body, is_there: Iterator[bool], _) -> Iterator:
+def _plain_values(run: FileRun, header: PageHeader, body: Body, is_there: Iterator[bool], _: object) -> Iterator:
     for there in is_there:
         yield _next_plain(body) if there else (None, None)
 
@@ -163,7 +164,8 @@ def _next_plain(body: Body) -> tuple[Place, bytes]:
     return body.take_value(size) if size else (_EMPTY, b"")
 
 
-def _dictionary_values(run: FileRun, header: PageHeader, body: Body, is_there: Iterator[bool], dictionary) -> Iterator:
+def _dictionary_values(run: FileRun, header: PageHeader, body: Body, is_there: Iterator[bool],
+                       dictionary: Any) -> Iterator:
     if dictionary is None:
         raise run.fault("a page that needs a dictionary, and none before it")
     if not body.left:  # nothing but nulls

@@ -1,4 +1,4 @@
-"""How long the samples of a data set are, in whatever form users hold it; audio is not decoded where a header tells."""
+"""Durations of a data set's samples, in whatever form users hold it; audio is not decoded where a header tells."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from typing import Any
 from colabkit.core import files
 from colabkit.core.errors import StateError, UsageError
 from colabkit.core.table import Table
+from colabkit.core.teller import Teller
 from colabkit.pipelines.asr.configure import profiles
 from colabkit.pipelines.asr.configure.profiles import DatasetProfile, HardwareProfile, ModelProfile
 from colabkit.pipelines.asr.configure.training_config import TrainingConfig
@@ -38,15 +39,16 @@ SMALLEST_MARGIN, LARGEST_MARGIN = 0.70, 0.95
 class ASRConfigManager:
     """Profiles hardware, data set and model, and makes a TrainingConfig of them.
 
-    `device` stands for the one to train on, as in find("L4"), where that is not this machine's. `say` takes what is printed.
+    `device` stands for the one to train on, as in find("L4"), where that is not this machine's. `teller` is told each
+    choice with its reason.
     """
 
-    def __init__(self, *, safety_margin: float = 0.85, device: Device | None = None, say: Callable[[str], object] = print):
+    def __init__(self, *, safety_margin: float = 0.85, device: Device | None = None, teller: Teller = Teller()):
         if not isinstance(safety_margin, (int, float)) or not SMALLEST_MARGIN <= safety_margin <= LARGEST_MARGIN:
             raise UsageError("Cannot use this safety margin", got=safety_margin,
                              expected=f"{SMALLEST_MARGIN:.2f} (careful) to {LARGEST_MARGIN:.2f} (bold)", where="safety_margin",
                              fix="safety_margin=0.85 leaves what the driver, fragments and surprises need")
-        self.safety_margin, self.say, self._device = float(safety_margin), say, device
+        self.safety_margin, self.teller, self._device = float(safety_margin), teller, device
         self.hardware: HardwareProfile | None = None
         self.dataset: DatasetProfile | None = None
         self.model: ModelProfile | None = None
@@ -70,9 +72,9 @@ class ASRConfigManager:
     def configure(self, workload: Workload, *, effective_batch: int = 32, num_processes: int = 1,
                   batch_samples: int | None = None, checkpointing: str = "auto", precision: str = "auto",
                   optimizer: str = "adamw", workers: int | None = None, longest_seconds: float = CHUNK_SECONDS,
-                  choose: Callable[[str, Any, str], Any] | None = None, confirm_in: str | os.PathLike | None = None,
+                  confirm_in: str | os.PathLike | None = None,
                   lighter: Callable[[], Mapping[str, Workload]] | None = None, **values: Any) -> TrainingConfig:
-        """Choose everything for a workload from the profiles made before; `choose` takes each choice with its reason.
+        """Choose everything for a workload from the profiles made before.
 
         Where this process has a GPU and `confirm_in` names a folder, a few real steps confirm what was predicted, and the folder
         remembers it for the next run on such a GPU. `lighter()` gives variants of the workload to compare with where it does not
@@ -93,14 +95,14 @@ class ASRConfigManager:
 
         def decide(name: str, value: Any, reason: str) -> Any:
             reasons[name] = reason
-            return choose(name, value, reason) if choose else self._print(name, value, reason)
+            return self.teller.choose(name, value, reason)
         lengths = [min(seconds, longest_seconds) for seconds in data.seconds]
         self.sizing = size(workload, device=self._device, lengths=lengths, effective_batch=effective_batch,
                            safety_margin=self.safety_margin, checkpointing=checkpointing, precision=precision,
                            optimizer=optimizer, most=most_at_once(effective_batch // num_processes, batch_samples),
                            world=num_processes, lighter=lighter, choose=lambda name, value, reason: value)
         if confirm_in is not None:
-            self.sizing = confirm_here(self.sizing, workload, confirm_in, choose=decide, say=self.say)
+            self.sizing = confirm_here(self.sizing, workload, confirm_in, choose=decide, say=self.teller.say)
         regime, longest = self.sizing.regime, max(lengths)
         reasons_of_sizing = {name: reason for name, _, reason in self.sizing.choices}
         share, capacity = self.sizing.share, self.sizing.capacity(longest)
@@ -164,10 +166,6 @@ class ASRConfigManager:
         found = [profile for profile in (self.hardware, self.dataset, self.model) if profile is not None]
         return Table(["what", "value"], [row for profile in found for row in profile.rows()])
 
-    def _print(self, name: str, value: Any, reason: str) -> Any:
-        self.say(f"  choice: {name} = {value}, because {reason}")
-        return value
-
 
 def create_optimal_config(dataset: Any, model: Any, model_name: str = "", *, safety_margin: float = 0.85,
                           target_batch_size: int = 32, sample_size: int = 200, device: Device | None = None,
@@ -183,7 +181,7 @@ def create_optimal_config(dataset: Any, model: Any, model_name: str = "", *, saf
     """
     from colabkit.pipelines.asr.config import Config, ModelConfig
     from colabkit.pipelines.asr.workload import lighter, workload_of
-    manager = ASRConfigManager(safety_margin=safety_margin, device=device, say=say)
+    manager = ASRConfigManager(safety_margin=safety_margin, device=device, teller=Teller(say))
     fixed, asked = _sorted_overrides(overrides)
     if isinstance(dataset, str):
         raise UsageError("Cannot profile a data set by its name", got=dataset, expected="the data set itself", where="dataset",

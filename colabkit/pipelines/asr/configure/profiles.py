@@ -1,10 +1,10 @@
-"""What a configuration is made from: the hardware, the data set, the model. Each profile shows itself as a table."""
+"""Profiles of the hardware, the data set and the model, of which a configuration is made; each shows as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class _Profile:
         return self.to_dict()
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]):
+    def from_dict(cls, data: dict[str, Any]) -> Self:
         known = {f.name for f in fields(cls)}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known})
 
@@ -221,7 +221,7 @@ class ModelProfile(_Profile):
 
 def profile_model(model: Any, *, name: str = "", optimizer: str = "adamw") -> ModelProfile:
     """Count a torch module; its `config`, where it has one, says how wide and deep it is."""
-    from colabkit.training.sizing.optimizer_memory import bytes_a_weight
+    from colabkit.training.sizing.tracing.optimizer_memory import bytes_a_weight
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     if not sizes:
         raise DataError("This model has no parameters", got=type(model).__name__, expected="a torch module with weights",

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from colabkit.core import files
 from colabkit.core.accelerators import count_gpus, find_accelerators
 from colabkit.core.errors import StateError
-from colabkit.io.places import LocalStore
 from colabkit.io.samples.listing import Listing
+from colabkit.pipelines.asr.config import Config, DataConfig
 from colabkit.pipelines.asr.configure.manager import CACHE_GB, ASRConfigManager, most_at_once
 from colabkit.pipelines.asr.configure.profiles import DatasetProfile, profile_model, summarise
 from colabkit.pipelines.asr.configure.training_config import TrainingConfig
+from colabkit.runs.run import Run
 from colabkit.training.processes import ranks
 from colabkit.training.sizing import devices
 from colabkit.training.sizing.chosen import Sizing
@@ -26,7 +26,7 @@ TRAINING_CONFIG = "training_config.json"
 _SEED = 0xA5
 
 
-def configure_run(config: Any, listing: Listing, vocabulary_size: int, run: Any,
+def configure_run(config: Config, listing: Listing, vocabulary_size: int, run: Run,
                   num_processes: int) -> tuple[TrainingConfig, ASRConfigManager]:
     """Choose how the run trains on this machine; `config` holds the sections data, model, sizing and train.
 
@@ -34,30 +34,30 @@ def configure_run(config: Any, listing: Listing, vocabulary_size: int, run: Any,
     """
     import torch
 
-    from colabkit.pipelines.asr.config import Config
-    from colabkit.pipelines.asr.workload import lighter
-    from colabkit.pipelines.asr.workload import workload as workload_of_config
-    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes), say=run.say)
+    from colabkit.pipelines.asr.workload import lighter, workload
+    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes),
+                               teller=run)
     manager.profile_hardware()
     manager.dataset = profile_listing(listing, config.sizing.sample_size, config.data.seed)
-    workload = workload_of_config(config, vocabulary_size=vocabulary_size)
+    work = workload(config, vocabulary_size=vocabulary_size)
     with torch.device("meta"):
-        manager.model = profile_model(workload.build(None, False), name=workload.name, optimizer=config.train.optimizer)
+        manager.model = profile_model(work.build(None, False), name=work.name, optimizer=config.train.optimizer)
     train = config.train
     chosen = manager.configure(
-        workload, effective_batch=train.effective_batch, num_processes=num_processes, batch_samples=config.sizing.batch_samples,
+        work, effective_batch=train.effective_batch, num_processes=num_processes, batch_samples=config.sizing.batch_samples,
         checkpointing=config.sizing.checkpointing, precision=config.sizing.precision, optimizer=train.optimizer,
-        workers=config.sizing.workers, longest_seconds=config.data.longest_seconds, choose=run.choose,
+        workers=config.sizing.workers, longest_seconds=config.data.longest_seconds,
         confirm_in=run.path.parents[1] if config.sizing.probe else None, lighter=lambda: lighter(Config(model=config.model)),
         learning_rate=train.learning_rate, weight_decay=train.weight_decay, max_grad_norm=train.clip_norm,
         warmup_fraction=train.warmup_fraction, num_train_epochs=train.epochs, max_steps=train.steps or -1, seed=train.seed)
     return chosen, manager
 
 
-def configured(config: Any, listing: Listing, vocabulary_size: int, run: Any, folder: Path,
+def configured(config: Config, listing: Listing, vocabulary_size: int, run: Run, folder: Path,
                num_processes: int) -> tuple[TrainingConfig, Sizing]:
     """Return what `folder` holds of an earlier configuration where it was made for this machine, else one for this machine."""
-    device, manager = device_to_train_on(num_processes), ASRConfigManager(safety_margin=config.sizing.safety_margin, say=run.say)
+    device = device_to_train_on(num_processes)
+    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, teller=run)
     try:
         chosen = manager.load_config(folder / TRAINING_CONFIG)
         made_for, most = manager.sizing.device, most_at_once(manager.sizing.share, config.sizing.batch_samples)
@@ -100,12 +100,12 @@ def profile_listing(listing: Listing, sample_size: int, seed: int) -> DatasetPro
                      hours=split.hours, mean_bytes=split.stored_bytes / len(split), rate_hz=None)
 
 
-def choose_cache(config: Any, listing: Listing, run: Any) -> float:
+def choose_cache(config: DataConfig, listing: Listing, run: Run) -> float:
     """Choose how much read audio is kept on this machine's disk, in GiB: all of a small remote data set where there is room."""
     if config.cache_gib is not None:
         return config.cache_gib
     stores = {id(sample.store): sample.store for split in listing.splits.values() for sample in split.samples}
-    if all(isinstance(store, LocalStore) for store in stores.values()):
+    if all(store.is_folder for store in stores.values()):
         return 0.0
     size_gb = sum(split.stored_bytes for split in listing.splits.values()) / 1e9
     free_gb = files.free_bytes(run.scratch) / 1e9

@@ -83,7 +83,7 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def to_training_arguments(self, output_dir: str = "out", **overrides: Any):
+    def to_training_arguments(self, output_dir: str = "out", **overrides: Any) -> Any:
         """Return transformers.TrainingArguments with these choices; `overrides` are further arguments, and win.
 
         Raises: UsageError for an argument that this version of transformers does not know.

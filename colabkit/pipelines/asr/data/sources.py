@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +12,14 @@ import numpy as np
 
 from colabkit.core import files
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.samples import Samples, build
+from colabkit.core.teller import Teller
+from colabkit.io.samples import Samples
+from colabkit.io.samples.build import build_index
 from colabkit.io.samples.columns import parse_columns
 from colabkit.io.samples.index import SampleIndex, Text
-from colabkit.io.samples.listing import Listing, Split, write_listing
+from colabkit.io.samples.listing import SPLITS, Listing, Split, describe, split_names, write_listing
 from colabkit.io.samples.source import VOICES, FoundSource, find_source, fingerprint_sources, is_folder
-from colabkit.io.samples.splits import SPLITS, split_names
+from colabkit.pipelines.asr import RATE_HZ
 from colabkit.pipelines.asr.config import DataConfig
 from colabkit.pipelines.asr.data.made_speech import write_voices
 from colabkit.pipelines.asr.data.transcripts import Transcript, find_transcripts, is_table
@@ -27,25 +28,22 @@ NUM_TOLD = 10  # samples left aside for one reason that are named; the others ar
 _FEWEST_SPEAKERS = 3  # with fewer, whole speakers cannot fill three splits
 _LEAST_SHARE = 0.5  # of what training should get, that a split by speakers must leave it
 
-Problem = Callable[[str, str], None]
-Choose = Callable[[str, object, str], object]
-
 
 class Aside:
     """Counts what is left aside by reason, and tells the first few of each; `finish` tells how many more there are."""
 
-    def __init__(self, problem: Problem):
-        self.problem, self.counts = problem, Counter()
+    def __init__(self, teller: Teller):
+        self.teller, self.counts = teller, Counter()
 
     def __call__(self, name: str, reason: str, detail: str = "") -> None:
         self.counts[reason] += 1
         if self.counts[reason] <= NUM_TOLD:
-            self.problem(name, reason + (f": {detail}" if detail else ""))
+            self.teller.problem(name, reason + (f": {detail}" if detail else ""))
 
     def finish(self) -> None:
         for reason, count in self.counts.items():
             if count > NUM_TOLD:
-                self.problem(f"{count - NUM_TOLD} more samples ({reason})", reason)
+                self.teller.problem(f"{count - NUM_TOLD} more samples ({reason})", reason)
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def fingerprint_inputs(config: DataConfig) -> dict[str, str]:
     return found
 
 
-def list_samples(config: DataConfig, folder: Path, problem: Problem, choose: Choose, *, language: str = "en") -> Listing:
+def list_samples(config: DataConfig, folder: Path, teller: Teller, *, language: str = "en") -> Listing:
     """List all samples of the sources with their transcripts, split them, and write the listing to `folder`.
 
     Voices are made, in `language`, and written to shards there. What was read before a stop is not read again. Raises:
@@ -76,24 +74,21 @@ def list_samples(config: DataConfig, folder: Path, problem: Problem, choose: Cho
     without a usable sample.
     """
     addresses = [*config.source, *filter(None, [config.test_source])]
-    aside = Aside(problem)
+    aside = Aside(teller)
     # All are looked up before any is listed: that one is missing or wants a token is told now, not after an hour.
-    wanted = [_look_up(config, address, aside, choose) for address in addresses]
-    indexes = [_read(config, source, folder, language, problem, choose) for source in wanted]
+    wanted = [_look_up(config, address, aside) for address in addresses]
+    indexes = [_read(config, source, folder, language, teller) for source in wanted]
     usable = [_usable(config, index, source, aside) for index, source in zip(indexes, wanted, strict=True)]
     aside.finish()
     stores = [source.found.store if source.found else None for source in wanted]
-    splits = _split(config, [Samples(*opened) for opened in zip(indexes, stores, strict=True)], usable, choose)
-    described = [{"source": source.address, "address": "" if source.found is None else index.address,
-                  "fingerprint": index.fingerprint, "samples": len(index), "hours": round(index.hours, 4)}
-                 for source, index in zip(wanted, indexes, strict=True)]
-    listing = Listing(splits, described, aside.counts)
+    splits = _split(config, [Samples(*opened) for opened in zip(indexes, stores, strict=True)], usable, teller)
+    listing = Listing(splits, describe(addresses, indexes), aside.counts)
     write_listing(folder, listing, indexes)
     files.remove_generation(folder / "parts")
     return listing
 
 
-def _look_up(config: DataConfig, address: str, aside: Aside, choose: Choose) -> _Wanted:
+def _look_up(config: DataConfig, address: str, aside: Aside) -> _Wanted:
     if address == VOICES:
         return _Wanted(address, None, None)
     setting = config.transcripts
@@ -109,8 +104,8 @@ def _look_up(config: DataConfig, address: str, aside: Aside, choose: Choose) -> 
     names = [o.name for o in found.objects]
     if setting and not alone and place == address and setting not in {o.name for o in found.store.list()}:
         setting = ""  # it is that of another source
-    transcripts = find_transcripts(found.store, names, setting=setting, columns=parse_columns(config.columns), choose=choose,
-                                   problem=aside.problem)
+    transcripts = find_transcripts(found.store, names, aside.teller, setting=setting,
+                                   columns=parse_columns(config.columns))
     if setting and not setting.endswith(".trans.txt"):
         return _Wanted(address, _only(found, transcripts), transcripts)  # the table says what is meant
     for name in names:
@@ -124,13 +119,12 @@ def _only(found: FoundSource, transcripts: dict[str, Transcript]) -> FoundSource
     return replace(found, objects=tuple(o for o in found.objects if o.name in transcripts), ready=None)
 
 
-def _read(config: DataConfig, wanted: _Wanted, folder: Path, language: str, problem: Problem, choose: Choose) -> SampleIndex:
+def _read(config: DataConfig, wanted: _Wanted, folder: Path, language: str, teller: Teller) -> SampleIndex:
     if wanted.found is None:
         return write_voices(config, language, folder / VOICES)
     is_files = wanted.transcripts is not None
-    index = build.build_index(wanted.found, folder / "parts", columns=() if is_files else config.columns,
-                                 hours=config.index_hours, seed=config.seed, problem=problem, choose=choose,
-                                 needs=() if is_files else ("text",))
+    index = build_index(wanted.found, folder / "parts", columns=() if is_files else config.columns, teller=teller,
+                        hours=config.index_hours, seed=config.seed, needs=() if is_files else ("text",))
     if is_files:
         rows = [wanted.transcripts[key] for key in index.keys.to_list()]
         index.columns["text"] = Text.of(row.text for row in rows)
@@ -162,13 +156,13 @@ def _usable(config: DataConfig, index: SampleIndex, wanted: _Wanted, aside: Asid
     return usable
 
 
-def _split(config: DataConfig, samples: list[Samples], usable: list[np.ndarray], choose: Choose) -> dict[str, Split]:
+def _split(config: DataConfig, samples: list[Samples], usable: list[np.ndarray], teller: Teller) -> dict[str, Split]:
     """Give every usable sample to a split; those of the test source are all held out."""
     num_sources = len(config.source)
     sources = np.concatenate([np.full(len(u), i, np.int64) for i, u in enumerate(usable)])
-    whole = Split("all", samples, sources, np.concatenate(usable))
+    whole = Split("all", samples, sources, np.concatenate(usable), rate_hz=RATE_HZ)
     mixed = np.flatnonzero(sources < num_sources)
-    places = _places(config, whole.take(mixed), choose)
+    places = _places(config, whole.take(mixed), teller)
     found = {name: mixed[places == k] for k, name in enumerate(SPLITS)}
     if config.test_source:
         found["test"] = np.flatnonzero(sources >= num_sources)
@@ -177,10 +171,10 @@ def _split(config: DataConfig, samples: list[Samples], usable: list[np.ndarray],
             raise DataError(f"Nothing is left for the split {name}", got=f"{len(whole)} usable samples",
                             expected="at least one in each of train, validation and test", where=", ".join(config.source),
                             fix="add more speech, or change data.held_out_fraction and data.validation_fraction")
-    return {name: Split(name, samples, whole.sources[chosen], whole.numbers[chosen]) for name, chosen in found.items()}
+    return {name: whole.take(chosen, name=name) for name, chosen in found.items()}
 
 
-def _places(config: DataConfig, split: Split, choose: Choose) -> np.ndarray:
+def _places(config: DataConfig, split: Split, teller: Teller) -> np.ndarray:
     """Return the place in SPLITS of each sample: by speaker where that is asked for, or possible. Shape: (sample,)."""
     shares = {"test_fraction": 0.0 if config.test_source else config.held_out_fraction,
               "validation_fraction": config.validation_fraction, "seed": config.seed}
@@ -194,17 +188,17 @@ def _places(config: DataConfig, split: Split, choose: Choose) -> np.ndarray:
     if config.split_by != "sample":
         by_speaker = _to_places(speakers, shares)
         if config.split_by == "speaker":
-            return _chosen(choose, "speaker", reason, by_speaker, split)
+            return _chosen(teller, "speaker", reason, by_speaker, split)
         least = _LEAST_SHARE * (1 - shares["test_fraction"] - shares["validation_fraction"])
         if nameless or num_speakers < _FEWEST_SPEAKERS:
             reason = f"{nameless} samples do not say who speaks" if nameless else f"there are only {num_speakers} speakers"
         elif split.seconds[by_speaker == 0].sum() < least * split.seconds.sum():
             reason = "a few speakers have most of the speech: apart from them too little would be left to train on"
         else:
-            return _chosen(choose, "speaker", f"{num_speakers} speakers are known: those held out are not heard in training",
+            return _chosen(teller, "speaker", f"{num_speakers} speakers are known: those held out are not heard in training",
                            by_speaker, split)
     names = [f"{source}:{name}" for source, name in zip(split.sources.tolist(), split.names.to_list(), strict=True)]
-    return _chosen(choose, "sample", reason, _to_places(names, shares), split)
+    return _chosen(teller, "sample", reason, _to_places(names, shares), split)
 
 
 def _to_places(names: list[str], shares: dict) -> np.ndarray:
@@ -212,7 +206,7 @@ def _to_places(names: list[str], shares: dict) -> np.ndarray:
     return np.array([SPLITS.index(chosen[name]) for name in names], np.int64)
 
 
-def _chosen(choose: Choose, value: str, reason: str, places: np.ndarray, split: Split) -> np.ndarray:
+def _chosen(teller: Teller, value: str, reason: str, places: np.ndarray, split: Split) -> np.ndarray:
     hours = ", ".join(f"{name} {split.seconds[places == k].sum() / 3600:.2f} h" for k, name in enumerate(SPLITS))
-    choose("data.split_by", value, f"{reason} ({hours})")
+    teller.choose("data.split_by", value, f"{reason} ({hours})")
     return places

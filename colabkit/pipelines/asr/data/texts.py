@@ -10,7 +10,7 @@ import numpy as np
 from colabkit.core import files
 from colabkit.core.errors import DataError
 from colabkit.io.samples.index import Text
-from colabkit.io.samples.listing import Listing, _read_arrays
+from colabkit.io.samples.listing import Listing, read_arrays
 
 
 def write_texts(path: Path, kept: Mapping[str, np.ndarray], listing: Listing) -> None:
@@ -25,7 +25,7 @@ def write_texts(path: Path, kept: Mapping[str, np.ndarray], listing: Listing) ->
 
 def open_texts(path: Path, listing: Listing) -> Listing:
     """Return the listing with only the samples whose texts could be cleaned, and these texts. Raises: DataError."""
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     splits = {}
     for name, split in listing.splits.items():
         kept = arrays.get(f"{name}.kept")

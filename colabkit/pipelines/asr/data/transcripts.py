@@ -10,12 +10,14 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.places import Store, StoredObject
+from colabkit.core.teller import Teller
+from colabkit.io.places import Pinned, StoredObject
 from colabkit.io.samples.columns import match_columns
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
@@ -28,7 +30,6 @@ _NOT_OURS = {"invalidated.tsv", "other.tsv", "reported.tsv", "clip_durations.tsv
              "unvalidated_sentences.tsv"}  # of Common Voice: refused or not yet checked recordings, and lists of sentences
 _LARGEST_FIELD = 1 << 24
 
-Choose = Callable[[str, object, str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ class Transcript:
     origin: str
 
 
-def find_transcripts(store: Store, audio: Iterable[str], *, setting: str = "", columns: Mapping[str, str], choose: Choose,
-                     problem: Callable[[str, str], None]) -> dict[str, Transcript]:
+def find_transcripts(store: Pinned, audio: Iterable[str], teller: Teller, *, setting: str = "",
+                     columns: Mapping[str, str]) -> dict[str, Transcript]:
     """Return {audio file: transcript} for the files below a store's root.
 
     `setting` names one table, or "*.trans.txt"; without it all are looked at: *.trans.txt, then tables, then texts beside the
-    audio, and the first that knows a file is taken. What was used is said through `choose`. Raises: UsageError for a setting
+    audio, and the first that knows a file is taken. What was used is told as a choice. Raises: UsageError for a setting
     that names nothing; DataError where no file has a transcript, or a table cannot be read.
     """
     names = _Names(audio)
@@ -59,13 +60,13 @@ def find_transcripts(store: Store, audio: Iterable[str], *, setting: str = "", c
                 found[name] = Transcript(text, speaker, origin)
                 used[origin] += 1
             elif found[name].origin == origin and found[name].text != text:
-                problem(name, f"{origin} gives it several transcripts; the first is taken")
+                teller.problem(name, f"{origin} gives it several transcripts; the first is taken")
     if not found:
         fix = "name the table with data.transcripts, and its columns with data.columns=text=COLUMN and data.columns=audio=COLUMN"
         raise DataError("The source has no transcripts of its audio", got="; ".join(seen) or f"{len(names)} audio files alone",
                         expected="*.trans.txt, NAME.txt beside NAME.wav, or a table (.csv, .tsv, .jsonl, .json) with the names "
                         "of audio files and their text", where=store.address, fix=fix)
-    choose("data.transcripts", ", ".join(list(used)[:4]) + (f" and {len(used) - 4} more" if len(used) > 4 else ""),
+    teller.choose("data.transcripts", ", ".join(list(used)[:4]) + (f" and {len(used) - 4} more" if len(used) > 4 else ""),
            f"{len(found)} of {len(names)} audio files have one there")
     return found
 
@@ -75,7 +76,7 @@ def is_table(address: str) -> bool:
     return address.lower().endswith(TABLE_SUFFIXES) and os.path.isfile(os.path.expanduser(address))
 
 
-def _origins(store: Store, objects: dict[str, StoredObject], names: _Names, setting: str, columns: Mapping[str, str],
+def _origins(store: Pinned, objects: dict[str, StoredObject], names: _Names, setting: str, columns: Mapping[str, str],
              seen: list[str]) -> Iterator[tuple[str, Iterator[tuple[str, str, str]]]]:
     """Yield what holds transcripts, and its rows (audio file, text, speaker)."""
     if setting and not setting.endswith(".trans.txt"):
@@ -96,7 +97,7 @@ def _origins(store: Store, objects: dict[str, StoredObject], names: _Names, sett
     yield "a text beside each file", _beside_rows(store, objects, names)
 
 
-def _read_setting(store: Store, objects: dict[str, StoredObject], setting: str) -> tuple[str, bytes]:
+def _read_setting(store: Pinned, objects: dict[str, StoredObject], setting: str) -> tuple[str, bytes]:
     if setting in objects:
         return setting, store.read(setting)
     path = Path(setting).expanduser()
@@ -117,7 +118,7 @@ def _librispeech_rows(name: str, text: str, names: _Names) -> Iterator[tuple[str
             yield audio, words.strip(), key.partition("-")[0]
 
 
-def _beside_rows(store: Store, objects: dict[str, StoredObject], names: _Names) -> Iterator[tuple[str, str, str]]:
+def _beside_rows(store: Pinned, objects: dict[str, StoredObject], names: _Names) -> Iterator[tuple[str, str, str]]:
     for audio in names.all:
         stem = posixpath.splitext(audio)[0]
         beside = next((objects[stem + s] for s in _BESIDE_SUFFIXES if stem + s in objects), None)
@@ -164,7 +165,7 @@ def read_table(name: str, content: bytes, where: str) -> list[dict]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def _json_rows(value) -> list[dict]:
+def _json_rows(value: Any) -> list[dict]:
     """Read a list of rows, or {key: row}; a file of something else has no rows."""
     if isinstance(value, list):
         return value

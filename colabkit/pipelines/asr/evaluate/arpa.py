@@ -5,17 +5,20 @@ from __future__ import annotations
 import gzip
 import math
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from colabkit.core.errors import DataError
 
 _LN10 = math.log(10)
+Model = TypeVar("Model")
 _BEGIN, _UNKNOWN, _OTHER_NAMES = "<s>", "<unk>", {"<UNK>": "<unk>", "<S>": "<s>", "</S>": "</s>"}
 
 
-def read_arpa(path: Path, make):
+def read_arpa(path: Path, make: Callable[..., Model]) -> Model:
     """Return make(words, keys, log_probs, backoffs) of an ARPA file, which may be packed (.gz).
 
     Raises: DataError naming the line for a file that is damaged, cut short or holds n-grams without their beginnings.
@@ -55,7 +58,7 @@ def read_arpa(path: Path, make):
     return make(words, keys, all_log_probs, all_backoffs)
 
 
-def _read_levels(lines, path: Path) -> list[tuple[list, list, list]]:
+def _read_levels(lines: Iterable[str], path: Path) -> list[tuple[list, list, list]]:
     """Return the n-grams, log probabilities and back-off weights (natural logarithms) of each order."""
     announced, levels, ended = {}, [], False
     for number, line in enumerate(lines, 1):

@@ -14,12 +14,13 @@ from colabkit.pipelines.asr.config import EvaluateConfig
 from colabkit.pipelines.asr.evaluate.decode import BeamDecoder
 from colabkit.pipelines.asr.evaluate.language_model import NgramModel
 from colabkit.pipelines.asr.evaluate.metrics import Scores, score
+from colabkit.runs.run import Run
 
 LANGUAGE_MODEL = "words.arpa"
 
 
-def evaluate(config: EvaluateConfig, model: Path, listing: Listing, run: Any, *,
-             capacity: Callable[[float], int]) -> tuple[Scores, list[str]]:
+def evaluate_model(config: EvaluateConfig, model: Path, listing: Listing, run: Run, *,
+                   capacity: Callable[[float], int]) -> tuple[Scores, list[str]]:
     """Transcribe the test split, or so many samples of it, with a model's folder; return the scores and the samples' names.
 
     `capacity(seconds)`: samples at once. With the n-gram decoder its model of the training texts is written to the run's output.
@@ -27,7 +28,7 @@ def evaluate(config: EvaluateConfig, model: Path, listing: Listing, run: Any, *,
     """
     import torch
 
-    from colabkit.pipelines.asr.evaluate.hear import hear
+    from colabkit.pipelines.asr.model.hear import hear
     from colabkit.pipelines.asr.model.recognizer import load_model
     recognizer = load_model(model)
     recognizer.model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,7 +36,7 @@ def evaluate(config: EvaluateConfig, model: Path, listing: Listing, run: Any, *,
     numbers = np.random.default_rng(0).permutation(len(split))[: config.num_samples]
     numbers = np.sort(numbers).tolist()
     with run.progress(len(numbers), "evaluate", unit="samples") as progress:
-        heard = hear(recognizer, split, numbers, capacity=capacity, problem=run.report.problem, workers=split.num_readers,
+        heard = hear(recognizer, split, numbers, capacity=capacity, problem=run.problem, workers=split.num_readers,
                      decode=choose_decoder(config, recognizer, listing, run), advance=progress.update)
     whole = [(number, one.text) for number, one in zip(numbers, heard, strict=True) if one is not None]
     if not whole:
@@ -45,7 +46,8 @@ def evaluate(config: EvaluateConfig, model: Path, listing: Listing, run: Any, *,
     return scores, [split.names[number] for number, _ in whole]
 
 
-def choose_decoder(config: EvaluateConfig, recognizer: Any, listing: Listing, run: Any) -> Callable[[np.ndarray], str] | None:
+def choose_decoder(config: EvaluateConfig, recognizer: Any, listing: Listing,
+                   run: Run) -> Callable[[np.ndarray], str] | None:
     """Return what makes a text of log-probabilities (frame, token); None: the likeliest token of each frame."""
     if config.decoder == "greedy":
         return None

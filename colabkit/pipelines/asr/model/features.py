@@ -1,4 +1,4 @@
-"""What a model hears: waves to its input, alone and put together to padded tensors, for each family of models.
+"""Features: waves to a model's input, alone and put together to padded tensors, for each family of models.
 
     features = open_features(folder_or_hub_id, model_config)
     inputs = features.collate([features(wave) for wave in waves])     # model(**inputs)
@@ -225,7 +225,7 @@ def _padded(name: str, inputs: list[np.ndarray], value: float = 0.0, *, least: i
 
 def _mel_filters(num_bands: int, fft: int, lowest_hz: float = 20.0, highest_hz: float = RATE_HZ / 2) -> np.ndarray:
     """Return triangles that are even in mel, as Kaldi makes them. Shape: (fft / 2 + 1, num_bands) float32."""
-    def mel(hz):
+    def mel(hz: np.ndarray) -> np.ndarray:
         return 1127.0 * np.log(1.0 + np.asarray(hz) / 700.0)
     edges = np.linspace(mel(lowest_hz), mel(highest_hz), num_bands + 2)
     places = mel(np.arange(fft // 2 + 1) * RATE_HZ / fft)[:, None]

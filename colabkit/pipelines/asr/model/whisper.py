@@ -1,4 +1,4 @@
-"""What is Whisper's own: its tokens and prompt, and writing with timestamps.
+"""Whisper's own: its tokens and prompt, and writing with timestamps.
 
 Axes: B sample, L token.
 """

@@ -6,14 +6,16 @@ from typing import Any
 
 from colabkit.core import files
 from colabkit.io.transfer.hub_folder import push
-from colabkit.pipelines.asr.configure import step as configuring
+from colabkit.pipelines.asr.config import Config
 from colabkit.pipelines.asr.configure.manager import ASRConfigManager
+from colabkit.pipelines.asr.configure.step import TRAINING_CONFIG
 from colabkit.pipelines.asr.publish.card import CardFacts, describe_source, write_card
+from colabkit.runs.run import Run
 
 PICTURES = {"03_configure": "memory.png", "04_train": "history.png"}
 
 
-def publish(config: Any, run: Any) -> dict[str, Any]:
+def publish_model(config: Config, run: Run) -> dict[str, Any]:
     """Write the card and its pictures to the run's output; push the model and them where a repository is named.
 
     Raises: as publish.push.
@@ -31,12 +33,12 @@ def publish(config: Any, run: Any) -> dict[str, Any]:
     return {"url": pushed.url}
 
 
-def facts_of(config: Any, run: Any) -> CardFacts:
+def facts_of(config: Config, run: Run) -> CardFacts:
     """Gather what the card says from what the steps before wrote."""
     listing = files.read_json(run.folder_of("01_data") / "listing.json")
     scores = files.read_json(run.folder_of("05_evaluate") / "scores.json")
-    manager = ASRConfigManager(say=run.say)
-    chosen = manager.load_config(run.folder_of("03_configure") / configuring.TRAINING_CONFIG)
+    manager = ASRConfigManager(teller=run)
+    chosen = manager.load_config(run.folder_of("03_configure") / TRAINING_CONFIG)
     name, text = config.model.name, config.text
     trained_on = [source["source"] for source in listing["sources"]]
     tested_on = _named(config.data.test_source) if config.data.test_source else \

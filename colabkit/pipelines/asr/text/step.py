@@ -10,9 +10,10 @@ import numpy as np
 
 from colabkit.core.errors import DataError
 from colabkit.core.progress import Progress
+from colabkit.core.teller import Teller
 from colabkit.io.samples.index import Text
 from colabkit.io.samples.listing import Listing, Split
-from colabkit.pipelines.asr.data.sources import Aside, Choose, Problem
+from colabkit.pipelines.asr.data.sources import Aside
 from colabkit.pipelines.asr.data.texts import write_texts
 from colabkit.pipelines.asr.text.cleaner import Cleaner, UnusableTextError
 from colabkit.pipelines.asr.text.vocabulary import Vocabulary, choose_characters, count_characters
@@ -44,7 +45,7 @@ class Cleaned:
                 "unknown": self.unknown, "characters": self.characters}
 
 
-def clean_listing(listing: Listing, cleaner: Cleaner, problem: Problem, choose: Choose, *, rare_fraction: float = 0.0,
+def clean_listing(listing: Listing, cleaner: Cleaner, teller: Teller, *, rare_fraction: float = 0.0,
                   vocabulary: Vocabulary | None = None) -> Cleaned:
     """Clean all texts of a listing, and make the vocabulary of those of train, unless one is given.
 
@@ -52,10 +53,10 @@ def clean_listing(listing: Listing, cleaner: Cleaner, problem: Problem, choose: 
     and test stay, with these characters unknown. Raises: DataError where a split loses all its samples.
     """
     for choice in cleaner.choices:
-        choose(*choice)
-    aside = Aside(problem)
+        teller.choose(*choice)
+    aside = Aside(teller)
     kept, texts = {}, {}
-    with Progress(sum(len(s) for s in listing.splits.values()), "text", unit="samples") as progress:
+    with teller.progress(sum(len(s) for s in listing.splits.values()), "text", unit="samples") as progress:
         for name, split in listing.splits.items():
             kept[name], texts[name] = _clean_split(split, cleaner, aside, progress)
     characters = count_characters(texts["train"])
@@ -70,7 +71,7 @@ def clean_listing(listing: Listing, cleaner: Cleaner, problem: Problem, choose: 
     unknown = {name: _unknown(texts[name], vocabulary) for name in listing.splits if name != "train"}
     for name, found in unknown.items():
         if found:
-            problem(f"{sum(found.values())} characters of {name}", "the model cannot write "
+            teller.problem(f"{sum(found.values())} characters of {name}", "the model cannot write "
                     f"{' '.join(list(found)[:20])}: they are not in the training texts and count as errors")
     splits = {name: split.take(kept[name], Text.of(texts[name])) for name, split in listing.splits.items()}
     for name, split in splits.items():

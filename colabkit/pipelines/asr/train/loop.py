@@ -22,9 +22,9 @@ from colabkit.core.errors import DataError, StateError, UsageError
 from colabkit.io.models.transformers_models import broken_companions_masked, quietly
 from colabkit.pipelines.asr.config import TrainConfig
 from colabkit.pipelines.asr.configure.training_config import TrainingConfig
-from colabkit.pipelines.asr.evaluate.hear import hear
 from colabkit.pipelines.asr.evaluate.metrics import score
 from colabkit.pipelines.asr.model.examples import Example, Speech, losses
+from colabkit.pipelines.asr.model.hear import hear
 from colabkit.pipelines.asr.model.recognizer import Recognizer
 from colabkit.pipelines.asr.train.batches import TrainingBatches
 from colabkit.pipelines.asr.transcribe import note_trained_seconds
@@ -32,10 +32,10 @@ from colabkit.training.checkpoints.checkpoints import checkpoints_of, random_sta
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks, join
 from colabkit.training.random_state import seed_of, set_seeds
+from colabkit.training.sizing.devices import choose_threads, device_name
 from colabkit.training.sizing.guard import Guard
 from colabkit.training.sizing.watch import MemoryWatch
 from colabkit.training.stream.stream import Loaded
-from colabkit.training.threads import choose_threads, device_name
 from colabkit.training.tracking import Tracker, open_tracker
 
 with broken_companions_masked():
@@ -67,7 +67,7 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
         raise UsageError("A batch has fewer samples than there are processes", got=config.effective_batch,
                          expected=f"at least {ranks.world}", fix=f"--set train.processes={config.effective_batch}")
     batches = TrainingBatches(training, recognizer, effective_batch=config.effective_batch, seed=config.seed,
-                              problem=run.report.problem, rank=ranks.rank, world=ranks.world)
+                              problem=run.problem, rank=ranks.rank, world=ranks.world)
     num_steps = config.steps or max(1, math.ceil(config.epochs * len(batches)))
     arguments = _ours(arguments or training_arguments(config, sizing.regime, run.output / "trainer"), num_steps, ranks)
     set_seeds(config.seed)
@@ -76,8 +76,8 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
     device = trainer.args.device
     choose_threads(device, ranks.local_world, run.choose)
     broadcast_parameters(recognizer.model, ranks)
-    watch = MemoryWatch(say=run.say, choose=run.choose)
-    trainer.guard = Guard(sizing.capacity, ranks=ranks, choose=run.choose, say=run.say, watch=watch, advice=advice,
+    watch = MemoryWatch(run)
+    trainer.guard = Guard(sizing.capacity, ranks=ranks, teller=run, watch=watch, advice=advice,
                           buffers_of=[recognizer.model], device=device_name(device))
     work = _Training(config, trainer, recognizer, batches, validation, ranks, run, watch, num_steps, workers)
     trainer.add_callback(work)
@@ -293,7 +293,7 @@ class _Training(TrainerCallback):
         """Return WER, CER and loss by token on the validation samples."""
         def work(numbers: Sequence[int]) -> list:
             return hear(self.recognizer, self.validation, numbers, capacity=self.trainer.guard.limit, workers=self.workers,
-                        problem=self.run.report.problem, with_loss=True)
+                        problem=self.run.problem, with_loss=True)
         heard = [(self.validation.texts[number], one) for number, one in
                  zip(self.validation_numbers, self.ranks.share(self.validation_numbers, work), strict=True) if one is not None]
         if not heard:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from colabkit.core.teller import Teller
 from colabkit.core.versions.differences import summary_writer
 from colabkit.io.models.transformers_models import broken_companions_masked
 from colabkit.training.sizing.watch import MemoryWatch
@@ -30,10 +30,7 @@ class AdaptiveMemoryCallback(TrainerCallback):
 
     def __init__(self, *, watch: MemoryWatch | None = None, log: Log | None = None, log_every_steps: int = 10,
                  say: Callable[[str], object] = print):
-        def choose(name: str, value: Any, reason: str) -> Any:
-            say(f"  choice: {name} = {value}, because {reason}")
-            return value
-        self.watch = watch or MemoryWatch(say=say, choose=choose)
+        self.watch = watch or MemoryWatch(Teller(say))
         self.log_every_steps, self._log, self._writer = log_every_steps, log, None
 
     @property

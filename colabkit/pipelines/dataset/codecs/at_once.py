@@ -1,4 +1,4 @@
-"""How much audio is encoded at once: measured on a GPU, a fixed amount on a CPU, less once memory ran out."""
+"""Audio encoded at once: measured on a GPU, a fixed amount on a CPU, less once memory ran out."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import DataError, StateError, UsageError
 from colabkit.core.files import sha256_file
+from colabkit.core.teller import Teller
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.codecs.families import CLASS_NAMES, FAMILIES
 from colabkit.pipelines.dataset.codecs.names import FITTED, HUB_IDS, lacking
@@ -28,26 +28,21 @@ _BLOB = re.compile(r"[0-9a-f]{64}")
 _ADAPTER_VERSION = 1  # goes up when codes of the same wave change
 
 
-def same(name: str, value: Any, reason: str) -> Any:
-    """Take a choice as it is, untold."""
-    return value
-
-
 def open_codec(name: str, *, device: Any = None, num_codebooks: int = 0, precision: str = "fp32",
-               choose: Callable[[str, Any, str], Any] = same, say: Callable[[str], None] = print) -> Codec:
+               teller: Teller = Teller()) -> Codec:
     """Return the codec of a short name, a Hub id ("ORG/NAME@REVISION"), a folder, or "kmeans-mel:FILE".
 
-    `num_codebooks`: the first so many of them, 0 for the model's own choice. `precision`: "fp32" gives the same codes on every
-    device up to rounding; "tf32", "bf16" and "fp16" are faster on a GPU and change some of them. What is decided goes through
-    `choose(name, value, reason)`. Raises: UsageError, DataError or StateError that say what to do.
+    `num_codebooks`: the first so many of them, 0 for the model's own choice. `precision`: "fp32" gives the same codes
+    on every device up to rounding; "tf32", "bf16" and "fp16" are faster on a GPU and change some of them.
+    Raises: UsageError, DataError or StateError that say what to do.
     """
     if precision not in PRECISIONS:
         raise UsageError("No such precision", got=precision, expected=", ".join(PRECISIONS), fix="set codec.precision=fp32")
     kind, _, file = name.partition(":")
     if kind == FITTED:
         return _open_fitted(file, num_codebooks)
-    folder, shown = _folder_of(name, say)
-    return _open_folder(folder, shown, _device(device, choose), num_codebooks, precision, choose, say)
+    folder, shown = _folder_of(name)
+    return _open_folder(folder, shown, _device(device, teller), num_codebooks, precision, teller)
 
 
 def _open_fitted(file: str, num_codebooks: int) -> Codec:
@@ -62,11 +57,11 @@ def _open_fitted(file: str, num_codebooks: int) -> Codec:
     return codec
 
 
-def _device(device: Any, choose: Callable[[str, Any, str], Any]) -> Any:
+def _device(device: Any, teller: Teller) -> Any:
     import torch
     if device is None:
         there = torch.cuda.is_available()
-        device = choose("codec.device", "cuda" if there else "cpu", "a GPU is there" if there else "no GPU is there")
+        device = teller.choose("codec.device", "cuda" if there else "cpu", "a GPU is there" if there else "no GPU is there")
     try:
         device = torch.device(device)
     except RuntimeError as error:
@@ -77,7 +72,7 @@ def _device(device: Any, choose: Callable[[str, Any, str], Any]) -> Any:
     return device
 
 
-def _folder_of(name: str, say: Callable[[str], None]) -> tuple[Path, str]:
+def _folder_of(name: str) -> tuple[Path, str]:
     """Return the folder with the model's files and the name to show; fetches them from the Hub where needed."""
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser(), name
@@ -114,7 +109,7 @@ def _snapshot(hub_id: str, revision: str | None) -> Path:
 
 
 def _open_folder(folder: Path, shown: str, device: Any, num_codebooks: int, precision: str,
-                 choose: Callable[[str, Any, str], Any], say: Callable[[str], None]) -> TransformersCodec:
+                 teller: Teller) -> TransformersCodec:
     from colabkit.io.models.transformers_models import (
         broken_companions_masked,
         lacking_weights,
@@ -144,7 +139,7 @@ def _open_folder(folder: Path, shown: str, device: Any, num_codebooks: int, prec
                "weights": _weights(folder), "num_codebooks": family.num_codebooks, "precision": precision}
     fingerprint = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
     return TransformersCodec(shown, model.eval().requires_grad_(False), family, fingerprint, device=device, precision=precision,
-                             choose=choose, say=say)
+                             teller=teller)
 
 
 def _model_class(kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""What every codec is: waves to codes and back, at fixed rates."""
+"""Codec: waves to codes and back, at fixed rates; what every one of them can do."""
 
 from __future__ import annotations
 

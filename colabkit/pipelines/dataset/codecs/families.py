@@ -1,4 +1,4 @@
-"""What tells the codecs of transformers apart: how a wave is padded, which calls make codes of it and a wave of codes.
+"""Families of transformers' codecs: how each pads a wave, which calls make codes of it and a wave of codes.
 
 Each family gives, for a batch of waves with the same number of frames, the codes that its documented call (feature extractor and
 `model.encode`) gives for each wave alone. Axes: B wave, N sample, M mel frame, K codebook, F frame.

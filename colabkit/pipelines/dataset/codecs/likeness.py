@@ -1,4 +1,4 @@
-"""How near decoded speech is to the original: spectrum, waveform where that means anything, and melody.
+"""Likeness of decoded speech to the original: spectrum, waveform where that means anything, and melody.
 
 None of these replaces listening: they tell a broken codec, a wrong rate or shuffled codes from a working one.
 """

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.core.errors import DataError
+from colabkit.core.teller import Teller
 from colabkit.pipelines.dataset.codecs.at_once import seconds_at_once
 from colabkit.pipelines.dataset.codecs.families import Family, grouped
 from colabkit.pipelines.dataset.codecs.waves import checked_codes, checked_waves
@@ -28,13 +29,13 @@ class TransformersCodec:
     """
 
     def __init__(self, name: str, model: Any, family: Family, fingerprint: str, *, device: Any, precision: str = "fp32",
-                 choose: Callable[[str, Any, str], Any], say: Callable[[str], None] = print):
+                 teller: Teller = Teller()):
         self.name, self.family, self.fingerprint = name, family, fingerprint
         self.rate_hz_in, self.rate_hz_out = family.rate_hz_in, family.rate_hz_out
         self.frame_rate_hz = family.rate_hz_in / family.hop
         self.num_codebooks, self.codebook_size = family.num_codebooks, family.codebook_size
         self.device, self.precision = device, precision
-        self._choose, self._say = choose, say
+        self._teller = teller
         self._most_seconds: float | None = None
         self._decoder_is_here = False
         self._model = model
@@ -48,7 +49,7 @@ class TransformersCodec:
     def most_seconds(self) -> float:
         if self._most_seconds is None:
             seconds, reason = seconds_at_once(self.fingerprint, self.device, self._probe, self.family.seconds_on_cpu)
-            self._most_seconds = float(self._choose("codec.most_seconds", seconds, reason))
+            self._most_seconds = float(self._teller.choose("codec.most_seconds", seconds, reason))
         return self._most_seconds
 
     def encode_batch(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -100,8 +101,8 @@ class TransformersCodec:
             if len(batch) == 1:
                 raise self._too_long(num_samples, f"too much for the memory of {self.device}: {told[:120]}")
             self._most_seconds = seconds * (len(batch) // 2)
-            self._say(f"  memory ran out with {len(batch)} segments of {seconds:.1f} s at once: "
-                      f"{self._most_seconds:.1f} s at once from now on")
+            self._teller.say(f"  memory ran out with {len(batch)} segments of {seconds:.1f} s at once: "
+                             f"{self._most_seconds:.1f} s at once from now on")
         return done
 
     def _too_long(self, num_samples: int, why: str) -> DataError:

@@ -1,4 +1,4 @@
-"""What goes into a codec is looked at first: waves that cannot be encoded and codes that a codec does not have."""
+"""Waves and codes looked at before a codec takes them: those that it cannot encode, those that it does not have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where segments go: loose npz files in folders of their channels, or indexed tar shards; both go on after a kill.
+"""Outputs of cutting: loose npz files in folders of their channels, or indexed tar shards; both go on after a kill.
 
 What one recording gave is kept first as a whole, under a hidden folder; a record of it is written last, and from then on the
 recording is done. Shards are packed from what is kept, in the order of the recordings: the same recordings, the same bytes.

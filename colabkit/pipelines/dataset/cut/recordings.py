@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import DataError, UsageError
+from colabkit.core.teller import Teller
 from colabkit.io.audio.opened import AudioSource
-from colabkit.io.places import LocalStore, StoredObject
+from colabkit.io.places import StoredObject
 from colabkit.io.samples import Samples
 from colabkit.io.samples.build import build_index
 from colabkit.io.samples.range_file import RangeFile
@@ -55,8 +56,7 @@ class Recording:
 
 
 def find_recordings(address: str, *, work: Path, pattern: str = "*", name_regex: str = "", metadata: str = "",
-                    transcript: str = "", columns: tuple[str, ...] = (),
-                    problem: Callable[[str, str], None] = lambda item, reason: None) -> list[Recording]:
+                    transcript: str = "", columns: tuple[str, ...] = (), teller: Teller = Teller()) -> list[Recording]:
     """Return the recordings that an address names, sorted by name: a folder, s3://, gs:// or hub:, of files or of shards.
 
     What is known of each comes from its name (`name_regex` with groups named speaker, channel or anything), over that the
@@ -68,9 +68,9 @@ def find_recordings(address: str, *, work: Path, pattern: str = "*", name_regex:
     expression = _compiled(name_regex)
     if source.kind == "files":
         found = [_of_file(source, o, expression) for o in source.objects if fnmatch(o.name, pattern)]
-        found = _with_subtitles(source, found, problem)
+        found = _with_subtitles(source, found, teller)
     else:
-        found = _of_shards(source, work, columns, pattern, expression, problem)
+        found = _of_shards(source, work, columns, pattern, expression, teller)
     if not found:
         raise DataError("No recording matches", got=pattern, where=address, expected="a pattern such as '*.wav'",
                         fix="correct the pattern")
@@ -84,8 +84,8 @@ def find_recordings(address: str, *, work: Path, pattern: str = "*", name_regex:
 
 def _of_file(source: FoundSource, found: StoredObject, expression: re.Pattern | None) -> Recording:
     store = source.store
-    if isinstance(store, LocalStore):
-        path = store.root / found.name
+    if store.is_folder:
+        path = Path(store.address, found.name)
 
         def open_audio() -> AudioSource:
             return os.fspath(path)
@@ -97,8 +97,8 @@ def _of_file(source: FoundSource, found: StoredObject, expression: re.Pattern | 
 
 
 def _of_shards(source: FoundSource, work: Path, columns: tuple[str, ...], pattern: str, expression: re.Pattern | None,
-               problem: Callable[[str, str], None]) -> list[Recording]:
-    index = build_index(source, work, columns=columns, problem=problem, choose=lambda name, value, reason: value)
+               teller: Teller) -> list[Recording]:
+    index = build_index(source, work, columns=columns, teller=teller)
     samples = Samples(index, source.store)
     texts = {name: text.to_list() for name, text in index.columns.items()}
     found = []
@@ -129,7 +129,7 @@ def _with_own_keys(found: list[Recording]) -> list[Recording]:
             for r, stem in zip(found, stems, strict=True)]
 
 
-def _with_subtitles(source: FoundSource, found: list[Recording], problem: Callable[[str, str], None]) -> list[Recording]:
+def _with_subtitles(source: FoundSource, found: list[Recording], teller: Teller) -> list[Recording]:
     beside = {key_of(o.name): o for o in source.store.list() if o.name.lower().endswith(SUBTITLE_SUFFIXES)}
     read = []
     for recording in found:
@@ -139,7 +139,7 @@ def _with_subtitles(source: FoundSource, found: list[Recording], problem: Callab
             try:
                 lines = read_subtitles(source.store.read(subtitles.name), f"{subtitles.name} of {source.store.address}")
             except DataError as error:
-                problem(subtitles.name, error.what)
+                teller.problem(subtitles.name, error.what)
         read.append(replace(recording, lines=tuple(lines)))
     return read
 

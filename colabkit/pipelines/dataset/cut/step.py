@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 from colabkit.core import files
 from colabkit.core.errors import ChangedError, DataError, Stopped, UsageError
 from colabkit.core.prefetch import prefetch
-from colabkit.core.progress import Progress
 from colabkit.core.table import Table
+from colabkit.core.teller import Teller
 from colabkit.io.samples.shards import SHARD_BYTES
 from colabkit.pipelines.dataset.cut.excerpts import Excerpt, Listener
 from colabkit.pipelines.dataset.cut.outputs import WORK, Layout, NpzFolder, SegmentFolder, ShardFolder, require_same
@@ -84,14 +84,13 @@ class Built:
 def build_segments(recordings: Sequence[Recording], folder: Path, *, layout: Layout = "flac", rules: CutRules | None = None,
                    filters: Filters | None = None, rate_hz: int | None = RATE_HZ, npz_dtype: str = "float32",
                    shard_bytes: int = SHARD_BYTES, workers: int = 2, most_segments: int | None = None,
-                   problem: Callable[[str, str], None] = lambda item, reason: None, say: Callable[[str], None] = print,
-                   should_stop: Callable[[], bool] = lambda: False) -> Built:
+                   teller: Teller = Teller()) -> Built:
     """Cut recordings into segments in `folder`: loose npz files, or shards of FLAC or PCM with an index.
 
     Killed or stopped anywhere, the same call goes on with the next recording; done, it returns at once. The same recordings
     and settings give the same bytes. Beside the segments the disk holds one shard and the recordings at work at most.
     `rate_hz` None keeps each recording's own. `most_segments` of each recording, for a trial. Recordings that cannot be read
-    are left aside and told to `problem`. Raises: UsageError for settings that cannot be; ChangedError for a folder that was
+    are left aside and told. Raises: UsageError for settings that cannot be; ChangedError for a folder that was
     begun with others; DataError when not a single segment came out; StateError for a full disk; Stopped.
     """
     rules, filters = rules or CutRules(), filters or Filters()
@@ -110,17 +109,17 @@ def build_segments(recordings: Sequence[Recording], folder: Path, *, layout: Lay
     cutter = _Cutter(recordings, identities, output, detector, rules, filters, rate_hz, most_segments)
     before = {number for number, identity in enumerate(identities) if output.kept(identity) is not None}
     if before:
-        say(f"  continues: {len(before)} of {len(recordings)} recordings are cut")
-    with Progress(len(recordings), "cut", done=len(before), unit="recordings") as progress, \
+        teller.say(f"  continues: {len(before)} of {len(recordings)} recordings are cut")
+    with teller.progress(len(recordings), "cut", done=len(before), unit="recordings") as progress, \
             closing(prefetch(cutter, 0, len(recordings), workers=workers)) as results:
         for number, result in enumerate(results):
             output.take(identities[number])
             built.add(result)
             for item, reason in result.broken.items():
-                problem(item, reason)
+                teller.problem(item, reason)
             if number not in before:
                 progress.update(hours=built.segment_seconds / 3600, segments=built.num_segments)
-            if number + 1 < len(recordings) and should_stop():
+            if number + 1 < len(recordings) and teller.stop_requested:
                 raise Stopped("Cutting was stopped", got=f"{number + 1} of {len(recordings)} recordings", where=folder,
                               fix="run the same again: it goes on with the next recording")
     if not built.num_segments:

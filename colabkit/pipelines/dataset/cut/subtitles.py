@@ -1,4 +1,4 @@
-"""What is said when: subtitles beside a recording (SRT, WebVTT), or a table of lines with times."""
+"""Subtitles beside a recording (SRT, WebVTT), or a table of lines with times: what is said when."""
 
 from __future__ import annotations
 

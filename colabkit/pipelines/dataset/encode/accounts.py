@@ -1,4 +1,4 @@
-"""What becomes of each item: encoded, uploaded or left aside; and of a piece, when all its items are settled: committed."""
+"""Accounts of items: encoded, uploaded or left aside; and of pieces, committed when all their items are settled."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from colabkit.core.errors import DataError
-from colabkit.io.places.place import Objects, Taken
+from colabkit.io.places.place import Place, Taken
 
 CLAIMS = "codes/claims"
 LEASE_SECONDS = 120.0
@@ -30,7 +30,7 @@ class Claims:
     committed. Claims save work; that nothing is committed twice is what the conditional put of a manifest sees to.
     """
 
-    def __init__(self, output: Objects, worker: str, *, lease_seconds: float = LEASE_SECONDS,
+    def __init__(self, output: Place, worker: str, *, lease_seconds: float = LEASE_SECONDS,
                  say: Callable[[str], None] = print, clock: Callable[[], float] = time.monotonic):
         self.output, self.worker, self.lease_seconds, self.say, self.clock = output, worker, lease_seconds, say, clock
         self._held: dict[str, _Held] = {}

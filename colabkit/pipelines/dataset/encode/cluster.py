@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import StateError, UsageError, missing_extra
-from colabkit.io.places.place import Objects
+from colabkit.core.teller import Teller
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode.job import Encoded, Sharing, encode
 
@@ -25,8 +25,8 @@ class Worker:
     its own, with a quota of its own. `settings` are further ones of `encode`.
     """
 
-    open_source: Callable[[], Objects]
-    open_output: Callable[[], Objects]
+    open_source: Callable[[], Place]
+    open_output: Callable[[], Place]
     open_codec: Callable[[], Codec]
     scratch: Path
     sharing: Sharing = field(default_factory=Sharing)
@@ -41,8 +41,7 @@ class Worker:
 
 
 def encode_on_ray(worker: Worker, num_workers: int, *, address: str | None = None, num_cpus: float = 1.0, num_gpus: float = 0.0,
-                  most_restarts: int = 10, say: Callable[[str], None] = print,
-                  stop_requested: Callable[[], object] = lambda: False) -> Encoded:
+                  most_restarts: int = 10, teller: Teller = Teller()) -> Encoded:
     """Run `num_workers` on the cluster at `address` ("auto" for the one this machine belongs to; None starts one here).
 
     A worker whose node dies is started again on another; its pieces are taken over when their leases end, or by itself at once.
@@ -58,9 +57,9 @@ def encode_on_ray(worker: Worker, num_workers: int, *, address: str | None = Non
     if not ray.is_initialized():
         ray.init(address=address, include_dashboard=False, log_to_driver=False)
     _check_room(ray.cluster_resources(), num_cpus, num_gpus)
-    worker = replace(worker, settings={"choose": partial(_share_disk, num_workers), **worker.settings})
+    worker = replace(worker, settings={"teller": _WithFellows(num_workers), **worker.settings})
     task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=most_restarts)(_work)
-    say(f"  {num_workers} workers on {sum(node['Alive'] for node in ray.nodes())} nodes")
+    teller.say(f"  {num_workers} workers on {sum(node['Alive'] for node in ray.nodes())} nodes")
     running = {task.remote(worker, number): number for number in range(num_workers)}
     results: list[Encoded] = []
     try:
@@ -68,18 +67,24 @@ def encode_on_ray(worker: Worker, num_workers: int, *, address: str | None = Non
             ended, _ = ray.wait(list(running), timeout=_LOOK_SECONDS)
             for reference in ended:
                 results.append(_result(ray, reference, running.pop(reference)))
-            if stop_requested():
-                _stop(ray, running, say)
+            if teller.stop_requested:
+                _stop(ray, running, teller)
                 return _merged(results, stopped=True)
     except BaseException:
-        _stop(ray, running, say)
+        _stop(ray, running, teller)
         raise
     return _merged(results, stopped=False)
 
 
-def _share_disk(num_workers: int, name: str, value: Any, reason: str) -> Any:
-    """Leave the other workers their share: all of them may be on one node."""
-    return value // num_workers if name == "quota_bytes" else value
+class _WithFellows(Teller):
+    """Leaves the other workers their share of the disk: all of them may be on one node."""
+
+    def __init__(self, num_workers: int):
+        super().__init__()
+        self.num_workers = num_workers
+
+    def choose(self, name: str, value: Any, reason: str) -> Any:
+        return super().choose(name, value // self.num_workers if name == "quota_bytes" else value, reason)
 
 
 def _work(worker: Worker, number: int) -> Encoded:
@@ -104,14 +109,15 @@ def _result(ray: Any, reference: Any, number: int) -> Encoded:
                          fix="look at the node's memory and disk, then run the same again: what is committed stays") from error
 
 
-def _stop(ray: Any, running: Mapping[Any, int], say: Callable[[str], None]) -> None:
+def _stop(ray: Any, running: Mapping[Any, int], teller: Teller) -> None:
     """Interrupt the workers; each keeps its journal, and what it has committed stays."""
     for reference in running:
         ray.cancel(reference, force=False, recursive=False)
     if running:
         _, left = ray.wait(list(running), num_returns=len(running), timeout=_STOP_SECONDS)
         if left:
-            say(f"  {len(left)} workers did not end in {_STOP_SECONDS:.0f} s; they are ended by force, at a batch each")
+            teller.say(f"  {len(left)} workers did not end in {_STOP_SECONDS:.0f} s; they are ended by force, at a "
+                       "batch each")
         for reference in left:
             ray.cancel(reference, force=True)
 

@@ -31,7 +31,7 @@ class Crew:
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self.halt()
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)

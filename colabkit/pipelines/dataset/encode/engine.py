@@ -119,7 +119,7 @@ class Engine:
         hands, crew = self.hands, self._crew
         is_last = False
         while not is_last:
-            if hands.stop_requested():
+            if hands.teller.stop_requested:
                 self.tally.stopped = True
                 return
             hands.tick(self.tally)
@@ -133,7 +133,7 @@ class Engine:
                 self._encode_batch(*found)
         while self._settling.wait(_LOOK_SECONDS) and not crew.halted.is_set():
             hands.tick(self.tally)
-            if hands.stop_requested():
+            if hands.teller.stop_requested:
                 self.tally.stopped = True
                 return
 

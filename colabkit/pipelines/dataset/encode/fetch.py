@@ -17,7 +17,7 @@ import numpy as np
 from colabkit.core.disk import disk_fault
 from colabkit.core.errors import ChangedError, ColabkitError, DataError, StateError, UsageError
 from colabkit.io.places.http.patience import Unreachable
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode.spool import Spool
 from colabkit.pipelines.dataset.segments.segment import Segment
@@ -75,7 +75,7 @@ class Prepared:
 class Fetcher:
     """Reads items of a plan from their source. Safe for many threads."""
 
-    def __init__(self, source: Objects, items: Items, spool: Spool, codec: Codec, read_segment: ReadSegment, *,
+    def __init__(self, source: Place, items: Items, spool: Spool, codec: Codec, read_segment: ReadSegment, *,
                  most_cost: int, say: Callable[[str], None] = print, room_seconds: float | None = None):
         self.source, self.items, self.spool, self.codec, self.read_segment = source, items, spool, codec, read_segment
         self.most_cost, self.say = most_cost, say

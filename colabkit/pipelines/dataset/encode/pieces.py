@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from colabkit.core.errors import ChangedError, DataError
-from colabkit.io.places.place import Objects, Taken
+from colabkit.io.places.place import Place, Taken
 from colabkit.pipelines.dataset.store.items import Items
 
 FORMAT = 1
@@ -95,7 +95,7 @@ def cut(lengths: np.ndarray, piece_bytes: int) -> tuple[int, ...]:
     return tuple(bounds)
 
 
-def make_plan(wanted: Items, output: Objects, settings: dict, piece_bytes: int, *, redo: Callable[[Plan], bool] | None = None,
+def make_plan(wanted: Items, output: Place, settings: dict, piece_bytes: int, *, redo: Callable[[Plan], bool] | None = None,
               write: bool = True) -> Plan:
     """Return the plan in the store with a generation for what it does not hold yet; who writes it first has written it.
 
@@ -145,7 +145,7 @@ def _new_items(wanted: Items, generations: list[Generation]) -> Items:
     return wanted.take(is_new)
 
 
-def _read_generations(output: Objects, known: dict[int, Generation]) -> Iterator[tuple[int, Generation]]:
+def _read_generations(output: Place, known: dict[int, Generation]) -> Iterator[tuple[int, Generation]]:
     for found in list(output.list(PLANS)):
         match = _NAME.fullmatch(found.name)
         if match and int(match[1]) not in known:

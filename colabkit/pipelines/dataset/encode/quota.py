@@ -1,4 +1,4 @@
-"""How much disk the flow may use: chosen from what is free, and checked against what the work needs."""
+"""The quota of disk: chosen from what is free, and checked against what the work needs."""
 
 from __future__ import annotations
 

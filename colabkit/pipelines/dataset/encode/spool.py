@@ -1,4 +1,4 @@
-"""Where what is fetched ahead waits: on the disk, in files that prove themselves whole, or in memory."""
+"""The spool of what is fetched ahead: on the disk, in files that prove themselves whole, or in memory."""
 
 from __future__ import annotations
 

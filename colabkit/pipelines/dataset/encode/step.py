@@ -9,26 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import Rehearsed, Stopped, UsageError
-from colabkit.io.places import Objects, S3Profile, open_objects
+from colabkit.core.teller import Teller
+from colabkit.io.places import Place, S3Profile, open_place
 from colabkit.pipelines.dataset.codecs.codec import Codec
-from colabkit.pipelines.dataset.config import LOOPBACK, CodecConfig
+from colabkit.pipelines.dataset.config import LOOPBACK, CodecConfig, Config
 from colabkit.pipelines.dataset.encode.job import Encoded, Sharing, encode
 from colabkit.pipelines.dataset.run_codec import codec_of_store
 from colabkit.pipelines.dataset.segments.npz import write_npz
 from colabkit.pipelines.dataset.segments.read import read_segment
 from colabkit.pipelines.dataset.store.commit import read_manifest
 from colabkit.pipelines.dataset.store.open import SEGMENTS
+from colabkit.runs.run import Run
 
 _STEP = "04_encode"
 
 
-def encode_store(config: Any, store: Objects, run: Any, *, can_commit: bool) -> dict:
+def encode_store(config: Config, store: Place, run: Run, *, can_commit: bool) -> dict:
     """Encode what the store's segments/ holds and return what its codes/ hold then, for the run's report.
 
     Raises: Stopped when it was asked to; Rehearsed for a dry run; what encode raises.
     """
     chosen = config.encode
-    codec = codec_of_store(config.codec, store, run.output, run.choose, run.say)  # in a cluster, too: kept with the run
+    codec = codec_of_store(config.codec, store, run.output, run)  # in a cluster, too: kept with the run
     settings = {"read_segment": partial(read_segment, default_rate_hz=config.segments.default_rate_hz), "write_npz": write_npz,
                 "quota_bytes": None if chosen.quota_gib is None else int(chosen.quota_gib * 2**30),
                 "piece_bytes": int(chosen.piece_mib * 2**20), "channels": chosen.channels, "limit": chosen.limit,
@@ -37,8 +39,7 @@ def encode_store(config: Any, store: Objects, run: Any, *, can_commit: bool) -> 
         done = _on_cluster(config, store, run, settings)
     else:
         done = encode(store.below(SEGMENTS), store, codec, scratch=run.scratch / _STEP, dry_run=chosen.dry_run,
-                      sharing=Sharing(claims=chosen.shared, share=_share(chosen.share)), say=run.say, choose=run.choose,
-                      problem=run.report.problem, progress=run.progress, stop_requested=lambda: run.stop_requested, **settings)
+                      sharing=Sharing(claims=chosen.shared, share=_share(chosen.share)), teller=run, **settings)
     if chosen.dry_run:
         left = done.num_items - done.num_done
         raise Rehearsed(f"Dry run: {left} of {done.num_items} segments would be encoded",
@@ -51,7 +52,7 @@ def encode_store(config: Any, store: Objects, run: Any, *, can_commit: bool) -> 
     return _facts(store)
 
 
-def _on_cluster(config: Any, store: Objects, run: Any, settings: dict[str, Any]) -> Encoded:
+def _on_cluster(config: Config, store: Place, run: Run, settings: dict[str, Any]) -> Encoded:
     from colabkit.core.accelerators import count_gpus
     from colabkit.pipelines.dataset.encode.cluster import Worker, encode_on_ray
     if config.store.address == LOOPBACK:
@@ -63,8 +64,7 @@ def _on_cluster(config: Any, store: Objects, run: Any, settings: dict[str, Any])
                     open_codec=partial(_open_codec, config.codec, *here),
                     scratch=Path(tempfile.gettempdir()) / f"colabkit-{run.name}")
     return encode_on_ray(worker, config.encode.cluster_workers, address="auto" if "RAY_ADDRESS" in os.environ else None,
-                         num_gpus=1.0 if count_gpus(os.environ) else 0.0, say=run.say,
-                         stop_requested=lambda: run.stop_requested)
+                         num_gpus=1.0 if count_gpus(os.environ) else 0.0, teller=run)
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -72,20 +72,16 @@ def _share(text: str) -> tuple[int, int]:
     return int(number), int(machines)
 
 
-def _open(address: str, profile: S3Profile | None, below: str = "") -> Objects:
-    place = open_objects(address, profile=profile)
+def _open(address: str, profile: S3Profile | None, below: str = "") -> Place:
+    place = open_place(address, profile=profile)
     return place.below(below) if below else place
 
 
 def _open_codec(config: CodecConfig, address: str, profile: S3Profile | None) -> Codec:
-    return codec_of_store(config, _open(address, profile), Path(tempfile.mkdtemp(prefix="colabkit-codec-")), _same, print)
+    return codec_of_store(config, _open(address, profile), Path(tempfile.mkdtemp(prefix="colabkit-codec-")), Teller())
 
 
-def _same(name: str, value: Any, reason: str) -> Any:
-    return value
-
-
-def _facts(store: Objects) -> dict:
+def _facts(store: Place) -> dict:
     """Return what the manifest of all codes says, which is the same however often the work was stopped."""
     manifest, _ = read_manifest(store)
     return {"encoded_segments": manifest["num_rows"], "left_aside": manifest["num_left_aside"],

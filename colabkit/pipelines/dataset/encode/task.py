@@ -1,4 +1,4 @@
-"""What is asked for: its plan, whether it is done already, its folder on this machine, and the manifest at the end."""
+"""The task: its plan, whether it is done already, its folder on this machine, and the manifest at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,8 @@ from pathlib import Path
 from colabkit.core import files
 from colabkit.core.disk import disk_fault, in_units
 from colabkit.core.errors import StateError, UsageError
-from colabkit.io.places.place import Objects
+from colabkit.core.teller import Teller
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode.claims import LEASE_SECONDS
 from colabkit.pipelines.dataset.encode.fetch import CHANGED
@@ -71,10 +72,10 @@ class Sharing:
 class Task:
     """What is asked for, and its folder on this machine."""
 
-    def __init__(self, source: Objects, output: Objects, codec: Codec, scratch: Path, sharing: Sharing, output_format: str,
-                 channels: tuple[str, ...], limit: int | None, say: Callable[[str], None]):
+    def __init__(self, source: Place, output: Place, codec: Codec, scratch: Path, sharing: Sharing, output_format: str,
+                 channels: tuple[str, ...], limit: int | None, teller: Teller):
         self.source, self.output, self.codec, self.scratch, self.sharing = source, output, codec, scratch, sharing
-        self.output_format, self.channels, self.limit, self.say = output_format, channels, limit, say
+        self.output_format, self.channels, self.limit, self.teller = output_format, channels, limit, teller
         self.facts = codec_facts(codec)
         self.settings = {"format": FORMAT, "codec": codec.fingerprint, "output_format": output_format}
         self.mark, self.digest = "", ""
@@ -99,9 +100,10 @@ class Task:
             raise UsageError("This store does not honour conditional puts: workers cannot claim pieces",
                              where=self.output.address, expected="a store that refuses to overwrite (If-None-Match)",
                              fix="give each worker a share of its own instead: claims off, share=(number from 0, workers)")
-        self.say(f"  WARNING {self.output.address} does not honour conditional puts (If-None-Match): nothing keeps two workers "
-                 f"from committing the same piece. This one works on share {number + 1} of {workers} and reads back what it has "
-                 "put; give no two workers the same share")
+        self.teller.say(
+            f"  WARNING {self.output.address} does not honour conditional puts (If-None-Match): nothing keeps two "
+            f"workers from committing the same piece. This one works on share {number + 1} of {workers} and reads back "
+            "what it has put; give no two workers the same share")
 
     def finished(self) -> Encoded | None:
         """Return what is done when all of it is: told by the manifest and by the version of the upload's, two requests.
@@ -125,18 +127,17 @@ class Task:
                                            ) == manifest["source"]["digest"]
         if not is_same:
             return None
-        self.say(f"  nothing to do: all {manifest['num_items']} segments are encoded, as {MANIFEST} says "
+        self.teller.say(f"  nothing to do: all {manifest['num_items']} segments are encoded, as {MANIFEST} says "
                  f"({manifest['num_left_aside']} of them left aside)")
         number = len(manifest["pieces"])
         return Encoded(num_items=manifest["num_items"], num_done=manifest["num_items"], num_pieces=number, num_pieces_done=number,
                        is_finished=True)
 
-    def plan(self, piece_bytes: int, *, skip_existing: bool, write: bool,
-             problem: Callable[[str, str], None]) -> tuple[Plan, Items]:
+    def plan(self, piece_bytes: int, *, skip_existing: bool, write: bool) -> tuple[Plan, Items]:
         """Return the plan and what is wanted of it."""
         manifest = read_manifest(self.output)
         listed = manifest is not None and bool(manifest[0]["num_changed"])  # what has changed is in no upload's manifest
-        items, self.mark = self._listed or read_source(self.source, listed=listed, problem=problem)
+        items, self.mark = self._listed or read_source(self.source, listed=listed, problem=self.teller.problem)
         wanted = choose_items(items, self.channels, self.limit, self.source.address)
         self.digest = _digest(wanted)
         redo = None if skip_existing else self._is_to_be_redone
@@ -152,10 +153,11 @@ class Task:
         """Say what there is to do."""
         hours = "" if wanted.seconds is None else f", {wanted.seconds / 3600:.1f} hours"
         num_bytes = sum(int(plan.items.length[p.start: p.stop].sum()) for p in left)
-        self.say(f"  {len(wanted)} segments ({in_units(wanted.num_bytes)}{hours}) in {len(pieces)} pieces; to do: "
-                 f"{sum(map(len, left))} segments ({in_units(num_bytes)}) in {len(left)} pieces")
+        self.teller.say(f"  {len(wanted)} segments ({in_units(wanted.num_bytes)}{hours}) in {len(pieces)} pieces; "
+                        f"to do: {sum(map(len, left))} segments ({in_units(num_bytes)}) in {len(left)} pieces")
         if (planned := sum(map(len, pieces))) > len(wanted):
-            self.say(f"  pieces are made whole: {planned - len(wanted)} segments beside those asked for are encoded with them")
+            self.teller.say(f"  pieces are made whole: {planned - len(wanted)} segments beside those asked for are "
+                            "encoded with them")
 
     @contextlib.contextmanager
     def holding_scratch(self) -> Iterator[None]:
@@ -198,7 +200,7 @@ class Task:
         ids = committer.committed_ids()
         done = sum(piece.id in ids for piece in pieces)
         if done < len(pieces):
-            self.say(f"  {done} of {len(pieces)} pieces are committed; the others are other workers'")
+            self.teller.say(f"  {done} of {len(pieces)} pieces are committed; the others are other workers'")
             return replace(result, num_pieces_done=done)
         with ThreadPoolExecutor(_READERS) as pool:
             manifests = list(pool.map(lambda p: committed.get(p.id) or committer.read(p.id), plan.pieces))
@@ -208,7 +210,8 @@ class Task:
         write_manifest(self.output, found, self.facts, source={"mark": self.mark, "digest": self.digest}, settings=settings,
                        num_items=sum(map(len, pieces)), num_changed=changed)
         if changed:
-            self.say(f"  {changed} segments changed since they were planned: run the same again to encode them as they are")
+            self.teller.say(f"  {changed} segments changed since they were planned: run the same again to encode them "
+                            "as they are")
         return replace(result, num_pieces_done=done, is_finished=True)
 
 

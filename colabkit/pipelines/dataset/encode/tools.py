@@ -1,4 +1,4 @@
-"""What the parts of the engine share: the tools they work with, the piece in hand, and what was done."""
+"""Tools that the parts of the engine share, the piece in hand, and what was done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from colabkit.io.places.place import Objects
+from colabkit.core.teller import Teller
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.encode.claims import Claims
 from colabkit.pipelines.dataset.encode.codec_calls import Encoder
 from colabkit.pipelines.dataset.encode.credits import Credits
@@ -50,12 +51,12 @@ class Hands:
     journal: Journal
     committer: Committer
     encoder: Encoder
-    output: Objects
+    output: Place
     claims: Claims | None
     journal_bytes: int  # of the quota, kept for the journal
     write_npz: Callable[[Any], bytes] | None
     problem: Callable[[str, str], None]
-    stop_requested: Callable[[], object]
+    teller: Teller  # asked whether to stop
     tick: Callable[[Tally], None]  # called now and then
     most_failed_fraction: float = 0.5
     num_downloads: int = 16

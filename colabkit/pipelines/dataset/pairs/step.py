@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from colabkit.io.places import Objects
+from colabkit.io.places import Place
 from colabkit.pipelines.dataset.config import PairsConfig
 from colabkit.pipelines.dataset.pairs.neutts import FineTuningSettings, write_fine_tuning_set
 from colabkit.pipelines.dataset.pairs.pairs import PairSettings
 from colabkit.pipelines.dataset.publish.table import open_rows
+from colabkit.runs.run import Run
 
 
-def write_rows(config: PairsConfig, store: Objects, run: Any) -> dict:
+def write_rows(config: PairsConfig, store: Place, run: Run) -> dict:
     """Write pairs/ and rows/ and return what is in them."""
     scratch = run.scratch / "07_pairs"
     scratch.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from colabkit.core.errors import DataError
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.samples.index import SampleIndex
 from colabkit.io.samples.shards import flac_bytes
 from colabkit.pipelines.dataset.segments.loudness import loudness_lufs
@@ -36,7 +36,7 @@ class Listened:
     flac_bytes_a_second: float = _USUAL_FLAC_FRACTION * 2 * FLAC_RATE_HZ
 
 
-def listen_to(objects: Objects, index: SampleIndex | None, names: Sequence[str], number: int, seed: int,
+def listen_to(objects: Place, index: SampleIndex | None, names: Sequence[str], number: int, seed: int,
               default_rate_hz: int | None) -> Listened:
     """Read a few of the named segments whole, the same ones each time. Names are keys where there is an index."""
     chosen = np.sort(np.random.default_rng(seed).choice(len(names), min(number, len(names)), replace=False)) if len(names) else []
@@ -56,7 +56,7 @@ def listen_to(objects: Objects, index: SampleIndex | None, names: Sequence[str],
                     median_lufs=float(np.median(lufs)), flac_bytes_a_second=float(num_bytes.sum() / seconds.sum()))
 
 
-def _read(objects: Objects, index: SampleIndex | None, names: Sequence[str], i: int, default_rate_hz: int | None) -> Segment:
+def _read(objects: Place, index: SampleIndex | None, names: Sequence[str], i: int, default_rate_hz: int | None) -> Segment:
     if index is None:
         return read_segment(objects.get(names[i]), names[i], default_rate_hz=default_rate_hz)
     start, length = int(index.arrays["offset"][i]), int(index.arrays["length"][i])

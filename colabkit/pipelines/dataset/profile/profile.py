@@ -1,4 +1,4 @@
-"""What a profile holds, and how it reads."""
+"""Profile of a store or folder of segments: what it holds, and how it reads."""
 
 from __future__ import annotations
 

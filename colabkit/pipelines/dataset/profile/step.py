@@ -1,6 +1,6 @@
 """Say what a place of segments really holds, before anything is planned: hours, rates, types, channels, what is broken.
 
-    found = profile("s3://bucket/segments", expected_hours=218)
+    found = profile_segments("s3://bucket/segments", expected_hours=218)
     print(found.table())
     require_plannable(found)
 """
@@ -18,7 +18,7 @@ import numpy as np
 from colabkit.core.errors import DataError
 from colabkit.core.prefetch import prefetch
 from colabkit.core.progress import Progress
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.samples.index import SampleIndex
 from colabkit.pipelines.dataset.profile.estimate import choose_sample, estimate_total
 from colabkit.pipelines.dataset.profile.headers import Facts, inspect
@@ -27,7 +27,7 @@ from colabkit.pipelines.dataset.profile.profile import Profile
 from colabkit.pipelines.dataset.segments.names import channel_of, key_of
 from colabkit.pipelines.dataset.segments.walk import look, opened
 
-__all__ = ["Profile", "profile", "require_plannable"]
+__all__ = ["Profile", "profile_segments", "require_plannable"]
 
 MOST_INSPECTED = 20_000  # files whose headers are all read; of more, a sample
 SAMPLE = 4_000
@@ -36,7 +36,7 @@ _TOO_UNSURE = 0.05  # of the hours: half of the interval
 _BROKEN_TOLD = 20
 
 
-def profile(place: Objects | str | os.PathLike, *, sample: int | None = None, listen: int = LISTENED, workers: int = 4,
+def profile_segments(place: Place | str | os.PathLike, *, sample: int | None = None, listen: int = LISTENED, workers: int = 4,
             expected_hours: float | None = None, default_rate_hz: int | None = None, frame_rate_hz: float = 50.0,
             num_codebooks: int = 1, seed: int = 0) -> Profile:
     """Look at the segments below a place: all headers, or of many files a sample of every channel and size.
@@ -101,7 +101,7 @@ def require_plannable(found: Profile, *, rate_hz: int | None = None, most_broken
     return found
 
 
-def _inspect_all(objects: Objects, wanted: Sequence[tuple[str, int]], workers: int) -> list[Facts]:
+def _inspect_all(objects: Place, wanted: Sequence[tuple[str, int]], workers: int) -> list[Facts]:
     def look_at(k: int) -> Facts:
         name, size = wanted[k]
         return inspect(lambda start, stop: objects.get(name, start, stop), name, size)

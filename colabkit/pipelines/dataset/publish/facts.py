@@ -1,4 +1,4 @@
-"""What the card says of a dataset, from the plan and from what its shards really hold."""
+"""Facts on the card of a dataset, from the plan and from what its shards really hold."""
 
 from __future__ import annotations
 

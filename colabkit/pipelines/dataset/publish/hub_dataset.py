@@ -10,19 +10,18 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from colabkit.core.disk import disk_fault, free_bytes, in_units, require_free
 from colabkit.core.errors import Stopped
 from colabkit.core.files import TEMPORARY_PREFIX, write_atomic
 from colabkit.core.locks import acquire_run_lock, local_folder
 from colabkit.core.prefetch import prefetch
-from colabkit.core.progress import Progress
-from colabkit.io.places.place import Objects
+from colabkit.core.teller import Teller
+from colabkit.io.places.place import Place
 from colabkit.io.transfer import hub_repo
 from colabkit.io.transfer.hub_repo import HubPush
 from colabkit.pipelines.dataset.publish.card import write_card
@@ -76,22 +75,11 @@ class HubSettings:
         return f"HubSettings(endpoint={self.endpoint!r}, private={self.private})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """Who is told what happens, and who may stop it. `problem(segment, why)`: a segment that is left out."""
-
-    say: Callable[[str], None] = print
-    choose: Callable[[str, Any, str], Any] = lambda name, value, reason: value
-    problem: Callable[[str, str], None] = lambda name, why: None
-    progress: Callable[..., AbstractContextManager] = Progress
-    stop_requested: Callable[[], bool] = lambda: False
-
-
-def publish_dataset(segments: Objects | None, codes: Objects | None, repo: str, *, settings: PublishSettings = PublishSettings(),
+def publish_dataset(segments: Place | None, codes: Place | None, repo: str, *, settings: PublishSettings = PublishSettings(),
                     hub: HubSettings = HubSettings(), card: CardSettings = CardSettings(),
                     scratch: str | os.PathLike | None = None, output: str | os.PathLike | None = None,
-                    records: Objects | None = None, workers: int = _WORKERS, dry_run: bool = False,
-                    watch: Watch = Watch()) -> Published:
+                    records: Place | None = None, workers: int = _WORKERS, dry_run: bool = False,
+                    teller: Teller = Teller()) -> Published:
     """Publish what `codes` holds of `segments` (codes None: all segments, without codes) as the dataset `repo`.
 
     segments: where audio lies. codes: the store whose codes/ was filled by encoding. Each object is read once, in ranges.
@@ -107,25 +95,24 @@ def publish_dataset(segments: Objects | None, codes: Objects | None, repo: str, 
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_fault(error, place, "make the folder for shards") from error
-    push = HubPush(repo, "dataset", token=hub.token or None, endpoint=hub.endpoint or None, say=watch.say,
-                   deadline_seconds=hub.deadline_seconds, quota_seconds=hub.quota_seconds,
-                   stop_requested=watch.stop_requested) if repo and not dry_run else None
+    push = HubPush(repo, "dataset", token=hub.token or None, endpoint=hub.endpoint or None, teller=teller,
+                   deadline_seconds=hub.deadline_seconds, quota_seconds=hub.quota_seconds) if repo and not dry_run else None
     lock = acquire_run_lock(place)
     try:
-        rows = open_rows(segments, codes, place, watch.problem)
-        plan = make_plan(rows, settings, choose=watch.choose)
-        _tell(plan, watch)
+        rows = open_rows(segments, codes, place, teller.problem)
+        plan = make_plan(rows, settings, choose=teller.choose)
+        _tell(plan, teller)
         if dry_run or push is None and output is None:
             page = hub_repo.hub_page(repo, "dataset", hub.endpoint or None) if repo else ""
-            watch.say(f"  dry run: nothing was sent{f' to {page}' if page else ''}")
+            teller.say(f"  dry run: nothing was sent{f' to {page}' if page else ''}")
             return Published(repo=repo, url=page, revision="", private=hub.private, splits=plan.splits(), num_rows=plan.num_rows,
                              num_left_out=0, num_shards=len(plan.shards), num_made=0, num_bytes=0, num_commits=0)
-        choose_pages(watch.choose)
+        choose_pages(teller)
         target = HubTarget(push, plan, hub.private) if push is not None else FolderTarget(Path(output or "."), plan)
         slug = _slug(repo, hub.endpoint, output)
-        kept = Records(place / "uploaded" / slug, records.below(slug) if records is not None else None, watch.say)
+        kept = Records(place / "uploaded" / slug, records.below(slug) if records is not None else None, teller.say)
         with hub_repo.without_upload_bars():
-            return _Publishing(rows, plan, segments, settings, card, repo, target, kept, place, workers, watch).run()
+            return _Publishing(rows, plan, segments, settings, card, repo, target, kept, place, workers, teller).run()
     finally:
         lock.release()
 
@@ -133,11 +120,11 @@ def publish_dataset(segments: Objects | None, codes: Objects | None, repo: str, 
 class _Publishing:
     """One call: what is there already is found, the rest is made, uploaded and committed."""
 
-    def __init__(self, rows: Rows, plan: DatasetPlan, segments: Objects | None, settings: PublishSettings, card: CardSettings,
-                 repo: str, target: HubTarget | FolderTarget, kept: Records, scratch: Path, workers: int, watch: Watch):
+    def __init__(self, rows: Rows, plan: DatasetPlan, segments: Place | None, settings: PublishSettings, card: CardSettings,
+                 repo: str, target: HubTarget | FolderTarget, kept: Records, scratch: Path, workers: int, teller: Teller):
         self.rows, self.plan, self.segments, self.settings, self.card, self.repo = rows, plan, segments, settings, card, repo
         self.target: Target = target
-        self.kept, self.scratch, self.watch, self.workers = kept, scratch, watch, workers
+        self.kept, self.scratch, self.teller, self.workers = kept, scratch, teller, workers
         self.done: dict[str, ShardRecord] = {}
         self.committed: set[str] = set()
         self.made_here: set[str] = set()
@@ -157,13 +144,13 @@ class _Publishing:
                 gone = [id for id in fault.ids if id not in self.made_here]
                 if not gone or round_ == _ROUNDS - 1:
                     raise
-                self.watch.say(f"  the Hub has dropped {len(gone)} shards that were uploaded earlier: they are made again")
+                self.teller.say(f"  the Hub has dropped {len(gone)} shards that were uploaded earlier: they are made again")
                 self.kept.forget(gone)
                 for id in gone:
                     del self.done[id]
         records = [self.done[shard.id] for shard in self.plan.shards]
         num_left_out = sum(sum(r.left_out.values()) for r in records)
-        self.watch.say(f"  {self.target.page}: {len(self.plan.shards)} shards, {len(self.made_here)} of them made now"
+        self.teller.say(f"  {self.target.page}: {len(self.plan.shards)} shards, {len(self.made_here)} of them made now"
                        + (f"; {num_left_out} segments left out" if num_left_out else ""))
         return Published(repo=self.repo, url=self.target.page, revision=revision, private=there.private,
                          splits=self._rows_by_split(), num_rows=sum(r.num_rows for r in records), num_left_out=num_left_out,
@@ -182,7 +169,7 @@ class _Publishing:
                 self.done[shard.id] = record  # uploaded, or committed under an earlier plan: named again, not sent again
         num_uploaded = len(self.done) - len(self.committed)
         if self.done:
-            self.watch.say(f"  {len(self.committed)} of {len(self.plan.shards)} shards are committed"
+            self.teller.say(f"  {len(self.committed)} of {len(self.plan.shards)} shards are committed"
                            + (f", {num_uploaded} more uploaded" if num_uploaded else "") + "; nothing of them is read again")
 
     def _go_on(self, there: There) -> str:
@@ -207,7 +194,7 @@ class _Publishing:
         return self._finish(waiting, there)
 
     def _progress(self, total: int) -> AbstractContextManager:
-        return self.watch.progress(total, "publish", unit="segments") if total else nullcontext()
+        return self.teller.progress(total, "publish", unit="segments") if total else nullcontext()
 
     def _make_all(self, missing: Sequence[ShardPlan]):
         """Return an iterator of records of shards that are made and uploaded ahead, in order; each is written down at once."""
@@ -221,7 +208,7 @@ class _Publishing:
         require_free(self.scratch, largest, "make a shard")
         fitting = max(1, min(self.workers, int(0.9 * free_bytes(self.scratch) // max(1, largest))))
         if fitting < self.workers and missing:
-            self.watch.choose("publish.workers", fitting, f"the disk has room for so many shards of {in_units(largest)}")
+            self.teller.choose("publish.workers", fitting, f"the disk has room for so many shards of {in_units(largest)}")
         return fitting
 
     def _make(self, shard: ShardPlan) -> ShardRecord:
@@ -229,9 +216,8 @@ class _Publishing:
         # A name of this call's own: a thread that an interrupt has left behind may still be at the same shard.
         path = self.scratch / f"{TEMPORARY_PREFIX}shard-{shard.id}-{secrets.token_hex(4)}.parquet"
         try:
-            made = None if self.watch.stop_requested() else make_shard(
-                path, shard, self.rows, self.segments, self.plan, self.settings, problem=self.watch.problem,
-                stop_requested=self.watch.stop_requested)
+            made = None if self.teller.stop_requested else make_shard(
+                path, shard, self.rows, self.segments, self.plan, self.settings, self.teller)
             if made is None:
                 raise Stopped("Stopped before all shards were made", where=self.target.page,
                               fix="run the same command again: what is uploaded is neither made nor sent again")
@@ -271,12 +257,12 @@ class _Publishing:
         return found
 
 
-def _tell(plan: DatasetPlan, watch: Watch) -> None:
+def _tell(plan: DatasetPlan, teller: Teller) -> None:
     splits = ", ".join(f"{name} {count:,}" for name, count in plan.splits().items())
     most = sum(shard.most_bytes for shard in plan.shards)
-    watch.say(f"  {plan.num_rows:,} segments in {len(plan.shards)} shards, {in_units(most)} at most: {splits}")
+    teller.say(f"  {plan.num_rows:,} segments in {len(plan.shards)} shards, {in_units(most)} at most: {splits}")
     if plan.num_doubles:
-        watch.problem(f"{plan.num_doubles} segments", "another segment has the same name; the first is published")
+        teller.problem(f"{plan.num_doubles} segments", "another segment has the same name; the first is published")
 
 
 def _slug(repo: str, endpoint: str, output: str | os.PathLike | None) -> str:

@@ -1,4 +1,4 @@
-"""Which segments make which shard of which split: a function of the segments and the settings alone.
+"""The layout of a dataset: which segments make which shard of which split, by the segments and the settings alone.
 
 A segment's split follows from a hash of its speaker, so data that is added moves nobody. Rows stand in the order of the
 objects they lie in, so each is read once from one end to the other; data added behind leaves the full shards before as they are.

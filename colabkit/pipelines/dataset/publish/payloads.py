@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from colabkit.core.errors import ChangedError, DataError
 from colabkit.core.prefetch import prefetch
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +45,7 @@ class _Span:
         return _SPAN_BYTES // 8 if self.stop is None else self.stop - self.start
 
 
-def read_payloads(segments: Objects, table: pa.Table, *, workers: int = _WORKERS) -> Iterator[Payload]:
+def read_payloads(segments: Place, table: pa.Table, *, workers: int = _WORKERS) -> Iterator[Payload]:
     """Yield the bytes of each row of a table of segments, in order; rows that cannot be read come with the reason.
 
     Raises: UsageError without the right to read; Unreachable.
@@ -60,7 +60,7 @@ def read_payloads(segments: Objects, table: pa.Table, *, workers: int = _WORKERS
             yield from payloads
 
 
-def _read(segments: Objects, span: _Span) -> Iterator[Payload]:
+def _read(segments: Place, span: _Span) -> Iterator[Payload]:
     from colabkit.io.places.http.patience import Unreachable
     try:
         content = memoryview(segments.get(span.object, span.start, span.stop, version=span.version))

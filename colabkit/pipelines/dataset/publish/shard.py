@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from colabkit.core.disk import disk_fault
 from colabkit.core.errors import DataError, StateError
+from colabkit.core.teller import Teller
 from colabkit.core.versions.differences import cut_by_content, installed_version
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.publish.layout import DatasetPlan, PublishSettings, ShardPlan
 from colabkit.pipelines.dataset.publish.payloads import Payload, read_payloads
 from colabkit.pipelines.dataset.publish.table import Rows
@@ -55,20 +56,19 @@ def features(plan: DatasetPlan, settings: PublishSettings) -> dict[str, dict]:
             "rate_hz": value("int32"), "metadata": value("string")}
 
 
-def choose_pages(choose: Callable[[str, Any, str], Any]) -> None:
+def choose_pages(teller: Teller) -> None:
     """Tell by which rule the pages of shards are cut."""
     if cut_by_content(_CHUNKING):
-        choose("publish.pages", "cut by content", "a Hub that deduplicates is sent what changed alone")
+        teller.choose("publish.pages", "cut by content", "a Hub that deduplicates is sent what changed alone")
     else:
-        choose("publish.pages", "cut by size", f"pyarrow {installed_version('pyarrow')} cannot cut by content, as 21.0 can: "
-               "after a change a Hub that deduplicates is sent more; the rows are the same")
+        teller.choose("publish.pages", "cut by size", f"pyarrow {installed_version('pyarrow')} cannot cut by content, as 21.0 "
+                      "can: after a change a Hub that deduplicates is sent more; the rows are the same")
 
 
-def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Objects | None, plan: DatasetPlan,
-               settings: PublishSettings, *, problem: Callable[[str, str], None],
-               stop_requested: Callable[[], bool] = lambda: False) -> MadeShard | None:
+def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Place | None, plan: DatasetPlan,
+               settings: PublishSettings, teller: Teller) -> MadeShard | None:
     """Write a shard to `path`, reading each segment once; None when a stop was asked for. Segments that cannot be read are told
-    to `problem` and left out. Raises: StateError for a full disk; UsageError; Unreachable.
+    and left out. Raises: StateError for a full disk; UsageError; Unreachable.
     """
     import pyarrow.parquet as pq
     schema = _schema(plan, settings)
@@ -79,18 +79,18 @@ def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Objects | Non
         with pq.ParquetWriter(path, schema, compression=_compressions(settings), write_page_index=True,
                               **cut_by_content(_CHUNKING), use_dictionary=["speaker", "channel"],
                               write_statistics=["key", "speaker", "channel", "seconds"], store_schema=True) as writer:
-            for group in _groups(table, segments, plan, settings, left_out, problem):
+            for group in _groups(table, segments, plan, settings, left_out, teller):
                 writer.write_table(_to_table(group, schema), row_group_size=len(group))
                 num_rows, seconds = num_rows + len(group), seconds + sum(row["seconds"] for row in group)
-                if stop_requested():
+                if teller.stop_requested:
                     return None
     except OSError as error:
         raise disk_fault(error, path, "write a shard", needed_bytes=shard.most_bytes) from error
     return MadeShard(num_rows, round(seconds, 3), dict(left_out))
 
 
-def _groups(table: pa.Table, segments: Objects | None, plan: DatasetPlan, settings: PublishSettings, left_out: Counter,
-            problem: Callable[[str, str], None]) -> Iterator[list[dict]]:
+def _groups(table: pa.Table, segments: Place | None, plan: DatasetPlan, settings: PublishSettings, left_out: Counter,
+            teller: Teller) -> Iterator[list[dict]]:
     """Yield the rows of each row group."""
     names = ("key", "text", "speaker", "channel", "seconds", "rate_hz", "metadata", "num_frames")
     known = zip(*(table[name].to_pylist() for name in names), strict=True)
@@ -103,7 +103,7 @@ def _groups(table: pa.Table, segments: Objects | None, plan: DatasetPlan, settin
         except DataError as error:
             reason = error.what
             left_out[reason] += 1
-            problem(values[0], reason if error.got is None else f"{reason}: {error.got}")
+            teller.problem(values[0], reason if error.got is None else f"{reason}: {error.got}")
             continue
         size = len(row["audio"]["bytes"] if settings.with_audio else b"") + 2 * row["num_frames"] * plan.num_codebooks + 512
         if group and held + size > ROW_GROUP_BYTES:
@@ -115,7 +115,7 @@ def _groups(table: pa.Table, segments: Objects | None, plan: DatasetPlan, settin
         yield group
 
 
-def _payloads(table: pa.Table, segments: Objects | None, settings: PublishSettings) -> Iterator[Payload]:
+def _payloads(table: pa.Table, segments: Place | None, settings: PublishSettings) -> Iterator[Payload]:
     if not settings.with_audio:
         return (Payload(row, b"") for row in range(table.num_rows))
     if segments is None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from colabkit.core import files
-from colabkit.io.places import Objects
+from colabkit.io.places import Place
 from colabkit.pipelines.dataset import sources
+from colabkit.pipelines.dataset.config import Config
 from colabkit.pipelines.dataset.publish.facts import CardSettings
-from colabkit.pipelines.dataset.publish.hub_dataset import HubSettings, Published, Watch, publish_dataset
+from colabkit.pipelines.dataset.publish.hub_dataset import HubSettings, Published, publish_dataset
 from colabkit.pipelines.dataset.publish.layout import PublishSettings
 from colabkit.pipelines.dataset.store.open import SEGMENTS, open_hub
+from colabkit.runs.run import Run
 
 _RECORDS = "publish"  # in the store: which shards were uploaded
 
 
-def publish_store(config: Any, store: Objects, run: Any) -> Published:
+def publish_store(config: Config, store: Place, run: Run) -> Published:
     """Publish what the store holds and return where it is. Raises: what publish_dataset raises."""
     chosen, hub = config.publish, open_hub(config.publish, run.path)
     settings = PublishSettings(split_by=chosen.split_by, test_fraction=chosen.test_fraction, with_audio=chosen.audio,
@@ -25,19 +26,17 @@ def publish_store(config: Any, store: Objects, run: Any) -> Published:
                                shard_bytes=int(chosen.shard_mb * 1e6))
     card = CardSettings(title=chosen.title, language=chosen.language, licence=chosen.licence, profile=_profile(store),
                         with_durations_plot=True)
-    watch = Watch(say=run.say, choose=run.choose, problem=run.report.problem, progress=run.progress,
-                  stop_requested=lambda: bool(run.stop_requested))
     done = publish_dataset(store.below(SEGMENTS), store, chosen.repo, settings=settings, card=card,
                            hub=HubSettings(token=hub.token, endpoint=hub.endpoint, private=chosen.private),
                            scratch=run.scratch / "06_publish", output=run.output / "dataset", records=store.below(_RECORDS),
-                           dry_run=chosen.dry_run, watch=watch)
+                           dry_run=chosen.dry_run, teller=run)
     if not chosen.dry_run:
         files.write_atomic(run.output / "README.md", done.card)
         run.say(f"  {done.url}: {done.num_rows} segments, " + ", ".join(f"{name} {rows}" for name, rows in done.splits.items()))
     return done
 
 
-def _profile(store: Objects) -> Mapping[str, object]:
+def _profile(store: Place) -> Mapping[str, object]:
     """Return the figures of the profile that was uploaded with the segments; none where there is none."""
     found = store.get_if_there(sources.PROFILE)
     if found is None:

@@ -18,7 +18,7 @@ import numpy as np
 from colabkit.core.disk import disk_fault
 from colabkit.core.errors import DataError, StateError
 from colabkit.core.files import TEMPORARY_PREFIX
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.segments.names import channel_of
 from colabkit.pipelines.dataset.segments.npz import sort_values
 from colabkit.pipelines.dataset.store.commit import MANIFEST, read_codes, read_manifest
@@ -81,7 +81,7 @@ class Rows:
         return values[offsets[row]: offsets[row + 1]]
 
 
-def open_rows(segments: Objects | None, codes: Objects | None, scratch: Path,
+def open_rows(segments: Place | None, codes: Place | None, scratch: Path,
               problem: Callable[[str, str], None] = lambda name, why: None) -> Rows:
     """Return what is to be published. `codes` is the store whose codes/ holds what was encoded; without it all of `segments`.
 
@@ -95,7 +95,7 @@ def open_rows(segments: Objects | None, codes: Objects | None, scratch: Path,
     return Rows(_of_items(items), {})
 
 
-def _of_codes(codes: Objects, scratch: Path) -> Rows:
+def _of_codes(codes: Place, scratch: Path) -> Rows:
     """Bring all sidecars onto the local disk as one mapped table; once it is there, nothing is read again."""
     found = read_manifest(codes)
     if found is None:

@@ -1,4 +1,4 @@
-"""Where shards go: a dataset repository of the Hub, in few commits, or a folder that loads the same way."""
+"""Targets of shards: a dataset repository of the Hub, in few commits, or a folder that loads the same way."""
 
 from __future__ import annotations
 

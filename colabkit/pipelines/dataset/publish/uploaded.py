@@ -1,4 +1,4 @@
-"""What is known of shards that are uploaded: kept on this machine and in the store, so that a lost machine loses none."""
+"""Records of shards that are uploaded: kept on this machine and in the store, so that a lost machine loses none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.errors import ColabkitError
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class ShardRecord:
 class Records:
     """One small file a shard, written when it is uploaded; `store` holds a second copy of each."""
 
-    def __init__(self, folder: Path, store: Objects | None, say: Callable[[str], None] = print):
+    def __init__(self, folder: Path, store: Place | None, say: Callable[[str], None] = print):
         self.folder, self.store, self.say = folder, store, say
         try:
             folder.mkdir(parents=True, exist_ok=True)

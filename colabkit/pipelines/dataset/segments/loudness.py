@@ -1,4 +1,4 @@
-"""How loud a wave is to people.
+"""Loudness of a wave to people.
 
 Source: Recommendation ITU-R BS.1770-5, annex 1. Its filters are given for 48 kHz; for other rates they are designed anew from
 the analogue prototypes they were made of (as in libebur128 and pyloudnorm).

@@ -1,4 +1,4 @@
-"""What a name alone says: the key of a segment, and the channel it comes from."""
+"""Names of segments, and what they alone say: the key, and the channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How recordings are cut into segments, and which segments are kept."""
+"""Rules by which recordings are cut into segments, and segments are kept."""
 
 from __future__ import annotations
 

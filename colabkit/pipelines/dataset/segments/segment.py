@@ -1,4 +1,4 @@
-"""What a segment is: a few seconds of one voice, and what is known of it."""
+"""Segment: a few seconds of one voice, and what is known of it."""
 
 from __future__ import annotations
 

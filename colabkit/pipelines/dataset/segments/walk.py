@@ -11,7 +11,7 @@ from pathlib import Path
 
 from colabkit.core.errors import DataError
 from colabkit.core.prefetch import prefetch
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.samples.index import FILE_NAME, SampleIndex
 from colabkit.pipelines.dataset.segments.read import describe, is_segment, read_segment
 from colabkit.pipelines.dataset.segments.segment import Segment
@@ -20,7 +20,7 @@ _GROUP_BYTES = 8 << 20  # of a shard, read at once
 _SUFFIXES = {b"fLaC": ".flac", b"RIFF": ".wav", b"OggS": ".ogg", b"PK\x03\x04": ".npz"}
 
 
-def segment_rows(place: Objects | str | os.PathLike, *, default_rate_hz: int | None = None, workers: int = 2,
+def segment_rows(place: Place | str | os.PathLike, *, default_rate_hz: int | None = None, workers: int = 2,
                  problem: Callable[[str, str], None] | None = None) -> Iterator[Segment]:
     """Yield every segment below a place in the order of its names, or of its index where there is one.
 
@@ -42,15 +42,15 @@ def segment_rows(place: Objects | str | os.PathLike, *, default_rate_hz: int | N
                     problem(name, str(fault))
 
 
-def opened(place: Objects | str | os.PathLike) -> Objects:
+def opened(place: Place | str | os.PathLike) -> Place:
     """Return objects as they are, an address opened."""
     if isinstance(place, (str, Path)):
-        from colabkit.io.places import open_objects
-        return open_objects(os.fspath(place))
+        from colabkit.io.places import open_place
+        return open_place(os.fspath(place))
     return place  # type: ignore[return-value]
 
 
-def look(objects: Objects) -> tuple[SampleIndex | None, dict[str, int]]:
+def look(objects: Place) -> tuple[SampleIndex | None, dict[str, int]]:
     """Return the index of a place's shards, or where there is none the names of its loose segments with their sizes, sorted.
 
     Raises: DataError for a place with neither, and for shards whose index is not there or speaks of other ones.
@@ -77,7 +77,7 @@ def look(objects: Objects) -> tuple[SampleIndex | None, dict[str, int]]:
 class _Reader:
     """Reads piece k: one loose file, or neighbours in a shard. Returns (segment, name, fault) of each."""
 
-    objects: Objects
+    objects: Place
     index: SampleIndex | None
     pieces: list
     default_rate_hz: int | None

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from colabkit.core.errors import ChangedError, DataError, StateError
-from colabkit.io.places.place import Objects, Taken
+from colabkit.io.places.place import Place, Taken
 from colabkit.pipelines.dataset.store.codes import Row, read_sidecar, write_sidecar
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Committed:
 class Committer:
     """Puts pieces below an address. `honours_absent` says that the store refuses to overwrite when asked to: see the probe."""
 
-    def __init__(self, output: Objects, facts: Mapping[str, object], *, honours_absent: bool = True, worker: str = "",
+    def __init__(self, output: Place, facts: Mapping[str, object], *, honours_absent: bool = True, worker: str = "",
                  say: Callable[[str], None] = print):
         self.output, self.facts, self.honours_absent, self.worker, self.say = output, dict(facts), honours_absent, worker, say
 
@@ -134,7 +134,7 @@ class Committer:
                              fix="let one worker alone write below this prefix, then run the same again")
 
 
-def read_manifest(output: Objects) -> tuple[dict, str] | None:
+def read_manifest(output: Place) -> tuple[dict, str] | None:
     """Return the manifest of all pieces and its version, None when not all are there. Raises: DataError."""
     found = output.get_if_there(MANIFEST)
     if found is None:
@@ -150,7 +150,7 @@ def read_manifest(output: Objects) -> tuple[dict, str] | None:
                         fix="delete the object and run the same command again: it is written anew") from error
 
 
-def write_manifest(output: Objects, pieces: Sequence[Committed], facts: Mapping[str, object], *, source: Mapping[str, object],
+def write_manifest(output: Place, pieces: Sequence[Committed], facts: Mapping[str, object], *, source: Mapping[str, object],
                    settings: Mapping[str, object], num_items: int, num_changed: int) -> dict:
     """Put the one manifest of all pieces, in their order, and return it."""
     manifest = {"version": FORMAT, "codec": dict(facts), "settings": dict(settings), "source": dict(source),
@@ -163,7 +163,7 @@ def write_manifest(output: Objects, pieces: Sequence[Committed], facts: Mapping[
     return manifest
 
 
-def read_codes(output: Objects) -> Iterator[tuple[str, pyarrow.Table]]:
+def read_codes(output: Place) -> Iterator[tuple[str, pyarrow.Table]]:
     """Yield the name and the rows of every committed piece; a segment that was encoded anew is in the last of them alone.
 
     Raises: StateError when not all pieces are committed; DataError for one that is not what was committed.

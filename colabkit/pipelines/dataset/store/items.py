@@ -1,4 +1,4 @@
-"""What there is to encode: segments as columns, from the listing of a source, its upload manifest and its shard indexes."""
+"""Items to encode: segments as columns, from the listing of a source, its upload manifest and its shard indexes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from colabkit.core.errors import ChangedError, DataError, UsageError
-from colabkit.io.places.place import Objects
+from colabkit.io.places.place import Place
 from colabkit.io.samples.index import FILE_NAME, SampleIndex
 from colabkit.io.transfer import manifest
 from colabkit.io.transfer.channels import beginning_of
@@ -118,7 +118,7 @@ class Listing:
     mark: str
 
 
-def read_source(source: Objects, *, listed: bool = False, problem: Callable[[str, str], None]) -> tuple[Items, str]:
+def read_source(source: Place, *, listed: bool = False, problem: Callable[[str, str], None]) -> tuple[Items, str]:
     """Return all segments of a source in the order of their names, and the version of its upload manifest.
 
     One request where the upload has left a manifest, else (or when `listed`) a listing; and one for each index of shards.
@@ -163,7 +163,7 @@ def _channel(items: Items, i: int, named: re.Pattern) -> str:
     return match[1] if match else ""
 
 
-def _listing(source: Objects, listed: bool) -> Listing:
+def _listing(source: Place, listed: bool) -> Listing:
     found = None if listed else manifest.read_manifest(source)
     if found is None:
         objects = list(source.list())
@@ -175,7 +175,7 @@ def _listing(source: Objects, listed: bool) -> Listing:
                    found.version)
 
 
-def _of_index(source: Objects, name: str, listing: Listing, places: dict[str, int]) -> Items:
+def _of_index(source: Place, name: str, listing: Listing, places: dict[str, int]) -> Items:
     """Return the items of the shards that an index describes."""
     folder = posixpath.dirname(name)
     index = SampleIndex.from_bytes(source.get(name), f"{source.address}/{name}")

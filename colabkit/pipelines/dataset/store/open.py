@@ -1,15 +1,16 @@
-"""Where things are: the store in which the machines meet, and the Hub; both served by this machine itself for the demo."""
+"""The store in which the machines meet, and the Hub, opened; both served by this machine itself for the demo."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from colabkit.io.places import Objects, S3Profile, open_objects
+from colabkit.io.places import Place, S3Profile, open_place
 from colabkit.pipelines.dataset.config import LOOPBACK, PublishConfig, StoreConfig
 
 SEGMENTS, CODES, ENCODED = "segments", "codes", "encoded"  # folders of a store
@@ -31,17 +32,17 @@ class HubPlace:
         return f"HubPlace({self.endpoint!r})"
 
 
-def open_store(store: StoreConfig, run_folder: Path) -> Objects:
-    """Open the store of a run. Raises: UsageError, as open_objects."""
+def open_store(store: StoreConfig, run_folder: Path) -> Place:
+    """Open the store of a run. Raises: UsageError, as open_place."""
     if store.address == LOOPBACK:
-        return open_objects(f"s3://{_BUCKET}", profile=_loopback_profile(run_folder))
+        return open_place(f"s3://{_BUCKET}", profile=_loopback_profile(run_folder))
     if not store.address:
         folder = Path(run_folder) / _OWN_STORE
         folder.mkdir(exist_ok=True)
-        return open_objects(folder)
+        return open_place(folder)
     if not store.address.startswith("s3://"):
-        return open_objects(store.address)
-    return open_objects(store.address, profile=profile_of(store))
+        return open_place(store.address)
+    return open_place(store.address, profile=profile_of(store))
 
 
 def profile_of(store: StoreConfig) -> S3Profile:
@@ -72,7 +73,7 @@ def _loopback_profile(run_folder: Path) -> S3Profile:
     return replace(profile, endpoint=server.url)
 
 
-def _served_by(kind: str, run_folder: Path, start) -> Any:
+def _served_by(kind: str, run_folder: Path, start: Callable[[Path], Any]) -> Any:
     """Return a server of this process, which ends with it; what it keeps lies in the run's folder."""
     key = kind, Path(os.path.realpath(run_folder))
     with _serving:

@@ -1,4 +1,4 @@
-"""How people take turns: histograms of pauses, gaps, overlaps and turn lengths, measured from RTTM files.
+"""Turn taking: histograms of pauses, gaps, overlaps and turn lengths, measured from RTTM files.
 
 Source: the conversation statistics of Landini et al. 2022, "From simulated mixtures to simulated conversations".
 """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from colabkit.core.config import digest
 from colabkit.core.errors import BrokenSampleError, DataError
+from colabkit.core.teller import Teller
 from colabkit.pipelines.diarization import FRAME_SAMPLES, FRAME_SECONDS
 from colabkit.pipelines.diarization.conversations.simulate import Sample
 from colabkit.pipelines.diarization.rttm import turns_to_frames
@@ -87,13 +87,13 @@ class StreamedWindows(RecordingWindows):
     `fraction` of all training windows are real ones; it decides how long a recording stays.
     """
 
-    def __init__(self, recordings: list[Recording], *, max_hours: float, fraction: float, problem: Callable[[str, str], None],
-                 seed: int, window_seconds: float, max_speakers: int):
+    def __init__(self, recordings: list[Recording], teller: Teller, *, max_hours: float, fraction: float, seed: int,
+                 window_seconds: float, max_speakers: int):
         seconds = np.array([r.seconds for r in recordings])
         held = max(2, int(max_hours * 3600 / max(seconds.mean(), 1.0)) - 1)  # one more is being read
         identity = digest([[r.name, r.regions, r.turns] for r in recordings])
         source = Source("recordings", identity, SampleOrder(len(recordings), seed=seed))
-        self.stream = Stream([source], seed=seed, problem=problem)
+        self.stream = Stream([source], seed=seed, problem=teller.problem)
         uses = VISITS * seconds.mean() / window_seconds / max(fraction, 1e-6)
         self.window = RollingWindow(self.stream, self._read, chapter_items=1, held=held, workers=1,
                                     uses_per_chapter=max(1, round(uses)))
@@ -127,18 +127,18 @@ class StreamedWindows(RecordingWindows):
         self.window.load_state(state)
 
 
-def training_windows(recordings: list[Recording], *, max_hours: float, fraction: float, seed: int, window_seconds: float,
-                     max_speakers: int, problem: Callable[[str, str], None], choose) -> RecordingWindows | None:
+def training_windows(recordings: list[Recording], teller: Teller, *, max_hours: float, fraction: float, seed: int,
+                     window_seconds: float, max_speakers: int) -> RecordingWindows | None:
     """Return windows of the recordings, from memory where they fit into `max_hours`; None without recordings."""
     if not recordings:
         return None
     how = {"seed": seed, "window_seconds": window_seconds, "max_speakers": max_speakers}
     hours = sum(r.seconds for r in recordings) / 3600
-    if choose("recordings.materialise", hours <= max_hours, f"{hours:.2f} h of recordings "
-              + (f"fit into recordings.max_hours={max_hours:g}: read once, then in memory" if hours <= max_hours else
-                 f"are more than recordings.max_hours={max_hours:g}: a few at a time stream through memory")):
+    fits = f"fit into recordings.max_hours={max_hours:g}: read once, then in memory" if hours <= max_hours else \
+        f"are more than recordings.max_hours={max_hours:g}: a few at a time stream through memory"
+    if teller.choose("recordings.materialise", hours <= max_hours, f"{hours:.2f} h of recordings {fits}"):
         return RecordingWindows(recordings, **how)
-    return StreamedWindows(recordings, max_hours=max_hours, fraction=fraction, problem=problem, **how)
+    return StreamedWindows(recordings, teller, max_hours=max_hours, fraction=fraction, **how)
 
 
 def _require_labels(loaded: list[LabelledWave]) -> None:

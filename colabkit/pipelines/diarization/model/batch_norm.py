@@ -51,7 +51,8 @@ class _Normalise(torch.autograd.Function):
     """One exchange forward, one backward; keeps the input and two numbers a channel, as torch's does."""
 
     @staticmethod
-    def forward(context: Any, x_BDG, weight_D, bias_D, eps: float, meeting: Meeting):
+    def forward(context: Any, x_BDG: torch.Tensor, weight_D: torch.Tensor, bias_D: torch.Tensor, eps: float,
+                meeting: Meeting) -> tuple[torch.Tensor, ...]:
         wide_BDG = x_BDG.float()
         size = x_BDG.shape[0] * x_BDG.shape[2]
         variance_D, mean_D = torch.var_mean(wide_BDG, (0, 2), correction=0)
@@ -68,7 +69,7 @@ class _Normalise(torch.autograd.Function):
         return out_BDG.to(x_BDG.dtype), mean_D, variance_D, count
 
     @staticmethod
-    def backward(context: Any, gradient_BDG, *_):
+    def backward(context: Any, gradient_BDG: torch.Tensor, *_: object) -> tuple[torch.Tensor | None, ...]:
         x_BDG, weight_D, mean_D, scale_D, count = context.saved_tensors
         gradient_BDG = gradient_BDG.float()
         normal_BDG = (x_BDG.float() - mean_D[:, None]) * scale_D[:, None]

@@ -1,9 +1,11 @@
-"""What the network is trained for: powerset cross entropy under the best naming, and speakers told apart.
+"""Losses of the network: powerset cross entropy under the best naming, and speakers told apart.
 
 Axes: B batch, F frame, S local speaker, E embedding, N training speaker.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +29,11 @@ class DiarizationLoss(nn.Module):
         self.powerset, self.embedding_weight = powerset, embedding_weight
         self.directions_NE = nn.Parameter(torch.randn(num_training_speakers, embedding_size) * 0.1)
 
-    def counts(self, batch) -> torch.Tensor:
+    def counts(self, batch: Any) -> torch.Tensor:
         """Return (scored frames, speakers with an embedding to learn) of a batch, float (2,)."""
         return torch.stack([batch.scored.sum(), self._learnable_BS(batch).sum()]).float()
 
-    def forward(self, logits_BFC: torch.Tensor, embeddings_BFE: torch.Tensor, batch,
+    def forward(self, logits_BFC: torch.Tensor, embeddings_BFE: torch.Tensor, batch: Any,
                 counts: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return the loss of these windows as their share of a batch with `counts`; frame and speaker loss."""
         frame_loss = self.frame_loss(logits_BFC, batch, counts)
@@ -41,7 +43,7 @@ class DiarizationLoss(nn.Module):
         loss = frame_loss + self.embedding_weight * speaker_loss
         return loss, (frame_loss.detach(), speaker_loss.detach())
 
-    def frame_loss(self, logits_BFC: torch.Tensor, batch, counts: torch.Tensor) -> torch.Tensor:
+    def frame_loss(self, logits_BFC: torch.Tensor, batch: Any, counts: torch.Tensor) -> torch.Tensor:
         """Return the cross entropy of the frames under the best naming, over the number of scored frames."""
         classes_BF = self.powerset.to_classes(batch.active)
         loss = self.powerset.best_permutation_loss(logits_BFC.float(), classes_BF, batch.scored.float())[0].sum()
@@ -53,6 +55,6 @@ class DiarizationLoss(nn.Module):
         penalised = SCALE * (cosine - MARGIN * F.one_hot(target, cosine.shape[1]))
         return F.cross_entropy(penalised, target, reduction="sum") / counts[1].clamp_min(1)
 
-    def _learnable_BS(self, batch) -> torch.Tensor:
+    def _learnable_BS(self, batch: Any) -> torch.Tensor:
         alone_BFS = batch.active & (batch.active.sum(-1, keepdim=True) == 1)
         return (batch.speaker_ids >= 0) & (alone_BFS.sum(1) >= SHORTEST_SOLO_FRAMES)

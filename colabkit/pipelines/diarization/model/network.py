@@ -63,7 +63,7 @@ class LogMel(nn.Module):
         return cosine.square() + sine.square()
 
 
-def mel_filters(num_mels: int, frequency_hz: torch.Tensor, low_hz: float = 40.0, high_hz: float = 7_600.0):
+def mel_filters(num_mels: int, frequency_hz: torch.Tensor, low_hz: float = 40.0, high_hz: float = 7_600.0) -> torch.Tensor:
     """Return triangular filters (M, bin) on the HTK mel scale."""
     low, high = (2595 * math.log10(1 + f / 700) for f in (low_hz, high_hz))
     edges = 700 * (10 ** (torch.linspace(low, high, num_mels + 2) / 2595) - 1)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from colabkit.core import files
 from colabkit.core.errors import DataError
+from colabkit.core.teller import Teller
 from colabkit.io import voices
-from colabkit.io.samples import build
+from colabkit.io.samples import Samples
+from colabkit.io.samples.build import build_index
 from colabkit.io.samples.index import SampleIndex
+from colabkit.io.samples.listing import SPLITS, Listing, Split, describe, open_sources, save_indexes, split_names
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.io.samples.source import VOICES, find_source, is_folder
-from colabkit.io.samples.splits import SPLITS, split_names
 from colabkit.pipelines.diarization import RATE_HZ
 from colabkit.pipelines.diarization.config import SpeechConfig
+
+SPEECH = "speech.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +39,52 @@ class SpeakerEntry:
         return asdict(self)
 
 
-def list_samples(config: SpeechConfig, folder: Path, problem: Callable[[str, str], None], choose) -> list[SampleIndex]:
-    """Make or load the index of every source, and write it to `folder`/speech-N.safetensors.
+class Speech:
+    """Single-speaker speech of a run, listed: its samples by split, and the speakers, by name."""
 
-    Voices are made and written to shards. What was listed before a stop is not read again. Raises as `build_index`.
+    def __init__(self, config: SpeechConfig, listing: Listing, speakers: list[SpeakerEntry]):
+        self.config, self.listing, self.speakers = config, listing, speakers
+
+    def of_split(self, split: str) -> list[tuple[SpeakerEntry, np.ndarray]]:
+        """Return each speaker of a split with the places of their samples in it, in the order of their source."""
+        places: dict[str, list[int]] = {speaker.name: [] for speaker in self.speakers if speaker.split == split}
+        for place, name in enumerate(self.listing[split].speakers):
+            places[name].append(place)
+        return [(s, np.array(places[s.name], np.int64)) for s in self.speakers if s.split == split]
+
+
+def list_speech(config: SpeechConfig, folder: Path, teller: Teller) -> Speech:
+    """List all samples of the sources and who speaks in them, split by speaker; writes their indexes to `folder`.
+
+    Voices are made and written to shards. What was listed before a stop is not read again. Raises as `build_index`, and
+    DataError for too few speakers.
     """
     # All are looked up before any is listed: that one is missing or wants a token is told now, not after an hour.
     found = [None if address == VOICES else find_source(address) for address in config.source]
-    indexes = []
-    for number, source in enumerate(found):
-        if source is None:
-            index = write_voices(config, folder / VOICES)
-        else:
-            index = build.build_index(source, folder / "parts", columns=config.columns,
-                                         hours=config.index_hours, seed=config.seed, problem=problem, choose=choose)
-        placed = index.at("") if source is None else index  # the run's folder may lie elsewhere tomorrow
-        placed.save(folder / f"speech-{number}.safetensors")
-        indexes.append(index)
-    return indexes
+    indexes = [write_voices(config, folder / VOICES) if source is None else
+               build_index(source, folder / "parts", columns=config.columns, hours=config.index_hours, seed=config.seed,
+                           teller=teller) for source in found]
+    described = describe(config.source, indexes)
+    save_indexes(folder, described, indexes)
+    samples = [Samples(index, source.store if source else None) for index, source in zip(indexes, found, strict=True)]
+    whole = _whole(config, samples)
+    speakers = list_speakers(config, whole)
+    return Speech(config, _by_speaker(whole, speakers, described), speakers)
+
+
+def _whole(config: SpeechConfig, samples: list[Samples]) -> Split:
+    """Return all samples of the sources, with who speaks in each."""
+    lengths = [len(s.index) for s in samples]
+    speakers = [name for number, s in enumerate(samples) for name in sample_speakers(config, s.index, number)]
+    sources, numbers = np.repeat(np.arange(len(samples)), lengths), np.concatenate([np.arange(n) for n in lengths])
+    return Split("all", samples, sources, numbers, rate_hz=RATE_HZ, speakers=speakers)
+
+
+def _by_speaker(whole: Split, speakers: list[SpeakerEntry], described: list[dict]) -> Listing:
+    split_of = {speaker.name: speaker.split for speaker in speakers}
+    wanted = np.array([split_of[name] for name in whole.speakers])
+    splits = {name: whole.take(np.flatnonzero(wanted == name), name=name) for name in SPLITS}
+    return Listing(splits, described, left_aside={})
 
 
 def write_voices(config: SpeechConfig, folder: Path) -> SampleIndex:
@@ -70,27 +101,26 @@ def write_voices(config: SpeechConfig, folder: Path) -> SampleIndex:
     return writer.index
 
 
-def list_speakers(config: SpeechConfig, indexes: list[SampleIndex]) -> list[SpeakerEntry]:
-    """List every speaker of the sources, and give each to a split. Raises: DataError for too few speakers."""
+def list_speakers(config: SpeechConfig, whole: Split) -> list[SpeakerEntry]:
+    """List every speaker of all samples, and give each to a split. Raises: DataError for too few speakers."""
+    tables = [read_sexes(Path(s.index.address)) if is_folder(s.index.address) else {} for s in whole.samples]
     found: dict[str, list] = {}
-    for number, index in enumerate(indexes):
-        table = read_sexes(Path(index.address)) if is_folder(index.address) else {}
-        sexes = index.columns["sex"].to_list() if "sex" in index.columns else [""] * len(index)
-        for speaker, sex, seconds in zip(sample_speakers(config, index, number), sexes, index.seconds.tolist(), strict=True):
-            entry = found.setdefault(speaker, ["", number, 0, 0.0])
-            entry[0] = entry[0] or _sex(sex) or table.get(speaker.rpartition(":")[2], "")
-            entry[2] += 1
-            entry[3] += seconds
+    for speaker, source, sex, seconds in zip(whole.speakers, whole.sources.tolist(), whole.column("sex").to_list(),
+                                             whole.seconds.tolist(), strict=True):
+        entry = found.setdefault(speaker, ["", source, 0, 0.0])
+        entry[0] = entry[0] or _sex(sex) or tables[source].get(speaker.rpartition(":")[2], "")
+        entry[2] += 1
+        entry[3] += seconds
     splits = split_speakers(list(found), config)
-    entries = [SpeakerEntry(name, sex, splits[name], number, count, round(seconds, 3))
-               for name, (sex, number, count, seconds) in sorted(found.items())]
+    speakers = [SpeakerEntry(name, sex, splits[name], source, count, round(seconds, 3))
+                for name, (sex, source, count, seconds) in sorted(found.items())]
     for split in SPLITS:
-        if sum(e.split == split for e in entries) < 2:
-            raise DataError("Too few speakers", got=f"{len(entries)} speakers", where=", ".join(config.source),
+        if sum(s.split == split for s in speakers) < 2:
+            raise DataError("Too few speakers", got=f"{len(speakers)} speakers", where=", ".join(config.source),
                             expected="at least two in each of train, validation and test",
                             fix="--set speech.num_voices=20, or a larger speech.validation_fraction" if config.source == (VOICES,)
                             else "add recordings of more people; speech.speaker_from and speech.columns say how they are named")
-    return entries
+    return speakers
 
 
 def sample_speakers(config: SpeechConfig, index: SampleIndex, number: int) -> list[str]:
@@ -151,19 +181,18 @@ def _sex(value: str) -> str:
     return {"F": "F", "W": "F", "M": "M"}.get(first, "")
 
 
-def write_listing(path: Path, config: SpeechConfig, indexes: list[SampleIndex], entries: list[SpeakerEntry], more: dict) -> None:
+def write_speech(folder: Path, speech: Speech, more: dict) -> None:
     """Write speech.json: the speakers, and of each source its pinned address, fingerprint and hours."""
-    described = [{"source": source, "address": "" if source == VOICES else index.address, "fingerprint": index.fingerprint,
-                  "samples": len(index), "hours": round(index.hours, 4)}
-                 for source, index in zip(config.source, indexes, strict=True)]
-    files.write_json(path, {"speakers": [e.to_dict() for e in entries], "sources": described, **more})
+    files.write_json(folder / SPEECH, {"speakers": [s.to_dict() for s in speech.speakers],
+                                       "sources": speech.listing.described, **more})
 
 
-def read_listing(folder: Path) -> tuple[list[SampleIndex], list[SpeakerEntry]]:
-    """Read what `list_samples` and `write_listing` wrote, wherever the run's folder is now."""
-    listing = json.loads((folder / "speech.json").read_text(encoding="utf-8"))
-    indexes = []
-    for number, described in enumerate(listing["sources"]):
-        index = SampleIndex.load(folder / f"speech-{number}.safetensors")
-        indexes.append(index.at(described["address"] or os.fspath(folder / VOICES)))
-    return indexes, [SpeakerEntry(**entry) for entry in listing["speakers"]]
+def open_speech(config: SpeechConfig, folder: Path, cache: Path | None = None) -> Speech:
+    """Open what the step wrote to `folder`, wherever it is now; audio read before is looked up in `cache` if asked.
+
+    Raises: StateError, DataError for missing or damaged files.
+    """
+    listing = files.read_json(folder / SPEECH)
+    speakers = [SpeakerEntry(**entry) for entry in listing["speakers"]]
+    whole = _whole(config, open_sources(folder, listing["sources"], cache, config.cache_gib))
+    return Speech(config, _by_speaker(whole, speakers, listing["sources"]), speakers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,7 +66,7 @@ class TrainingBatches:
         is_real = self.real_fraction and np.random.default_rng([self.seed, 0xF1, index]).random() < self.real_fraction
         return (self.recordings if is_real else self.simulator).sample(index)
 
-    def from_step(self, step: int, ahead: int = 3):
+    def from_step(self, step: int, ahead: int = 3) -> Generator[Batch, None, None]:
         """Yield batches from number `step` on, made ahead in a thread; close the generator to end the thread.
 
         What was made ahead and not used leaves no trace: the position is the caller's step.

@@ -22,13 +22,14 @@ from colabkit.pipelines.diarization.model.batch_norm import over_all_ranks
 from colabkit.pipelines.diarization.model.losses import DiarizationLoss
 from colabkit.pipelines.diarization.model.network import FastDiarizationModel
 from colabkit.pipelines.diarization.train.batches import Batch, TrainingBatches
+from colabkit.runs.run import Run
 from colabkit.training.checkpoints.checkpoints import checkpoints_of, random_state, restore, set_random_state
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks, join
 from colabkit.training.random_state import seed_of
+from colabkit.training.sizing.devices import choose_threads, device_name
 from colabkit.training.sizing.guard import Guard
 from colabkit.training.sizing.watch import MemoryWatch
-from colabkit.training.threads import choose_threads, device_name
 from colabkit.training.tracking import Tracker, open_tracker
 
 PLAN_EVERY_STEPS = 20  # how often a time budget is turned into steps anew
@@ -45,7 +46,7 @@ def build_model(config: ModelConfig) -> FastDiarizationModel:
 
 
 def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatches,
-          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run, *,
+          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run: Run, *,
           windows_at_once: int | None = None) -> dict | None:
     """Train; write model.safetensors (averaged weights: the best ones, or the last), model.json and history.jsonl.
 
@@ -81,9 +82,9 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     checkpoints = checkpoints_of(run)
-    watch = MemoryWatch(say=run.say, choose=run.choose)
+    watch = MemoryWatch(run)
     at_once = windows_at_once or math.ceil(config.batch_windows / ranks.world)
-    guard = Guard(lambda seconds: at_once, ranks=ranks, choose=run.choose, say=run.say, watch=watch, buffers_of=[model],
+    guard = Guard(lambda seconds: at_once, ranks=ranks, teller=run, watch=watch, buffers_of=[model],
                   agree=agree, name="train.micro_batch", device=device_name(accelerator.device))
 
     def save(**how) -> None:
@@ -169,7 +170,8 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
             "parameters": averaged.count_parameters()}
 
 
-def accumulate_gradients(model, loss_of, batch: Batch, guard: Guard, accelerator: Accelerator) -> torch.Tensor:
+def accumulate_gradients(model: torch.nn.Module, loss_of: DiarizationLoss, batch: Batch, guard: Guard,
+                         accelerator: Accelerator) -> torch.Tensor:
     """Do forward and backward of this process's part of a batch, in parts that fit; returns the losses of the whole batch.
 
     Every part's loss is divided by the counts of the whole batch over all ranks, so the parts' gradients add up to the
@@ -236,7 +238,7 @@ class Clock:
         return time.monotonic() - self._began
 
 
-def choose_precision(config: TrainConfig, ranks: Ranks, run) -> str:
+def choose_precision(config: TrainConfig, ranks: Ranks, run: Run) -> str:
     """Choose what the accelerator is fast and safe at."""
     if config.mixed_precision != "auto":
         return config.mixed_precision

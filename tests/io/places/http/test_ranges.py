@@ -328,8 +328,6 @@ def test_object_that_changes_between_two_answers_is_refused(how):
             assert reader.read(link, 0, 10, "x") == DATA[:10]
             with pytest.raises(DataError, match="changed"):
                 reader.read(link, 10, 20, "x")
-    with serving(lambda r: r.serve(etag='"v9"')) as server, pytest.raises(DataError, match="changed"):
-        client().read(link_to(server, etag='"v1"'), 0, 10, "x")
 
 
 def test_weak_etags_are_compared_too():
@@ -474,20 +472,12 @@ def test_expired_token_is_renewed_once_a_read(status):
         assert refreshed == ["t0", "t1"]
 
 
-def test_link_is_made_anew_before_it_expires_and_in_the_middle_of_a_read():
+def test_link_is_made_anew_in_the_middle_of_a_read():
     made = []
 
     def make():
         made.append(len(made))
         return f"{server.url}/{made[-1]}", {}
-    with serving(lambda r: r.serve()) as server:
-        link, reader = Link(make, lifetime_seconds=0.2), client()
-        for pause in (0, 0, 0.3, 0):
-            time.sleep(pause)
-            assert reader.read(link, 0, 10, "x") == DATA[:10]
-        assert [r.path for r in server.requests] == ["/0", "/0", "/1", "/1"]
-    made.clear()
-
     def expires(request):
         if request.path != "/0":
             request.serve()

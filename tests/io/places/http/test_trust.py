@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.io.places import S3Profile, open_objects, open_store
+from colabkit.io.places import Pinned, S3Profile, open_place
 from colabkit.io.places.http import trust
 from colabkit.io.places.http.links import Link
 from colabkit.io.places.http.ranges import RangeClient
@@ -48,7 +48,7 @@ def self_signed(folder, *options):
 
 def try_it(url: str) -> None:
     """Write by way of objects, and read by way of the client of ranges, whose links are signed elsewhere."""
-    objects = open_objects("s3://bucket/p", profile=S3Profile(bucket="bucket", endpoint=url, access_key="AKIA", secret_key="s"))
+    objects = open_place("s3://bucket/p", profile=S3Profile(bucket="bucket", endpoint=url, access_key="AKIA", secret_key="s"))
     objects.put("x", b"0123456789")
     assert objects.get("x", 2, 4) == b"23" and [found.name for found in objects.list()] == ["x"]
     assert RangeClient().read(Link(lambda: (f"{url}/bucket/p/x", {})), 2, 4, "x") == b"23"
@@ -56,7 +56,7 @@ def try_it(url: str) -> None:
         for name, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "s",
                             "AWS_REGION": "us-east-1"}.items():
             environment.setenv(name, value)
-        store = open_store("s3://bucket/p")
+        store = Pinned(open_place("s3://bucket/p"))
         assert [found.name for found in store.list()] == ["x"] and store.read("x", 2, 4) == b"23"
 
 

@@ -13,6 +13,7 @@ from colabkit.core.errors import DataError, StateError, UsageError
 from colabkit.io.models.transformers_models import broken_companions_masked
 from colabkit.pipelines.asr.configure.manager import ASRConfigManager, create_optimal_config
 from colabkit.training.sizing import devices
+from tests.told import Told
 
 with broken_companions_masked():
     from transformers.models.wav2vec2.configuration_wav2vec2 import Wav2Vec2Config
@@ -131,7 +132,7 @@ def test_it_is_stored_and_read_again(tmp_path):
     config, manager = create_optimal_config(rows(LENGTHS), small_model(), device=devices.find("L4"), say=lambda text: None)
     config.per_device_train_batch_size = 2
     path = manager.save_config(config, tmp_path / "deep" / "training_config.json")
-    other = ASRConfigManager(say=lambda text: None)
+    other = ASRConfigManager(teller=Told())
     again = other.load_config(path)
     assert again == config and again.gradient_accumulation_steps == 16
     assert other.dataset == manager.dataset and other.model == manager.model

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from colabkit.pipelines.asr.config import demo
-from colabkit.pipelines.asr.configure import step as configuring
+from colabkit.pipelines.asr.configure import step
 from colabkit.pipelines.asr.configure.manager import ASRConfigManager
 from colabkit.pipelines.asr.configure.profiles import summarise
 from colabkit.pipelines.asr.workload import workload
 from colabkit.training.sizing import devices
+from tests.told import Told
 
 
 @pytest.fixture
@@ -22,16 +23,16 @@ def made_anew(monkeypatch):
     def configure_run(config, *rest):
         calls.append(config)
         return None, ASRConfigManager()
-    monkeypatch.setattr(configuring, "configure_run", configure_run)
+    monkeypatch.setattr(step, "configure_run", configure_run)
     return calls
 
 
 def stored(folder, device=None, batch_samples=None):
-    manager = ASRConfigManager(device=device, say=lambda text: None)
+    manager = ASRConfigManager(device=device, teller=Told())
     manager.profile_hardware()
     manager.dataset = summarise([1.0, 2.0, 3.0], num_samples=3, how="all")
     chosen = manager.configure(workload(demo()), effective_batch=16, batch_samples=batch_samples)
-    manager.save_config(chosen, folder / configuring.TRAINING_CONFIG)
+    manager.save_config(chosen, folder / step.TRAINING_CONFIG)
     return chosen, manager.sizing
 
 
@@ -39,15 +40,15 @@ def stored(folder, device=None, batch_samples=None):
 def test_one_for_this_machine_is_taken_as_it_is(tmp_path, run, made_anew, batch_samples):
     expected = stored(tmp_path, batch_samples=batch_samples)
     config = replace(demo(), sizing=replace(demo().sizing, batch_samples=batch_samples))
-    assert configuring.configured(config, None, 20, run, tmp_path, 1) == expected and made_anew == [] and run.said == []
+    assert step.configured(config, None, 20, run, tmp_path, 1) == expected and made_anew == [] and run.said == []
 
 
 def test_one_for_another_machine_or_limit_is_made_anew(tmp_path, run, made_anew):
     stored(tmp_path, devices.find("T4"))
-    configuring.configured(demo(), None, 20, run, tmp_path, 1)
+    step.configured(demo(), None, 20, run, tmp_path, 1)
     stored(tmp_path)
-    configuring.configured(replace(demo(), sizing=replace(demo().sizing, batch_samples=4)), None, 20, run, tmp_path, 1)
-    configuring.configured(replace(demo(), sizing=replace(demo().sizing, safety_margin=0.7)), None, 20, run, tmp_path, 1)
-    (tmp_path / configuring.TRAINING_CONFIG).write_text("{")
-    configuring.configured(demo(), None, 20, run, tmp_path, 1)
+    step.configured(replace(demo(), sizing=replace(demo().sizing, batch_samples=4)), None, 20, run, tmp_path, 1)
+    step.configured(replace(demo(), sizing=replace(demo().sizing, safety_margin=0.7)), None, 20, run, tmp_path, 1)
+    (tmp_path / step.TRAINING_CONFIG).write_text("{")
+    step.configured(demo(), None, 20, run, tmp_path, 1)
     assert len(made_anew) == 4 and all("anew" in line for line in run.said)

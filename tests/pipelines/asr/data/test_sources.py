@@ -25,24 +25,11 @@ from colabkit.pipelines.asr.text.cleaner import Cleaner
 from colabkit.pipelines.asr.text.step import clean_listing
 from colabkit.pipelines.asr.text.vocabulary import Vocabulary
 from tests.servers.s3 import S3Server
+from tests.told import Told
 
 
 def sound(seed: int, seconds: float = 0.5) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=int(16_000 * seconds)) * 0.1).astype(np.float32)
-
-
-class Told:
-    """Keeps what was chosen and left aside."""
-
-    def __init__(self):
-        self.chosen, self.problems = {}, {}
-
-    def choose(self, name, value, reason):
-        self.chosen[name] = (value, reason)
-        return value
-
-    def problem(self, item, reason):
-        self.problems[item] = reason
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ def listed(tmp_path_factory, told):
     """Return a function that lists a source; `told` keeps what it says."""
     def make(*source, folder=None, language="en", **how):
         config = DataConfig(source=tuple(str(s) for s in source), **{"held_out_fraction": 0.2, "validation_fraction": 0.1} | how)
-        return list_samples(config, folder or tmp_path_factory.mktemp("listing"), told.problem, told.choose, language=language)
+        return list_samples(config, folder or tmp_path_factory.mktemp("listing"), told, language=language)
     return make
 
 
@@ -257,7 +244,7 @@ def test_a_dataset_of_the_hub_and_a_bucket_are_put_together(tmp_path, listed, mo
         assert sorted(listing["test"].texts.to_list()) == [f"s3 words {i}" for i in range(6)]
         assert sum(len(listing[s]) for s in ("train", "validation")) == 8
         assert {s.partition(":")[0] for s in listing["train"].speakers} == {"0"}
-        again = open_listing(tmp_path)
+        again = open_listing(tmp_path, rate_hz=16_000)
         assert again.described[0]["address"].startswith("hub:o/speech@") and again["test"].num_readers == 8
         for split in again:
             assert np.array_equal(again.read_wave(split, 0), listing.read_wave(split, 0))
@@ -269,14 +256,14 @@ def test_listings_come_back_whole_wherever_the_run_lies(tmp_path, listed):
     (tmp_path / "run").mkdir()
     listing = listed(tmp_path / "data", "voices", folder=tmp_path / "run", num_voices=3, sentences_per_voice=1)
     moved = (tmp_path / "run").rename(tmp_path / "moved")
-    again = open_listing(moved)
+    again = open_listing(moved, rate_hz=16_000)
     assert again.fingerprint == listing.fingerprint and texts_of(again) == texts_of(listing) and again.hours == listing.hours
     assert all(again.read_wave(s, i).size for s in again for i in range(len(again[s])))
     assert not (moved / "parts").exists() and (moved / "listing.json").stat().st_size < 2_000
     places = moved / "splits.safetensors"
     places.write_bytes(places.read_bytes()[:-8])
     with pytest.raises(DataError, match="damaged"):
-        open_listing(moved)
+        open_listing(moved, rate_hz=16_000)
 
 
 def test_a_broken_file_is_told_when_it_is_read(tmp_path, listed):
@@ -338,7 +325,7 @@ def test_killed_at_any_file_operation_it_continues_to_the_same_end(tmp_path, lis
         if not record["dead"]:
             break
         num_kills += 1
-        assert listed(folder, folder=place).fingerprint == wanted == open_listing(place).fingerprint
+        assert listed(folder, folder=place).fingerprint == wanted == open_listing(place, rate_hz=16_000).fingerprint
         after += 3
     assert num_kills >= 5
 
@@ -380,7 +367,7 @@ def test_voices_say_everyday_sentences_of_the_language(listed):
 
 
 def cleaned(listing, told, text=None, **how):
-    return clean_listing(listing, Cleaner(text or TextConfig()), told.problem, told.choose, **how)
+    return clean_listing(listing, Cleaner(text or TextConfig()), told, **how)
 
 
 def test_the_text_step_makes_the_vocabulary_of_training_texts_alone(tmp_path, listed, told):

@@ -14,10 +14,10 @@ from colabkit.core.errors import ChangedError, DataError, Stopped
 from colabkit.pipelines.asr.config import ModelConfig, TrainConfig
 from colabkit.pipelines.asr.model.examples import losses, read_example
 from colabkit.pipelines.asr.model.recognizer import build_model, load_model
-from colabkit.pipelines.asr.train import loop as training
+from colabkit.pipelines.asr.train import loop
 from colabkit.pipelines.asr.train.loop import StepTrainer, train
 from colabkit.training.checkpoints.checkpoints import Checkpoints
-from colabkit.training.sizing.accounting import Meter
+from colabkit.training.sizing.tracing.accounting import Meter
 
 SETTINGS = TrainConfig(steps=20, effective_batch=6, learning_rate=5e-3, validate_every_steps=5, validation_samples=6,
                        checkpoint_every_steps=4, tracker="none")
@@ -72,7 +72,7 @@ def test_stopped_and_continued_it_gives_the_same_bytes(whole, new_run, carry_out
 
 def test_killed_between_checkpoints_steps_are_done_again(whole, new_run, carry_out, tmp_path):
     """It dies after step 11; what came after the last checkpoint, of step 8 or of the best validation at 10, is done again."""
-    class Dying(training.TrainerCallback):
+    class Dying(loop.TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 11:
                 raise KeyboardInterrupt
@@ -133,7 +133,7 @@ def test_the_best_weights_are_kept_not_the_last(run, carry_out, monkeypatch):
     """The validations after the first are made the worst."""
     scores = iter([0.2, 0.9, 0.9, 0.9])
     states = []
-    monkeypatch.setattr(training._Training, "scores", lambda self: states.append(
+    monkeypatch.setattr(loop._Training, "scores", lambda self: states.append(
         {name: tensor.clone() for name, tensor in self.recognizer.model.state_dict().items()})
         or {"wer": next(scores), "cer": 0.5, "validation_loss": 1.0})
     metrics = carry_out(run)
@@ -151,7 +151,7 @@ def test_what_it_writes_transcribes(whole, run, carry_out):
 # --- exact steps ---
 
 
-class Grabbing(training.TrainerCallback):
+class Grabbing(loop.TrainerCallback):
     """Keeps the gradients of each step as the optimizer gets them, before they are clipped when `clip_norm` is large."""
 
     def __init__(self):
@@ -178,7 +178,7 @@ def test_a_step_s_gradient_is_that_of_all_its_samples_by_token(saved_bases, tone
         carry_out(run, model=model, at_once=at_once, callbacks=[grabbing], num_samples=12, **(EXACT | {"steps": 1}))
         grabbed.append(grabbing.gradients[0])
     recognizer = build_model(model, vocabulary, seed=0)
-    batches = training.TrainingBatches(tones(12), recognizer, effective_batch=6, seed=0, problem=print)
+    batches = loop.TrainingBatches(tones(12), recognizer, effective_batch=6, seed=0, problem=print)
     numbers = batches.kept[batches.stream.item(0).samples]
     examples = [read_example(tones(12), recognizer, int(number)) for number in numbers]
     (losses(recognizer, examples).sum() / sum(len(e.labels) for e in examples)).backward()
@@ -229,7 +229,7 @@ def test_when_memory_runs_out_training_goes_on_in_smaller_parts(whole, new_run, 
         metrics = carry_out(run)
     finally:
         StepTrainer.training_step = original
-    limits = [value for name, value, _ in run.chosen if "at once" in name]
+    limits = [value for name, value, _ in run.choices if "at once" in name]
     assert metrics["train_steps"] == 20 and limits and min(limits) < 6
     saved = Checkpoints(tmp_path / "checkpoints").load_latest()[1]
     assert saved["guard"]["limits"] and saved["stream"]["consumed"] + 6 * saved["stream"]["epoch"] == 20
@@ -242,7 +242,7 @@ def test_memory_that_runs_out_loses_and_repeats_no_gradient(saved_bases, new_run
     for fail in (False, True):
         run, grabbing, calls = new_run(tmp_path / str(fail)), Grabbing(), []
         run.path.mkdir()
-        original = training.losses
+        original = loop.losses
 
         def failing(recognizer, examples, fail=fail, calls=calls, original=original, handles=[]):  # noqa: B006
             calls.append(len(examples))
@@ -256,11 +256,11 @@ def test_memory_that_runs_out_loses_and_repeats_no_gradient(saved_bases, new_run
             if fail and len(calls) == 2:
                 handles.append(next(recognizer.model.base_model.encoder.layers[0].parameters()).register_hook(refuse))
             return original(recognizer, examples)
-        training.losses = failing
+        loop.losses = failing
         try:
             carry_out(run, model=model, at_once=3, callbacks=[grabbing], **EXACT)
         finally:
-            training.losses = original
+            loop.losses = original
         found.append(grabbing.gradients)
         assert not fail or len(calls) > 4
     for plain, again in zip(*found, strict=True):
@@ -288,7 +288,7 @@ def test_one_sample_that_does_not_fit_is_an_error_with_advice(run, carry_out, bu
 
 
 def test_a_loss_that_is_not_a_number_ends_training_and_says_so(run, carry_out, monkeypatch):
-    monkeypatch.setattr(training, "losses", lambda recognizer, examples: losses(recognizer, examples) * float("nan"))
+    monkeypatch.setattr(loop, "losses", lambda recognizer, examples: losses(recognizer, examples) * float("nan"))
     with pytest.raises(DataError) as caught:
         carry_out(run)
     assert "learning_rate" in caught.value.fix and not (run.path / "model").exists()
@@ -296,7 +296,7 @@ def test_a_loss_that_is_not_a_number_ends_training_and_says_so(run, carry_out, m
 
 def test_arguments_of_one_s_own_are_taken(run, carry_out):
     from colabkit.training.sizing.workload import Regime
-    arguments = training.training_arguments(replace(SETTINGS, learning_rate=1e-3), Regime(), run.path / "trainer",
+    arguments = loop.training_arguments(replace(SETTINGS, learning_rate=1e-3), Regime(), run.path / "trainer",
                                             lr_scheduler_type="constant")
     carry_out(run, arguments=arguments, steps=6, validate_every_steps=3)
     rates = [json.loads(line)["learning_rate"] for line in (run.path / "history.jsonl").read_text().splitlines()]
@@ -304,7 +304,7 @@ def test_arguments_of_one_s_own_are_taken(run, carry_out):
 
 
 def test_callbacks_of_one_s_own_see_validations_and_may_end_training(run, carry_out):
-    class Ending(training.TrainerCallback):
+    class Ending(loop.TrainerCallback):
         seen = []
 
         def on_evaluate(self, args, state, control, metrics, **kwargs):
@@ -348,7 +348,7 @@ def test_gradient_checkpointing_changes_no_gradient(saved_bases, new_run, carry_
     for checkpointing in (False, True):
         run, grabbing = new_run(tmp_path / str(checkpointing)), Grabbing()
         run.path.mkdir()
-        arguments = training.training_arguments(SETTINGS, Regime(checkpointing=checkpointing), run.path / "trainer")
+        arguments = loop.training_arguments(SETTINGS, Regime(checkpointing=checkpointing), run.path / "trainer")
         carry_out(run, model=model, callbacks=[grabbing], arguments=arguments, **EXACT)
         found.append(grabbing.gradients)
     for plain, recomputed in zip(*found, strict=True):

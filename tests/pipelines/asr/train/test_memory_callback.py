@@ -8,6 +8,7 @@ from transformers import Trainer, TrainingArguments
 
 from colabkit.pipelines.asr.train.memory_callback import AdaptiveMemoryCallback
 from colabkit.training.sizing.watch import MemoryWatch, Reading
+from tests.told import Told
 
 
 class Line(torch.nn.Module):
@@ -35,14 +36,13 @@ def trainer(tmp_path):
 def watch():
     """Return a maker of a watch that reads these shares, one after another, the last again and again."""
     def make(*shares):
-        said, cleaned, left = [], [], list(shares)
+        told, cleaned, left = Told(), [], list(shares)
 
         def read():
             share = left.pop(0) if len(left) > 1 else left[0]
             return Reading(total_bytes=1000, free_bytes=round(1000 * (1 - share)), is_shared_by_design=True)
-        made = MemoryWatch(say=said.append, choose=lambda name, value, reason: said.append(f"{name} {value}"), read=read,
-                           clean=lambda: cleaned.append(1))
-        made.said, made.cleaned = said, cleaned
+        made = MemoryWatch(told, read=read, clean=lambda: cleaned.append(1))
+        made.said, made.cleaned = told.said, cleaned
         return made
     return make
 

@@ -9,6 +9,7 @@ import pytest
 from colabkit.pipelines.dataset.codecs import families
 from colabkit.pipelines.dataset.codecs.by_name import open_codec
 from tests.pipelines.dataset.codecs.small_models import WAVE_ONLY, make_folder
+from tests.told import Told
 
 
 @pytest.fixture(scope="session")
@@ -26,9 +27,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture
 def opened(folders):
     """Return a function that opens a small codec of a kind on the CPU, with batches as large as on a GPU."""
-    def choose(name, value, reason):
-        return 640.0 if name == "codec.most_seconds" else value
-    return lambda kind, **how: open_codec(str(folders(kind)), device="cpu", **{"choose": choose, **how})
+    class AllAtOnce(Told):
+        def choose(self, name, value, reason):
+            return 640.0 if name == "codec.most_seconds" else value
+    return lambda kind, **how: open_codec(str(folders(kind)), device="cpu", **{"teller": AllAtOnce(), **how})
 
 
 @pytest.fixture

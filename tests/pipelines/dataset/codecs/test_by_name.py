@@ -14,6 +14,7 @@ from colabkit.pipelines.dataset.codecs import by_name
 from colabkit.pipelines.dataset.codecs.by_name import HUB_IDS, open_codec
 from tests.pipelines.dataset.codecs.small_models import KINDS, make_folder
 from tests.servers.clients import run_client
+from tests.told import Told
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -147,9 +148,9 @@ def test_an_encodec_for_music_is_refused(changes, tmp_path):
 
 
 def test_choices_are_told(folders):
-    chosen = []
-    open_codec(str(folders("dac")), choose=lambda name, value, reason: (chosen.append(name), value)[1])
-    assert chosen == ["codec.device"]
+    told = Told()
+    open_codec(str(folders("dac")), teller=told)
+    assert list(told.chosen) == ["codec.device"]
 
 
 OPEN = """

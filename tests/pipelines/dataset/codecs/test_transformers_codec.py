@@ -12,6 +12,7 @@ from colabkit.core.errors import DataError
 from colabkit.io.models.transformers_models import broken_companions_masked
 from colabkit.pipelines.dataset.codecs import families, transformers_codec
 from tests.pipelines.dataset.codecs.small_models import KINDS, WAVE_ONLY, alone, lengths_of, speech
+from tests.told import Told
 
 
 def has_torchaudio() -> bool:
@@ -127,8 +128,8 @@ def test_codes_of_another_codec_are_refused(codes, opened):
 
 
 def test_when_memory_runs_out_the_batch_is_halved_and_the_limit_remembered(opened, monkeypatch):
-    told: list[str] = []
-    codec = opened("mimi", say=told.append)
+    told = Told()
+    codec = opened("mimi", teller=told)
     waves = [speech(24_000, 24_000, seed=i) for i in range(8)]
     expected = codec.encode_batch(waves)
     encode, sizes = codec.family.encode, []
@@ -141,14 +142,14 @@ def test_when_memory_runs_out_the_batch_is_halved_and_the_limit_remembered(opene
     monkeypatch.setattr(codec.family, "encode", short_of_memory)
     for codes, right in zip(codec.encode_batch(waves), expected, strict=True):
         np.testing.assert_array_equal(codes, right)
-    assert sizes == [8, 4, 2, 2, 2, 2] and codec.most_seconds() == 2.0 and len(told) == 2
+    assert sizes == [8, 4, 2, 2, 2, 2] and codec.most_seconds() == 2.0 and len(told.said) == 2
     sizes.clear()
     codec.encode_batch(waves)
     assert sizes == [2, 2, 2, 2]
 
 
 def test_one_segment_that_does_not_fit_says_so(opened, monkeypatch):
-    codec = opened("dac", say=lambda text: None)
+    codec = opened("dac", teller=Told())
     monkeypatch.setattr(codec.family, "encode", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(DataError, match="too long") as caught:
         codec.encode_batch([speech(24_000)])
@@ -171,15 +172,15 @@ def test_a_wave_beyond_what_the_model_counts_is_refused_before_work(opened, monk
 
 
 def test_how_much_at_once_is_chosen_with_its_reason(opened):
-    chosen = []
-    codec = opened("mimi", choose=lambda name, value, reason: (chosen.append((name, value, reason)), value)[1])
+    told = Told()
+    codec = opened("mimi", teller=told)
     assert codec.most_seconds() == 8.0 == codec.most_seconds()
-    assert [(name, value) for name, value, _ in chosen] == [("codec.most_seconds", 8.0)]
-    assert "CPU" in chosen[0][2]
+    assert [(name, value) for name, value, _ in told.choices] == [("codec.most_seconds", 8.0)]
+    assert "CPU" in told.choices[0][2]
 
 
 def test_on_a_cpu_codecs_with_wide_convolutions_take_one_wave_at_a_time(opened, monkeypatch):
-    codec, sizes = opened("dac", choose=lambda name, value, reason: value), []
+    codec, sizes = opened("dac", teller=Told()), []
     encode = codec.family.encode
 
     def counted(model, batch, device):

@@ -86,8 +86,8 @@ def test_another_speaker_is_another_segment(morning, detector):
 
 
 def test_speech_without_a_pause_is_cut_and_memory_is_bounded(morning, detector, monkeypatch):
-    from colabkit.pipelines.dataset.cut import excerpts as listening
-    monkeypatch.setattr(listening, "MOST_SECONDS", 6.0)
+    from colabkit.pipelines.dataset.cut import excerpts
+    monkeypatch.setattr(excerpts, "MOST_SECONDS", 6.0)
     excerpt = max(listen(morning, detector)[0], key=lambda e: len(e.wave))
     endless = np.tile(excerpt.wave[6_000:-6_000], 12)
     held = []

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from colabkit.core.errors import ColabkitError, DataError
-from colabkit.io.places import open_objects
+from colabkit.io.places import open_place
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.loopback.messages import Answer
 from colabkit.loopback.s3 import S3Server
 from colabkit.pipelines.dataset.cut.made import TRANSCRIPT
 from colabkit.pipelines.dataset.cut.recordings import find_recordings
 from colabkit.pipelines.dataset.cut.step import build_segments
-from colabkit.pipelines.dataset.profile.step import profile
+from colabkit.pipelines.dataset.profile.step import profile_segments
 from colabkit.pipelines.dataset.segments.walk import segment_rows
 from tests.pipelines.dataset.profile.test_step import fill
 from tests.pipelines.dataset.segments.archives import wave_of
@@ -46,11 +46,11 @@ def copied(folder: Path, server: S3Server, prefix: str) -> None:
 
 def test_a_profile_of_loose_files_asks_twice_a_file(server, tmp_path):
     copied(fill(tmp_path / "in", 20), server, "set/segments")
-    objects = open_objects("s3://bucket/set/segments")
+    objects = open_place("s3://bucket/set/segments")
     server.counts.clear()
-    found = profile(objects, listen=3)
+    found = profile_segments(objects, listen=3)
     assert server.counts["get"] <= 2 * 20 + 3 and server.counts["list"] <= 1
-    there = profile(tmp_path / "in", listen=3)
+    there = profile_segments(tmp_path / "in", listen=3)
     assert (found.hours, found.channels, found.listened) == (there.hours, there.channels, there.listened)
     assert [s.key for s in segment_rows(objects)] == [s.key for s in segment_rows(tmp_path / "in")]
 
@@ -60,16 +60,16 @@ def test_shards_are_read_in_few_requests(server, tmp_path):
         for number in range(30):
             writer.add(f"C/{number:02d}", flac_bytes(wave_of(number), 24_000), ".flac", {"speaker": "s"})
     copied(tmp_path / "in", server, "shards")
-    objects = open_objects("s3://bucket/shards")
+    objects = open_place("s3://bucket/shards")
     server.counts.clear()
     assert [s.key for s in segment_rows(objects)] == [f"C/{n:02d}" for n in range(30)]
     assert server.counts["get"] <= 3 and server.counts["list"] <= 1
-    assert profile(objects, listen=0).num_files == 30
+    assert profile_segments(objects, listen=0).num_files == 30
 
 
 def test_a_store_that_denies_is_not_a_broken_file(server, tmp_path):
     copied(fill(tmp_path / "in", 4), server, "set")
-    objects = open_objects("s3://bucket/set")
+    objects = open_place("s3://bucket/set")
     list(objects.list())
     server.before = lambda request: (Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
                                      if ".npz" in request.path else None)

@@ -14,6 +14,7 @@ from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.pipelines.dataset.cut.recordings import find_recordings
 from colabkit.pipelines.dataset.cut.subtitles import Line
 from tests.pipelines.dataset.segments.archives import wave_of
+from tests.told import Told
 
 NAMES = ["Atheer/a_1.wav", "Atheer/b.c.wav", "Zad__x.wav", "قناة/صباح.wav"]
 
@@ -79,10 +80,10 @@ def test_a_table_of_metadata_goes_before_names(folder, tmp_path):
 def test_subtitles_beside_a_recording_and_broken_ones_are_told(folder, tmp_path):
     (folder / "Atheer/a_1.srt").write_text("1\n00:00:00,000 --> 00:00:00,100\nhi\n")
     (folder / "Zad__x.vtt").write_text("WEBVTT\n\n")
-    told = []
-    found = found_in(folder, tmp_path, problem=lambda item, reason: told.append(item))
+    told = Told()
+    found = found_in(folder, tmp_path, teller=told)
     assert found[0].identity != replace(found[0], lines=()).identity
-    assert found[0].lines == (Line(0.0, 0.1, "hi"),) and not found[2].lines and told == ["Zad__x.vtt"]
+    assert found[0].lines == (Line(0.0, 0.1, "hi"),) and not found[2].lines and list(told.problems) == ["Zad__x.vtt"]
 
 
 def test_a_table_of_lines(folder, tmp_path):

@@ -20,7 +20,7 @@ from colabkit.core.errors import ChangedError, DataError, StateError, Stopped, U
 from colabkit.io.audio import read_audio, write_wav
 from colabkit.io.samples.index import FILE_NAME, SampleIndex
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
-from colabkit.pipelines.dataset.cut import step as build
+from colabkit.pipelines.dataset.cut import step
 from colabkit.pipelines.dataset.cut.excerpts import Listener
 from colabkit.pipelines.dataset.cut.made import CHANNELS, TRANSCRIPT
 from colabkit.pipelines.dataset.cut.outputs import WORK
@@ -29,6 +29,7 @@ from colabkit.pipelines.dataset.cut.step import SUMMARY, build_segments
 from colabkit.pipelines.dataset.cut.subtitles import Line
 from colabkit.pipelines.dataset.segments.rules import CutRules, Filters
 from colabkit.pipelines.dataset.segments.walk import segment_rows
+from tests.told import Told
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="silero-vad is not installed")
@@ -150,7 +151,7 @@ build_segments(found, place / "out", layout="{layout}", shard_bytes=300_000, wor
 def test_stopped_in_good_order_it_goes_on(recordings, tmp_path):
     asked = []
     with pytest.raises(Stopped) as caught:
-        build_segments(recordings, tmp_path / "out", workers=0, should_stop=lambda: asked.append(1) or len(asked) == 2)
+        build_segments(recordings, tmp_path / "out", workers=0, teller=Told(lambda: asked.append(1) or len(asked) == 2))
     assert "2 of 3" in str(caught.value)
     assert build_segments(recordings, tmp_path / "out") == build_segments(recordings, tmp_path / "whole")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -167,7 +168,7 @@ def test_more_recordings_are_added_to_loose_files(recordings, tmp_path, monkeypa
 
 def test_other_settings_in_a_begun_folder_are_told(recordings, tmp_path):
     with pytest.raises(Stopped):
-        build_segments(recordings, tmp_path / "out", workers=0, should_stop=lambda: True)
+        build_segments(recordings, tmp_path / "out", workers=0, teller=Told(lambda: True))
     with pytest.raises(ChangedError, match="max_seconds=9"):
         build_segments(recordings, tmp_path / "out", rules=CutRules(max_seconds=9.0))
 
@@ -215,10 +216,10 @@ def test_broken_recordings_are_told_and_the_others_go_on(radio, tmp_path):
     (tmp_path / "in" / "b_page.mp3").write_bytes(b"<!doctype html>")
     (tmp_path / "in" / "c_good.flac").write_bytes(whole)
     soundfile.write(tmp_path / "in" / "d_nan.wav", np.array([0.1, np.nan] * 9_000), 16_000, subtype="FLOAT")
-    told = {}
+    told = Told()
     found = find_recordings(str(tmp_path / "in"), work=tmp_path / "index")
-    built = build_segments(found, tmp_path / "out", problem=told.__setitem__)
-    assert set(told) == set(built.broken) == {"a_empty", "b_page", "d_nan"} and built.num_segments >= 2
+    built = build_segments(found, tmp_path / "out", teller=told)
+    assert set(told.problems) == set(built.broken) == {"a_empty", "b_page", "d_nan"} and built.num_segments >= 2
     assert all(s.metadata["source"] == "c_good.flac" and s.channel == "c" for s in segment_rows(tmp_path / "out"))
     with pytest.raises(DataError, match="Not a single segment"):
         build_segments(found[:2], tmp_path / "none")
@@ -297,4 +298,4 @@ def test_real_speech_is_kept(tmp_path):
     assert set(built.left_out) <= {"noisy", "too short"} and sum(built.left_out.values()) < 0.1 * built.num_segments
     speakers = {s.speaker for s in segment_rows(tmp_path / "out")}
     assert speakers <= {r.speaker for r in found} and len(speakers) > 0.9 * len(found)  # some read in noise
-    assert build.RATE_HZ != 16_000 and {s.rate_hz for s in segment_rows(tmp_path / "out")} == {16_000}
+    assert step.RATE_HZ != 16_000 and {s.rate_hz for s in segment_rows(tmp_path / "out")} == {16_000}

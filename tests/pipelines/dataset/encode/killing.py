@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from colabkit.io.places.folder import FolderObjects
+from colabkit.io.places.folder import Folder
 from colabkit.io.places.names import joined
-from colabkit.pipelines.dataset.encode import job as flow
+from colabkit.pipelines.dataset.encode import job
 from colabkit.pipelines.dataset.encode.journal import Journal
 from colabkit.pipelines.dataset.encode.spool import DiskSpool
 from colabkit.pipelines.dataset.store.commit import MANIFEST
@@ -226,9 +226,9 @@ class Campaign:
     def run(self, trap: Trap, name: str, scratch: Path):
         """Call encode; in the child."""
         store = self.open_store()
-        sharing = flow.Sharing(claims=self.claims, worker="w", poll_seconds=0.1, lease_seconds=5)
+        sharing = job.Sharing(claims=self.claims, worker="w", poll_seconds=0.1, lease_seconds=5)
         source = self.open_source() if self.open_source else store.below("segments")
-        return flow.encode(TrappedObjects(source, trap), TrappedObjects(store.below(name), trap),
+        return job.encode(TrappedObjects(source, trap), TrappedObjects(store.below(name), trap),
                            CountedCodec(trap), scratch=scratch, read_segment=read_small, quota_bytes=QUOTA, piece_bytes=PIECE,
                            num_downloads=3, output_format=self.output_format, sharing=sharing,
                            write_npz=lambda segment: segment.key.encode() + b"\0" + segment.codes.tobytes())
@@ -292,8 +292,8 @@ def results(objects) -> dict[str, str]:
     return found
 
 
-class FolderStore(FolderObjects):
+class FolderStore(Folder):
     """A folder whose puts need not outlive the machine, for many trials in little time."""
 
-    def below(self, prefix: str) -> FolderObjects:
+    def below(self, prefix: str) -> Folder:
         return FolderStore(self.root / joined("", prefix))

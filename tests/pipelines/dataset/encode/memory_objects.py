@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from colabkit.io.places.http.client import StoredObject
-from colabkit.io.places.names import absent, other_version, shorter
-from colabkit.io.places.place import taken
+from colabkit.io.places import StoredObject
+from colabkit.io.places.names import content_of, other_version
+from colabkit.io.places.place import Found, taken
 
 
 class MemoryObjects:
@@ -64,17 +64,15 @@ class MemoryObjects:
         return None if found is None else StoredObject(name, len(found[0]), found[1])
 
     def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
+        return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
+
+    def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
         found = self.content.get(self._ask("get", name))
         if found is None:
-            raise absent(name, self.address)
+            return None
         if version and version != found[1]:
             raise other_version(name, self.address, found[1], version)
-        if stop is not None and stop > len(found[0]):
-            raise shorter(name, self.address, len(found[0]), stop)
-        return found[0][start:stop]
-
-    def get_if_there(self, name: str):
-        return self.content.get(self._ask("get", name))
+        return Found(found[0][start:stop], found[1])
 
     def put(self, name: str, content: bytes | Path, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
         full = self._ask("put", name)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colabkit.io.places import open_objects
+from colabkit.io.places import open_place
 from colabkit.pipelines.dataset.encode.cluster import Worker, encode_on_ray
 from colabkit.pipelines.dataset.encode.job import Sharing
 from colabkit.pipelines.dataset.store.codes import codes_of
@@ -37,10 +37,10 @@ def cluster():
 @pytest.mark.slow
 def test_nodes_share_the_work_and_one_that_dies_loses_nothing(cluster, tmp_path):
     started, nodes = cluster
-    segments = open_objects(tmp_path / "store/segments")
+    segments = open_place(tmp_path / "store/segments")
     expected = fill(segments, 120, longest=20_000)
-    worker = Worker(open_source=functools.partial(open_objects, str(tmp_path / "store/segments")),
-                    open_output=functools.partial(open_objects, str(tmp_path / "store")),
+    worker = Worker(open_source=functools.partial(open_place, str(tmp_path / "store/segments")),
+                    open_output=functools.partial(open_place, str(tmp_path / "store")),
                     open_codec=functools.partial(SmallCodec, seconds_per_second=0.1), scratch=tmp_path / "scratch",
                     sharing=Sharing(lease_seconds=4.0, poll_seconds=0.5),
                     settings={"read_segment": read_small, "piece_bytes": 256 << 10, "quota_bytes": 4 << 20, "num_downloads": 2})
@@ -56,7 +56,7 @@ def test_nodes_share_the_work_and_one_that_dies_loses_nothing(cluster, tmp_path)
     killer.join(10)
     assert not killer.is_alive(), "no node was killed"
     assert done.is_finished and done.num_items == 120 and done.num_pieces > 12
-    codes = {row["key"]: codes_of(table, i) for _, table in read_codes(open_objects(tmp_path / "store"))
+    codes = {row["key"]: codes_of(table, i) for _, table in read_codes(open_place(tmp_path / "store"))
              for i, row in enumerate(table.to_pylist())}
     assert codes.keys() == expected.keys() and all(np.array_equal(codes[key], expected[key]) for key in codes)
     assert len({path.read_text().split('"worker": "')[1].split('"')[0] for path in manifests.glob("*.json")}) >= 2

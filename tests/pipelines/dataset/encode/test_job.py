@@ -17,6 +17,7 @@ from colabkit.pipelines.dataset.store.codes import codes_of
 from colabkit.pipelines.dataset.store.commit import MANIFEST, read_codes
 from tests.pipelines.dataset.encode.memory_objects import MemoryObjects
 from tests.pipelines.dataset.encode.small_codec import SmallCodec, codes_for, fill, make_wave, npz_bytes, read_small
+from tests.told import Told
 
 
 class Place:
@@ -25,16 +26,25 @@ class Place:
     def __init__(self, folder, **store):
         self.store = MemoryObjects(**store)
         self.source, self.scratch = self.store.below("segments"), folder / "scratch"
-        self.said, self.problems, self.choices = [], {}, {}
+        self.told = Told()
 
-    def encode(self, codec=None, **settings):
-        def choose(name, value, reason):
-            self.choices[name] = value, reason
-            return value
+    @property
+    def said(self) -> list[str]:
+        return self.told.said
+
+    @property
+    def problems(self) -> dict[str, str]:
+        return self.told.problems
+
+    @property
+    def choices(self) -> dict[str, tuple]:
+        return self.told.chosen
+
+    def encode(self, codec=None, *, stop=lambda: False, **settings):
+        self.told.stop = stop
         settings = {"quota_bytes": 8 << 20, "piece_bytes": 1 << 20, "scratch": self.scratch, "read_segment": read_small,
                     "num_downloads": 4} | settings
-        return encode(self.source, self.store, codec or SmallCodec(), say=self.said.append, choose=choose,
-                      problem=self.problems.__setitem__, **settings)
+        return encode(self.source, self.store, codec or SmallCodec(), teller=self.told, **settings)
 
     def codes(self):
         return {row["key"]: codes_of(table, i) for _, table in read_codes(self.store) for i, row in enumerate(table.to_pylist())}
@@ -250,7 +260,7 @@ def test_the_quota_is_chosen_with_a_reason(place):
 def test_a_stop_is_in_good_order_and_goes_on(place):
     expected = fill(place.source, 80)
     codec = SmallCodec(seconds_per_second=0.05)
-    stop = place.encode(codec, stop_requested=lambda: len(codec.encoded) > 10)
+    stop = place.encode(codec, stop=lambda: len(codec.encoded) > 10)
     assert stop.stopped and not stop.is_finished and 0 < stop.num_encoded < 80
     done = place.encode(codec)
     assert done.is_finished and same(place.codes(), expected)
@@ -344,7 +354,7 @@ def begun(place, number: int = 120) -> tuple[dict, Counter, SmallCodec]:
     codec = SmallCodec(seconds_per_second=0.02)
     place.store.hook(lambda method, name: reads.update([name] if method == "get" else []))
     spool = place.scratch / "spool"
-    place.encode(codec, stop_requested=lambda: len(codec.encoded) > 3 and len(list(spool.iterdir())) > 60)
+    place.encode(codec, stop=lambda: len(codec.encoded) > 3 and len(list(spool.iterdir())) > 60)
     assert len(list(spool.iterdir())) > 60
     return expected, reads, codec
 
@@ -383,5 +393,5 @@ def test_a_second_run_in_the_same_scratch_folder_is_refused(place):
             started.start()
             started.join()
         return False
-    assert place.encode(codec, stop_requested=once).is_finished
+    assert place.encode(codec, stop=once).is_finished
     assert len(errors) == 1 and "Another run is at work" in str(errors[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.io.samples.shards import flac_bytes
 from colabkit.pipelines.dataset.profile.heard import listen_to
 from colabkit.pipelines.dataset.segments.loudness import loudness_lufs
@@ -16,7 +16,7 @@ from tests.pipelines.dataset.segments.archives import wave_of
 def test_few_of_many_and_none_of_none(tmp_path):
     for i in range(30):
         (tmp_path / f"{i}.npz").write_bytes(write_npz(Segment(key="", wave=wave_of(i, 16_000), rate_hz=16_000)))
-    objects, names = FolderObjects(tmp_path), [f"{i}.npz" for i in range(30)]
+    objects, names = Folder(tmp_path), [f"{i}.npz" for i in range(30)]
     first, again = (listen_to(objects, None, names, 5, seed=3, default_rate_hz=None) for _ in range(2))
     assert first == again and first.num_heard == 5 and first.num_silent == first.num_clipped == first.num_faulty == 0
     whole = listen_to(objects, None, names, 100, seed=0, default_rate_hz=None)

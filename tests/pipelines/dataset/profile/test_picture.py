@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from colabkit.pipelines.dataset.profile.picture import draw_profile
-from colabkit.pipelines.dataset.profile.step import profile
+from colabkit.pipelines.dataset.profile.step import profile_segments
 from tests.pipelines.dataset.profile.test_step import fill
 
 
@@ -13,7 +13,7 @@ from tests.pipelines.dataset.profile.test_step import fill
 @pytest.mark.parametrize("names", [("Atheer",), ("قناة زاد", "日本"), tuple(f"c{i}" for i in range(20))])
 def test_the_picture_is_drawn_the_same_each_time(tmp_path, names):
     pytest.importorskip("matplotlib")
-    found = profile(fill(tmp_path / "in", 24, channels=names))
+    found = profile_segments(fill(tmp_path / "in", 24, channels=names))
     for name in "ab":
         draw_profile(found, tmp_path / f"{name}.png")
     content = (tmp_path / "a.png").read_bytes()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from colabkit.pipelines.dataset.profile.step import Profile, profile
+from colabkit.pipelines.dataset.profile.step import Profile, profile_segments
 from tests.pipelines.dataset.profile.test_step import fill
 
 
 def test_the_table_says_what_was_found(tmp_path):
-    text = str(profile(fill(tmp_path)).table())
+    text = str(profile_segments(fill(tmp_path)).table())
     for part in ("all headers", "exact", "24000 Hz", "float32", "Atheer (6), Zad (6)", "3, most: s0 (4)", "codes"):
         assert part in text
 

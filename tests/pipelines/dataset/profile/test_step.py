@@ -10,7 +10,7 @@ import pytest
 
 from colabkit.core.errors import DataError
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
-from colabkit.pipelines.dataset.profile.step import Profile, profile, require_plannable
+from colabkit.pipelines.dataset.profile.step import Profile, profile_segments, require_plannable
 from colabkit.pipelines.dataset.segments.npz import write_npz
 from colabkit.pipelines.dataset.segments.segment import Segment
 from tests.pipelines.dataset.segments.archives import pickled, savez, wave_of
@@ -27,7 +27,7 @@ def fill(folder, number: int = 12, rate_hz: int = 24_000, seconds=lambda i: 0.1 
 
 
 def test_all_headers_of_loose_files(tmp_path):
-    found = profile(fill(tmp_path))
+    found = profile_segments(fill(tmp_path))
     seconds = sum(int(24_000 * (0.1 + 0.02 * i)) / 24_000 for i in range(12))
     assert found.hours == pytest.approx(seconds / 3600) and found.hours_margin == 0 and not found.is_sample
     assert found.num_files == found.num_inspected == 12 and found.rates_hz == {"24000": 12} and found.dtypes == {"float32": 12}
@@ -43,7 +43,7 @@ def test_all_headers_of_loose_files(tmp_path):
 
 def test_a_sample_says_how_sure_it_is(tmp_path):
     fill(tmp_path, 300, seconds=lambda i: 0.02 + (i * 37 % 100) / 400)
-    whole, part = profile(tmp_path, listen=2), profile(tmp_path, sample=60, listen=2)
+    whole, part = profile_segments(tmp_path, listen=2), profile_segments(tmp_path, sample=60, listen=2)
     assert part.is_sample and 60 <= part.num_inspected < 80 and part.num_files == 300 and part.num_bytes == whole.num_bytes
     assert abs(part.hours - whole.hours) <= 2 * part.hours_margin and 0 < part.hours_margin < 0.03 * part.hours
     assert part.channels == whole.channels and "95 %" in str(part.table())
@@ -54,7 +54,7 @@ def test_shards_are_known_from_their_index(tmp_path):
     with ShardWriter(tmp_path) as writer:
         for i in range(6):
             writer.add(f"C{i % 2}/{i}", flac_bytes(wave_of(i, 8_000), 16_000), ".flac", {"speaker": f"s{i}", "text": "x"})
-    found = profile(tmp_path)
+    found = profile_segments(tmp_path)
     assert found.hours == pytest.approx(3 / 3600) and found.rates_hz == {"16000": 6} and found.speakers == 6
     assert found.channels == {"C0": 3, "C1": 3} and found.num_with_text == 6 and found.listened.num_heard == 6
     assert require_plannable(found)
@@ -66,7 +66,7 @@ def test_broken_files_and_duplicates_are_counted(tmp_path):
     (tmp_path / "Zad" / "c.npz").write_bytes(b"")
     (tmp_path / "Zad" / "d.npz").write_bytes((tmp_path / "Zad" / "0001.npz").read_bytes())
     (tmp_path / "Zad" / "0001.flac").write_bytes(flac_bytes(wave_of(1), 24_000))
-    found = profile(tmp_path)
+    found = profile_segments(tmp_path)
     assert found.num_broken == 2 and "pickled" in found.broken["Zad/b.npz"] and "Zad/c.npz" in str(found.table())
     assert found.num_duplicate_keys == 1 and found.num_duplicate_audio == 1
     with pytest.raises(DataError, match="broken"):
@@ -78,25 +78,25 @@ def test_what_only_hearing_tells(tmp_path):
     for name, wave in (("nan", np.full(9_000, np.nan)), ("silent", np.zeros(24_000)), ("loud", np.clip(wave_of() * 50, -1, 1)),
                        ("good", wave_of())):
         (tmp_path / f"{name}.npz").write_bytes(savez(audio=wave.astype(np.float32), sr=24_000))
-    heard = profile(tmp_path).listened
+    heard = profile_segments(tmp_path).listened
     assert (heard.num_heard, heard.num_faulty, heard.num_silent, heard.num_clipped) == (3, 1, 1, 1)
     assert "nan.npz" in heard.faults[0]
 
 
 def test_without_rates_nothing_is_planned(tmp_path):
     (tmp_path / "a.npz").write_bytes(savez(audio=wave_of()))
-    found = profile(tmp_path)
+    found = profile_segments(tmp_path)
     assert found.hours is None and found.num_without_rate == 1 and "not known" in str(found.table())
     with pytest.raises(DataError, match="rate") as caught:
         require_plannable(found)
     assert "default_rate_hz" in caught.value.fix
-    assert require_plannable(profile(tmp_path, default_rate_hz=24_000)).hours == pytest.approx(0.1 / 3600)
+    assert require_plannable(profile_segments(tmp_path, default_rate_hz=24_000)).hours == pytest.approx(0.1 / 3600)
 
 
 def test_mixed_rates_want_a_decision(tmp_path):
     fill(tmp_path / "a", 3)
     fill(tmp_path / "b", 3, rate_hz=16_000)
-    found = profile(tmp_path)
+    found = profile_segments(tmp_path)
     with pytest.raises(DataError, match="several rates"):
         require_plannable(found)
     assert require_plannable(found, rate_hz=24_000) is found
@@ -110,7 +110,7 @@ def test_too_uncertain_hours_and_broken_only(tmp_path):
     require_plannable(replace(known, hours_margin=4.0))
     (tmp_path / "a.npz").write_bytes(b"x")
     with pytest.raises(DataError, match="not known"):
-        require_plannable(profile(tmp_path))
+        require_plannable(profile_segments(tmp_path))
 
 
 def test_the_contradiction_of_656300_segments():
@@ -123,7 +123,7 @@ def test_the_contradiction_of_656300_segments():
 
 
 def test_saved_as_json(tmp_path):
-    found = profile(fill(tmp_path / "in"), expected_hours=3.0)
+    found = profile_segments(fill(tmp_path / "in"), expected_hours=3.0)
     found.save(tmp_path / "p.json")
     back = json.loads((tmp_path / "p.json").read_text())
     assert back["hours"] == found.hours and back["channels"] == found.channels and back["listened"]["num_heard"] == 12
@@ -131,4 +131,4 @@ def test_saved_as_json(tmp_path):
 
 def test_a_place_without_segments_is_told(tmp_path):
     with pytest.raises(DataError, match="no segments"):
-        profile(tmp_path)
+        profile_segments(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.pipelines.dataset.segments.npz import write_npz
 from colabkit.pipelines.dataset.segments.segment import Segment
@@ -22,7 +22,7 @@ FACTS = {"version": 1, "name": "toy", "fingerprint": "toy-1", "frame_rate_hz": 5
          "rate_hz_in": 16_000, "rate_hz_out": 24_000}
 
 
-class CountingObjects(FolderObjects):
+class CountingObjects(Folder):
     """A folder that counts the bytes that are read of it, by object."""
 
     read_bytes: Counter
@@ -85,7 +85,7 @@ def _row(segment: Segment, codes: np.ndarray, name: str, offset: int = 0, length
 
 def write_codes(folder: Path, rows: list[Row], num_codebooks: int = 1, piece: int = 16) -> None:
     """Write sidecars of some rows each, and the manifest of all."""
-    store, facts = FolderObjects(folder), {**FACTS, "num_codebooks": num_codebooks}
+    store, facts = Folder(folder), {**FACTS, "num_codebooks": num_codebooks}
     pieces = []
     for number, start in enumerate(range(0, len(rows), piece)):
         part = rows[start: start + piece]

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,30 +20,29 @@ import pytest
 
 from colabkit.core.errors import StateError, Stopped, UsageError
 from colabkit.core.versions.differences import cut_by_content
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.io.places.http.patience import Unreachable
 from colabkit.loopback.hub import HubServer
 from colabkit.loopback.hub_quota import Quota
 from colabkit.loopback.hub_repos import make_file
-from colabkit.pipelines.dataset.publish.hub_dataset import HubSettings, PublishSettings, Watch, publish_dataset
+from colabkit.pipelines.dataset.publish.hub_dataset import HubSettings, PublishSettings, publish_dataset
 from tests.pipelines.dataset.publish.conftest import READER, TOKEN
 from tests.pipelines.dataset.publish.sets import CountingObjects, decode, make_codes, make_segment, make_store
 from tests.servers.clients import run_client
 from tests.servers.faults import FaultProxy
+from tests.told import Told
 
 ROOT = Path(__file__).resolve().parents[4]
 SMALL = PublishSettings(shard_bytes=60_000, test_fraction=0.3)
 
 
 def publish(hub, store: Path, scratch: Path, repo: str = "me/voices", *, token: str = TOKEN, settings=SMALL, codes=True, **how):
-    said, problems = [], []
-    watch = Watch(say=said.append, problem=lambda *p: problems.append(p), progress=lambda *a, **k: nullcontext(),
-                  **how.pop("watch", {}))
+    teller = Told(**({"stop": how.pop("stop")} if "stop" in how else {}))
     segments = CountingObjects(store / "segments")
     told = HubSettings(token=token, endpoint=how.pop("endpoint", hub.url if hub else ""), **how.pop("patience", {}))
-    published = publish_dataset(segments, FolderObjects(store) if codes else None, repo, settings=settings, hub=told,
-                                scratch=scratch, watch=watch, **how)
-    return published, segments, said, problems
+    published = publish_dataset(segments, Folder(store) if codes else None, repo, settings=settings, hub=told,
+                                scratch=scratch, teller=teller, **how)
+    return published, segments, teller.said, teller.left_aside
 
 
 def source_bytes(store: Path) -> int:
@@ -202,7 +200,7 @@ def test_a_lost_machine_goes_on_from_the_records_in_the_store(hub, tmp_path):
     shutil.rmtree(tmp_path / "scratch")
     num_kept = len(list((tmp_path / "records").glob("*/*.json")))
     published, _, said, _ = publish(hub, store, tmp_path / "new machine", settings=PublishSettings(**settings),
-                                    records=FolderObjects(tmp_path / "records"))
+                                    records=Folder(tmp_path / "records"))
     assert num_kept >= 5 and published.num_made == published.num_shards - num_kept and published.num_rows == 60
 
 
@@ -221,7 +219,7 @@ def test_what_the_hub_dropped_is_made_again(hub, tmp_path):
         forgetful.writers = hub.writers
         with pytest.raises(Stopped):
             publish(forgetful, store, tmp_path / "scratch", workers=1,
-                    watch={"stop_requested": lambda: count.append(1) or len(count) > 12})
+                    stop=lambda: count.append(1) or len(count) > 12)
         uploaded = len(forgetful._large)
         assert uploaded >= 2
         forgetful.forget()
@@ -233,7 +231,7 @@ def test_what_the_hub_dropped_is_made_again(hub, tmp_path):
 def test_a_stop_keeps_what_is_uploaded(hub, tmp_path):
     store, count = make_store(tmp_path / "store", 30), []
     with pytest.raises(Stopped):
-        publish(hub, store, tmp_path / "scratch", workers=1, watch={"stop_requested": lambda: count.append(1) or len(count) > 12})
+        publish(hub, store, tmp_path / "scratch", workers=1, stop=lambda: count.append(1) or len(count) > 12)
     kept = len(list((tmp_path / "scratch").rglob("uploaded/*/*.json")))
     assert kept >= 2 and not [n for n in files_of(hub) if n.endswith(".parquet")]
     published, _, _, _ = publish(hub, store, tmp_path / "scratch")
@@ -435,7 +433,7 @@ def test_shards_are_made_for_streaming(hub, tmp_path):
 
 def test_the_records_of_one_hub_do_not_speak_for_another(hub, tmp_path):
     store = make_store(tmp_path / "store", 10)
-    records = FolderObjects(tmp_path / "records")
+    records = Folder(tmp_path / "records")
     first, _, _, _ = publish(hub, store, tmp_path / "scratch", records=records)
     other, _, said, _ = publish(hub, store, tmp_path / "scratch", "lab/voices", records=records)
     assert other.num_made == other.num_shards == first.num_made and not any("dropped" in line for line in said)

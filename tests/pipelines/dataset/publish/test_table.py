@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from colabkit.core.errors import DataError, StateError
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.pipelines.dataset.publish.table import open_rows
 from tests.pipelines.dataset.publish.sets import CountingObjects, make_codes, make_segment, make_store
 
@@ -25,7 +25,7 @@ def test_sidecars_are_read_once_a_machine(tmp_path):
 
 
 def test_rows_and_codes_by_number(tmp_path):
-    rows = open_rows(None, FolderObjects(make_store(tmp_path / "store", 50, num_codebooks=2)), tmp_path)
+    rows = open_rows(None, Folder(make_store(tmp_path / "store", 50, num_codebooks=2)), tmp_path)
     numbers = np.random.default_rng(0).permutation(50)[:31]
     keys = rows.table["key"].to_pylist()
     for wanted in (numbers, np.sort(numbers), numbers[:1], numbers[:0]):
@@ -38,10 +38,10 @@ def test_rows_and_codes_by_number(tmp_path):
 
 
 def test_without_codes_the_listing_or_the_index_speaks(tmp_path):
-    loose = open_rows(FolderObjects(make_store(tmp_path / "a", 5, codes=False) / "segments"), None, tmp_path)
+    loose = open_rows(Folder(make_store(tmp_path / "a", 5, codes=False) / "segments"), None, tmp_path)
     assert loose.codec == {} and sorted(loose.table["key"].to_pylist()) == sorted(make_segment(i).key for i in range(5))
     assert set(loose.table["num_samples"].to_pylist()) == {0} and len(loose.take(np.array([4, 0]))) == 2
-    shards = open_rows(FolderObjects(make_store(tmp_path / "b", 5, codes=False, layout="tar") / "segments"), None, tmp_path)
+    shards = open_rows(Folder(make_store(tmp_path / "b", 5, codes=False, layout="tar") / "segments"), None, tmp_path)
     found = {row["key"]: row for row in shards.table.to_pylist()}
     for i in range(5):
         segment, row = make_segment(i), found[make_segment(i).key]
@@ -51,22 +51,22 @@ def test_without_codes_the_listing_or_the_index_speaks(tmp_path):
 
 def test_what_is_damaged_or_missing_is_told(tmp_path):
     store = make_store(tmp_path / "store", 20)
-    rows = open_rows(None, FolderObjects(store), tmp_path)
+    rows = open_rows(None, Folder(store), tmp_path)
     assert len(rows) == 20
     [table] = tmp_path.glob("codes-*.arrow")
     table.write_bytes(table.read_bytes()[:1000])
     with pytest.raises(StateError, match="damaged") as caught:
-        open_rows(None, FolderObjects(store), tmp_path)
+        open_rows(None, Folder(store), tmp_path)
     assert str(table) in caught.value.fix
     table.unlink()
     sidecar = next((store / "codes").glob("*.parquet"))
     sidecar.write_bytes(sidecar.read_bytes()[:-1])
     with pytest.raises(DataError, match="not what was committed"):
-        open_rows(None, FolderObjects(store), tmp_path)
+        open_rows(None, Folder(store), tmp_path)
     assert not list(tmp_path.glob("codes-*")) and not list(tmp_path.glob(".colabkit*"))
     manifest = json.loads((store / "codes" / "MANIFEST.json").read_text()) | {"pieces": []}
     (store / "codes" / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="nothing to publish"):
-        open_rows(None, FolderObjects(store), tmp_path)
+        open_rows(None, Folder(store), tmp_path)
     with pytest.raises(DataError):
         open_rows(None, None, tmp_path)

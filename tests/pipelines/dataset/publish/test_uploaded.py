@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from colabkit.core.errors import UsageError
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.pipelines.dataset.publish.uploaded import Records, ShardRecord
 
 RECORD = ShardRecord(id="0" * 16, sha256="a" * 64, size=9, num_rows=3, seconds=1.5, left_out={"why": 1})
 
 
 def test_what_is_added_is_read_by_this_machine_and_by_another(tmp_path):
-    store = FolderObjects(tmp_path / "store")
+    store = Folder(tmp_path / "store")
     mine = Records(tmp_path / "mine", store)
     mine.add(RECORD)
     other = Records(tmp_path / "other", store)
@@ -28,7 +28,7 @@ def test_records_that_are_cut_or_foreign_are_none(tmp_path):
 
 
 def test_a_store_that_takes_nothing_is_told_once(tmp_path):
-    class Refusing(FolderObjects):
+    class Refusing(Folder):
         def put(self, *args, **kwargs):
             raise UsageError("No right to write", fix="ask")
     said = []

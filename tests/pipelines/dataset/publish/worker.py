@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.pipelines.dataset.publish import hub_dataset
 from colabkit.pipelines.dataset.publish.layout import PublishSettings
 from colabkit.pipelines.dataset.publish.uploaded import Records
@@ -31,9 +31,9 @@ def main(store: str, scratch: str, log: str, endpoint: str, token: str, repo: st
     hub_dataset.make_shard, Records.add = noted_make, noted_add
     segments = CountingObjects(Path(store, "segments"))
     published = hub_dataset.publish_dataset(
-        segments, FolderObjects(store), repo, settings=PublishSettings(**json.loads(settings)),
+        segments, Folder(store), repo, settings=PublishSettings(**json.loads(settings)),
         hub=hub_dataset.HubSettings(token=token, endpoint=endpoint), scratch=scratch,
-        records=FolderObjects(records) if records else None)
+        records=Folder(records) if records else None)
     note(done=published.num_made, read=sum(segments.read_bytes.values()))
     print(json.dumps({"splits": published.splits, "num_made": published.num_made, "num_commits": published.num_commits}))
 

@@ -91,6 +91,3 @@ def test_normalising_reaches_the_loudness_and_never_clips():
     assert normalised(wave, quality, None) is wave
 
 
-def test_filters_that_cannot_be():
-    assert list(Filters(max_clipped_fraction=2).faults()) and list(Filters(normalise_lufs=3).faults())
-    assert not list(Filters(normalise_lufs=-23).faults())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from colabkit.core.errors import DataError
-from colabkit.io.places import FolderObjects
+from colabkit.io.places import Folder
 from colabkit.io.samples.index import FILE_NAME
 from colabkit.io.samples.shards import ShardWriter, flac_bytes, pcm_bytes
 from colabkit.pipelines.dataset.segments import walk
@@ -31,7 +31,7 @@ def shards(folder, encode=flac_bytes, suffix=".flac", keys=KEYS, **how):
             writer.add(key, encode(wave_of(number), 24_000), suffix, {"text": f"«{key}»", "speaker": "s", "x": str(number)})
 
 
-class Counted(FolderObjects):
+class Counted(Folder):
     """A folder that counts what is read."""
 
     def __init__(self, folder):

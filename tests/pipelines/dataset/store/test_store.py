@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colabkit.io.places import S3Profile, open_objects
+from colabkit.io.places import S3Profile, open_place
 from colabkit.io.samples.shards import ShardWriter, flac_bytes
 from colabkit.io.transfer.manifest import make_manifest, write_manifest
 from colabkit.loopback.certificates import make_certificates
@@ -18,6 +18,7 @@ from colabkit.pipelines.dataset.store.codes import codes_of
 from colabkit.pipelines.dataset.store.commit import read_codes
 from tests.pipelines.dataset.encode.small_codec import SmallCodec, codes_for, make_wave
 from tests.servers.faults import FaultProxy
+from tests.told import Told
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +35,16 @@ def server(certificates):
 
 
 def opened(server, certificates, url: str = ""):
-    return open_objects("s3://bucket/data", profile=S3Profile(
+    return open_place("s3://bucket/data", profile=S3Profile(
         bucket="bucket", endpoint=url or server.url, region="us-east-1", access_key="a", secret_key="b",
         ca_bundle=str(certificates.authority)))
 
 
 def work(objects, scratch, **settings):
-    problems = {}
+    told = Told()
     settings = {"quota_bytes": 8 << 20, "piece_bytes": 512 << 10, "read_segment": read_segment, "write_npz": write_npz,
-                "say": lambda text: None, "problem": problems.__setitem__, "num_downloads": 8} | settings
-    return encode(objects.below("segments"), objects, SmallCodec(), scratch=scratch, **settings), problems
+                "teller": told, "num_downloads": 8} | settings
+    return encode(objects.below("segments"), objects, SmallCodec(), scratch=scratch, **settings), told.problems
 
 
 def codes(objects):

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from colabkit.core.errors import BrokenSampleError, ChangedError, DataError
+from colabkit.core.teller import Teller
 from colabkit.io.audio import write_wav
 from colabkit.io.samples import Samples
 from colabkit.io.samples.build import build_index
@@ -63,18 +64,18 @@ def parquet_of(audios: list[bytes], columns: dict[str, list]) -> bytes:
     return buffer.getvalue()
 
 
-def indexed(folder: Path, problem) -> Samples:
-    return Samples(build_index(find_source(str(folder)), folder / ".parts", problem=problem, choose=lambda n, v, r: v))
+def indexed(folder: Path, teller: Teller) -> Samples:
+    return Samples(build_index(find_source(str(folder)), folder / ".parts", teller=teller))
 
 
 @pytest.fixture
-def meetings(tmp_path, problems):
+def meetings(tmp_path, problems, told):
     """Eight recordings in Parquet with the lists of turns that the Hub's diarization sets have."""
     columns = {name: [v] * 8 for name, v in lists(TURNS).items()}
     (tmp_path / "meetings").mkdir()
     (tmp_path / "meetings" / "0.parquet").write_bytes(parquet_of([flac_bytes(wave_of(i), 16_000) for i in range(8)], columns))
-    samples = indexed(tmp_path / "meetings", problems)
-    found = labelled_samples(samples, problems)
+    samples = indexed(tmp_path / "meetings", told)
+    found = labelled_samples(samples, told)
     assert problems == {} and len(found) == 8
     return found
 
@@ -84,8 +85,8 @@ def held_hours(held: int) -> float:
     return (held + 1.01) * SECONDS / 3_600
 
 
-def streamed(recordings, problem, *, held: int = 2, fraction: float = 1.0, **how) -> StreamedWindows:
-    return StreamedWindows(recordings, max_hours=held_hours(held), fraction=fraction, problem=problem, **HOW | how)
+def streamed(recordings, teller, *, held: int = 2, fraction: float = 1.0, **how) -> StreamedWindows:
+    return StreamedWindows(recordings, teller, max_hours=held_hours(held), fraction=fraction, **HOW | how)
 
 
 def same_sample(a, b) -> bool:
@@ -103,13 +104,13 @@ def test_turns_in_lists_are_the_labels(meetings):
         assert np.allclose(read_recording(recording), wave_of(k), atol=1e-4)
 
 
-def test_windows_from_samples_and_from_files_show_the_labels_of_their_time(meetings, tmp_path, problems):
+def test_windows_from_samples_and_from_files_show_the_labels_of_their_time(meetings, tmp_path, told):
     for k in range(8):
         write_wav(tmp_path / f"{k}.wav", wave_of(k), 16_000)
         lines = [f"SPEAKER {k} 1 {a} {b - a} <NA> <NA> {who} <NA> <NA>\n" for a, b, who in TURNS]
         (tmp_path / f"{k}.rttm").write_text("".join(lines))
-    files = RecordingWindows(find_recordings(str(tmp_path), "*.rttm", problems), **HOW)
-    for windows in (RecordingWindows(meetings, **HOW), streamed(meetings, problems), files):
+    files = RecordingWindows(find_recordings(str(tmp_path), "*.rttm", told), **HOW)
+    for windows in (RecordingWindows(meetings, **HOW), streamed(meetings, told), files):
         for k in range(20):
             sample = windows.sample(k)
             level = np.abs(sample.wave.reshape(-1, 320)).max(1)
@@ -119,11 +120,11 @@ def test_windows_from_samples_and_from_files_show_the_labels_of_their_time(meeti
 
 
 @pytest.mark.parametrize("held", [1, 3])
-def test_a_streamed_window_does_not_depend_on_the_windows_before(meetings, problems, held):
-    windows = streamed(meetings, problems, held=held)
+def test_a_streamed_window_does_not_depend_on_the_windows_before(meetings, told, held):
+    windows = streamed(meetings, told, held=held)
     wanted = [windows.sample(k) for k in range(300)]
     for start in (299, 5, 130, 0):
-        fresh = streamed(meetings, problems, held=held)
+        fresh = streamed(meetings, told, held=held)
         assert all(same_sample(fresh.sample(k), wanted[k]) for k in range(start, min(start + 5, 300)))
         assert same_sample(windows.sample(start), wanted[start])
         fresh.window.close()
@@ -131,37 +132,37 @@ def test_a_streamed_window_does_not_depend_on_the_windows_before(meetings, probl
     windows.window.close()
 
 
-def test_every_recording_is_read_once_an_epoch_and_stays_as_long_as_the_visits_need(meetings, problems, monkeypatch):
+def test_every_recording_is_read_once_an_epoch_and_stays_as_long_as_the_visits_need(meetings, told, monkeypatch):
     reads, samples = Counter(), meetings[0].samples
     read_wave = samples.read_wave
     monkeypatch.setattr(samples, "read_wave", lambda number, **how: reads.update([number]) or read_wave(number, **how))
-    windows = streamed(meetings, problems, held=2)
+    windows = streamed(meetings, told, held=2)
     uses = windows.window.uses_per_chapter
     assert uses == 24  # four visits of each moment: 12 s are six windows of 2 s
     shown = [whose(windows.at(chapter * uses)[0]) for chapter in range(24)]
     assert [sorted(shown[i: i + 8]) for i in (0, 8, 16)] == [list(range(8))] * 3 and shown[:8] != shown[8:16]
     windows.window.close()
     assert max(reads.values()) <= 5 and sum(reads.values()) <= 24 + 2 + 1
-    assert streamed(meetings, problems, fraction=0.25).window.uses_per_chapter == 96
+    assert streamed(meetings, told, fraction=0.25).window.uses_per_chapter == 96
 
 
 def batches_of(windows, make_simulator, fraction: float = 0.5) -> TrainingBatches:
     return TrainingBatches(make_simulator(window_seconds=2.0), windows, real_fraction=fraction, batch_windows=4, seed=0)
 
 
-def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(meetings, problems, make_simulator):
-    undisturbed = batches_of(streamed(meetings, problems), make_simulator)
+def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(meetings, told, make_simulator):
+    undisturbed = batches_of(streamed(meetings, told), make_simulator)
     wanted = take(undisturbed, 0, 60)
     for step in (1, 13, 55):
         states = undisturbed.state(step)
         assert set(states) == {"recordings"} and len(str(states)) < 1_000
         assert states["recordings"]["consumed"] + 8 * states["recordings"]["epoch"] == 4 * step // 24
-        again = batches_of(streamed(meetings, problems), make_simulator)
+        again = batches_of(streamed(meetings, told), make_simulator)
         again.load_state(json.loads(json.dumps(states)))
         assert same(take(again, step, 5), wanted[step: step + 5])
     for others in (meetings[:-1], meetings[::-1]):
         with pytest.raises(ChangedError):
-            batches_of(streamed(others, problems), make_simulator).load_state(undisturbed.state(3))
+            batches_of(streamed(others, told), make_simulator).load_state(undisturbed.state(3))
 
 
 def damage(path: Path, samples: Samples, number: int) -> None:
@@ -170,7 +171,7 @@ def damage(path: Path, samples: Samples, number: int) -> None:
     path.write_bytes(content)
 
 
-def test_a_broken_recording_is_left_out_and_told_and_training_goes_on(meetings, problems, make_simulator, tmp_path):
+def test_a_broken_recording_is_left_out_and_told_and_training_goes_on(meetings, problems, make_simulator, tmp_path, told):
     import pyarrow.parquet as pq
     path = tmp_path / "meetings" / "0.parquet"
     whole = pq.read_table(path).to_pylist()
@@ -180,31 +181,31 @@ def test_a_broken_recording_is_left_out_and_told_and_training_goes_on(meetings, 
     assert 3 in broken and len(broken) <= 2
     with pytest.raises(BrokenSampleError):
         read_recording(meetings[3])
-    batches = batches_of(streamed(meetings, problems, held=3), make_simulator)
+    batches = batches_of(streamed(meetings, told, held=3), make_simulator)
     wanted = take(batches, 0, 80)
     assert batches.state(80)["recordings"]["quarantined"] == {"recordings": broken}, dict(problems)
     assert sorted(problems) == [f"recordings, sample {number}" for number in broken]
-    again = batches_of(streamed(meetings, problems, held=3), make_simulator)
+    again = batches_of(streamed(meetings, told, held=3), make_simulator)
     again.load_state(batches.state(40))
     assert same(take(again, 40, 10), wanted[40:50])
 
 
-def test_a_broken_file_of_a_folder_is_left_out_too(tmp_path, problems):
+def test_a_broken_file_of_a_folder_is_left_out_too(tmp_path, problems, told):
     for k in range(4):
         write_wav(tmp_path / f"{k}.wav", wave_of(k), 16_000)
         (tmp_path / f"{k}.rttm").write_text(f"SPEAKER {k} 1 0.5 3.5 <NA> <NA> a <NA> <NA>\n")
-    recordings = find_recordings(str(tmp_path), "*.rttm", problems)
+    recordings = find_recordings(str(tmp_path), "*.rttm", told)
     (tmp_path / "2.wav").write_bytes((tmp_path / "2.wav").read_bytes()[:50_000])
-    windows = streamed(recordings, problems, held=2)
+    windows = streamed(recordings, told, held=2)
     seen = {whose(one) for index in range(0, 40 * windows.window.uses_per_chapter, 24) for one in windows.at(index)}
     assert seen == {0, 1, 3} and list(problems) == ["recordings, sample 2"]
     windows.window.close()
 
 
-def test_a_source_that_does_not_answer_is_no_broken_recording(meetings, problems, monkeypatch):
+def test_a_source_that_does_not_answer_is_no_broken_recording(meetings, told, monkeypatch):
     def fail(number, **how):
         raise DataError("the network is down", fix="wait")
-    windows = streamed(meetings, problems)
+    windows = streamed(meetings, told)
     with monkeypatch.context() as patch:
         patch.setattr(meetings[0].samples, "read_wave", fail)
         with pytest.raises(DataError, match="the network is down"):
@@ -214,16 +215,15 @@ def test_a_source_that_does_not_answer_is_no_broken_recording(meetings, problems
 
 
 @pytest.mark.parametrize("hours, kind", [(8 * SECONDS / 3_600 + 0.001, RecordingWindows), (held_hours(2), StreamedWindows)])
-def test_recordings_stream_where_they_do_not_fit_and_the_choice_is_told(meetings, problems, hours, kind):
-    chosen = []
-    how = HOW | {"max_hours": hours, "fraction": 0.5, "problem": problems}
-    windows = training_windows(meetings, choose=lambda *told: chosen.append(told) or told[1], **how)
-    assert type(windows) is kind and chosen[0][:2] == ("recordings.materialise", kind is RecordingWindows)
+def test_recordings_stream_where_they_do_not_fit_and_the_choice_is_told(meetings, told, hours, kind):
+    how = HOW | {"max_hours": hours, "fraction": 0.5}
+    windows = training_windows(meetings, told, **how)
+    assert type(windows) is kind and told.choices[-1][:2] == ("recordings.materialise", kind is RecordingWindows)
     assert windows.sample(3).wave.shape == (32_000,)
-    assert training_windows([], choose=None, **how) is None
+    assert training_windows([], told, **how) is None
 
 
-def test_labels_in_a_tar_lie_beside_the_audio_as_rttm_or_as_json(tmp_path, problems):
+def test_labels_in_a_tar_lie_beside_the_audio_as_rttm_or_as_json(tmp_path, problems, told):
     files = {"x/one.flac": flac_bytes(wave_of(0), 16_000), "two.flac": flac_bytes(wave_of(1), 16_000),
              "none.flac": flac_bytes(wave_of(2), 16_000), "bad.flac": flac_bytes(wave_of(3), 16_000),
              "x/one.rttm": ("SPEAKER one 1 0.5 3.5 <NA> <NA> Zoë <NA> <NA>\nSPEAKER one 1 8 99 <NA> <NA> b <NA> <NA>\n"
@@ -234,7 +234,7 @@ def test_labels_in_a_tar_lie_beside_the_audio_as_rttm_or_as_json(tmp_path, probl
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    one, two = labelled_samples(indexed(tmp_path, problems), problems)
+    one, two = labelled_samples(indexed(tmp_path, told), told)
     assert one.turns[0] == (0.5, 4.0, "Zoë") and one.turns[1].start_seconds == 8.0 and one.name == "00000-one"
     assert [tuple(t) for t in two.turns] == [tuple(t) for t in TURNS]
     assert set(problems) == {"none", "bad"}
@@ -246,25 +246,25 @@ def test_labels_in_a_tar_lie_beside_the_audio_as_rttm_or_as_json(tmp_path, probl
     ([[3, 3, "a"], [12, 13, "b"]], []),
     ([[float("nan"), 1, "a"], [1, 2, "b"]], [(1, 2, "b")]), ([], []), ([["x", 1, "a"]], None), ("words", None),
     ([[1, 2]], None), (7, None)])
-def test_turns_that_cannot_be_are_cut_left_out_or_told(meetings, problems, turns, kept):
+def test_turns_that_cannot_be_are_cut_left_out_or_told(meetings, problems, turns, kept, told):
     index = meetings[0].samples.index
     texts = [json.dumps(turns), *index.columns["turns"].to_list()[1:]]
     index.columns["turns"] = type(index.columns["turns"]).of(texts)
-    found = labelled_samples(meetings[0].samples, problems)
+    found = labelled_samples(meetings[0].samples, told)
     assert len(found) == 7 + bool(kept) and len(problems) == (not kept)
     assert all("labels" in reason and "\n" not in reason for reason in problems.values())
     if kept:
         assert [tuple(t) for t in found[0].turns] == kept
 
 
-def test_samples_without_any_labels_are_refused_with_the_setting(tmp_path, problems):
+def test_samples_without_any_labels_are_refused_with_the_setting(tmp_path, problems, told):
     (tmp_path / "0.parquet").write_bytes(parquet_of([flac_bytes(wave_of(0), 16_000)], {"id": ["a"]}))
     with pytest.raises(DataError) as caught:
-        labelled_samples(indexed(tmp_path, problems), problems)
+        labelled_samples(indexed(tmp_path, told), told)
     assert "recordings.columns" in caught.value.fix and list(problems) == ["a"]
 
 
-def test_recordings_of_the_hub_are_listed_once_and_opened_from_the_listing(tmp_path, problems, monkeypatch):
+def test_recordings_of_the_hub_are_listed_once_and_opened_from_the_listing(tmp_path, problems, monkeypatch, told):
     turns = {"begin" if n == "timestamps_start" else n: [v] * 3 for n, v in lists(TURNS).items()}
     with HubServer() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -272,9 +272,9 @@ def test_recordings_of_the_hub_are_listed_once_and_opened_from_the_listing(tmp_p
         shard = parquet_of([flac_bytes(wave_of(i), 16_000) for i in range(3)], turns)
         hub.add_dataset("org/talk", {"data/train-00000-of-00001.parquet": shard})
         config = RecordingsConfig(train_source="hub:org/talk", columns=("turn_starts=begin",))
-        names = list_recordings(config, "train", tmp_path, problems, lambda n, v, r: v)
-        assert len(names) == 3 and list_recordings(config, "test", tmp_path, problems, None) == []
-        found = open_recordings(config, "train", tmp_path, problems, cache=tmp_path / "cache", cache_gib=0.1)
+        names = list_recordings(config, "train", tmp_path, told)
+        assert len(names) == 3 and list_recordings(config, "test", tmp_path, told) == []
+        found = open_recordings(config, "train", tmp_path, told, cache=tmp_path / "cache", cache_gib=0.1)
         assert [r.name for r in found] == names and [tuple(t) for t in found[2].turns] == [tuple(t) for t in TURNS]
         windows = RecordingWindows(found, **HOW)
     assert [whose(one) for one in windows.loaded] == [0, 1, 2] and problems == {}

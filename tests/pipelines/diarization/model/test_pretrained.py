@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from colabkit.core.errors import DataError
-from colabkit.pipelines.diarization.export import check_parity, export_int8, export_onnx
+from colabkit.pipelines.diarization.model.export import check_parity, export_int8, export_onnx
 from colabkit.pipelines.diarization.model.network import LightweightCnnEncoder
 from colabkit.pipelines.diarization.model.pretrained import CLASS_NAMES, PretrainedEncoder
 

@@ -9,11 +9,18 @@ import pytest
 
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.io.audio import write_wav
-from colabkit.io.samples import Samples
+from colabkit.io.samples.listing import SPLITS
 from colabkit.pipelines.diarization.config import SpeechConfig
-from colabkit.pipelines.diarization.speech import step as speech_step
-from colabkit.pipelines.diarization.speech.sources import SpeechSources, load_bank
-from colabkit.pipelines.diarization.speech.step import SPLITS, list_samples, list_speakers, speaker_of, split_speakers
+from colabkit.pipelines.diarization.speech.pool import load_bank
+from colabkit.pipelines.diarization.speech.step import (
+    list_speech,
+    open_speech,
+    read_sexes,
+    speaker_of,
+    split_speakers,
+    write_speech,
+    write_voices,
+)
 
 
 @pytest.fixture
@@ -37,17 +44,12 @@ def config_of(folder, **how):
     return SpeechConfig(source=(str(folder),), **how)
 
 
-def choose(name, value, reason):
-    return value
-
-
 @pytest.fixture
-def listed(tmp_path_factory, problems):
+def listed(tmp_path_factory, told):
     """Return a function that lists a source: its speakers, and their speech ready to be read."""
     def make(config):
-        indexes = list_samples(config, tmp_path_factory.mktemp("listing"), problems, choose)
-        entries = list_speakers(config, indexes)
-        return entries, SpeechSources(config, entries, [Samples(index) for index in indexes])
+        speech = list_speech(config, tmp_path_factory.mktemp("listing"), told)
+        return speech.speakers, speech
     return make
 
 
@@ -55,18 +57,19 @@ def test_subfolders_name_the_speakers(folder, problems, listed):
     entries, speech = listed(config_of(folder))
     assert [e.name for e in entries] == [f"ann-{i}" for i in range(10)] and problems == {}
     assert all(e.num_samples == 2 and e.seconds == 4.0 for e in entries)
-    keys = {e.name: [speech.samples[0].index.keys[n] for n in numbers] for e, numbers in speech.of_split("train")}
+    keys = {e.name: [speech.listing["train"].names[n] for n in places] for e, places in speech.of_split("train")}
     assert all(found == [f"{name}/take0.wav", f"{name}/take1.wav"] for name, found in keys.items())
 
 
-def test_listings_come_back_whole_wherever_the_run_lies(folder, problems, tmp_path_factory):
+def test_listings_come_back_whole_wherever_the_run_lies(folder, told, tmp_path_factory):
     config, first = config_of(folder), tmp_path_factory.mktemp("first")
-    indexes = list_samples(config, first, problems, choose)
-    entries = list_speakers(config, indexes)
-    speech_step.write_listing(first / "speech.json", config, indexes, entries, {})
-    second = first.rename(first.with_name("moved"))
-    again, same = speech_step.read_listing(second)
-    assert same == entries and again[0].fingerprint == indexes[0].fingerprint
+    speech = list_speech(config, first, told)
+    write_speech(first, speech, {})
+    again = open_speech(config, first.rename(first.with_name("moved")))
+    assert again.speakers == speech.speakers and again.listing.fingerprint == speech.listing.fingerprint
+    for split in SPLITS:
+        assert again.listing[split].speakers == speech.listing[split].speakers
+        assert np.array_equal(again.listing[split].read_wave(0), speech.listing[split].read_wave(0))
 
 
 def test_file_names_with_dashes_name_the_speaker_up_to_the_first(tmp_path, talk, listed):
@@ -103,7 +106,7 @@ def test_a_missing_and_an_empty_folder_are_refused(tmp_path, listed):
     assert "no audio" in str(caught.value) and "1 other files" in str(caught.value)
 
 
-def test_faulty_files_are_left_aside_and_told(folder, problems, listed):
+def test_faulty_files_are_left_aside_and_told(folder, problems, listed, told):
     import soundfile
     good = (folder / "ann-0" / "take0.wav").read_bytes()
     faulty = {"ann-0/corrupt.wav": b"RIFF" + bytes(range(256)) * 4, "ann-1/empty.wav": b"", "ann-2/cut.wav": good[:-9_000]}
@@ -116,7 +119,7 @@ def test_faulty_files_are_left_aside_and_told(folder, problems, listed):
     entries, speech = listed(config_of(folder))
     assert set(problems) == set(faulty) | {"ann-5/no_samples.wav"} and len(entries) == 10
     for split in SPLITS:  # what only decoding tells is told when it is read
-        bank = load_bank(speech, split, problem=problems)
+        bank = load_bank(speech, split, told)
         assert all(len(s.waves) == 2 for s in bank.speakers)
     assert set(problems) == set(faulty) | set(waves) and all(problems.values())
     assert "no speech" in problems["ann-4/silent.wav"] and "no speech" in problems["ann-6/offset.wav"]
@@ -163,29 +166,29 @@ def test_sexes_are_read_from_a_table_beside_or_above(folder, listed):
     assert (found["ann-0"], found["ann-1"], found["ann-2"], found["ann-3"]) == ("F", "M", "", "")
     inner = folder / "a" / "b"
     inner.mkdir(parents=True)
-    assert speech_step.read_sexes(inner) == {"ann-0": "F", "ann-1": "M"}
+    assert read_sexes(inner) == {"ann-0": "F", "ann-1": "M"}
 
 
-def test_banks_hold_the_speakers_of_their_split_and_no_more_than_asked(folder, problems, listed):
+def test_banks_hold_the_speakers_of_their_split_and_no_more_than_asked(folder, told, listed):
     entries, speech = listed(config_of(folder))
     for split in SPLITS:
-        bank = load_bank(speech, split, problem=problems)
+        bank = load_bank(speech, split, told)
         assert [s.name for s in bank.speakers] == [e.name for e in entries if e.split == split]
         assert all(len(s.waves) == 2 for s in bank.speakers)
     num_train = sum(e.split == "train" for e in entries)
-    little = load_bank(speech, "train", hours=num_train * 1.5 / 3_600, problem=problems)  # 1.5 s each: one file is enough
+    little = load_bank(speech, "train", told, hours=num_train * 1.5 / 3_600)  # 1.5 s each: one file is enough
     assert all(len(s.waves) == 1 for s in little.speakers)
 
 
-def test_voices_are_written_to_shards_and_read_like_any_source(problems, listed, tmp_path):
+def test_voices_are_written_to_shards_and_read_like_any_source(problems, listed, tmp_path, told):
     config = SpeechConfig(num_voices=8, seconds_per_voice=2.0)
     entries, speech = listed(config)
     assert len(entries) == 8 and {e.sex for e in entries} == {"F", "M"} and problems == {}
-    shards = sorted(Path(speech.samples[0].index.address).glob("*.tar"))
-    again = speech_step.write_voices(config, tmp_path)
+    shards = sorted(Path(speech.listing["train"].samples[0].index.address).glob("*.tar"))
+    again = write_voices(config, tmp_path)
     assert [p.read_bytes() for p in shards] == [p.read_bytes() for p in sorted(tmp_path.glob("*.tar"))]
-    assert again.fingerprint == speech.samples[0].index.fingerprint
-    bank = load_bank(speech, "test", problem=problems)
+    assert again.fingerprint == speech.listing["train"].samples[0].index.fingerprint
+    bank = load_bank(speech, "test", told)
     assert len(bank.speakers) == 2 and problems == {}
 
 
@@ -199,10 +202,10 @@ def test_speakers_of_several_sources_do_not_mix(folder, talk, tmp_path_factory, 
     assert sum(len(numbers) for split in SPLITS for _, numbers in speech.of_split(split)) == 24
 
 
-def test_a_source_that_is_not_there_is_told_before_any_is_listed(folder, problems, tmp_path_factory):
+def test_a_source_that_is_not_there_is_told_before_any_is_listed(folder, told, tmp_path_factory):
     place = tmp_path_factory.mktemp("listing")
     with pytest.raises(ColabkitError, match="nowhere"):
-        list_samples(SpeechConfig(source=(str(folder), "voices", "/nowhere/at/all")), place, problems, choose)
+        list_speech(SpeechConfig(source=(str(folder), "voices", "/nowhere/at/all")), place, told)
     assert list(place.iterdir()) == []
 
 
@@ -213,4 +216,5 @@ def test_real_readings_are_listed_with_their_sexes(real_data, problems, tmp_path
     (tmp_path / "SPEAKERS.TXT").write_bytes((mini / "SPEAKERS.TXT").read_bytes())
     entries, speech = listed(config_of(tmp_path))
     assert len(entries) == 12 and problems == {} and {e.sex for e in entries} == {"F", "M"}
-    assert {key.split("-")[0] for key in speech.samples[0].index.keys.to_list()} == {e.name for e in entries}
+    keys = speech.listing["train"].samples[0].index.keys.to_list()
+    assert {key.split("-")[0] for key in keys} == {e.name for e in entries}

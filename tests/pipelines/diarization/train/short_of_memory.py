@@ -16,7 +16,7 @@ import torch
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.conversations.simulate import ConversationSimulator
 from colabkit.pipelines.diarization.conversations.turn_taking import measured_meetings
-from colabkit.pipelines.diarization.train import loop as training
+from colabkit.pipelines.diarization.train import loop
 from colabkit.pipelines.diarization.train.batches import TrainingBatches
 from colabkit.training.processes import ranks
 from tests.pipelines.diarization.conftest import buzz_bank
@@ -47,13 +47,13 @@ def main() -> None:
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     team = ranks.join()
     torch.set_num_threads(1)
-    training.build_model = build_short_of_memory(settings.pop("faults"), team.rank, training.build_model)
+    loop.build_model = build_short_of_memory(settings.pop("faults"), team.rank, loop.build_model)
     simulator = ConversationSimulator(buzz_bank(4), measured_meetings(), seed=0, window_seconds=2.0, speaker_counts={2: 1.0},
                                       max_speakers=2, acoustics=None)
     batches = TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=8, seed=0)
     run = StandInRun(folder)
-    metrics = training.train(TrainConfig(**settings), MODEL, batches, lambda model: {"der": 0.5}, 4, run)
-    (folder / f"chosen-{team.rank}.json").write_text(json.dumps({"chosen": run.chosen, "metrics": metrics}))
+    metrics = loop.train(TrainConfig(**settings), MODEL, batches, lambda model: {"der": 0.5}, 4, run)
+    (folder / f"chosen-{team.rank}.json").write_text(json.dumps({"chosen": run.choices, "metrics": metrics}))
     ranks.part()
 
 

@@ -13,7 +13,7 @@ from colabkit.core.errors import DataError
 from colabkit.io.audio import write_wav
 from colabkit.pipelines.diarization.config import EvaluateConfig, SimulateConfig
 from colabkit.pipelines.diarization.conversations.simulate import Sample
-from colabkit.pipelines.diarization.train import batches as data
+from colabkit.pipelines.diarization.train import batches
 from colabkit.pipelines.diarization.train.batches import Batch, TrainingBatches
 
 
@@ -123,35 +123,35 @@ def test_without_recordings_nothing_is_real():
 
 def test_simulators_of_training_and_test(bank):
     config = SimulateConfig(window_seconds=2.0, speaker_weights=(0.0, 1.0))
-    training = data.training_simulator(bank, config, seed=0, max_speakers=3)
+    training = batches.training_simulator(bank, config, seed=0, max_speakers=3)
     assert training.counts.tolist() == [2] and training.sample(0).active.shape == (100, 3)
-    testing = data.held_out_simulator(bank, EvaluateConfig(), seconds=3.0, num_speakers=3, seed=1)
+    testing = batches.held_out_simulator(bank, EvaluateConfig(), seconds=3.0, num_speakers=3, seed=1)
     assert testing.sample(0).active.shape == (150, 3) and (testing.sample(0).speaker_ids >= 0).all()
     assert testing.acoustics.speed_change == 0 and testing.acoustics.telephone_probability == 0
 
 
 def test_turn_taking_is_measured_where_a_folder_is_given(tmp_path):
     (tmp_path / "a.rttm").write_text("SPEAKER a 1 0 1 <NA> <NA> x <NA> <NA>\nSPEAKER a 1 1.55 1 <NA> <NA> y <NA> <NA>\n")
-    taking = data.turn_taking(SimulateConfig(turn_taking_folder=str(tmp_path)))
+    taking = batches.turn_taking(SimulateConfig(turn_taking_folder=str(tmp_path)))
     assert taking.source == str(tmp_path) and taking.turn.sum() == pytest.approx(2, abs=1e-3)
-    assert "AMI" in data.turn_taking(SimulateConfig()).source
+    assert "AMI" in batches.turn_taking(SimulateConfig()).source
 
 
 def test_a_folder_without_turns_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError) as caught:
-            data.turn_taking(SimulateConfig(turn_taking_folder=str(folder)))
+            batches.turn_taking(SimulateConfig(turn_taking_folder=str(folder)))
         assert "turn_taking_folder" in caught.value.fix
 
 
 def test_sounds_come_at_unit_level_and_none_are_refused(tmp_path):
-    assert data.read_sounds("") == []
+    assert batches.read_sounds("") == []
     with pytest.raises(DataError):
-        data.read_sounds(str(tmp_path / "nowhere"))
+        batches.read_sounds(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="holds no audio"):
-        data.read_sounds(str(tmp_path))
+        batches.read_sounds(str(tmp_path))
     write_wav(tmp_path / "x.wav", 0.01 * np.sin(np.arange(44_100)).astype(np.float32), 44_100)
-    (sound,) = data.read_sounds(str(tmp_path))
+    (sound,) = batches.read_sounds(str(tmp_path))
     assert len(sound) == 16_000 and np.square(sound).mean() == pytest.approx(1, rel=1e-3)
 
 
@@ -161,5 +161,5 @@ def test_a_room_from_a_file_delays_nothing_and_keeps_levels(tmp_path, bank):
     response[3_000], response[3_400] = 0.01, 0.002
     write_wav(tmp_path / "room.wav", response, 16_000)
     config = SimulateConfig(room_folder=str(tmp_path), window_seconds=2.0)
-    (room,) = data.training_simulator(bank, config, seed=0, max_speakers=3).rooms
+    (room,) = batches.training_simulator(bank, config, seed=0, max_speakers=3).rooms
     assert len(room) <= 4_800 and room.argmax() == 0 and np.square(room).sum() == pytest.approx(1, rel=1e-3)

@@ -13,7 +13,7 @@ from safetensors.torch import load, load_file
 from colabkit.core.errors import DataError, Stopped
 from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.model.losses import DiarizationLoss
-from colabkit.pipelines.diarization.train import loop as training
+from colabkit.pipelines.diarization.train import loop
 from colabkit.pipelines.diarization.train.batches import TrainingBatches
 from colabkit.pipelines.diarization.train.loop import accumulate_gradients, average_weights, build_model, learning_rate, train
 from colabkit.training.processes.ranks import Ranks
@@ -180,7 +180,7 @@ def gradients(parts, run, micro_windows):
     model, loss_of, batch, accelerator = parts
     for module in (model, loss_of):
         module.zero_grad(set_to_none=True)
-    guard = Guard(lambda seconds: micro_windows, ranks=Ranks(), choose=run.choose, say=run.say, buffers_of=[model],
+    guard = Guard(lambda seconds: micro_windows, ranks=Ranks(), teller=run, buffers_of=[model],
                   name="train.micro_batch")
     losses = accumulate_gradients(model, loss_of, batch, guard, accelerator)
     return guard.limit(2.0), losses, [p.grad.clone() for module in (model, loss_of) for p in module.parameters()]
@@ -216,7 +216,7 @@ def test_when_memory_runs_out_the_same_batch_is_done_in_smaller_parts(parts, run
     assert size == 1 and seen == [4, 2, 1, 1, 1, 1]
     for ours, theirs in zip(again, whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert [(name, value) for name, value, _ in run.chosen] == [("train.micro_batch", 3), ("train.micro_batch", 1)]
+    assert [(name, value) for name, value, _ in run.choices] == [("train.micro_batch", 3), ("train.micro_batch", 1)]
 
 
 def test_memory_that_runs_out_half_way_leaves_no_half_gradient(parts, run):
@@ -261,26 +261,26 @@ def test_memory_that_is_too_small_for_one_window_is_an_error(parts, run):
 
 
 def test_training_goes_on_in_smaller_parts(run, batches, monkeypatch):
-    build = training.build_model
+    build = loop.build_model
 
     def build_large(config):
         model = build(config)
         run_out_of_memory(model, 2)
         return model
-    monkeypatch.setattr(training, "build_model", build_large)
+    monkeypatch.setattr(loop, "build_model", build_large)
     metrics = carry_out(run, batches, steps=5)
-    assert metrics["train_steps"] == 5 and [value for name, value, _ in run.chosen if name == "train.micro_batch"] == [3]
+    assert metrics["train_steps"] == 5 and [value for name, value, _ in run.choices if name == "train.micro_batch"] == [3]
 
 
 def test_what_memory_allowed_is_remembered(new_run, batches, monkeypatch, tmp_path):
     """Stopped and continued, it gives the same bytes as in one go, and does not fail again to learn the same."""
-    build, seen = training.build_model, []
+    build, seen = loop.build_model, []
 
     def build_large(config):
         model = build(config)
         seen.append(run_out_of_memory(model, 2)[1])
         return model
-    monkeypatch.setattr(training, "build_model", build_large)
+    monkeypatch.setattr(loop, "build_model", build_large)
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     carry_out(new_run(tmp_path / "whole"), batches)
@@ -289,7 +289,7 @@ def test_what_memory_allowed_is_remembered(new_run, batches, monkeypatch, tmp_pa
         carry_out(first, batches, Validation(first, stop_at=1))
     second = new_run(tmp_path / "cut")
     carry_out(second, batches)
-    assert set(seen[-1]) == {2} and "train.micro_batch" not in [name for name, *_ in second.chosen]
+    assert set(seen[-1]) == {2} and "train.micro_batch" not in [name for name, *_ in second.choices]
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
@@ -297,7 +297,7 @@ def test_what_memory_allowed_is_remembered(new_run, batches, monkeypatch, tmp_pa
 
 
 def minutes_for(seconds):
-    return seconds / 60 / (1 - training.RESERVE)
+    return seconds / 60 / (1 - loop.RESERVE)
 
 
 @pytest.fixture
@@ -312,18 +312,18 @@ def steps_take(monkeypatch):
         def seconds(self):
             return seconds["in all"] - self.began
 
-    def average_and_tick(*args, average=training.average_weights):
+    def average_and_tick(*args, average=loop.average_weights):
         seconds["in all"] += seconds["a step"]
         average(*args)
-    monkeypatch.setattr(training, "PLAN_EVERY_STEPS", 2)
-    monkeypatch.setattr(training, "Clock", StandInClock)
-    monkeypatch.setattr(training, "average_weights", average_and_tick)
+    monkeypatch.setattr(loop, "PLAN_EVERY_STEPS", 2)
+    monkeypatch.setattr(loop, "Clock", StandInClock)
+    monkeypatch.setattr(loop, "average_weights", average_and_tick)
     return lambda value: seconds.update({"a step": value})
 
 
 def test_a_time_budget_becomes_a_number_of_steps(run, batches, steps_take):
     metrics = carry_out(run, batches, minutes=minutes_for(8.001))
-    assert metrics["train_steps"] == 16 and dict(c[:2] for c in run.chosen)["train.steps"] == 16
+    assert metrics["train_steps"] == 16 and dict(c[:2] for c in run.choices)["train.steps"] == 16
 
 
 def test_a_resumed_run_keeps_its_plan_and_what_is_spent(new_run, batches, steps_take, tmp_path):
@@ -368,14 +368,14 @@ def test_learning_rate_rises_and_falls_and_is_never_zero_at_a_step(num_steps, wa
 
 
 def test_a_loss_that_is_not_a_number_ends_training_and_says_so(run, batches, monkeypatch):
-    build = training.build_model
+    build = loop.build_model
 
     def build_broken(config):
         model = build(config)
         with torch.no_grad():
             model.classify.bias[:] = float("nan")
         return model
-    monkeypatch.setattr(training, "build_model", build_broken)
+    monkeypatch.setattr(loop, "build_model", build_broken)
     with pytest.raises(DataError) as caught:
         carry_out(run, batches)
     assert "learning_rate" in caught.value.fix and not (run.path / "model.safetensors").exists()

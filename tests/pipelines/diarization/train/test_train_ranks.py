@@ -10,7 +10,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,7 +19,6 @@ from colabkit.pipelines.diarization.model.network import ENCODER_TYPES
 from colabkit.pipelines.diarization.train.batches import Batch, TrainingBatches
 from colabkit.pipelines.diarization.train.loop import build_model
 from colabkit.training.checkpoints.checkpoints import Checkpoints
-from colabkit.training.random_state import seed_of
 from colabkit.training.sizing.partition import bucket_of
 
 ROOT = Path(__file__).parents[4]
@@ -75,10 +73,6 @@ def test_every_parameter_gets_a_gradient_from_every_batch(parts_of, encoder_type
             assert without == []
 
 
-def test_seeds_differ_between_steps_and_ranks():
-    seeds = [seed_of(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(8)]
-    assert len(set(seeds)) == len(seeds) and seeds == [seed_of(s, k, r) for s in range(3) for k in range(50) for r in range(8)]
-    assert np.asarray(seeds).dtype == np.int64
 
 
 # --- memory that runs out in one of two processes ---
