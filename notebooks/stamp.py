@@ -23,7 +23,7 @@ _BADGE = re.compile(r"https://colab\.research\.google\.com/github/[^\s\"')]*?(?=
 _NOT_INSTALLED = "Not installed: mend what pip says above (more without --quiet), restart the kernel, run again"
 _INSTALL = re.compile(r"(?:(?<=\] @ )|(?<=^INSTALLED_FROM = \"))git\+[^\s\"'`\\]+", re.MULTILINE)
 _EXTRA = re.compile(r"colabkit\[(?P<extra>\w+)\] @ ")
-_IMPORTED_AS = {"pyyaml": "yaml"}
+_IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 _NEEDED = re.compile(r'(?<=NEEDED = \\")[a-z0-9_ ]*(?=\\")')  # as JSON has it
 
 
