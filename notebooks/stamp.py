@@ -26,7 +26,7 @@ _INSTALL = re.compile(r"(?:(?<=\] @ )|(?<=^INSTALLED_FROM = \"))git\+[^\s\"'`\\]
 _EXTRA = re.compile(r"colabkit\[(?P<extra>\w+)\] @ ")
 _LINK = re.compile(r"(?P<image>!?)(?P<text>\[[^\]\n]*\]\()(?:https://github\.com/[\w.-]+/[\w.-]+/(?:blob|raw)/[^\s)]*?/)?"
                    r"(?P<path>(?:benchmarks|docs|notebooks)/[^\s)#]+)")
-_IMPORTED_AS = {"pyyaml": "yaml"}
+_IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 _NEEDED = re.compile(r'(?<=NEEDED = \\")[a-z0-9_ ]*(?=\\")')  # as JSON has it
 
 

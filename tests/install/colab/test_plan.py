@@ -13,7 +13,7 @@ from tests.install import colab_freeze, environments, fresh
 
 ADDED = {  # by extra, beside colabkit: what Colab lacks
     "asr": {"espeakng-loader", "obstore", "jiwer", "rapidfuzz", "num2words", "docopt"},
-    "dataset": {"espeakng-loader", "obstore", "onnxruntime", "silero-vad"},
+    "dataset": {"espeakng-loader", "obstore", "onnxruntime", "pyloudnorm", "silero-vad"},
     "diarization": {"espeakng-loader", "obstore", "onnx", "onnxruntime"},
     "notebook": {"papermill", "jedi"},  # jedi is IPython's own wish, which Colab leaves open
 }

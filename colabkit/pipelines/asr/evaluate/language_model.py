@@ -66,9 +66,6 @@ class NgramModel:
         """Return the log probability that the sentence ends here."""
         return self._log_prob(state, self.numbers[END]) if END in self.numbers else 0.0
 
-    def knows(self, word: str) -> bool:
-        return word in self.numbers
-
     def sentence(self, text: str) -> float:
         """Return the log probability of a whole sentence with its end."""
         total, state = 0.0, self.begin()

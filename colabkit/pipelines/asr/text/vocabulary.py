@@ -54,10 +54,6 @@ class Vocabulary:
         """Return all characters, without the special tokens."""
         return "".join(t for t in self.tokens if len(t) == 1 and t != self.delimiter_token)
 
-    def unknown_characters(self, text: str) -> set[str]:
-        """Return the characters of a text that the model cannot write."""
-        return {c for c in unicodedata.normalize("NFC", text) if c != " " and c not in self.indices}
-
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a clean text; a character that is not there becomes unknown."""
         return [self.delimiter if c == " " else self.indices.get(c, self.unknown_index)

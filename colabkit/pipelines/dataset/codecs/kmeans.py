@@ -1,6 +1,7 @@
 """Residual k-means: codebooks fitted one after the other, each on what those before it left over.
 
-The same points, numbers and seed give the same bits on a machine. Axes: N point, D dimension, K codebook, S entry of one.
+Fitted by scikit-learn; which entry is nearest is found here, in the same bits whatever the number of threads, for codes are
+kept for years. Axes: N point, D dimension, K codebook, S entry of one.
 """
 
 from __future__ import annotations
@@ -12,13 +13,30 @@ _SMALL_PRODUCT = 2**18  # multiplications: above it OpenBLAS takes more than one
 
 def fit_residual(points_ND: np.ndarray, num_codebooks: int, size: int, *, seed: int, num_iterations: int = 15) -> np.ndarray:
     """Return (codebook, entry, dimension) float32 codebooks for points around zero; needs at least `size` points."""
-    rng = np.random.default_rng(seed)
+    seeds = np.random.default_rng(seed).integers(2**31, size=num_codebooks)
     residual, books = points_ND.astype(np.float32), []
-    for _ in range(num_codebooks):
-        book = _fit(residual, size, rng, num_iterations)
+    for one in seeds:
+        book = fit(residual, size, seed=int(one), num_iterations=num_iterations)
         books.append(book)
         residual = residual - book[nearest(residual, book)]
     return np.stack(books)
+
+
+def fit(points_ND: np.ndarray, size: int, *, seed: int, num_iterations: int = 15) -> np.ndarray:
+    """Return (entry, dimension) float32 centres of k-means for float32 points; needs at least `size` of them.
+
+    The same points and seed give the same bits on a machine, and a process may fork afterwards: both for the one thread. With
+    more of them the bits follow their number, and OpenMP waits for ever in a child that was forked after a fit.
+    """
+    from sklearn.cluster import KMeans, kmeans_plusplus
+    from threadpoolctl import threadpool_limits
+
+    rng = np.random.RandomState(seed)
+    few = points_ND[rng.choice(len(points_ND), min(len(points_ND), 40 * size), replace=False)]
+    with threadpool_limits(1):
+        begun, _ = kmeans_plusplus(few, size, random_state=rng, n_local_trials=1)
+        fitted = KMeans(size, init=begun, n_init=1, max_iter=num_iterations, tol=0).fit(points_ND)
+    return fitted.cluster_centers_
 
 
 def nearest(points_ND: np.ndarray, book_SD: np.ndarray) -> np.ndarray:
@@ -58,37 +76,3 @@ def decode(codes_KN: np.ndarray, books_KSD: np.ndarray) -> np.ndarray:
     for chosen, book in zip(codes_KN, books_KSD, strict=True):
         total += book[chosen]
     return total
-
-
-def _fit(points_ND: np.ndarray, size: int, rng: np.random.Generator, num_iterations: int) -> np.ndarray:
-    """Return the centres of k-means (Lloyd 1982) begun with points far from each other."""
-    book = _spread(points_ND, size, rng)
-    for _ in range(num_iterations):
-        chosen = nearest(points_ND, book)
-        order = np.argsort(chosen, kind="stable")
-        counts = np.bincount(chosen, minlength=size)
-        used = np.flatnonzero(counts)
-        sums = np.add.reduceat(points_ND[order].astype(np.float64), np.r_[0, np.cumsum(counts[used])[:-1]], axis=0)
-        moved = book.copy()
-        moved[used] = (sums / counts[used, None]).astype(np.float32)
-        if len(used) < size:  # entries that nobody needs go where the points are served worst
-            misses = ((points_ND - book[chosen]) ** 2).sum(1)
-            worst = np.argsort(-misses, kind="stable")[: size - len(used)]
-            moved[np.flatnonzero(counts == 0)[: len(worst)]] = points_ND[worst]
-        if np.array_equal(moved, book):
-            break
-        book = moved
-    return book
-
-
-def _spread(points_ND: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose points with a chance that grows with the square of their distance from those chosen (Arthur, Vassilvitskii 2007)."""
-    few = points_ND[np.sort(rng.choice(len(points_ND), min(len(points_ND), 40 * size), replace=False))]
-    chosen = [int(rng.integers(len(few)))]
-    distance = ((few - few[chosen[0]]) ** 2).sum(1)
-    while len(chosen) < size:
-        total = np.cumsum(distance.astype(np.float64))
-        place = int(rng.integers(len(few))) if total[-1] <= 0 else int(np.searchsorted(total, rng.random() * total[-1], "right"))
-        chosen.append(min(place, len(few) - 1))
-        distance = np.minimum(distance, ((few - few[chosen[-1]]) ** 2).sum(1))
-    return few[chosen]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from zipfile import ZipInfo
 
 from colabkit.core.errors import DataError
 from colabkit.io.audio import audio_info
@@ -11,7 +12,7 @@ from colabkit.io.samples.range_file import RangeFile
 from colabkit.pipelines.dataset.segments.names import channel_of
 from colabkit.pipelines.dataset.segments.npz import CODES_NAMES, ArrayHeader, find_audio, read_header, sort_values, value_of
 from colabkit.pipelines.dataset.segments.pcm import series_shape
-from colabkit.pipelines.dataset.segments.zip_members import Member, NeedsMoreError, data_offset, first_bytes, read_directory
+from colabkit.pipelines.dataset.segments.zip_members import LOCAL_BYTES, data_offset, first_bytes, read_directory
 
 _TAIL_BYTES = 4096
 _HEAD_BYTES = 1024
@@ -74,10 +75,6 @@ class _Ends:
         self.tail = read(self.first, size)
         self.head = b""
 
-    def widen(self, num_bytes: int) -> None:
-        self.first = max(0, self.size - num_bytes)
-        self.tail = self._read(self.first, self.size)
-
     def __call__(self, start: int, stop: int) -> bytes:
         stop = min(stop, self.size)
         if start >= self.first:
@@ -89,21 +86,17 @@ class _Ends:
 
 
 def _inspect_npz(ends: _Ends, name: str, size: int) -> Facts:
-    try:
-        members = read_directory(ends.tail, name, size)
-    except NeedsMoreError as more:
-        ends.widen(more.args[0])
-        members = read_directory(ends.tail, name, size)
     headers: dict[str, ArrayHeader] = {}
     values = {}
-    by_key = {member.name.removesuffix(".npy"): member for member in members}
+    by_key = {member.filename.removesuffix(".npy"): member for member in read_directory(ends, size, name)}
     for key, member in by_key.items():
-        is_small = member.size <= _LARGEST_VALUE and member.stored <= _LARGEST_VALUE
-        content = _content(ends, member, name, member.size if is_small and member.size <= 4 * _HEAD_BYTES else _HEAD_BYTES // 2)
+        num_bytes = member.file_size
+        is_small = max(num_bytes, member.compress_size) <= _LARGEST_VALUE
+        content = _content(ends, member, name, num_bytes if is_small and num_bytes <= 4 * _HEAD_BYTES else _HEAD_BYTES // 2)
         headers[key] = read_header(content, f"{key} of {name}")
-        if headers[key].dtype.kind in "SU" and is_small and len(content) < member.size:
-            content = _content(ends, member, name, member.size)
-        if len(content) == member.size and key not in CODES_NAMES:
+        if headers[key].dtype.kind in "SU" and is_small and len(content) < num_bytes:
+            content = _content(ends, member, name, num_bytes)
+        if len(content) == num_bytes and key not in CODES_NAMES:
             values[key] = value_of(content, headers[key])
     audio = find_audio(headers, name)
     values.pop(audio, None)
@@ -115,11 +108,11 @@ def _inspect_npz(ends: _Ends, name: str, size: int) -> Facts:
     return Facts(name=name, num_bytes=size, num_samples=max(shape), rate_hz=known.rate_hz or 0, dtype=str(header.dtype),
                  num_channels=1 if axis is None else shape[axis], channel=known.channel or channel_of(name),
                  speaker=known.speaker, has_text=bool(known.text), has_codes=any(k in headers for k in CODES_NAMES),
-                 content=f"{by_key[audio].crc32:08x}-{by_key[audio].size}")
+                 content=f"{by_key[audio].CRC:08x}-{by_key[audio].file_size}")
 
 
-def _content(ends: _Ends, member: Member, name: str, num_bytes: int) -> bytes:
+def _content(ends: _Ends, member: ZipInfo, name: str, num_bytes: int) -> bytes:
     """Return the first bytes of a member's content."""
-    local = ends(member.offset, member.offset + 30)
+    local = ends(member.header_offset, member.header_offset + LOCAL_BYTES)
     begin = data_offset(local, member, name)
-    return first_bytes(ends(begin, begin + min(member.stored, max(num_bytes, 64))), member, num_bytes)
+    return first_bytes(ends(begin, begin + min(member.compress_size, max(num_bytes, 64))), member, num_bytes)

@@ -208,15 +208,6 @@ def frame_accuracy(reference: np.ndarray, hypothesis: np.ndarray) -> float:
     return float(((renamed == joint >> num_speakers) @ counts).max() / len(reference))
 
 
-def constant_baseline_accuracy(reference: np.ndarray) -> float:
-    """Return the frame accuracy of always giving the commonest set of speakers: what a model must exceed."""
-    reference = _checked_frames(reference)
-    if not reference.shape[1]:
-        return 1.0
-    _, counts = np.unique(np.packbits(reference, axis=1), axis=0, return_counts=True)
-    return float(counts.max() / len(reference))
-
-
 def _checked_frames(frames: np.ndarray) -> np.ndarray:
     """Return frames as an array, or say why it is not a bool array (frame, speaker) of one frame or more."""
     frames = np.asarray(frames)

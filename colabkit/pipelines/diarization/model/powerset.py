@@ -50,10 +50,6 @@ class Powerset(nn.Module):
         distance_BFC = torch.cdist(kept_BFS, self.table_CS.expand(len(kept_BFS), -1, -1), p=1)
         return distance_BFC.argmin(-1)
 
-    def activities(self, logits_BFC: torch.Tensor) -> torch.Tensor:
-        """Return the probability that each speaker talks, (B, F, S)."""
-        return logits_BFC.softmax(-1) @ self.table_CS
-
     def best_permutation_loss(self, logits_BFC: torch.Tensor, classes_BF: torch.Tensor,
                               weight_BF: torch.Tensor, smoothing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the cross entropy under each sample's best naming of the speakers, and that naming.

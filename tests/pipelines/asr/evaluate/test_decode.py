@@ -75,6 +75,23 @@ def test_alignment_is_the_best_path_of_its_text(seed):
         align(log_probs, [3, 3, 3, 3], 0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_alignment_is_torchaudio_s(seed):
+    try:
+        import torchaudio.functional as torchaudio
+    except (ImportError, OSError) as error:  # a build for another torch
+        pytest.skip(f"no torchaudio that imports: {error}")
+    import torch
+
+    draw = np.random.default_rng(seed)
+    log_probs = random_log_probs(200, 12, 300 + seed)
+    tokens = draw.integers(1, 12, 40).tolist()
+    path, best = align(log_probs, tokens, 0)
+    theirs, scores = torchaudio.forced_align(torch.from_numpy(log_probs)[None], torch.tensor([tokens]), blank=0)
+    assert path.tolist() == theirs[0].tolist()
+    np.testing.assert_allclose(best, scores[0].numpy(), atol=1e-6)
+
+
 def spelt(path: str, vocabulary: Vocabulary, sure: float = 6.0) -> np.ndarray:
     """Return log probabilities of a path written as characters: - is the blank, a space the delimiter."""
     logits = np.zeros((len(path), len(vocabulary)))

@@ -34,6 +34,25 @@ def test_features_are_close_to_those_computed_in_float64(num_samples):
     assert (ours.reshape(theirs.shape) - theirs).abs().median() < 1e-4
 
 
+@pytest.mark.parametrize("num_samples", (640, 3_200, 48_000))
+def test_features_are_those_of_kaldi(num_samples):
+    knf = pytest.importorskip("kaldi_native_fbank")
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0
+    options.frame_opts.window_type = "povey"
+    options.mel_opts.num_bins, options.mel_opts.high_freq = kaldi_mel.NUM_MELS, 8_000
+    kaldi = knf.OnlineFbank(options)
+    wave = speech(num_samples, seed=4)
+    kaldi.accept_waveform(kaldi_mel.RATE_HZ, (wave * 2**15).tolist())
+    kaldi.input_finished()
+    theirs = np.stack([kaldi.get_frame(number) for number in range(kaldi.num_frames_ready)])
+    theirs = (theirs - theirs.mean(0)) / np.sqrt(theirs.var(0, ddof=1) + 1e-7)
+    ours = kaldi_mel.normalised_log_mels(torch.from_numpy(wave)[None])[0].numpy()
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, atol=2e-2)
+    assert np.median(np.abs(ours - theirs)) < 1e-4
+
+
 def test_a_wave_has_the_same_features_in_every_batch():
     waves = torch.from_numpy(np.stack([speech(9_600, seed=i) for i in range(6)]))
     together = kaldi_mel.normalised_log_mels(waves)

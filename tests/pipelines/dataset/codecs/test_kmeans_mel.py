@@ -18,6 +18,8 @@ from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel
 from colabkit.pipelines.dataset.codecs.mel import NUM_MELS, MelFrames
 from tests.pipelines.dataset.codecs.small_models import speech
 
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 def voices(num: int, rate_hz: int = 16_000, start: int = 0) -> list[np.ndarray]:
     return [utterance(speaker, start + i, rate_hz=rate_hz).wave for speaker in make_speakers(3) for i in range(num)]
@@ -88,7 +90,7 @@ print(codec.fingerprint, codes.tobytes().hex()[:200], codec.decode_batch([codes]
 """
     told = []
     for number, threads in enumerate(("1", "2")):
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": threads, "PYTHONHASHSEED": str(number)}
+        environment = os.environ | dict.fromkeys(THREADS, threads) | {"PYTHONHASHSEED": str(number)}
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{number}.safetensors")], capture_output=True,
                               text=True, env=environment, check=True)
         told.append((done.stdout, (tmp_path / f"{number}.safetensors").read_bytes()))
@@ -155,7 +157,3 @@ def test_of_many_frames_every_one_is_as_likely_to_be_kept():
     whole = np.concatenate([frames.log_mels(wave) for wave in waves])
     rows = [int(np.flatnonzero((whole == row).all(1))[0]) for row in kept]
     assert len(set(rows)) == 100 and np.all(np.bincount(np.array(rows) // 50, minlength=4) > 12)
-
-
-
-

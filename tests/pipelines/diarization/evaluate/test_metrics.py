@@ -15,7 +15,6 @@ import pytest
 from colabkit.core.errors import DataError, UsageError
 from colabkit.pipelines.diarization.evaluate.metrics import (
     DiarizationScore,
-    constant_baseline_accuracy,
     extent,
     frame_accuracy,
     score,
@@ -233,15 +232,6 @@ def test_frame_accuracy_refuses_scores_and_unequal_lengths():
     with pytest.raises(UsageError, match="3 and 2 frames"):
         frame_accuracy(frames, frames[:2])
 
-
-def test_constant_baseline_is_the_commonest_set():
-    frames = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [1, 1]], dtype=bool)
-    assert constant_baseline_accuracy(frames) == pytest.approx(2 / 5)
-    assert constant_baseline_accuracy(np.zeros((4, 0), dtype=bool)) == 1.0
-    ten = np.zeros((4, 10), dtype=bool)
-    ten[:2, 9] = True
-    ten[2, 8] = True
-    assert constant_baseline_accuracy(ten) == 0.5
 
 
 # --- against pyannote.metrics ---

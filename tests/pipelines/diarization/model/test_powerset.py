@@ -33,12 +33,6 @@ def test_with_too_many_at_once_the_first_ones_count():
     assert kept.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
 
 
-def test_activities_are_marginal_probabilities():
-    powerset = Powerset(2, 2)
-    logits = torch.tensor([[[log(0.1), log(0.2), log(0.3), log(0.4)]]])
-    torch.testing.assert_close(powerset.activities(logits)[0, 0], torch.tensor([0.6, 0.7]))
-
-
 def reference_loss(logits, active, weight, num_speakers, max_overlap):
     """The loss in plain Python, from its definition; returns it and whether the best naming is unique."""
     sets = [frozenset(s) for size in range(max_overlap + 1) for s in combinations(range(num_speakers), size)]
