@@ -106,7 +106,10 @@ class SizingConfig:
 class TrainConfig:
     """Training with the Trainer of transformers."""
 
-    effective_batch: Annotated[int, "samples of one optimizer step, whatever fits into memory at once"] = 32
+    effective_batch: Annotated[int | None, "samples of one optimizer step, whatever fits into memory at once; none: "
+                                           "effective_seconds says it"] = 32
+    effective_seconds: Annotated[float | None, "the other way to say it: audio of one optimizer step at most, padding "
+                                               "included; with effective_batch=none"] = None
     epochs: Annotated[float, "times through the training data"] = 10.0
     steps: Annotated[int | None, "optimizer steps, instead of epochs"] = None
     learning_rate: Annotated[float, "peak learning rate"] = 3e-4
@@ -123,9 +126,15 @@ class TrainConfig:
                        KEEPS_RESULT] = "auto"
 
     def faults(self):
-        for name in ("effective_batch", "validate_every_steps", "validation_samples", "checkpoint_every_steps"):
-            if getattr(self, name) < 1:
+        for name in ("effective_batch", "effective_seconds", "validate_every_steps", "validation_samples",
+                     "checkpoint_every_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 yield f"{name}: got {getattr(self, name)}, expected at least 1"
+        if self.effective_batch is not None and self.effective_seconds is not None:
+            yield (f"effective_seconds: got {self.effective_seconds:g} beside effective_batch={self.effective_batch}, "
+                   "expected one of them: add --set train.effective_batch=none, or leave effective_seconds out")
+        if self.effective_batch is None and self.effective_seconds is None:
+            yield "effective_batch: got none, expected a number, or --set train.effective_seconds=SECONDS instead"
         if self.steps is not None and self.steps < 1:
             yield f"steps: got {self.steps}, expected at least 1, or none"
         if self.epochs <= 0:

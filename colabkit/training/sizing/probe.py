@@ -98,7 +98,7 @@ class _Prober:
 
     def wanted(self, seconds: float) -> int:
         """Return how many samples of this length should fit, as far as is known now, but no more than a step has."""
-        found = min(self.sizing.fits(seconds), self.sizing.share)
+        found = min(self.sizing.fits(seconds), self.sizing.share(seconds))
         return found if self.sizing.most is None else min(found, self.sizing.most)
 
     def at_capacity(self, seconds: float) -> bool:
