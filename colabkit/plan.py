@@ -65,7 +65,7 @@ def _row(device: Device, request: Request, predictions: Predictions) -> dict[str
 
 
 def _at(sizing: Sizing, seconds: float) -> dict[str, Any]:
-    """Return the batch at one length: samples at once, passes, predicted memory, and how many would fit."""
+    """Return the batch at one length: samples at once, parts, predicted memory, and how many would fit."""
     parts = sizing.parts(seconds)
     return {"seconds": seconds, "at_once": parts[0], "accumulation": len(parts), "fits": sizing.fits(seconds),
             "predicted_gib": round(sizing.bytes(parts[0], seconds) / GIB, 2)}
@@ -77,7 +77,7 @@ def table(plan: dict[str, Any]) -> Table:
     lengths = ("longest", "typical") if longest != typical else ("longest",)
     columns = ["GPU", "GiB", "precision", "checkpointing"]
     for name in lengths:
-        columns += [f"{longest if name == 'longest' else typical}: at once x passes", "predicted GiB"]
+        columns += [f"{longest if name == 'longest' else typical}: at once x parts", "predicted GiB"]
     has_rule, has_tables = (any(row[name] for row in plan["rows"]) for name in ("rule", "documented"))
     columns += ["rule of thumb"] * has_rule + ["published tables"] * has_tables
     rows = []

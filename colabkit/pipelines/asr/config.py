@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from colabkit.core.config import KEEPS_RESULT
+from colabkit.core.config import KEEPS_RESULT, Formerly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,8 @@ class SizingConfig:
 
     safety_margin: Annotated[float, "share of the free memory that training may use", KEEPS_RESULT] = 0.85
     sample_size: Annotated[int, "samples to measure durations from"] = 200
-    batch_samples: Annotated[int | None, "samples in a process at once at most; none: what memory allows", KEEPS_RESULT] = None
+    at_once: Annotated[int | None, "samples that go through a process at once, at most; none: what memory allows",
+                       KEEPS_RESULT, Formerly("batch_samples")] = None
     checkpointing: Annotated[Literal["auto", "yes", "no"], "gradient checkpointing: less memory for a third more time",
                              KEEPS_RESULT] = "auto"
     precision: Annotated[Literal["auto", "fp32", "fp16", "bf16"], "auto: what the GPU is fast at"] = "auto"
@@ -98,8 +99,8 @@ class SizingConfig:
             yield f"safety_margin: got {self.safety_margin}, expected 0.70 to 0.95"
         if self.sample_size < 1:
             yield f"sample_size: got {self.sample_size}, expected at least 1"
-        if self.batch_samples is not None and self.batch_samples < 1:
-            yield f"batch_samples: got {self.batch_samples}, expected at least 1, or none"
+        if self.at_once is not None and self.at_once < 1:
+            yield f"at_once: got {self.at_once}, expected at least 1, or none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

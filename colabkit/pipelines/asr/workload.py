@@ -40,7 +40,7 @@ def request(config: Config) -> Request:
                    effective_batch=config.train.effective_batch, effective_seconds=config.train.effective_seconds,
                    safety_margin=config.sizing.safety_margin,
                    checkpointing=config.sizing.checkpointing, precision=config.sizing.precision, optimizer=config.train.optimizer,
-                   most=config.sizing.batch_samples, world=max(1, config.train.processes), lighter=lambda: lighter(config),
+                   most=config.sizing.at_once, world=max(1, config.train.processes), lighter=lambda: lighter(config),
                    documented=lambda device: documented(config.model.name, device), rule=_rule(config, work, typical))
 
 

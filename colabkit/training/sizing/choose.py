@@ -74,7 +74,7 @@ def size(workload: Workload, *, device: Device, lengths: Sequence[float], effect
                                            for start, stop in zip(starts[:-1], starts[1:], strict=True)))
     typical = float(np.median(seconds))
     limit = f"{chosen.limit_bytes / GIB:.2f} GiB ({safety_margin:.0%} of {device.usable_bytes / GIB:.2f})"
-    decide("samples_at_once", {f"{s:.1f} s": chosen.capacity(s) for s in dict.fromkeys((longest, typical))},
+    decide("at_once", {f"{s:.1f} s": chosen.capacity(s) for s in dict.fromkeys((longest, typical))},
            f"so many are predicted to take {chosen.bytes(chosen.capacity(longest), longest) / GIB:.2f} and "
            f"{chosen.bytes(chosen.capacity(typical), typical) / GIB:.2f} of {limit}"
            + (f"; {most} at most are asked for" if most is not None else ""))

@@ -136,7 +136,7 @@ class Sizing:
         rows = [[f"{b.longest_seconds:.1f}", b.num_seen, b.num_samples, self.accumulation(b.longest_seconds),
                  f"{b.predicted_bytes / GIB:.2f}", f"{b.fill:.0%}"] for b in self.buckets]
         title = f"{self.workload} on {self.device.describe()}: {self.regime.describe()}; limit {self.limit_bytes / GIB:.2f} GiB"
-        columns = ["up to seconds", "of the samples", "at once", "passes a step", "predicted GiB", "of the limit"]
+        columns = ["up to seconds", "of the samples", "at once", "parts a step", "predicted GiB", "of the limit"]
         return Table(columns, rows, title)
 
     def figure_data(self, num_points: int = 100) -> dict[str, Any]:

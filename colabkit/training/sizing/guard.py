@@ -55,7 +55,7 @@ class Guard:
                  say: Callable[[str], object], pass_seconds: float = math.inf, watch: Any = None,
                  buffers_of: Iterable[Any] = (),
                  advice: Callable[[float], Sequence[str]] | None = None, agree: Callable[[int], int] | None = None,
-                 name: str = "samples at once of up to {seconds:.3g} s", device: str = ""):
+                 name: str = "limit up to {seconds:.3g} s", device: str = ""):
         self.capacity, self.ranks, self.choose, self.say, self.watch = capacity, ranks, choose, say, watch
         self.pass_seconds = pass_seconds
         self.name, self._advice, self._agree = name, advice, agree or ranks.worst

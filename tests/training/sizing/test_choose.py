@@ -98,7 +98,7 @@ def test_every_choice_is_told_with_its_reason():
     told = []
     sizing = sized("T4", choose=lambda name, value, reason: told.append((name, value, reason)))
     assert tuple(told) == sizing.choices
-    assert [name for name, _, _ in told] == ["precision", "checkpointing", "samples_at_once"] and all(why for _, _, why in told)
+    assert [name for name, _, _ in told] == ["precision", "checkpointing", "at_once"] and all(why for _, _, why in told)
 
 
 def test_capacity_fits_never_rises_with_length_and_uses_the_room():
@@ -158,7 +158,7 @@ def test_a_step_too_short_for_the_longest_sample_says_how_long_it_must_be():
 
 def test_no_more_at_once_than_asked_for():
     sizing = sized("H200", most=3)
-    assert {sizing.capacity(s) for s in (1.0, 30.0)} == {3} and "3 at most" in reasons(sizing)["samples_at_once"]
+    assert {sizing.capacity(s) for s in (1.0, 30.0)} == {3} and "3 at most" in reasons(sizing)["at_once"]
 
 
 def test_beyond_the_knee_no_more_go_through_at_once():

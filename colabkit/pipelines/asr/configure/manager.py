@@ -68,7 +68,7 @@ class ASRConfigManager:
         return self.model
 
     def configure(self, workload: Workload, *, effective_batch: int | None = 32, effective_seconds: float | None = None,
-                  num_processes: int = 1, batch_samples: int | None = None, checkpointing: str = "auto",
+                  num_processes: int = 1, at_once: int | None = None, checkpointing: str = "auto",
                   precision: str = "auto", optimizer: str = "adamw", workers: int | None = None,
                   longest_seconds: float = CHUNK_SECONDS,
                   choose: Callable[[str, Any, str], Any] | None = None, confirm_in: str | os.PathLike | None = None,
@@ -100,7 +100,7 @@ class ASRConfigManager:
         self.sizing = size(workload, device=self._device, lengths=lengths, effective_batch=effective_batch,
                            effective_seconds=effective_seconds, safety_margin=self.safety_margin,
                            checkpointing=checkpointing, precision=precision, optimizer=optimizer, world=num_processes,
-                           most=most_at_once(effective_batch, num_processes, batch_samples), lighter=lighter,
+                           most=most_at_once(effective_batch, num_processes, at_once), lighter=lighter,
                            choose=lambda name, value, reason: value)
         if confirm_in is not None:
             self.sizing = confirm_here(self.sizing, workload, confirm_in, choose=decide, say=self.say)
@@ -188,7 +188,9 @@ def create_optimal_config(dataset: Any, model: Any, model_name: str = "", *, saf
     from colabkit.pipelines.asr.config import Config, ModelConfig
     from colabkit.pipelines.asr.workload import lighter, workload_of
     manager = ASRConfigManager(safety_margin=safety_margin, device=device, say=say)
-    fixed, asked = _sorted_overrides(overrides)
+    for former in _FORMERLY.keys() & overrides.keys():
+        say(f"  hint: {former} is called {_FORMERLY[former]} now; it is taken as that")
+    fixed, asked = _sorted_overrides({_FORMERLY.get(name, name): value for name, value in overrides.items()})
     if isinstance(dataset, str):
         raise UsageError("Cannot profile a data set by its name", got=dataset, expected="the data set itself", where="dataset",
                          fix="dataset = datasets.load_dataset(...); create_optimal_config(dataset['train'], model)")
@@ -205,7 +207,8 @@ def create_optimal_config(dataset: Any, model: Any, model_name: str = "", *, saf
     return config, manager
 
 
-_ASKED = ("num_processes", "batch_samples", "checkpointing", "precision", "optimizer", "workers", "longest_seconds")
+_ASKED = ("num_processes", "at_once", "checkpointing", "precision", "optimizer", "workers", "longest_seconds")
+_FORMERLY = {"batch_samples": "at_once"}
 
 
 def _sorted_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -46,7 +46,7 @@ def configure_run(config: Any, listing: Listing, vocabulary_size: int, run: Any,
     train = config.train
     chosen = manager.configure(
         workload, effective_batch=train.effective_batch, effective_seconds=train.effective_seconds,
-        num_processes=num_processes, batch_samples=config.sizing.batch_samples,
+        num_processes=num_processes, at_once=config.sizing.at_once,
         checkpointing=config.sizing.checkpointing, precision=config.sizing.precision, optimizer=train.optimizer,
         workers=config.sizing.workers, longest_seconds=config.data.longest_seconds, choose=run.choose,
         confirm_in=run.path.parents[1] if config.sizing.probe else None, lighter=lambda: lighter(Config(model=config.model)),
@@ -62,7 +62,7 @@ def configured(config: Any, listing: Listing, vocabulary_size: int, run: Any, fo
     try:
         chosen = manager.load_config(folder / TRAINING_CONFIG)
         made_for = manager.sizing.device
-        most = most_at_once(manager.sizing.effective_batch, num_processes, config.sizing.batch_samples)
+        most = most_at_once(manager.sizing.effective_batch, num_processes, config.sizing.at_once)
         if (made_for.name, made_for.total_bytes, manager.sizing.safety_margin, manager.sizing.most, chosen.num_processes) == (
                 device.name, device.total_bytes, config.sizing.safety_margin, most, num_processes):
             return chosen, manager.sizing
