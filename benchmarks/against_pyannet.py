@@ -130,7 +130,7 @@ def train(model, loss_of, batches, minutes: float, learning_rate: float) -> tupl
         step += 1
     seconds = time.monotonic() - began
     feed.close()
-    return averaged.eval(), step * batches.batch_windows / seconds
+    return averaged.eval(), step * batches.effective_batch / seconds
 
 
 def score(model, mixes) -> dict[str, float]:
@@ -192,7 +192,7 @@ def main() -> int:
                                   config.train.embedding_weight if embedding_size > 1 else 0.0)
         batches = TrainingBatches(
             training_simulator(bank, config.simulate, seed=0, max_speakers=num_speakers), None, real_fraction=0.0,
-            batch_windows=config.train.batch_windows, seed=0)
+            effective_batch=config.train.effective_batch, seed=0)
         averaged, throughput = train(model, loss_of, batches, options.minutes, config.train.learning_rate)
         scores = score(averaged, mixes)
         name = "PyanNet" if isinstance(model, PyanNetAtOurRate) else "FastDiarizationModel"

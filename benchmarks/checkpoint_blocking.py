@@ -101,7 +101,7 @@ def main() -> int:
     SlowFile.bytes_per_second = parser.parse_args().megabytes_per_second * 1e6
     config = Config()
     model = build_model(config.model)
-    seconds = seconds_a_step(model, config.train.batch_windows, config.simulate.window_seconds)
+    seconds = seconds_a_step(model, config.train.effective_batch, config.simulate.window_seconds)
     interval = config.train.checkpoint_every_steps * seconds
     large = torch.nn.Sequential(*(torch.nn.Linear(3_000, 3_000) for _ in range(10)))
     worst = float("inf")

@@ -70,7 +70,7 @@ def write_recordings(bank, folder: Path) -> None:
 def ours(bank, seconds: float, workers: int) -> float:
     config = Config()
     simulator = training_simulator(bank, config.simulate, seed=0, max_speakers=3)
-    batches = TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=BATCH, seed=0)
+    batches = TrainingBatches(simulator, None, real_fraction=0.0, effective_batch=BATCH, seed=0)
     with closing(prefetch(batches.batch, 0, workers=workers, kind="threads")) as feed:
         next(feed)
         began, count = time.perf_counter(), 0

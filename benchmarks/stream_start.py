@@ -4,7 +4,8 @@ datasets 5.2, and no slower at 99% than at 1% (<= 1.2x).
     python benchmarks/stream_start.py --peers PATH-OF-VENV [--samples 1000000] [--limit-seconds 300] [--repeats 5]
 
 Timed is all there is between a state and the sample numbers of the next batch, imports and audio left out.
-colabkit, by length: read the durations from a file, plan the batches, check and load the state, name the batch.
+colabkit, in seconds (train.effective_seconds) and in samples (train.effective_batch), both by length, as ASR trains:
+read the durations from a file, plan the batches, check and load the state, name the batch.
 lhotse: open the manifest lazily, make DynamicBucketingSampler, load its state, which replays the epoch; stopped after the
 limit, it is extrapolated from the batches replayed.
 colabkit, shuffled: the same without durations, batches of 50.
@@ -32,20 +33,21 @@ sys.path.insert(0, str(ROOT))
 
 from colabkit.core import files  # noqa: E402
 from colabkit.core.table import Table  # noqa: E402
-from colabkit.training.stream.batch_plan import BatchPlan, Budget, SampleOrder  # noqa: E402
+from colabkit.training.stream.batch_plan import SampleOrder, length_order  # noqa: E402
 from colabkit.training.stream.stream import Source, Stream  # noqa: E402
 
 PEER = ROOT / "benchmarks" / "peers" / "start.py"
 FRACTIONS = ("0.01", "0.9", "0.99")
-ORDERS = {"plan": "colabkit, by length", "order": "colabkit, shuffled"}
+ORDERS = {"plan": "colabkit, in seconds", "count": "colabkit, in samples", "order": "colabkit, shuffled"}
+ASKED = {"plan": {"effective_seconds": 600.0}, "count": {"effective_batch": 50}}
 PEERS = {"lhotse": ("lhotse", "plan"), "datasets-wide": ("datasets, rows of 50 kB", "order"),
          "datasets": ("datasets, tiny rows", "order")}  # and what does the same work here
 TARGET, TARGET_FLAT = 100.0, 1.2
 
 
 def open_stream(folder: Path, order: str) -> Stream:
-    if order == "plan":
-        batches = BatchPlan(np.load(folder / "seconds.npy"), Budget(padded_seconds=600), seed=0)
+    if order in ASKED:
+        batches = length_order(np.load(folder / "seconds.npy"), seed=0, **ASKED[order])
     else:
         batches = SampleOrder(files.read_json(folder / "size.json"), seed=0, batch_samples=50)
     return Stream([Source("speech", "0" * 64, batches)], seed=0)

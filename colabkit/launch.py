@@ -32,7 +32,7 @@ def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Map
     if isinstance(settings, Mapping):
         settings = {name: value for name, value in settings.items() if value not in ("", None)}
     base = build(chosen.config_type, {}, base=chosen.presets[preset]())
-    config = with_settings(with_settings(base, settings), _in_words(more))
+    config = with_settings(with_settings(base, settings, say=say), _in_words(more), say=say)
     changes = differences(config, base)
     say(f"{chosen.title}; preset {preset}" + ("" if changes else ", unchanged"))
     for name, was, now in changes:

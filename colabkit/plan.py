@@ -35,6 +35,7 @@ def plan(pipeline: str, gpus: Iterable[str] = GPUS, *, preset: str = PRESET, set
     predictions = request.predictions()
     predictions.ahead(_regimes(request))
     return {"pipeline": chosen.name, "model": request.workload.name, "effective_batch": request.effective_batch,
+            "effective_seconds": request.effective_seconds,
             "optimizer": request.optimizer, "safety_margin": request.safety_margin, "world": request.world,
             "longest_seconds": request.lengths[-1], "typical_seconds": request.typical_seconds,
             "rows": [_row(device, request, predictions) for device in devices]}
@@ -64,7 +65,7 @@ def _row(device: Device, request: Request, predictions: Predictions) -> dict[str
 
 
 def _at(sizing: Sizing, seconds: float) -> dict[str, Any]:
-    """Return the batch at one length: samples at once, passes, predicted memory, and how many would fit."""
+    """Return the batch at one length: samples at once, parts, predicted memory, and how many would fit."""
     parts = sizing.parts(seconds)
     return {"seconds": seconds, "at_once": parts[0], "accumulation": len(parts), "fits": sizing.fits(seconds),
             "predicted_gib": round(sizing.bytes(parts[0], seconds) / GIB, 2)}
@@ -76,7 +77,7 @@ def table(plan: dict[str, Any]) -> Table:
     lengths = ("longest", "typical") if longest != typical else ("longest",)
     columns = ["GPU", "GiB", "precision", "checkpointing"]
     for name in lengths:
-        columns += [f"{longest if name == 'longest' else typical}: at once x passes", "predicted GiB"]
+        columns += [f"{longest if name == 'longest' else typical}: at once x parts", "predicted GiB"]
     has_rule, has_tables = (any(row[name] for row in plan["rows"]) for name in ("rule", "documented"))
     columns += ["rule of thumb"] * has_rule + ["published tables"] * has_tables
     rows = []
@@ -93,7 +94,9 @@ def table(plan: dict[str, Any]) -> Table:
                           f"{found['predicted_gib']:.1f} of {row['limit_gib']:.1f}"]
         cells += [" x ".join(map(str, row["rule"] or ()))] * has_rule + [row["documented"]] * has_tables
         rows.append(cells)
-    batch = f"{plan['effective_batch']} samples a step" + (f" over {plan['world']} processes" if plan["world"] > 1 else "")
+    count, seconds = plan["effective_batch"], plan["effective_seconds"]
+    batch = f"{count} samples a step" if count else f"{seconds:g} s of audio a step"
+    batch += (f" over {plan['world']} processes" if plan["world"] > 1 else "")
     title = f"{plan['model']}: {batch}, {plan['optimizer']}, {plan['safety_margin']:.0%} of the memory"
     return Table(columns, rows, title)
 

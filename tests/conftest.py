@@ -14,7 +14,7 @@ from typing import Annotated
 import pytest
 
 from colabkit.core import files
-from colabkit.core.config import KEEPS_RESULT
+from colabkit.core.config import KEEPS_RESULT, Formerly
 from colabkit.pipelines import Pipeline
 from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
@@ -35,7 +35,7 @@ class MakeConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrowConfig:
     units: Annotated[int, "how long it works"] = 4
-    rate: Annotated[float, "how fast it grows"] = 0.5
+    rate: Annotated[float, "how fast it grows", Formerly("speed")] = 0.5
     modulo: Annotated[int, "numbers are taken modulo this; 1 makes all of them equal"] = 100
 
 

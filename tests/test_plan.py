@@ -48,7 +48,7 @@ def test_precisions_and_comparisons(small):
     assert rows["T4"]["documented"] == "8 x 4" and rows["A100-80"]["documented"] == "64 x 1" and rows["L4"]["documented"] == ""
     assert rows["H200"]["rule"][0] == 64
     text = str(table(small))
-    assert "published tables" in text and "rule of thumb" in text and "30 s: at once x passes" in text
+    assert "published tables" in text and "rule of thumb" in text and "30 s: at once x parts" in text
 
 
 def test_what_does_not_fit_says_what_would_help(large):
@@ -65,7 +65,7 @@ def test_what_does_not_fit_says_what_would_help(large):
 
 
 def test_settings_change_the_plan(small):
-    careful = plan("asr", ["T4"], settings=[BASE, "sizing.safety_margin=0.7", "sizing.batch_samples=2"], say=lambda text: None)
+    careful = plan("asr", ["T4"], settings=[BASE, "sizing.safety_margin=0.7", "sizing.at_once=2"], say=lambda text: None)
     row, before = careful["rows"][0], small["rows"][0]
     assert row["limit_gib"] < before["limit_gib"] and row["longest"]["at_once"] == 2 and row["longest"]["accumulation"] == 16
 

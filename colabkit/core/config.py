@@ -6,6 +6,8 @@ A section is a frozen, keyword-only dataclass, every field with a default. Help 
     log_every_steps: Annotated[int, "steps between progress lines", KEEPS_RESULT] = 20
 
 KEEPS_RESULT marks a field that does not change what a step makes; it is left out of the step's identity.
+Formerly("old_name") tells what a field was called before: that name is still taken, with a hint, and records that hold
+it stay good.
 A section may have `faults(self) -> list[str]`, each "field: problem"; they are reported with all others.
 """
 
@@ -20,7 +22,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -30,12 +32,21 @@ KEEPS_RESULT = object()
 C = TypeVar("C")  # a config: a frozen dataclass of sections, which are dataclasses
 
 
-def build(cls: type[C], data: Mapping[str, Any], *, base: C | None = None) -> C:
+@dataclasses.dataclass(frozen=True, slots=True)
+class Formerly:
+    """The name that a field had before, beside its help: `Annotated[int, "samples of a step", Formerly("batch")]`."""
+
+    name: str
+
+
+def build(cls: type[C], data: Mapping[str, Any], *, base: C | None = None, say: Callable[[str], object] = print) -> C:
     """Build `cls` from nested dicts of values or strings; fields not named keep those of `base` or the default.
 
+    A field's former name is taken too, and `say` is told the new one.
     Raises: UsageError that lists every unknown name (with the nearest known one), wrong type and broken rule.
     """
     faults: list[str] = []
+    data = _under_new_names(cls, data, "", faults, say)
     config = _build(cls, data, cls() if base is None else base, "", faults, cls)
     told = tuple(fault.partition(":")[0] + ":" for fault in faults)
     faults += [fault for fault in _rule_faults(config, "") if not fault.startswith(told)]
@@ -47,7 +58,7 @@ def build(cls: type[C], data: Mapping[str, Any], *, base: C | None = None) -> C:
     return config
 
 
-def with_settings(config: C, settings: Iterable[str] | Mapping[str, Any]) -> C:
+def with_settings(config: C, settings: Iterable[str] | Mapping[str, Any], *, say: Callable[[str], object] = print) -> C:
     """Return `config` changed by "section.name=value" strings or a {"section.name": value} mapping."""
     if not isinstance(settings, Mapping):
         settings = dict(_split(item) for item in ([settings] if isinstance(settings, str) else settings))
@@ -61,7 +72,7 @@ def with_settings(config: C, settings: Iterable[str] | Mapping[str, Any]) -> C:
                 raise UsageError("Cannot use these settings", got=dotted, expected="no setting inside another setting",
                                  fix=f"remove either {parent} or {dotted}")
         place[leaf] = value
-    return build(type(config), nested, base=config)
+    return build(type(config), nested, base=config, say=say)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -102,6 +113,16 @@ def identity_settings(section: Any, prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def renamed(cls: type, prefix: str = "") -> dict[str, str]:
+    """Return {"section.former_name": "section.name"} of every setting that had another name before."""
+    names: dict[str, str] = {}
+    for field, hint in _hints(cls).items():
+        if dataclasses.is_dataclass(_plain(hint)):
+            names |= renamed(_plain(hint), f"{prefix}{field}.")
+        names |= {f"{prefix}{former}": f"{prefix}{field}" for former in _former_names(hint)}
+    return names
+
+
 def digest(value: Any) -> str:
     """Return the SHA-256 of a JSON value with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
@@ -132,6 +153,24 @@ def _split(item: str) -> tuple[str, str]:
 def _listed(value: Any) -> Any:
     """Return tuples as lists, as JSON gives them back: what is compared with a record must look the same."""
     return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _under_new_names(cls: type, data: Mapping[str, Any], where: str, faults: list[str],
+                     say: Callable[[str], object]) -> dict[str, Any]:
+    """Return `data` with former names replaced, each told; a setting given under both names is a fault."""
+    hints, found = _hints(cls), dict(data)
+    now = {former: field for field, hint in hints.items() for former in _former_names(hint)}
+    for name, value in data.items():
+        if name in now:
+            del found[name]
+            if now[name] in data:
+                faults.append(f"{where}{name}: is called {where}{now[name]} now, which is given too; leave {name} out")
+                continue
+            say(f"  hint: {where}{name} is called {where}{now[name]} now; it is taken as that")
+            found[now[name]] = value
+        elif name in hints and dataclasses.is_dataclass(_plain(hints[name])) and isinstance(value, Mapping):
+            found[name] = _under_new_names(_plain(hints[name]), value, f"{where}{name}.", faults, say)
+    return found
 
 
 def _build(cls: type, data: Mapping[str, Any], base: Any, where: str, faults: list[str], whole: type):
@@ -240,6 +279,10 @@ def _plain(hint: Any) -> Any:
 
 def _help(hint: Any) -> str:
     return next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, str)), "")
+
+
+def _former_names(hint: Any) -> list[str]:
+    return [mark.name for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Formerly)]
 
 
 def _type_name(kind: Any) -> str:

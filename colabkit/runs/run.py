@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core import files
-from colabkit.core.config import digest, to_dict
+from colabkit.core.config import digest, renamed, to_dict
 from colabkit.core.disk import PASSING, faults_told, patiently
 from colabkit.core.errors import ColabkitError, Interrupted, StateError, Stopped, missing_extra
 from colabkit.core.runtime import detect
@@ -48,7 +48,7 @@ class Run(Teller):
         self.pipeline, self.steps, self.config, self.preset = pipeline, steps, config, preset
         self._carry_out_work = carry_out
         self.run_folder, self.path, self.name = run_folder, Path(run_folder.path), run_folder.name
-        self.ledger = Ledger(self.path, steps)
+        self.ledger = Ledger(self.path, steps, renamed(type(config)))
         self.report = Report(self.path / "report.json", say=say, heading={
             "pipeline": pipeline, "run": self.name, "preset": preset, "folder": str(self.path)})
         self.report.is_writable = False
@@ -223,8 +223,10 @@ class Run(Teller):
         try:
             self._write_config()
             self.report.begin(step.id, reason)
-            if not (step.resumes and self.ledger.started(step) == identity):
+            begun = self.ledger.begun(step, identity)
+            if begun is None:
                 files.remove_generation(self._scratch_of(step))  # of other work under this name
+            identity = begun or identity
             self.output = self.ledger.begin(step, identity)
             self._step_at_work, self._identity = step, identity
             if (self.output / CHOICES).exists():

@@ -21,9 +21,10 @@ from __future__ import annotations
 import difflib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from colabkit.core import files
@@ -118,10 +119,13 @@ def find(steps: tuple[Step, ...], wanted: str) -> Step:
 
 
 class Ledger:
-    """The records of one run's steps, and the moves that keep them true at every instant."""
+    """The records of one run's steps, and the moves that keep them true at every instant.
 
-    def __init__(self, folder: Path, steps: tuple[Step, ...]):
-        self.folder, self.steps = Path(folder), steps
+    `renamed`: {former name: name} of settings, which records of earlier versions hold under their former names.
+    """
+
+    def __init__(self, folder: Path, steps: tuple[Step, ...], renamed: Mapping[str, str] = MappingProxyType({})):
+        self.folder, self.steps, self.renamed = Path(folder), steps, renamed
 
     def record_path(self, step: Step) -> Path:
         return self.folder / "ledger" / f"{step.id}.json"
@@ -158,7 +162,7 @@ class Ledger:
     def decide(self, step: Step, identity: dict[str, Any]) -> Decision:
         record = self.record(step)
         if record is not None:
-            change = own_change(record["identity"], identity)
+            change = own_change(record["identity"], identity, self.renamed)
             if change:
                 return Decision("stop", f"made with {change}")
             if record["identity"]["reads"] != identity["reads"]:
@@ -171,12 +175,23 @@ class Ledger:
         started = self.started(step)
         if started is None:
             return Decision("run", "not done yet")
-        change = own_change(started, identity)
+        change = own_change(started, identity, self.renamed)
         if change and step.resumes:
             return Decision("stop", f"half made with {change}")
         if step.resumes and started["reads"] == identity["reads"]:
             return Decision("run", "continues what was begun")
         return Decision("run", "begun but not finished")
+
+    def begun(self, step: Step, identity: dict[str, Any]) -> dict | None:
+        """Return the identity that unfinished work was begun with where the step goes on with it, else None.
+
+        It means the same as `identity`, and may say it in the words of an earlier version.
+        """
+        started = self.started(step) if step.resumes else None
+        return started if started and self._is_same(started, identity) else None
+
+    def _is_same(self, then: dict[str, Any], now: dict[str, Any]) -> bool:
+        return then["reads"] == now["reads"] and not own_change(then, now, self.renamed)
 
     def started(self, step: Step) -> dict | None:
         """Return the identity of unfinished work, if any; a resumable step's unrecorded work counts as unfinished."""
@@ -209,13 +224,13 @@ class Ledger:
     def begin(self, step: Step, identity: dict[str, Any]) -> Path:
         """Prepare the folder to work in: work of the same identity is continued where the step resumes."""
         partial, record = self.partial(step), self.record(step)
-        if step.resumes and record and record["identity"] == identity and not partial.exists():
+        if step.resumes and record and self._is_same(record["identity"], identity) and not partial.exists():
             self._reopen(step, record)
         if self._is_moved_but_not_recorded(step):
             _move(self.place(step), partial)
         started = self.started(step)
         self.supersede(step)
-        if step.resumes and started == identity:
+        if step.resumes and started and self._is_same(started, identity):
             return partial
         if step.resumes and partial.is_dir() and any(partial.iterdir()):
             self._move_away(partial)
@@ -266,7 +281,7 @@ class Ledger:
                 _move(self.place(later), self.partial(later))
             record, started = self.record(later), self.started(later)
             known = record["identity"] if record else started
-            if later.id == step.id or (known and own_change(known, known | _own_identity(later, config))):
+            if later.id == step.id or (known and own_change(known, known | _own_identity(later, config), self.renamed)):
                 self.supersede(later)
                 self._move_away(self.partial(later))
 
@@ -301,9 +316,13 @@ def _own_identity(step: Step, config: Any) -> dict[str, Any]:
     return {"settings": settings, "version": step.version}
 
 
-def own_change(then: dict, now: dict) -> str:
-    """Say how a step's own settings, version or outside input differ; empty when they do not."""
-    was, new = then["settings"], now["settings"]
+def own_change(then: dict, now: dict, renamed: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Say how a step's own settings, version or outside input differ; empty when they do not.
+
+    `renamed`: {former name: name} of settings, for records that hold the former. A setting that did not exist yet
+    counts as none.
+    """
+    was, new = ({renamed.get(name, name): value for name, value in of["settings"].items()} for of in (then, now))
     changed = [f"{name}={was.get(name)!r}, now {new.get(name)!r}"
                for name in sorted(was.keys() | new.keys()) if was.get(name) != new.get(name)]
     if then["version"] != now["version"]:

@@ -14,6 +14,7 @@ import pytest
 
 from colabkit.core.config import (
     KEEPS_RESULT,
+    Formerly,
     build,
     coerce,
     describe,
@@ -21,6 +22,7 @@ from colabkit.core.config import (
     digest,
     flat,
     identity_settings,
+    renamed,
     to_dict,
     with_settings,
 )
@@ -208,3 +210,53 @@ def test_every_setting_of_every_pipeline_has_help_and_every_preset_is_sound(pipe
         config = build(pipeline.config_type, {}, base=preset())
         assert build(pipeline.config_type, to_dict(config)) == config, "config.json must give the same settings back"
         assert preset.__doc__
+
+
+# --- settings that had another name ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    batch: Annotated[int, "samples", Formerly("windows"), Formerly("size")] = 8
+    at_once: Annotated[int | None, "samples", KEEPS_RESULT, Formerly("micro")] = None
+
+    def faults(self):
+        if self.batch < 1:
+            yield f"batch: got {self.batch}, expected at least 1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renaming:
+    train: Annotated[Section, "training"] = field(default_factory=Section)
+
+
+@pytest.mark.parametrize("given, name", [(["train.windows=3"], "windows"), ({"train.size": 3}, "size")])
+def test_a_former_name_is_taken_with_a_hint(given, name):
+    said = []
+    config = with_settings(Renaming(), given, say=said.append)
+    assert config == Renaming(train=Section(batch=3))
+    assert said == [f"  hint: train.{name} is called train.batch now; it is taken as that"]
+    assert build(Renaming, {"train": {name: "3"}}, say=said.append) == config and len(said) == 2
+    assert with_settings(Renaming(), ["train.batch=3"], say=said.append) == config and len(said) == 2
+
+
+def test_what_is_given_under_a_former_name_is_judged_as_any_other():
+    for given, words in ((["train.windows=0"], "train.batch: got 0"), (["train.windows=many"], "train.batch: got 'many'"),
+                         (["train.windows=3", "train.batch=4"], "train.windows: is called train.batch now, which is given"),
+                         (["train.window=3"], "train.window: no such setting")):
+        with pytest.raises(UsageError) as told:
+            with_settings(Renaming(), given, say=lambda text: None)
+        assert words in str(told.value)
+
+
+def test_former_names_are_known_for_records():
+    assert renamed(Renaming) == {"train.windows": "train.batch", "train.size": "train.batch", "train.micro": "train.at_once"}
+    assert identity_settings(Renaming()) == {"train.batch": 8} and "windows" not in str(describe(Renaming))
+    assert renamed(Whole) == {}
+
+
+@pytest.mark.parametrize("pipeline", discover(), ids=lambda pipeline: pipeline.name)
+def test_no_setting_takes_the_former_name_of_another(pipeline):
+    names = {row[0] for row in describe(pipeline.config_type)}
+    former = renamed(pipeline.config_type)
+    assert not names & former.keys() and set(former.values()) <= names

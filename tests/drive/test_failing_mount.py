@@ -189,13 +189,13 @@ def test_a_choice_while_drive_is_away_costs_nothing(drive, calm):
     """As when memory runs out in the middle of training."""
     said, runs = [], []
     HOOKS[0] = lambda: runs.append(RUNNING[-1])
-    HOOKS[10] = lambda: (drive.weather(away=True), runs[0].choose("train.micro_batch", 4, "memory ran out"))
+    HOOKS[10] = lambda: (drive.weather(away=True), runs[0].choose("limit", 4, "memory ran out"))
     HOOKS[20] = drive.weather
     carry_out(drive.path, said)
     made = result(drive.backing)
     assert made == calm and TRAINED == list(range(STEPS_OF_TRAINING))
     record = json.loads((drive.backing / "toy/a/ledger/02_train.json").read_text())
-    assert [c["name"] for c in record["choices"]] == ["train.micro_batch"] and any("remembered" in line for line in said)
+    assert [c["name"] for c in record["choices"]] == ["limit"] and any("remembered" in line for line in said)
 
 
 def test_full_in_the_middle_of_training_costs_nothing_once_there_is_room(drive, calm):

@@ -164,6 +164,46 @@ def test_a_cut_record_is_a_clear_error_and_loses_no_output(toy):
     assert "[7]" in [p.read_text() for p in (toy.root / "toy/a/superseded").rglob("numbers.json")]
 
 
+# Settings that had another name when the work was done
+
+
+def as_an_earlier_version_wrote_it(folder: Path) -> None:
+    """Put a setting's former name into all records."""
+    for path in [*folder.glob("ledger/*.json"), *folder.glob(f"*/{STARTED}")]:
+        path.write_text(path.read_text().replace('"grow.rate"', '"grow.speed"'))
+
+
+def test_a_finished_step_is_not_done_again_because_a_setting_got_another_name(toy):
+    toy.do_all()
+    as_an_earlier_version_wrote_it(toy.root / "toy/a")
+    assert toy.do_all() == [] and toy.outcomes() == ["skip"] * 3
+    with pytest.raises(ChangedError, match="grow.rate=0.5, now 0.25"):
+        toy.do_all(rate=0.25)
+    assert toy.do_all() == [] and superseded(toy) == []
+    assert toy.do_all(redo=["03"]) == [("03_use", 0)] and superseded(toy) == ["03_use.1", "03_use.json.1"]
+
+
+def test_half_made_work_goes_on_under_a_setting_s_new_name(toy):
+    toy.hooks.append(stop_at(2))
+    with pytest.raises(RuntimeError):
+        toy.do_all()
+    toy.hooks.clear()
+    as_an_earlier_version_wrote_it(toy.root / "toy/a")
+    assert toy.do_all() == [("02_grow", 2), ("02_grow", 3), ("03_use", 0)] and superseded(toy) == []
+    assert toy.do_all() == [] and result(toy) == [[0, 1, 2], 6.0]
+
+
+def test_a_broken_file_of_work_from_before_is_mended_as_any_other(toy):
+    done = []
+    for run in ("a", "b"):
+        toy.do_all(run=run)
+        (toy.root / "toy" / run / "02_grow" / "grown.json").unlink()
+        if run == "b":
+            as_an_earlier_version_wrote_it(toy.root / "toy/b")
+        done.append(toy.do_all(run=run))
+    assert done[0] == done[1] and superseded(toy, "a") == superseded(toy, "b")
+
+
 # Work begun
 
 

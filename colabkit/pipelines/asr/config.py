@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from colabkit.core.config import KEEPS_RESULT
+from colabkit.core.config import KEEPS_RESULT, Formerly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,8 @@ class SizingConfig:
 
     safety_margin: Annotated[float, "share of the free memory that training may use", KEEPS_RESULT] = 0.85
     sample_size: Annotated[int, "samples to measure durations from"] = 200
-    batch_samples: Annotated[int | None, "samples in a process at once at most; none: what memory allows", KEEPS_RESULT] = None
+    at_once: Annotated[int | None, "samples that go through a process at once, at most; none: what memory allows",
+                       KEEPS_RESULT, Formerly("batch_samples")] = None
     checkpointing: Annotated[Literal["auto", "yes", "no"], "gradient checkpointing: less memory for a third more time",
                              KEEPS_RESULT] = "auto"
     precision: Annotated[Literal["auto", "fp32", "fp16", "bf16"], "auto: what the GPU is fast at"] = "auto"
@@ -99,15 +100,18 @@ class SizingConfig:
             yield f"safety_margin: got {self.safety_margin}, expected 0.70 to 0.95"
         if self.sample_size < 1:
             yield f"sample_size: got {self.sample_size}, expected at least 1"
-        if self.batch_samples is not None and self.batch_samples < 1:
-            yield f"batch_samples: got {self.batch_samples}, expected at least 1, or none"
+        if self.at_once is not None and self.at_once < 1:
+            yield f"at_once: got {self.at_once}, expected at least 1, or none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """Training with the Trainer of transformers."""
 
-    effective_batch: Annotated[int, "samples of one optimizer step, whatever fits into memory at once"] = 32
+    effective_batch: Annotated[int | None, "samples of one optimizer step, whatever fits into memory at once; none: "
+                                           "effective_seconds says it"] = 32
+    effective_seconds: Annotated[float | None, "the other way to say it: audio of one optimizer step at most, padding "
+                                               "included; with effective_batch=none"] = None
     epochs: Annotated[float, "times through the training data"] = 10.0
     steps: Annotated[int | None, "optimizer steps, instead of epochs"] = None
     learning_rate: Annotated[float, "peak learning rate"] = 3e-4
@@ -124,9 +128,15 @@ class TrainConfig:
                        KEEPS_RESULT] = "auto"
 
     def faults(self) -> Iterator[str]:
-        for name in ("effective_batch", "validate_every_steps", "validation_samples", "checkpoint_every_steps"):
-            if getattr(self, name) < 1:
+        for name in ("effective_batch", "effective_seconds", "validate_every_steps", "validation_samples",
+                     "checkpoint_every_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 yield f"{name}: got {getattr(self, name)}, expected at least 1"
+        if self.effective_batch is not None and self.effective_seconds is not None:
+            yield (f"effective_seconds: got {self.effective_seconds:g} beside effective_batch={self.effective_batch}, "
+                   "expected one of them: add --set train.effective_batch=none, or leave effective_seconds out")
+        if self.effective_batch is None and self.effective_seconds is None:
+            yield "effective_batch: got none, expected a number, or --set train.effective_seconds=SECONDS instead"
         if self.steps is not None and self.steps < 1:
             yield f"steps: got {self.steps}, expected at least 1, or none"
         if self.epochs <= 0:

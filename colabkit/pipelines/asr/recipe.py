@@ -71,7 +71,7 @@ def configure(config: Config, run: Run) -> dict[str, Any]:
     draw_memory(run.output / "memory.png", manager.sizing)
     run.say(str(manager.table()))
     run.say(str(manager.sizing.table()))
-    return {"batch_samples": chosen.per_device_train_batch_size, "accumulation": chosen.gradient_accumulation_steps,
+    return {"at_once": chosen.per_device_train_batch_size, "parts": chosen.gradient_accumulation_steps,
             "predicted_gib": chosen.predicted_gib}
 
 

@@ -37,9 +37,10 @@ def request(config: Config) -> Request:
     typical, shortest = min(TYPICAL_SECONDS, longest), min(SHORTEST_SECONDS, longest)
     work = workload(config, offline=True)
     return Request(workload=work, lengths=tuple(sorted({shortest, typical, longest})), typical_seconds=typical,
-                   effective_batch=config.train.effective_batch, safety_margin=config.sizing.safety_margin,
+                   effective_batch=config.train.effective_batch, effective_seconds=config.train.effective_seconds,
+                   safety_margin=config.sizing.safety_margin,
                    checkpointing=config.sizing.checkpointing, precision=config.sizing.precision, optimizer=config.train.optimizer,
-                   most=config.sizing.batch_samples, world=max(1, config.train.processes), lighter=lambda: lighter(config),
+                   most=config.sizing.at_once, world=max(1, config.train.processes), lighter=lambda: lighter(config),
                    documented=lambda device: documented(config.model.name, device), rule=_rule(config, work, typical))
 
 
@@ -287,5 +288,6 @@ def _rule(config: Config, work: Workload, typical_seconds: float) -> Callable[[D
             sizes = [(p.numel(), p.requires_grad) for p in work.build(None, False).parameters()]
         states = bytes_a_weight(config.train.optimizer)
         return 4 * sum(n for n, _ in sizes) + (4 + states) * sum(n for n, trains in sizes if trains)
+    target = config.train.effective_batch or max(1, int(config.train.effective_seconds / typical_seconds))
     return lambda device: seed_rule(typical_seconds, model_bytes(), device.total_bytes, safety_margin=config.sizing.safety_margin,
-                                    target=config.train.effective_batch)
+                                    target=target)

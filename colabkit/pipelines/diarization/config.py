@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from colabkit.core.config import KEEPS_RESULT
+from colabkit.core.config import KEEPS_RESULT, Formerly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,8 @@ class TrainConfig:
 
     steps: Annotated[int, "optimizer steps"] = 1500
     minutes: Annotated[float | None, "wall clock to spend, instead of steps; the result then depends on the machine"] = None
-    batch_windows: Annotated[int, "windows of one optimizer step, whatever fits into memory at once"] = 16
+    effective_batch: Annotated[int, "windows of one optimizer step, whatever fits into memory at once",
+                               Formerly("batch_windows")] = 16
     learning_rate: Annotated[float, "peak learning rate (AdamW)"] = 1e-3
     weight_decay: Annotated[float, "weight decay"] = 0.01
     warmup_steps: Annotated[int, "steps until the peak; then a cosine down to zero"] = 100
@@ -125,7 +126,7 @@ class TrainConfig:
     mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], "auto: what the GPU is fast at"] = "auto"
 
     def faults(self) -> Iterator[str]:
-        for name in ("steps", "batch_windows", "validate_every_steps", "checkpoint_every_steps"):
+        for name in ("steps", "effective_batch", "validate_every_steps", "checkpoint_every_steps"):
             if getattr(self, name) < 1:
                 yield f"{name}: got {getattr(self, name)}, expected at least 1"
         if self.processes < 0:
@@ -210,8 +211,8 @@ def demo() -> Config:
         simulate=SimulateConfig(window_seconds=12.0, speaker_weights=(0.1, 0.9)),
         model=ModelConfig(num_speakers=2, hidden_size=64, num_blocks=3, num_attention_layers=1, embedding_size=64,
                           recurrent="lstm"),
-        train=TrainConfig(steps=580, batch_windows=8, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98, result="last",
-                          validate_every_steps=116, num_validation_mixes=16, checkpoint_every_steps=40),
+        train=TrainConfig(steps=580, effective_batch=8, learning_rate=3e-3, warmup_steps=20, ema_decay=0.98,
+                          result="last", validate_every_steps=116, num_validation_mixes=16, checkpoint_every_steps=40),
         evaluate=EvaluateConfig(num_mixes=160), example=ExampleConfig(seconds=30.0, num_speakers=2))
 
 
@@ -219,7 +220,7 @@ def quick() -> Config:
     """One sitting on a free Colab T4: 100 hours of LibriSpeech, streamed from the Hub."""
     base = Config(speech=SpeechConfig(source=("hub:openslr/librispeech_asr/clean/train.100",), max_hours=6.0))
     return replace(base, model=replace(base.model, hidden_size=256, num_blocks=5),
-                   train=replace(base.train, steps=12_000, batch_windows=64, warmup_steps=500, ema_decay=0.999,
+                   train=replace(base.train, steps=12_000, effective_batch=64, warmup_steps=500, ema_decay=0.999,
                                  validate_every_steps=500, num_validation_mixes=64, checkpoint_every_steps=200),
                    evaluate=replace(base.evaluate, num_mixes=200))
 

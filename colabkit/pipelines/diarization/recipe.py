@@ -77,7 +77,7 @@ def train(config: Config, run: Run) -> dict[str, Any] | None:
         _recordings(config, run, "train"), run, max_hours=config.recordings.max_hours,
         fraction=config.recordings.fraction, window_seconds=config.simulate.window_seconds, **how)
     batches = TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
-                              batch_windows=config.train.batch_windows, seed=config.train.seed)
+                              effective_batch=config.train.effective_batch, seed=config.train.seed)
     mixes = _mixes(config, _bank(config, run, "validation", listed), num_mixes=config.train.num_validation_mixes, seconds=20.0)
     metrics = loop.train(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run,
                          windows_at_once=workload.windows_at_once(config, join(), run))

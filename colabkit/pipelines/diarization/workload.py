@@ -29,7 +29,7 @@ def request(config: Config) -> Request:
     frozen = replace(config, model=replace(config.model, freeze_encoder=True))
     can_freeze = config.model.encoder_type != "lightweight-cnn" and not config.model.freeze_encoder
     return Request(workload=workload(config, offline=True), lengths=(seconds,), typical_seconds=seconds,
-                   effective_batch=config.train.batch_windows, precision=PRECISIONS[config.train.mixed_precision],
+                   effective_batch=config.train.effective_batch, precision=PRECISIONS[config.train.mixed_precision],
                    checkpointing="no", world=max(1, config.train.processes), ema=True,
                    lighter=lambda: {"the encoder frozen (--set model.freeze_encoder=True)": workload(frozen, offline=True)}
                    if can_freeze else {})
@@ -40,14 +40,14 @@ def windows_at_once(config: Config, ranks: Ranks, run: Run, device: Device | Non
 
     Predicted, and confirmed by a few real steps; on a CPU all. Raises: DataError where not even one fits.
     """
-    seconds, whole = config.simulate.window_seconds, -(-config.train.batch_windows // ranks.world)
+    seconds, whole = config.simulate.window_seconds, -(-config.train.effective_batch // ranks.world)
     device = device or here()
     if device.kind != "cuda":
-        return run.choose("train.micro_batch", whole, "a CPU takes a whole batch at once")
+        return run.choose("at_once", whole, "a CPU takes a whole batch at once")
     sizing = replace(request(config), world=ranks.world).size(device)
     sizing = confirm_here(sizing, workload(config, offline=True), run.path.parents[1], say=run.say)
     fitting = min(ranks.gather(sizing.capacity(seconds)))
-    return run.choose("train.micro_batch", min(whole, fitting), f"{fitting} windows of {seconds:g} s fit into "
+    return run.choose("at_once", min(whole, fitting), f"{fitting} windows of {seconds:g} s fit into "
                       f"{sizing.limit_bytes / GIB:.1f} GiB of {device.name}")
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,34 +15,35 @@ import numpy as np
 
 from colabkit.core.errors import UsageError
 from colabkit.training.sizing.advice import does_not_fit
-from colabkit.training.sizing.chosen import Choice, Sizing
+from colabkit.training.sizing.chosen import HALF_SPEED_SECONDS, Choice, Sizing
 from colabkit.training.sizing.devices import GIB, Device
 from colabkit.training.sizing.memory_model import MemoryModel
 from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.workload import Regime, Workload
-from colabkit.training.stream.batch_plan import bucket_starts
+from colabkit.training.stream.batch_plan import bucket_starts, require_one_way
 
 __all__ = ["CHECKPOINTING_COST", "Predictions", "Sizing", "size"]
 
 SMALLEST_MARGIN, LARGEST_MARGIN = 0.70, 0.95
 CHECKPOINTING_COST = 4 / 3  # forward once more: of forward 1, backward 2
-# Seconds of audio in a pass at which half of its time is what a pass costs however small it is. Starting some hundred kernels a
-# layer takes about as long as a GPU computes on 10 to 50 s of speech, whatever the depth. An estimate, until steps are timed.
-HALF_SPEED_SECONDS = {"cuda": 20.0, "cpu": 0.5}
 
 
-def size(workload: Workload, *, device: Device, lengths: Sequence[float], effective_batch: int, safety_margin: float = 0.85,
-         checkpointing: str | bool = "auto", precision: str = "auto", optimizer: str = "adamw", most: int | None = None,
-         num_buckets: int = 30, world: int = 1, ema: bool = False, choose: Callable[[str, Any, str], Any] | None = None,
-         predictions: Predictions | None = None, lighter: Callable[[], Mapping[str, Workload]] | None = None) -> Sizing:
+def size(workload: Workload, *, device: Device, lengths: Sequence[float], effective_batch: int | None = None,
+         effective_seconds: float | None = None, safety_margin: float = 0.85, checkpointing: str | bool = "auto",
+         precision: str = "auto", optimizer: str = "adamw", most: int | None = None, num_buckets: int = 30,
+         world: int = 1, ema: bool = False, choose: Callable[[str, Any, str], Any] | None = None,
+         predictions: Predictions | None = None,
+         lighter: Callable[[], Mapping[str, Workload]] | None = None) -> Sizing:
     """Return the sizing of a workload for samples of these lengths (or a random sample of them), in seconds.
 
+    An optimizer step holds `effective_batch` samples, or as many as `effective_seconds` of padded audio allow.
     `choose` is told each automatic choice and its reason. `most`: samples at once at most. `lighter` names variants of the
     workload that take less memory, by the setting that makes them: they are tried for the advice when nothing fits.
     Raises: UsageError for settings out of range or a precision that the device has not; DataError when not even one sample of the
     longest fits, with what would help and by how much.
     """
-    seconds = _checked(lengths, effective_batch, safety_margin, most, world)
+    seconds = _checked(lengths, safety_margin, most)
+    require_shareable(world, float(seconds[-1]), effective_batch, effective_seconds)
     if predictions is None:
         predictions = Predictions(float(seconds[0]), float(seconds[-1]), on_gpu=device.kind == "cuda")
     told: list[Choice] = []
@@ -56,7 +58,8 @@ def size(workload: Workload, *, device: Device, lengths: Sequence[float], effect
                f"other processes hold {device.others_bytes / GIB:.1f} GiB of {device.name}'s {device.total_bytes / GIB:.1f} GiB")
     regime = Regime(precision=_precision(precision, device, decide), optimizer=optimizer, ema=ema, world=world)
     empty = Sizing(workload=workload.name, identity=workload.identity, regime=regime, model=MemoryModel(phases=()), device=device,
-                   safety_margin=safety_margin, effective_batch=effective_batch, most=most)
+                   safety_margin=safety_margin, effective_batch=effective_batch, effective_seconds=effective_seconds,
+                   most=most)
 
     def sized(with_checkpointing: bool) -> Sizing:
         now = replace(regime, checkpointing=with_checkpointing)
@@ -71,14 +74,32 @@ def size(workload: Workload, *, device: Device, lengths: Sequence[float], effect
                                            for start, stop in zip(starts[:-1], starts[1:], strict=True)))
     typical = float(np.median(seconds))
     limit = f"{chosen.limit_bytes / GIB:.2f} GiB ({safety_margin:.0%} of {device.usable_bytes / GIB:.2f})"
-    decide("samples_at_once", {f"{s:.1f} s": chosen.capacity(s) for s in dict.fromkeys((longest, typical))},
+    decide("at_once", {f"{s:.1f} s": chosen.capacity(s) for s in dict.fromkeys((longest, typical))},
            f"so many are predicted to take {chosen.bytes(chosen.capacity(longest), longest) / GIB:.2f} and "
            f"{chosen.bytes(chosen.capacity(typical), typical) / GIB:.2f} of {limit}"
            + (f"; {most} at most are asked for" if most is not None else ""))
     return replace(chosen, choices=tuple(told))
 
 
-def _checked(lengths: Sequence[float], effective_batch: int, safety_margin: float, most: int | None, world: int) -> np.ndarray:
+def require_shareable(world: int, longest_seconds: float, effective_batch: int | None,
+                      effective_seconds: float | None) -> None:
+    """Raise UsageError where an optimizer step has not a sample for each process, or is not said in one way."""
+    require_one_way(effective_batch, effective_seconds)
+    if effective_seconds is None:
+        if world < 1 or effective_batch < world:
+            raise UsageError("The processes cannot share this batch", where="effective_batch",
+                             got=f"{effective_batch} samples, {world} processes",
+                             expected="a sample or more for each process",
+                             fix=f"--set train.effective_batch={max(world, 1)} or more, or fewer processes")
+    elif effective_seconds < (needed := world * longest_seconds) * (1 - 1e-9):
+        raise UsageError("An optimizer step is too short for its samples", where="effective_seconds",
+                         got=f"{effective_seconds:g} s for {world} process" + "es" * (world > 1),
+                         expected=f"{needed:g} s or more: the longest sample has {longest_seconds:g} s",
+                         fix=f"--set train.effective_seconds={math.ceil(needed)}, or a smaller data.longest_seconds, "
+                             "which leaves longer samples aside")
+
+
+def _checked(lengths: Sequence[float], safety_margin: float, most: int | None) -> np.ndarray:
     """Return the lengths sorted. Raises: UsageError for what cannot be."""
     seconds = np.sort(np.asarray(list(lengths), np.float64))
     if not len(seconds) or not np.isfinite(seconds).all() or seconds[0] <= 0:
@@ -90,10 +111,6 @@ def _checked(lengths: Sequence[float], effective_batch: int, safety_margin: floa
     if most is not None and most < 1:
         raise UsageError("Cannot put so many samples through at once", got=most, expected="1 or more, or none", where="most",
                          fix="leave it at none: what memory allows")
-    if world < 1 or effective_batch < world:
-        raise UsageError("The processes cannot share this batch", got=f"{effective_batch} samples, {world} processes",
-                         expected="a sample or more for each process", where="effective_batch",
-                         fix=f"use an effective batch of {max(world, 1)} or more, or fewer processes")
     return seconds
 
 
@@ -122,8 +139,9 @@ def _checkpointing(wanted: str | bool, sized: Callable[[bool], Sizing], seconds:
     if wanted != "auto":
         return sized(wanted in ("yes", True))
     without, longest, typical = sized(False), float(seconds[-1]), float(np.median(seconds))
-    if without.fits(longest) >= 1 and without.fits(typical) >= without.share:
-        decide("checkpointing", False, f"all {without.share} samples of {typical:.1f} s fit at once without it")
+    share = without.share(typical)
+    if without.fits(longest) >= 1 and without.fits(typical) >= share:
+        decide("checkpointing", False, f"all {share} samples of {typical:.1f} s fit at once without it")
         return without
     with_it = sized(True)
     if without.fits(longest) < 1:
@@ -142,7 +160,7 @@ def _checkpointing(wanted: str | bool, sized: Callable[[bool], Sizing], seconds:
 
 
 def _at_once(sizing: Sizing, seconds: float) -> int:
-    return min(sizing.capacity(seconds), sizing.share)
+    return min(sizing.capacity(seconds), sizing.share(seconds))
 
 
 def _speed(sizing: Sizing, seconds: float) -> float:

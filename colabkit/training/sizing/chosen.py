@@ -13,6 +13,13 @@ from colabkit.training.sizing.memory_model import MOST_SAMPLES, MemoryModel
 from colabkit.training.sizing.workload import Regime
 
 Choice = tuple[str, Any, str]  # name, value, reason
+# Seconds of audio in a pass at which half of its time is what a pass costs however small it is. Starting some hundred
+# kernels a layer takes about as long as a GPU computes on 10 to 50 s of speech, whatever the depth. An estimate, until
+# steps are timed.
+HALF_SPEED_SECONDS = {"cuda": 20.0, "cpu": 0.5}
+# What a step is cut by: of a GPU's the lower end. Padding of read speech then stays below 2% in sets of a few hours,
+# too, and an epoch takes no more time than in the fewest parts even where a pass costs 50 s.
+PASS_SECONDS = {"cuda": 10.0, "cpu": 0.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +50,9 @@ class Measured:
 class Sizing:
     """Batch sizes for one workload on one device. `capacity(seconds)` is what training asks for.
 
-    `share`: samples of an optimizer step that fall to one process. `knee_seconds`: audio of a pass from which on more at once
-    gains less than 5%; None where it was not measured. `confirmed`: real steps have shown it.
+    `effective_batch`: samples of an optimizer step; None where it is said as `effective_seconds` of audio with padding.
+    `knee_seconds`: audio of a pass from which on more at once gains less than 5%; None where it was not measured.
+    `confirmed`: real steps have shown it.
     """
 
     workload: str
@@ -53,7 +61,8 @@ class Sizing:
     model: MemoryModel
     device: Device
     safety_margin: float
-    effective_batch: int
+    effective_batch: int | None
+    effective_seconds: float | None = None
     most: int | None = None
     knee_seconds: float | None = None
     buckets: tuple[Bucket, ...] = ()
@@ -68,8 +77,19 @@ class Sizing:
         return self.safety_margin * self.device.usable_bytes
 
     @property
-    def share(self) -> int:
-        return -(-self.effective_batch // self.regime.world)
+    def pass_seconds(self) -> float:
+        """Return the seconds of padding that one part more must save to be worth it."""
+        return PASS_SECONDS[self.device.kind]
+
+    def step_samples(self, seconds: float) -> int:
+        """Return how many samples padded to `seconds` an optimizer step has, at most where it is said in seconds."""
+        if self.effective_seconds is None:
+            return self.effective_batch
+        return max(1, int(self.effective_seconds / seconds + 1e-9))
+
+    def share(self, seconds: float) -> int:
+        """Return how many of these fall to one process, which may have one more than another."""
+        return -(-self.step_samples(seconds) // self.regime.world)
 
     def fits(self, seconds: float) -> int:
         """Return how many samples padded to `seconds` memory allows at once, whether or not that is of use."""
@@ -80,13 +100,15 @@ class Sizing:
         found = self.fits(seconds)
         if self.most is not None:
             found = min(found, self.most)
+        if self.effective_seconds is not None:
+            found = min(found, self.share(seconds))
         if self.knee_seconds is not None:
             found = min(found, max(1, math.ceil(self.knee_seconds / seconds)))
         return found
 
     def parts(self, seconds: float, num_samples: int | None = None) -> list[int]:
         """Return how a step's samples of this length (by default a process's share) are cut: sizes that add up to it."""
-        count = self.share if num_samples is None else num_samples
+        count = self.share(seconds) if num_samples is None else num_samples
         num_parts = -(-count // max(1, self.capacity(seconds)))
         return [count // num_parts + (part < count % num_parts) for part in range(num_parts)]
 
@@ -95,9 +117,15 @@ class Sizing:
         return len(self.parts(seconds))
 
     def even_batch(self, seconds: float) -> tuple[int, int]:
-        """Return (samples at once, accumulation) whose product is a process's share exactly, as TrainingArguments need it."""
-        at_once = max((d for d in range(1, self.share + 1) if self.share % d == 0 and d <= self.capacity(seconds)), default=1)
-        return at_once, self.share // at_once
+        """Return (samples at once, accumulation) whose product is a process's share exactly, for TrainingArguments.
+
+        Of an effective batch in seconds, it is the share that is as large in all processes without going beyond.
+        """
+        share, capacity = self.share(seconds), self.capacity(seconds)
+        if self.effective_seconds is not None:
+            share = max(1, self.step_samples(seconds) // self.regime.world)
+        at_once = max((d for d in range(1, share + 1) if share % d == 0 and d <= capacity), default=1)
+        return at_once, share // at_once
 
     def bytes(self, num_samples: int, seconds: float) -> float:
         """Return what the device is predicted to hold, the context included."""
@@ -108,7 +136,7 @@ class Sizing:
         rows = [[f"{b.longest_seconds:.1f}", b.num_seen, b.num_samples, self.accumulation(b.longest_seconds),
                  f"{b.predicted_bytes / GIB:.2f}", f"{b.fill:.0%}"] for b in self.buckets]
         title = f"{self.workload} on {self.device.describe()}: {self.regime.describe()}; limit {self.limit_bytes / GIB:.2f} GiB"
-        columns = ["up to seconds", "of the samples", "at once", "passes a step", "predicted GiB", "of the limit"]
+        columns = ["up to seconds", "of the samples", "at once", "parts a step", "predicted GiB", "of the limit"]
         return Table(columns, rows, title)
 
     def figure_data(self, num_points: int = 100) -> dict[str, Any]:
@@ -140,13 +168,15 @@ class Sizing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {**{name: getattr(self, name) for name in _PLAIN}, "regime": asdict(self.regime), "model": self.model.to_dict(),
+        return {**{name: getattr(self, name) for name in (*_PLAIN, "effective_seconds")},
+                "regime": asdict(self.regime), "model": self.model.to_dict(),
                 "device": self.device.to_dict(), "buckets": [asdict(b) for b in self.buckets],
                 "choices": [list(choice) for choice in self.choices], "measured": [asdict(m) for m in self.measured]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Sizing:
-        return cls(**{name: data[name] for name in _PLAIN}, regime=Regime(**data["regime"]),
+        return cls(**{name: data[name] for name in _PLAIN}, effective_seconds=data.get("effective_seconds"),
+                   regime=Regime(**data["regime"]),
                    model=MemoryModel.from_dict(data["model"]), device=Device.from_dict(data["device"]),
                    buckets=tuple(Bucket(**b) for b in data["buckets"]),
                    choices=tuple((name, value, reason) for name, value, reason in data["choices"]),

@@ -11,6 +11,7 @@ all ranks have said that their part went through.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class _Event:
 class Guard:
     """Carries out the forward and backward passes of training steps, and learns how many samples go through at once.
 
-    `capacity(seconds)`: how many samples of that length are expected to fit. `watch`: a MemoryWatch; it is looked at after each
+    `capacity(seconds)`: how many samples of that length are expected to fit. `pass_seconds`: of audio, what a part
+    costs beside its own (partition.cut). `watch`: a MemoryWatch; it is looked at after each
     step, and the allocator's retries, which collapse the speed, count as memory that ran out. `buffers_of`: modules whose buffers
     the forward pass changes (batch norms); they are put back before samples are done again. `advice(seconds)`: lines that tell
     what would help a sample that does not fit alone. `agree(code)`: how ranks learn the worst of their codes; another than
@@ -52,10 +54,11 @@ class Guard:
     """
 
     def __init__(self, capacity: Callable[[float], int], *, ranks: Ranks, teller: Teller,
-                 watch: MemoryWatch | None = None, buffers_of: Iterable[Any] = (),
+                 pass_seconds: float = math.inf, watch: MemoryWatch | None = None, buffers_of: Iterable[Any] = (),
                  advice: Callable[[float], Sequence[str]] | None = None, agree: Callable[[int], int] | None = None,
-                 name: str = "samples at once of up to {seconds:.3g} s", device: str = ""):
+                 name: str = "limit up to {seconds:.3g} s", device: str = ""):
         self.capacity, self.ranks, self.teller, self.watch = capacity, ranks, teller, watch
+        self.pass_seconds = pass_seconds
         self.name, self._advice, self._agree = name, advice, agree or ranks.worst
         self.device = " + ".join(sorted(set(ranks.gather(device))))
         self.limits: dict[int, int] = {}  # bucket -> how many samples; longer ones may not be more
@@ -109,7 +112,7 @@ class Guard:
     def _attempt(self, seconds: Sequence[float], work: Work) -> _Event | None:
         """Do all parts; returns what ended it, or the worst that was noticed on the way."""
         tight = None
-        for part in cut(seconds, self.limit):
+        for part in cut(seconds, self.limit, self.pass_seconds):
             longest, num_samples = max(seconds[i] for i in part), len(part)
             before = self._retries()
             if text := _failure(work, part):

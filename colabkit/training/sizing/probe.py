@@ -60,7 +60,7 @@ def _tell(choose: Callable[[str, Any, str], Any] | None, sizing: Sizing, how: st
     longest = sizing.buckets[-1]
     shown = [m for m in sizing.measured if m.peak_bytes is not None]
     most = max((m.peak_bytes for m in shown), default=0.0) + sizing.device.context_bytes
-    choose("confirmed_batch", f"{longest.num_samples} of {longest.longest_seconds:.1f} s",
+    choose("at_once_confirmed", f"{longest.num_samples} of {longest.longest_seconds:.1f} s",
            f"{how}; the largest held {most / GIB:.2f} of {sizing.limit_bytes / GIB:.2f} GiB")
     if sizing.knee_seconds is not None and any(b.num_samples < sizing.fits(b.longest_seconds) for b in sizing.buckets):
         choose("knee_seconds", round(sizing.knee_seconds, 1), "more audio in a pass gains less than 5% in speed")
@@ -98,7 +98,7 @@ class _Prober:
 
     def wanted(self, seconds: float) -> int:
         """Return how many samples of this length should fit, as far as is known now, but no more than a step has."""
-        found = min(self.sizing.fits(seconds), self.sizing.share)
+        found = min(self.sizing.fits(seconds), self.sizing.share(seconds))
         return found if self.sizing.most is None else min(found, self.sizing.most)
 
     def at_capacity(self, seconds: float) -> bool:

@@ -28,7 +28,8 @@ class Request:
     workload: Workload
     lengths: tuple[float, ...]
     typical_seconds: float
-    effective_batch: int
+    effective_batch: int | None
+    effective_seconds: float | None = None
     safety_margin: float = 0.85
     checkpointing: str = "auto"
     precision: str = "auto"
@@ -48,7 +49,8 @@ class Request:
              predictions: Predictions | None = None) -> Sizing:
         """Return the sizing for a device."""
         return size(self.workload, device=device, lengths=self.lengths, effective_batch=self.effective_batch,
-                    safety_margin=self.safety_margin, checkpointing=self.checkpointing, precision=self.precision,
+                    effective_seconds=self.effective_seconds, safety_margin=self.safety_margin,
+                    checkpointing=self.checkpointing, precision=self.precision,
                     optimizer=self.optimizer, most=self.most, world=self.world, ema=self.ema, choose=choose,
                     predictions=predictions, lighter=self.lighter)
 

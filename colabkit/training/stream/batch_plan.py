@@ -1,7 +1,7 @@
-"""Batches of an epoch: batch k is a pure function of (seed, epoch, k), with or without durations.
+"""Batches of samples: batch k of an epoch is a pure function of (seed, epoch, k), with or without durations.
 
 SampleOrder: so many samples. GroupedOrder: so many samples, of similar length. BatchPlan: as many as a budget of padded length
-allows.
+allows. `length_order` is what trains on samples of unequal length, by one or the other.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from colabkit.core.errors import UsageError
 from colabkit.core.permutation import permute
 
 _NUM_STEPS = 512  # places between which bucket edges are chosen
+# To train by: the wider a window, the fewer of its batches hold a tail of very unequal lengths. Of buckets of fewer
+# batches many would be half empty.
+TRAINED_WINDOW_BATCHES = 128
+MOST_BUCKETS, BUCKET_BATCHES = 30, 4
 
 
 class SampleOrder:
@@ -173,6 +177,31 @@ class BatchPlan:
             lengths = self.sorted_seconds[place[self.batch(epoch, k)]]
             padded += len(lengths) * lengths.max()
         return float(1 - whole / padded)
+
+
+def length_order(seconds: np.ndarray, *, effective_batch: int | None = None, effective_seconds: float | None = None,
+                 seed: int) -> GroupedOrder | BatchPlan:
+    """Return the batches of optimizer steps: of exactly `effective_batch` samples, or of `effective_seconds` of audio.
+
+    Audio counts as padded to the longest of its step, as lhotse's and NeMo's users count it, and is never more. What
+    goes through a device at once is cut from a step by length (sizing.partition.cut), which pads less than the whole.
+    Raises: UsageError where not exactly one of the two is given, or one sample is longer than `effective_seconds`.
+    """
+    require_one_way(effective_batch, effective_seconds)
+    if effective_seconds is None:
+        return GroupedOrder(seconds, effective_batch, seed=seed, window_batches=TRAINED_WINDOW_BATCHES)
+    num_buckets = int(np.clip(np.sum(seconds) / effective_seconds / BUCKET_BATCHES, 1, MOST_BUCKETS))
+    return BatchPlan(seconds, Budget(padded_seconds=effective_seconds), seed=seed, num_buckets=num_buckets,
+                     window_batches=TRAINED_WINDOW_BATCHES)
+
+
+def require_one_way(effective_batch: int | None, effective_seconds: float | None) -> None:
+    """Raise UsageError where an optimizer step is said in samples and in seconds, or in neither."""
+    if (effective_batch is None) == (effective_seconds is None):
+        raise UsageError("An optimizer step is said in one way", where="train",
+                         expected="a number of samples or of seconds",
+                         got=f"effective_batch={effective_batch} and effective_seconds={effective_seconds}",
+                         fix="set train.effective_batch or train.effective_seconds, and the other to none")
 
 
 def bucket_starts(sorted_seconds: np.ndarray, num_buckets: int) -> np.ndarray:

@@ -63,6 +63,7 @@ class Capacity:
 
     at_once: int = 1000
     regime: Regime = Regime()
+    pass_seconds: float = 20.0
 
     def capacity(self, seconds: float) -> int:
         return self.at_once

@@ -179,7 +179,7 @@ def test_a_kind_that_is_not_trained_here_and_a_name_that_is_unknown(tmp_path):
 def test_the_request_is_what_the_settings_say():
     settings = Config(model=ModelConfig(name="facebook/wav2vec2-base"), data=DataConfig(longest_seconds=20.0),
                       train=TrainConfig(effective_batch=48, optimizer="adafactor", processes=2),
-                      sizing=SizingConfig(safety_margin=0.9, batch_samples=5, checkpointing="no", precision="fp32"))
+                      sizing=SizingConfig(safety_margin=0.9, at_once=5, checkpointing="no", precision="fp32"))
     asked = request(settings)
     assert asked.lengths == (1.0, 10.0, 20.0) and asked.typical_seconds == 10.0 and asked.effective_batch == 48
     assert (asked.optimizer, asked.world, asked.safety_margin, asked.most) == ("adafactor", 2, 0.9, 5)

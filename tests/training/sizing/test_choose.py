@@ -97,7 +97,7 @@ def test_every_choice_is_told_with_its_reason():
     told = []
     sizing = sized("T4", choose=lambda name, value, reason: told.append((name, value, reason)))
     assert tuple(told) == sizing.choices
-    assert [name for name, _, _ in told] == ["precision", "checkpointing", "samples_at_once"] and all(why for _, _, why in told)
+    assert [name for name, _, _ in told] == ["precision", "checkpointing", "at_once"] and all(why for _, _, why in told)
 
 
 def test_capacity_fits_never_rises_with_length_and_uses_the_room():
@@ -126,12 +126,38 @@ def test_steps_are_cut_to_exactly_the_effective_batch():
             assert max(parts) <= sizing.capacity(seconds)
             assert sizing.accumulation(seconds) == len(parts)
             at_once, passes = sizing.even_batch(seconds)
-            assert at_once * passes == sizing.share and at_once <= sizing.capacity(seconds)
+            assert at_once * passes == sizing.share(seconds) and at_once <= sizing.capacity(seconds)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_of_an_effective_batch_in_seconds_short_samples_are_more(world):
+    sizing = sized("T4", effective_batch=None, effective_seconds=400.0, world=world, checkpointing="no")
+    assert [sizing.step_samples(seconds) for seconds in (30.0, 10.0, 1.0)] == [13, 40, 400]
+    for seconds in (1.0, 7.3, 30.0):
+        parts = sizing.parts(seconds)
+        assert sum(parts) == sizing.share(seconds) == -(-int(400 / seconds) // world)
+        assert max(parts) <= sizing.capacity(seconds) <= sizing.fits(seconds)
+        at_once, passes = sizing.even_batch(seconds)
+        assert at_once <= sizing.capacity(seconds) and at_once * passes == int(400 / seconds) // world
+        assert at_once * passes * world * seconds <= 400.0
+    again = Sizing.from_dict(json.loads(json.dumps(sizing.to_dict())))
+    assert again == sizing and [again.capacity(s) for s in (1.0, 9.0)] == [sizing.capacity(s) for s in (1.0, 9.0)]
+    older = sized("T4").to_dict()
+    del older["effective_seconds"]
+    assert Sizing.from_dict(older).effective_seconds is None, "a record of before there was such a setting"
+
+
+def test_a_step_too_short_for_the_longest_sample_says_how_long_it_must_be():
+    for world, needed in ((1, 30), (4, 120)):
+        sized("T4", effective_batch=None, effective_seconds=float(needed), world=world)
+        with pytest.raises(UsageError, match="too short") as told:
+            sized("T4", effective_batch=None, effective_seconds=needed - 1.0, world=world)
+        assert f"--set train.effective_seconds={needed}," in told.value.fix
 
 
 def test_no_more_at_once_than_asked_for():
     sizing = sized("H200", most=3)
-    assert {sizing.capacity(s) for s in (1.0, 30.0)} == {3} and "3 at most" in reasons(sizing)["samples_at_once"]
+    assert {sizing.capacity(s) for s in (1.0, 30.0)} == {3} and "3 at most" in reasons(sizing)["at_once"]
 
 
 def test_beyond_the_knee_no_more_go_through_at_once():
@@ -164,7 +190,8 @@ def test_margins_within_range_count():
 
 
 @pytest.mark.parametrize("wrong", [{"lengths": []}, {"lengths": [0.0, 1.0]}, {"lengths": [float("nan")]}, {"effective_batch": 0},
-                                   {"effective_batch": 2, "world": 3}, {"most": 0}])
+                                   {"effective_batch": 2, "world": 3}, {"most": 0}, {"effective_batch": None},
+                                   {"effective_seconds": 400.0}])
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(UsageError):
         sized(**wrong)

@@ -54,17 +54,6 @@ class Device:
         self.parts, self.resets = [], self.resets + 1
 
 
-# --- parts ---
-
-
-
-
-
-
-
-
-
-
 # --- one process ---
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise, product
+
 import numpy as np
 import pytest
 
-from colabkit.training.sizing.partition import RATIO, bucket_of, cut, edge_seconds
+from colabkit.training.sizing.partition import RATIO, bucket_of, cut, edge_seconds, tally
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -31,6 +33,32 @@ def test_every_sample_is_in_one_part_that_fits(seed):
 
 def test_of_as_many_parts_the_one_with_least_padding_is_taken():
     assert cut([1.0, 10.0, 9.0, 1.1, 1.2], lambda longest: 4) == [[1, 2], [4, 3, 0]]
+
+
+def test_another_part_is_made_where_it_costs_less_than_the_padding_it_saves():
+    seconds = [30.0, *[10.0] * 31]
+    assert len(cut(seconds, lambda longest: 32)) == 1
+    assert [len(part) for part in cut(seconds, lambda longest: 32, 20.0)] == [1, 31]
+    assert len(cut(seconds, lambda longest: 32, 31 * 20.0 + 1)) == 1, "it saves 620 s of padding and costs 621 s"
+    assert tally([seconds, seconds], lambda longest: 32) == (2, 2 * 32 * 30.0, 2 * 31 * 20.0)
+    assert tally([seconds], lambda longest: 32, 20.0) == (2, 340.0, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_take_the_least_time_there_is(seed):
+    """Against all ways to cut a few samples, longest first."""
+    drawn = np.random.default_rng(seed)
+    lengths, cost = sorted(drawn.uniform(1, 20, 9).tolist(), reverse=True), float(drawn.uniform(0, 10))
+
+    def limit(longest):
+        return int(60 / longest)
+    times = []
+    for places in product((False, True), repeat=8):
+        bounds = [0, *(i + 1 for i, is_cut in enumerate(places) if is_cut), 9]
+        if all(stop - start <= limit(lengths[start]) for start, stop in pairwise(bounds)):
+            times.append(sum(cost + (stop - start) * lengths[start] for start, stop in pairwise(bounds)))
+    num_parts, padded, _ = tally([lengths], limit, cost)
+    assert num_parts * cost + padded == pytest.approx(min(times))
 
 
 def test_equal_lengths_are_dealt_out_evenly_in_order():

@@ -132,7 +132,7 @@ def test_the_knee_is_taken_where_more_gains_little():
     assert found.capacity(10.0) == min(found.fits(10.0), int(np.ceil(found.knee_seconds / 10.0)))
     told = []
     confirm(sizing, run_on(sizing, MODEL, timing=timing), choose=lambda *choice: told.append(choice))
-    assert [name for name, _, _ in told] == ["confirmed_batch", "knee_seconds"]
+    assert [name for name, _, _ in told] == ["at_once_confirmed", "knee_seconds"]
 
 
 def test_without_a_cost_of_passes_there_is_no_knee():

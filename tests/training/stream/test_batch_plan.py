@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from colabkit.core.errors import UsageError
-from colabkit.training.stream.batch_plan import BatchPlan, Budget, GroupedOrder, SampleOrder, bucket_starts
+from colabkit.training.sizing.chosen import PASS_SECONDS
+from colabkit.training.sizing.partition import cut, tally
+from colabkit.training.stream.batch_plan import (
+    BatchPlan,
+    Budget,
+    GroupedOrder,
+    SampleOrder,
+    bucket_starts,
+    length_order,
+)
 
 
 def speech_like(num: int, seed: int = 0) -> np.ndarray:
@@ -336,3 +345,50 @@ def test_grouped_refuses_what_cannot_be(seconds, batch_samples):
         GroupedOrder(np.array(seconds), batch_samples, seed=0)
     with pytest.raises(IndexError):
         GroupedOrder(np.array([1.0]), 1, seed=0).batch(0, 1)
+
+
+# --- what trains ---
+
+
+def test_an_optimizer_step_holds_exactly_so_many_samples_or_at_most_so_many_seconds():
+    seconds = speech_like(1500)
+    counted = length_order(seconds, seed=0, effective_batch=32)
+    timed = length_order(seconds, seed=0, effective_seconds=400)
+    for order in (counted, timed):
+        batches = [order.batch(3, k) for k in range(len(order))]
+        assert sorted(np.concatenate(batches).tolist()) == list(range(1500))
+        if order is counted:
+            assert {len(batch) for batch in batches[:-1]} == {32}
+        else:
+            padded = np.array([len(batch) * seconds[batch].max() for batch in batches])
+            assert padded.max() <= 400 and padded.mean() > 0.8 * 400
+            assert len({len(batch) for batch in batches}) > 5, "of short samples there are more"
+
+
+@pytest.mark.parametrize("asked", [{"effective_batch": 32}, {"effective_seconds": 400}])
+@pytest.mark.parametrize("num", [2_900, 20_000])
+def test_what_trains_pads_two_percent_at_most(asked, num):
+    """Cut as the guard cuts on a T4, where some 420 s of audio go through at once, and where whole steps do."""
+    seconds = speech_like(num)
+    order = length_order(seconds, seed=0, **asked)
+    steps = [seconds[order.batch(0, k)].tolist() for k in range(0, len(order), max(1, len(order) // 100))]
+    for limit in (lambda longest: int(420 / longest), lambda longest: 10_000):
+        _, padded, padding = tally(steps, limit, PASS_SECONDS["cuda"])
+        assert padding <= 0.02 * padded
+    longest = max(steps, key=lambda lengths: lengths[-1] - lengths[0])
+    assert len(cut(longest, lambda longest: 10_000, PASS_SECONDS["cuda"])) > 1, "where that saves more than it costs"
+
+
+def test_few_samples_meet_others_in_each_epoch_too():
+    seconds = speech_like(256)
+    for asked in ({"effective_batch": 16}, {"effective_seconds": 200}):
+        order = length_order(seconds, seed=0, **asked)
+        first, second = ({frozenset(order.batch(epoch, k).tolist()) for k in range(len(order))} for epoch in (0, 1))
+        assert len(first & second) <= 0.1 * len(order)
+
+
+@pytest.mark.parametrize("asked", [{}, {"effective_batch": 4, "effective_seconds": 40.0}])
+def test_a_step_is_said_in_one_way(asked):
+    with pytest.raises(UsageError, match="in one way") as told:
+        length_order(np.array([1.0, 2.0]), seed=0, **asked)
+    assert "train.effective_seconds" in told.value.fix

@@ -69,13 +69,15 @@ class ASRConfigManager:
         self.model = profiles.profile_model(model, name=name, optimizer=optimizer)
         return self.model
 
-    def configure(self, workload: Workload, *, effective_batch: int = 32, num_processes: int = 1,
-                  batch_samples: int | None = None, checkpointing: str = "auto", precision: str = "auto",
-                  optimizer: str = "adamw", workers: int | None = None, longest_seconds: float = CHUNK_SECONDS,
+    def configure(self, workload: Workload, *, effective_batch: int | None = 32, effective_seconds: float | None = None,
+                  num_processes: int = 1, at_once: int | None = None, checkpointing: str = "auto",
+                  precision: str = "auto", optimizer: str = "adamw", workers: int | None = None,
+                  longest_seconds: float = CHUNK_SECONDS,
                   confirm_in: str | os.PathLike | None = None,
                   lighter: Callable[[], Mapping[str, Workload]] | None = None, **values: Any) -> TrainingConfig:
         """Choose everything for a workload from the profiles made before.
 
+        An optimizer step has `effective_batch` samples, or, where that is None, `effective_seconds` of padded audio.
         Where this process has a GPU and `confirm_in` names a folder, a few real steps confirm what was predicted, and the folder
         remembers it for the next run on such a GPU. `lighter()` gives variants of the workload to compare with where it does not
         fit.
@@ -83,7 +85,7 @@ class ASRConfigManager:
         Raises: DataError when the model does not fit even one sample at once, saying what would help; UsageError for values that
         do not fit together.
         """
-        if effective_batch < 1 or effective_batch % num_processes:
+        if effective_batch is not None and (effective_batch < 1 or effective_batch % num_processes):
             raise UsageError("The processes cannot share this batch", got=f"effective_batch={effective_batch}",
                              expected=f"a multiple of {num_processes} processes", where="effective_batch",
                              fix=f"effective_batch={max(1, round(effective_batch / num_processes)) * num_processes}")
@@ -98,16 +100,18 @@ class ASRConfigManager:
             return self.teller.choose(name, value, reason)
         lengths = [min(seconds, longest_seconds) for seconds in data.seconds]
         self.sizing = size(workload, device=self._device, lengths=lengths, effective_batch=effective_batch,
-                           safety_margin=self.safety_margin, checkpointing=checkpointing, precision=precision,
-                           optimizer=optimizer, most=most_at_once(effective_batch // num_processes, batch_samples),
-                           world=num_processes, lighter=lighter, choose=lambda name, value, reason: value)
+                           effective_seconds=effective_seconds, safety_margin=self.safety_margin,
+                           checkpointing=checkpointing, precision=precision, optimizer=optimizer, world=num_processes,
+                           most=most_at_once(effective_batch, num_processes, at_once), lighter=lighter,
+                           choose=lambda name, value, reason: value)
         if confirm_in is not None:
             self.sizing = confirm_here(self.sizing, workload, confirm_in, choose=decide, say=self.teller.say)
         regime, longest = self.sizing.regime, max(lengths)
         reasons_of_sizing = {name: reason for name, _, reason in self.sizing.choices}
-        share, capacity = self.sizing.share, self.sizing.capacity(longest)
-        batch, accumulation = self.sizing.even_batch(longest)
-        config = TrainingConfig(effective_batch_size=effective_batch, num_processes=num_processes, optimizer=optimizer,
+        batch, accumulation, capacity = *self.sizing.even_batch(longest), self.sizing.capacity(longest)
+        share = batch * accumulation
+        config = TrainingConfig(effective_batch_size=share * num_processes, effective_seconds=effective_seconds,
+                                longest_seconds=longest, num_processes=num_processes, optimizer=optimizer,
                                 safety_margin=self.safety_margin, reasons=reasons, **values)
         each = f" on each of {num_processes} processes" if num_processes > 1 else ""
         config.per_device_train_batch_size = decide(
@@ -182,7 +186,9 @@ def create_optimal_config(dataset: Any, model: Any, model_name: str = "", *, saf
     from colabkit.pipelines.asr.config import Config, ModelConfig
     from colabkit.pipelines.asr.workload import lighter, workload_of
     manager = ASRConfigManager(safety_margin=safety_margin, device=device, teller=Teller(say))
-    fixed, asked = _sorted_overrides(overrides)
+    for former in _FORMERLY.keys() & overrides.keys():
+        say(f"  hint: {former} is called {_FORMERLY[former]} now; it is taken as that")
+    fixed, asked = _sorted_overrides({_FORMERLY.get(name, name): value for name, value in overrides.items()})
     if isinstance(dataset, str):
         raise UsageError("Cannot profile a data set by its name", got=dataset, expected="the data set itself", where="dataset",
                          fix="dataset = datasets.load_dataset(...); create_optimal_config(dataset['train'], model)")
@@ -199,7 +205,8 @@ def create_optimal_config(dataset: Any, model: Any, model_name: str = "", *, saf
     return config, manager
 
 
-_ASKED = ("num_processes", "batch_samples", "checkpointing", "precision", "optimizer", "workers", "longest_seconds")
+_ASKED = ("num_processes", "at_once", "checkpointing", "precision", "optimizer", "workers", "longest_seconds")
+_FORMERLY = {"batch_samples": "at_once"}
 
 
 def _sorted_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -215,8 +222,11 @@ def _sorted_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     return {name: value for name, value in overrides.items() if name not in _ASKED}, asked
 
 
-def most_at_once(share: int, wanted: int | None) -> int:
-    """Return how many samples at once make sense: never more than an optimizer step takes in this process."""
+def most_at_once(effective_batch: int | None, num_processes: int, wanted: int | None) -> int | None:
+    """Return how many samples at once make sense at most: never more than an optimizer step takes in this process."""
+    if effective_batch is None:
+        return wanted  # of an effective batch in seconds the sizing knows how many samples of a length it has
+    share = effective_batch // num_processes
     return share if wanted is None else min(share, wanted)
 
 

@@ -44,7 +44,8 @@ def configure_run(config: Config, listing: Listing, vocabulary_size: int, run: R
         manager.model = profile_model(work.build(None, False), name=work.name, optimizer=config.train.optimizer)
     train = config.train
     chosen = manager.configure(
-        work, effective_batch=train.effective_batch, num_processes=num_processes, batch_samples=config.sizing.batch_samples,
+        work, effective_batch=train.effective_batch, effective_seconds=train.effective_seconds,
+        num_processes=num_processes, at_once=config.sizing.at_once,
         checkpointing=config.sizing.checkpointing, precision=config.sizing.precision, optimizer=train.optimizer,
         workers=config.sizing.workers, longest_seconds=config.data.longest_seconds,
         confirm_in=run.path.parents[1] if config.sizing.probe else None, lighter=lambda: lighter(Config(model=config.model)),
@@ -60,7 +61,8 @@ def configured(config: Config, listing: Listing, vocabulary_size: int, run: Run,
     manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, teller=run)
     try:
         chosen = manager.load_config(folder / TRAINING_CONFIG)
-        made_for, most = manager.sizing.device, most_at_once(manager.sizing.share, config.sizing.batch_samples)
+        made_for = manager.sizing.device
+        most = most_at_once(manager.sizing.effective_batch, num_processes, config.sizing.at_once)
         if (made_for.name, made_for.total_bytes, manager.sizing.safety_margin, manager.sizing.most, chosen.num_processes) == (
                 device.name, device.total_bytes, config.sizing.safety_margin, most, num_processes):
             return chosen, manager.sizing

@@ -16,9 +16,12 @@ class TrainingConfig:
     """How to train. Change any field before using it; a smaller batch is made up for by more accumulation.
 
     `per_device_train_batch_size` x `gradient_accumulation_steps` x `num_processes` = `effective_batch_size`, always.
+    Where an optimizer step is said as `effective_seconds` of audio, so many samples of `longest_seconds` go into it.
     """
 
     effective_batch_size: int = 32
+    effective_seconds: float | None = None
+    longest_seconds: float | None = None
     num_processes: int = 1
     per_device_train_batch_size: int = 1
     gradient_accumulation_steps: int = 32
@@ -64,11 +67,19 @@ class TrainingConfig:
         return "bf16" if self.bf16 else "fp16" if self.fp16 else "no"
 
     def equation(self) -> str:
-        """Return how samples make the effective batch: '4 at once x 2 parts x 1 process = 8 samples, the effective batch'."""
+        """Return how samples make the effective batch.
+
+        '4 at once x 2 parts x 1 process = 8 samples, the effective batch', or, of one in seconds, how the longest
+        samples make it: '... = 8 samples of 30 s, 240 s within the effective batch of 250 s of audio'.
+        """
         processes = f"{self.num_processes} process" + ("es" if self.num_processes > 1 else "")
         parts = f"{self.gradient_accumulation_steps} part" + ("s" if self.gradient_accumulation_steps > 1 else "")
-        return (f"{self.per_device_train_batch_size} at once x {parts} x {processes} = {self.effective_batch_size} samples, "
-                "the effective batch")
+        count, longest = self.effective_batch_size, self.longest_seconds
+        samples = f"{self.per_device_train_batch_size} at once x {parts} x {processes} = {count} samples"
+        if self.effective_seconds is None:
+            return f"{samples}, the effective batch"
+        return (f"{samples} of {longest:g} s, {count * longest:g} s within the effective batch of "
+                f"{self.effective_seconds:g} s of audio")
 
     def table(self) -> Table:
         """Return every automatic choice with its reason."""

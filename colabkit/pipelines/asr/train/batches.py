@@ -1,4 +1,4 @@
-"""Transcribed speech to the samples of optimizer steps: exactly so many a step, of similar length, resumable at any step.
+"""Transcribed speech to the samples of optimizer steps: so many, or so many seconds, of similar length; resumable.
 
     batches = TrainingBatches(speech, recognizer, effective_batch=32, seed=0)
     for loaded in batches.load(workers=2):
@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,9 +19,11 @@ from colabkit.pipelines.asr import RATE_HZ
 from colabkit.pipelines.asr.model.examples import AHEAD_BYTES, Example, Problem, Speech, read_example
 from colabkit.pipelines.asr.model.recognizer import Recognizer
 from colabkit.pipelines.asr.model.whisper import MOST_TOKENS
-from colabkit.training.stream.batch_plan import GroupedOrder
-from colabkit.training.stream.stream import Loaded, Source, Stream
+from colabkit.training.sizing.partition import tally
+from colabkit.training.stream.batch_plan import GroupedOrder, length_order
+from colabkit.training.stream.stream import Loaded, Order, Source, Stream
 
+NUM_DESCRIBED = 100  # steps
 NUM_TOLD = 10  # samples left aside that are named; the others are counted
 
 
@@ -66,18 +68,33 @@ class TrainingBatches:
     """The samples of each optimizer step, for one of `world` processes; `len()` is the number of steps of an epoch.
 
     A step is a pure function of the speech, the seed and its number. Broken samples are left out, told and remembered.
+    Raises: UsageError where not one of `effective_batch` and `effective_seconds` is given, or a sample is longer.
     """
 
-    def __init__(self, speech: Speech, recognizer: Recognizer, *, effective_batch: int, seed: int, problem: Problem,
-                 rank: int = 0, world: int = 1):
+    def __init__(self, speech: Speech, recognizer: Recognizer, *, effective_batch: int | None = None,
+                 effective_seconds: float | None = None, seed: int, problem: Problem, rank: int = 0, world: int = 1):
         self.speech, self.recognizer, self.rank, self.world = speech, recognizer, rank, world
         self.kept = usable(speech, recognizer, problem)
-        self.order = GroupedOrder(np.asarray(speech.seconds)[self.kept], effective_batch, seed=seed)
-        self.stream = Stream([Source(speech.name, speech.fingerprint, self.order)], seed=seed,
-                             problem=lambda item, reason: problem(self._named(item), reason))
+        self.seconds, self.problem = np.asarray(speech.seconds)[self.kept], problem
+        self._take(length_order(self.seconds, effective_batch=effective_batch, effective_seconds=effective_seconds,
+                                seed=seed), seed)
+        # The order that runs of earlier versions began with, and go on with.
+        self._narrow = GroupedOrder(self.seconds, effective_batch, seed=seed) if effective_batch else None
+
+    def _take(self, order: Order, seed: int) -> None:
+        self.order = order
+        self.stream = Stream([Source(self.speech.name, self.speech.fingerprint, order)], seed=seed,
+                             problem=lambda item, reason: self.problem(self._named(item), reason))
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def describe(self, capacity: Callable[[float], int], pass_seconds: float) -> str:
+        """Say what the first steps are in this process: parts, seconds of audio, and how much of that is padding."""
+        first = [self.order.batch(0, k)[self.rank:: self.world] for k in range(min(NUM_DESCRIBED, len(self)))]
+        num_parts, padded, padding = tally([self.seconds[one].tolist() for one in first], capacity, pass_seconds)
+        return (f"{len(self)} steps an epoch; the first {len(first)}: {padded / len(first):.0f} s of audio in "
+                f"{num_parts / len(first):.1f} parts, {padding / max(padded, 1e-9):.1%} of it padding")
 
     def load(self, *, workers: int, stop: int | None = None) -> Iterator[Loaded]:
         """Yield this process's examples of each step from the position on, made ahead; close it to end the workers."""
@@ -97,13 +114,17 @@ class TrainingBatches:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue where a state says. Raises: ChangedError when it belongs to other data or settings."""
+        if self._narrow is not None:
+            begun = Stream([Source(self.speech.name, self.speech.fingerprint, self._narrow)], seed=self.stream.seed)
+            if begun.plan == state.get("plan"):
+                self._take(self._narrow, self.stream.seed)
         self.stream.load_state(state)
 
     def _read(self, source: str, sample: int) -> Example:
         return read_example(self.speech, self.recognizer, int(self.kept[sample]))
 
     def _num_bytes(self, source: str, sample: int) -> float:
-        return 4.0 * RATE_HZ * float(self.order.seconds[sample])
+        return 4.0 * RATE_HZ * float(self.seconds[sample])
 
     def _named(self, item: str) -> str:
         return self.speech.where(int(self.kept[int(item.rsplit(" ", 1)[1])]))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from colabkit.core import files
-from colabkit.core.errors import DataError, StateError, UsageError
+from colabkit.core.errors import DataError, StateError
 from colabkit.io.models.transformers_models import broken_companions_masked, quietly
 from colabkit.pipelines.asr.config import TrainConfig
 from colabkit.pipelines.asr.configure.training_config import TrainingConfig
@@ -32,6 +32,7 @@ from colabkit.training.checkpoints.checkpoints import checkpoints_of, random_sta
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks, join
 from colabkit.training.random_state import seed_of, set_seeds
+from colabkit.training.sizing.choose import require_shareable
 from colabkit.training.sizing.devices import choose_threads, device_name
 from colabkit.training.sizing.guard import Guard
 from colabkit.training.sizing.watch import MemoryWatch
@@ -55,21 +56,23 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
           workers: int = 2, callbacks: Sequence[TrainerCallback] = (), advice=None) -> dict | None:
     """Train; write the best weights as a folder of transformers to `run.output`/model, and history.jsonl.
 
-    `sizing.capacity(seconds)` says how many samples go through at once; `arguments` are TrainingArguments: those of a
-    configuration, or made of `config` and the precision of `sizing` where not given. Continues from the newest whole generation
-    in `run.output/checkpoints`. Of several processes each takes its part of every step; the first one reads and writes, and
-    returns the metrics.
+    `sizing.capacity(seconds)` says how many samples go through at once, `sizing.pass_seconds` what a pass costs beside
+    them; `arguments` are TrainingArguments: those of a configuration, or made of `config` and the precision of `sizing`
+    where not given. Continues from the newest whole generation in `run.output/checkpoints`. Of several processes each
+    takes its part of every step; the first one reads and writes, and returns the metrics.
     Raises: Stopped on SIGTERM, after a checkpoint; DataError when one sample alone does not fit, or training diverges.
     """
     # 1. Everything that has state.
     ranks = join()
-    if config.effective_batch < ranks.world:
-        raise UsageError("A batch has fewer samples than there are processes", got=config.effective_batch,
-                         expected=f"at least {ranks.world}", fix=f"--set train.processes={config.effective_batch}")
+    longest = float(np.max(training.seconds))
+    require_shareable(ranks.world, longest, config.effective_batch, config.effective_seconds)
     batches = TrainingBatches(training, recognizer, effective_batch=config.effective_batch, seed=config.seed,
-                              problem=run.problem, rank=ranks.rank, world=ranks.world)
+                              effective_seconds=config.effective_seconds, problem=run.problem, rank=ranks.rank,
+                              world=ranks.world)
     num_steps = config.steps or max(1, math.ceil(config.epochs * len(batches)))
     arguments = _ours(arguments or training_arguments(config, sizing.regime, run.output / "trainer"), num_steps, ranks)
+    if recognizer.is_ctc:  # Whisper hears windows of 30 s, whatever is in them
+        run.say(f"  {batches.describe(sizing.capacity, sizing.pass_seconds)}")
     set_seeds(config.seed)
     with quietly():
         trainer = StepTrainer(recognizer, arguments, batches, ranks, config, callbacks)
@@ -78,7 +81,7 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
     broadcast_parameters(recognizer.model, ranks)
     watch = MemoryWatch(run)
     trainer.guard = Guard(sizing.capacity, ranks=ranks, teller=run, watch=watch, advice=advice,
-                          buffers_of=[recognizer.model], device=device_name(device))
+                          pass_seconds=sizing.pass_seconds, buffers_of=[recognizer.model], device=device_name(device))
     work = _Training(config, trainer, recognizer, batches, validation, ranks, run, watch, num_steps, workers)
     trainer.add_callback(work)
     trainer.restore = work.restore
@@ -108,7 +111,7 @@ def arguments_of(chosen: TrainingConfig, output, **overrides):
 def training_arguments(config: TrainConfig, regime, output, **overrides):
     """Return TrainingArguments of the settings alone, with the precision and checkpointing of `regime`."""
     made = TrainingConfig(
-        effective_batch_size=config.effective_batch, gradient_accumulation_steps=config.effective_batch,
+        effective_batch_size=config.effective_batch or 1, gradient_accumulation_steps=config.effective_batch or 1,
         fp16=regime.precision == "fp16", bf16=regime.precision == "bf16", gradient_checkpointing=regime.checkpointing,
         optimizer=config.optimizer, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
         max_grad_norm=config.clip_norm, warmup_fraction=config.warmup_fraction, num_train_epochs=config.epochs, seed=config.seed)
@@ -327,7 +330,7 @@ class _Training(TrainerCallback):
         if hasattr(model.config, "use_cache"):
             model.config.use_cache = True  # the Trainer turned it off; to write it is wanted
         self.recognizer.save(self.run.output / MODEL)
-        note_trained_seconds(self.run.output / MODEL, self.batches.order.seconds.max())
+        note_trained_seconds(self.run.output / MODEL, self.batches.seconds.max())
         files.write_atomic(self.run.output / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.done["history"]))
         return {"validation_wer": self.done["best_wer"], "best_step": self.done["best_step"], "train_steps": self.done["step"],
                 "parameters": sum(p.numel() for p in model.parameters()),

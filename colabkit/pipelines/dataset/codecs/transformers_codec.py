@@ -49,7 +49,7 @@ class TransformersCodec:
     def most_seconds(self) -> float:
         if self._most_seconds is None:
             seconds, reason = seconds_at_once(self.fingerprint, self.device, self._probe, self.family.seconds_on_cpu)
-            self._most_seconds = float(self._teller.choose("codec.most_seconds", seconds, reason))
+            self._most_seconds = float(self._teller.choose("codec.seconds_at_once", seconds, reason))
         return self._most_seconds
 
     def encode_batch(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:

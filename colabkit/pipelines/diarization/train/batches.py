@@ -48,16 +48,16 @@ class TrainingBatches:
     """
 
     def __init__(self, simulator: ConversationSimulator, recordings: RecordingWindows | None, *, real_fraction: float,
-                 batch_windows: int, seed: int, rank: int = 0, world: int = 1):
+                 effective_batch: int, seed: int, rank: int = 0, world: int = 1):
         self.simulator, self.recordings = simulator, recordings
         self.real_fraction = real_fraction if recordings else 0.0
-        self.batch_windows, self.seed, self.rank, self.world = batch_windows, seed, rank, world
+        self.effective_batch, self.seed, self.rank, self.world = effective_batch, seed, rank, world
 
     def batch(self, k: int) -> Batch:
         """Return this rank's part of batch k."""
-        first = k * self.batch_windows
-        samples = [self.window(i) for i in range(first + self.rank, first + self.batch_windows, self.world)]
-        if len(samples) < -(-self.batch_windows // self.world):
+        first = k * self.effective_batch
+        samples = [self.window(i) for i in range(first + self.rank, first + self.effective_batch, self.world)]
+        if len(samples) < -(-self.effective_batch // self.world):
             one = samples[-1]
             samples.append(replace(one, scored=np.zeros_like(one.scored), speaker_ids=np.full_like(one.speaker_ids, -1)))
         return Batch.of(samples)
@@ -75,7 +75,7 @@ class TrainingBatches:
 
     def state(self, step: int) -> dict[str, dict]:
         """Return the states of the streams that feed the batches, when all batches before `step` are used."""
-        return {name: part.state(step * self.batch_windows) for name, part in self._streaming().items()}
+        return {name: part.state(step * self.effective_batch) for name, part in self._streaming().items()}
 
     def load_state(self, states: dict[str, dict]) -> None:
         """Continue the streams. Raises: ChangedError when a state belongs to other data."""

@@ -57,9 +57,9 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
     """
     # 1. Everything that has state.
     ranks = join()
-    if config.batch_windows < ranks.world:
-        raise UsageError("A batch has fewer windows than there are processes", got=config.batch_windows,
-                         expected=f"at least {ranks.world}", fix=f"--set train.processes={config.batch_windows}")
+    if config.effective_batch < ranks.world:
+        raise UsageError("A batch has fewer windows than there are processes", got=config.effective_batch,
+                         expected=f"at least {ranks.world}", fix=f"--set train.processes={config.effective_batch}")
     accelerator = Accelerator(mixed_precision=choose_precision(config, ranks, run),
                               cpu=ranks.world > 1 and not torch.cuda.is_available())
     choose_threads(accelerator.device, ranks.local_world, run.choose)
@@ -83,9 +83,9 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         parts["scaler"] = accelerator.scaler
     checkpoints = checkpoints_of(run)
     watch = MemoryWatch(run)
-    at_once = windows_at_once or math.ceil(config.batch_windows / ranks.world)
+    at_once = windows_at_once or math.ceil(config.effective_batch / ranks.world)
     guard = Guard(lambda seconds: at_once, ranks=ranks, teller=run, watch=watch, buffers_of=[model],
-                  agree=agree, name="train.micro_batch", device=device_name(accelerator.device))
+                  agree=agree, name="limit", device=device_name(accelerator.device))
 
     def save(**how) -> None:
         if config.minutes is not None:

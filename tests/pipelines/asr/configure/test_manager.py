@@ -110,8 +110,16 @@ def test_what_is_set_is_not_chosen():
     assert config.per_device_train_batch_size * config.gradient_accumulation_steps * 2 == 64
 
 
+def test_a_former_name_is_taken_with_a_hint():
+    said, quiet = [], {"device": devices.find("A100-40"), "say": lambda text: None}
+    config, _ = create_optimal_config(rows(LENGTHS), small_model(), **quiet | {"say": said.append}, batch_samples=4)
+    again, _ = create_optimal_config(rows(LENGTHS), small_model(), **quiet, at_once=4)
+    assert config.per_device_train_batch_size == again.per_device_train_batch_size == 4
+    assert "  hint: batch_samples is called at_once now; it is taken as that" in said
+
+
 @pytest.mark.parametrize(("wrong", "told"), [({"learning_rat": 1}, "learning_rate"), ({"target_batch_size": 0}, "batch"),
-                                             ({"num_processes": 3}, "multiple of 3"), ({"batch_samples": 0}, "1 or more")])
+                                             ({"num_processes": 3}, "multiple of 3"), ({"at_once": 0}, "1 or more")])
 def test_settings_that_cannot_be(wrong, told):
     with pytest.raises(UsageError) as error:
         create_optimal_config(rows([1.0]), small_model(), device=devices.find("T4"), say=lambda text: None, **wrong)

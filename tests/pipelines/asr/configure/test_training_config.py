@@ -28,6 +28,13 @@ def test_the_effective_batch_is_told_as_an_equation(batch, processes, equation):
     assert config.equation() == equation
 
 
+def test_of_a_batch_in_seconds_the_equation_is_that_of_the_longest_samples():
+    config = TrainingConfig(num_processes=2, effective_batch_size=12, effective_seconds=400.0, longest_seconds=30.0)
+    config.per_device_train_batch_size = 3
+    assert config.equation() == ("3 at once x 2 parts x 2 processes = 12 samples of 30 s, 360 s within the effective "
+                                 "batch of 400 s of audio")
+
+
 @pytest.mark.parametrize("batch", [0, -1, 3, 33, 64, 1.5, "4", None])
 def test_a_batch_that_does_not_add_up_is_refused(batch):
     config = TrainingConfig()

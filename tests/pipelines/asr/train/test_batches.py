@@ -10,6 +10,9 @@ from colabkit.core.errors import BrokenSampleError, ChangedError, DataError
 from colabkit.pipelines.asr.model.examples import collate, read_example, read_examples
 from colabkit.pipelines.asr.model.recognizer import build_model
 from colabkit.pipelines.asr.train.batches import TrainingBatches, usable
+from colabkit.training.sizing.partition import cut
+from colabkit.training.stream.batch_plan import GroupedOrder
+from colabkit.training.stream.stream import Source, Stream
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +96,48 @@ def test_what_was_read_ahead_and_not_used_is_read_again(make):
 
 def test_the_state_of_other_data_or_settings_is_refused(make):
     state = make().state()
-    for other in (make(22), make(effective_batch=5), make(seed=1)):
+    for other in (make(22), make(effective_batch=5), make(seed=1), make(effective_batch=None, effective_seconds=9.0)):
         with pytest.raises(ChangedError):
             other.load_state(state)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_steps_said_in_seconds_hold_as_many_samples_as_go_in(make, world):
+    whole, ends = make(effective_batch=None, effective_seconds=7.0), 2
+    found = steps(whole, ends * len(whole))
+    for epoch in range(ends):
+        first = epoch * len(whole)
+        assert sorted(n for step in found[first: first + len(whole)] for n, _, _ in step) == list(range(23))
+    padded = [len(step) * max(samples for _, samples, _ in step) / 16_000 for step in found]
+    assert max(padded) <= 7.0 and len({len(step) for step in found}) > 1
+    parts = [make(effective_batch=None, effective_seconds=7.0, rank=rank, world=world) for rank in range(world)]
+    shares = [steps(part, len(whole)) for part in parts]
+    for k, step in enumerate(found[: len(whole)]):
+        assert sorted(sample for share in shares for sample in share[k]) == sorted(step)
+    second = make(effective_batch=None, effective_seconds=7.0)
+    second.load_state(parts[0].state() | {"epoch": 0, "consumed": 3})
+    assert steps(second, 4) == found[3:7]
+
+
+def test_what_is_said_of_the_first_steps_is_what_goes_through(make):
+    batches = make(effective_batch=6)
+    told = batches.describe(lambda seconds: 2, 0.5)
+    lengths = [sorted(batches.seconds[batches.order.batch(0, k)]) for k in range(4)]
+    padded = sum(len(part) * max(one[i] for i in part) for one in lengths for part in cut(one, lambda seconds: 2, 0.5))
+    assert told.startswith(f"4 steps an epoch; the first 4: {padded / 4:.0f} s of audio in ")
+    assert told.endswith(f"{1 - batches.seconds.sum() / padded:.1%} of it padding")
+
+
+def test_a_run_that_began_with_narrower_windows_goes_on_in_its_order(make):
+    """Such a state is one of an earlier version: 90 samples in batches of 1, in windows of 16."""
+    batches = make(90, effective_batch=1)
+    narrow = GroupedOrder(batches.seconds, 1, seed=0)
+    assert narrow.identity() != batches.order.identity()
+    begun = Stream([Source(batches.speech.name, batches.speech.fingerprint, narrow)], seed=0)
+    begun.position = 5
+    batches.load_state(begun.state())
+    expected = [narrow.batch(0, k).tolist() for k in range(5, 15)]
+    assert [[number for number, _, _ in step] for step in steps(batches, 10)] == expected
 
 
 def test_broken_samples_are_left_out_told_once_and_remembered(make, problems):

@@ -229,7 +229,7 @@ def test_when_memory_runs_out_training_goes_on_in_smaller_parts(whole, new_run, 
         metrics = carry_out(run)
     finally:
         StepTrainer.training_step = original
-    limits = [value for name, value, _ in run.choices if "at once" in name]
+    limits = [value for name, value, _ in run.choices if name.startswith("limit")]
     assert metrics["train_steps"] == 20 and limits and min(limits) < 6
     saved = Checkpoints(tmp_path / "checkpoints").load_latest()[1]
     assert saved["guard"]["limits"] and saved["stream"]["consumed"] + 6 * saved["stream"]["epoch"] == 20

@@ -75,6 +75,17 @@ def test_killed_at_any_moment_it_gives_the_same_bytes_and_reads_no_other_sample(
     assert any(len(samples) > len(whole[step]) for step, samples in again.items())
 
 
+def test_steps_said_in_seconds_are_killed_and_continued_as_well(tmp_path):
+    settings, places = ("effective_batch=none", "effective_seconds=9", "steps=12"), tmp_path / "places"
+    finish(begin(tmp_path / "whole", tmp_path / "undisturbed", *settings))
+    kill_at(begin(tmp_path / "run", places, *settings), places, 7)
+    finish(begin(tmp_path / "run", places, *settings))
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+    whole, again = steps_in(tmp_path / "undisturbed"), steps_in(places)
+    assert len({len(samples) for samples in whole.values()}) > 1, "steps have as many samples as go in"
+    assert all(samples[-len(whole[step]):] == whole[step] for step, samples in again.items())
+
+
 def two(folder, places, *settings):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -95,6 +106,18 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert max(differences.values()) < 1e-4, differences
     first, second = (steps_in(tmp_path / f"places-{i}") for i in (1, 2))
     assert {step: sorted(samples) for step, samples in second.items()} == {s: sorted(samples) for s, samples in first.items()}
+
+
+def test_two_processes_share_steps_said_in_seconds(tmp_path):
+    """Unequal steps, in unequal parts on each: the loss is that of the whole step."""
+    settings = ("still=yes", "steps=9", "effective_batch=none", "effective_seconds=9")
+    finish(begin(tmp_path / "one", tmp_path / "places-1", *settings))
+    finish(*two(tmp_path / "two", tmp_path / "places-2", *settings, "at_once=2"))
+    ones, twos = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two"))
+    names = [name for name in ones if not name.endswith("linear_k.bias")]
+    assert max(float((twos[name] - ones[name]).abs().max()) for name in names) < 1e-4
+    first, second = (steps_in(tmp_path / f"places-{i}") for i in (1, 2))
+    assert {step: sorted(samples) for step, samples in second.items()} == {s: sorted(n) for s, n in first.items()}
 
 
 def test_two_processes_go_on_where_one_stood(tmp_path):

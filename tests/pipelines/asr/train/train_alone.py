@@ -34,7 +34,7 @@ def main(folder: Path, places: Path, *settings: str) -> None:
     run = StandInRun(folder)
     still = given.pop("still", "")
     at_once = int(given.pop("at_once", 1000))
-    config = TrainConfig(**SETTINGS | {name: int(value) for name, value in given.items()})
+    config = TrainConfig(**SETTINGS | {name: None if value == "none" else int(value) for name, value in given.items()})
     model = ModelConfig(hidden_size=32, num_layers=1, **({"dropout": 0.0, "mask_time": 0.0} if still else {}))
     original = StepTrainer.training_step
 

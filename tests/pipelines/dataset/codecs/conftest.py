@@ -29,7 +29,7 @@ def opened(folders):
     """Return a function that opens a small codec of a kind on the CPU, with batches as large as on a GPU."""
     class AllAtOnce(Told):
         def choose(self, name, value, reason):
-            return 640.0 if name == "codec.most_seconds" else value
+            return 640.0 if name == "codec.seconds_at_once" else value
     return lambda kind, **how: open_codec(str(folders(kind)), device="cpu", **{"teller": AllAtOnce(), **how})
 
 

@@ -175,7 +175,7 @@ def test_how_much_at_once_is_chosen_with_its_reason(opened):
     told = Told()
     codec = opened("mimi", teller=told)
     assert codec.most_seconds() == 8.0 == codec.most_seconds()
-    assert [(name, value) for name, value, _ in told.choices] == [("codec.most_seconds", 8.0)]
+    assert [(name, value) for name, value, _ in told.choices] == [("codec.seconds_at_once", 8.0)]
     assert "CPU" in told.choices[0][2]
 
 

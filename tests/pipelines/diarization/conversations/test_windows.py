@@ -147,7 +147,8 @@ def test_every_recording_is_read_once_an_epoch_and_stays_as_long_as_the_visits_n
 
 
 def batches_of(windows, make_simulator, fraction: float = 0.5) -> TrainingBatches:
-    return TrainingBatches(make_simulator(window_seconds=2.0), windows, real_fraction=fraction, batch_windows=4, seed=0)
+    return TrainingBatches(make_simulator(window_seconds=2.0), windows, real_fraction=fraction, effective_batch=4,
+                           seed=0)
 
 
 def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(meetings, told, make_simulator):

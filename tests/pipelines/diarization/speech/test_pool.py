@@ -133,7 +133,7 @@ def test_classes_are_the_same_at_every_window_and_of_training_speakers_alone(poo
 
 def batches_of(bank, make_simulator, **how) -> TrainingBatches:
     simulator = make_simulator(bank, window_seconds=1.0, **how)
-    return TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=3, seed=0)
+    return TrainingBatches(simulator, None, real_fraction=0.0, effective_batch=3, seed=0)
 
 
 @pytest.mark.parametrize("chapter, windows_per_utterance", [(2, 1.0), (5, 0.7), (3, 4.0)])

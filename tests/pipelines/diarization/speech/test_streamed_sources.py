@@ -122,7 +122,7 @@ def test_notebook_01_trains_from_a_remote_source_and_stores_no_audio(kind, reque
 
 def small(address: str, state: Path, *settings: str):
     config = with_settings(demo(), [f"speech.source={address}", "speech.max_hours=0.02", "train.steps=10",
-                                    "train.batch_windows=4", "train.checkpoint_every_steps=2",
+                                    "train.effective_batch=4", "train.checkpoint_every_steps=2",
                                     "train.validate_every_steps=5", "train.tracker=none",
                                     "train.num_validation_mixes=1", "model.hidden_size=16", "model.embedding_size=8", *settings])
     return start("diarization", config, preset="demo", run="a", state=str(state), say=lambda text: None)

@@ -50,7 +50,7 @@ def main() -> None:
     loop.build_model = build_short_of_memory(settings.pop("faults"), team.rank, loop.build_model)
     simulator = ConversationSimulator(buzz_bank(4), measured_meetings(), seed=0, window_seconds=2.0, speaker_counts={2: 1.0},
                                       max_speakers=2, acoustics=None)
-    batches = TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=8, seed=0)
+    batches = TrainingBatches(simulator, None, real_fraction=0.0, effective_batch=8, seed=0)
     run = StandInRun(folder)
     metrics = loop.train(TrainConfig(**settings), MODEL, batches, lambda model: {"der": 0.5}, 4, run)
     (folder / f"chosen-{team.rank}.json").write_text(json.dumps({"chosen": run.choices, "metrics": metrics}))

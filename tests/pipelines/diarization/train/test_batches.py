@@ -37,7 +37,7 @@ def numbers_in(batch):
 
 def batches_of(**how):
     return TrainingBatches(how.pop("simulator", None) or Numbers(), how.pop("recordings", None),
-                           **{"real_fraction": 0.0, "batch_windows": 4, "seed": 0} | how)
+                           **{"real_fraction": 0.0, "effective_batch": 4, "seed": 0} | how)
 
 
 def same(a, b):
@@ -104,13 +104,13 @@ def test_an_error_in_the_thread_reaches_who_asks_and_ends_it():
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_ranks_share_out_the_same_batch(world):
     for k in range(3):
-        shares = [numbers_in(batches_of(batch_windows=12, rank=rank, world=world).batch(k)) for rank in range(world)]
+        shares = [numbers_in(batches_of(effective_batch=12, rank=rank, world=world).batch(k)) for rank in range(world)]
         assert sorted(sum(shares, [])) == list(range(12 * k, 12 * k + 12)) and len({len(s) for s in shares}) == 1
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
 def test_real_windows_are_as_frequent_as_asked_and_always_the_same(fraction):
-    batches = batches_of(recordings=Numbers(sign=-1), real_fraction=fraction, batch_windows=100)
+    batches = batches_of(recordings=Numbers(sign=-1), real_fraction=fraction, effective_batch=100)
     got = [n for k in range(5) for n in numbers_in(batches.batch(k))]
     assert [abs(n) for n in got] == list(range(500))
     assert np.mean(np.array(got[1:]) < 0) == pytest.approx(fraction, abs=0.07 if 0 < fraction < 1 else 0)

@@ -20,7 +20,7 @@ from colabkit.training.processes.ranks import Ranks
 from colabkit.training.sizing.guard import Guard
 
 SMALL_MODEL = ModelConfig(num_speakers=2, hidden_size=16, num_blocks=1, num_attention_layers=1, embedding_size=8)
-SETTINGS = {"steps": 20, "batch_windows": 4, "validate_every_steps": 5, "checkpoint_every_steps": 4, "warmup_steps": 4,
+SETTINGS = {"steps": 20, "effective_batch": 4, "validate_every_steps": 5, "checkpoint_every_steps": 4, "warmup_steps": 4,
             "tracker": "none", "mixed_precision": "no"}
 FILES = ("model.safetensors", "model.json", "history.jsonl")
 
@@ -31,7 +31,7 @@ def batches(make_simulator, bank):
     simulator = make_simulator(window_seconds=2.0)
 
     def make():
-        return TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=4, seed=0)
+        return TrainingBatches(simulator, None, real_fraction=0.0, effective_batch=4, seed=0)
     return make
 
 
@@ -181,7 +181,7 @@ def gradients(parts, run, micro_windows):
     for module in (model, loss_of):
         module.zero_grad(set_to_none=True)
     guard = Guard(lambda seconds: micro_windows, ranks=Ranks(), teller=run, buffers_of=[model],
-                  name="train.micro_batch")
+                  name="limit")
     losses = accumulate_gradients(model, loss_of, batch, guard, accelerator)
     return guard.limit(2.0), losses, [p.grad.clone() for module in (model, loss_of) for p in module.parameters()]
 
@@ -216,7 +216,7 @@ def test_when_memory_runs_out_the_same_batch_is_done_in_smaller_parts(parts, run
     assert size == 1 and seen == [4, 2, 1, 1, 1, 1]
     for ours, theirs in zip(again, whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    assert [(name, value) for name, value, _ in run.choices] == [("train.micro_batch", 3), ("train.micro_batch", 1)]
+    assert [(name, value) for name, value, _ in run.choices] == [("limit", 3), ("limit", 1)]
 
 
 def test_memory_that_runs_out_half_way_leaves_no_half_gradient(parts, run):
@@ -269,7 +269,7 @@ def test_training_goes_on_in_smaller_parts(run, batches, monkeypatch):
         return model
     monkeypatch.setattr(loop, "build_model", build_large)
     metrics = carry_out(run, batches, steps=5)
-    assert metrics["train_steps"] == 5 and [value for name, value, _ in run.choices if name == "train.micro_batch"] == [3]
+    assert metrics["train_steps"] == 5 and [value for name, value, _ in run.choices if name == "limit"] == [3]
 
 
 def test_what_memory_allowed_is_remembered(new_run, batches, monkeypatch, tmp_path):
@@ -289,7 +289,7 @@ def test_what_memory_allowed_is_remembered(new_run, batches, monkeypatch, tmp_pa
         carry_out(first, batches, Validation(first, stop_at=1))
     second = new_run(tmp_path / "cut")
     carry_out(second, batches)
-    assert set(seen[-1]) == {2} and "train.micro_batch" not in [name for name, *_ in second.choices]
+    assert set(seen[-1]) == {2} and "limit" not in [name for name, *_ in second.choices]
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 

@@ -28,18 +28,18 @@ MODEL = ModelConfig(num_speakers=2, hidden_size=16, num_blocks=1, num_attention_
 @pytest.fixture
 def parts_of(make_simulator):
     """Return a function that gives every rank's part of one batch."""
-    def make(batch_windows, world):
+    def make(effective_batch, world):
         simulator = make_simulator(window_seconds=2.0)
-        return [TrainingBatches(simulator, None, real_fraction=0.0, batch_windows=batch_windows, seed=0, rank=rank,
+        return [TrainingBatches(simulator, None, real_fraction=0.0, effective_batch=effective_batch, seed=0, rank=rank,
                                 world=world).batch(3) for rank in range(world)]
     return make
 
 
-@pytest.mark.parametrize("batch_windows, world", [(4, 1), (4, 2), (5, 2), (7, 3), (3, 3)])
-def test_every_window_counts_once_and_all_ranks_have_as_many(parts_of, batch_windows, world):
-    [whole] = parts_of(batch_windows, 1)
-    parts = parts_of(batch_windows, world)
-    assert {len(part.wave) for part in parts} == {-(-batch_windows // world)}
+@pytest.mark.parametrize("effective_batch, world", [(4, 1), (4, 2), (5, 2), (7, 3), (3, 3)])
+def test_every_window_counts_once_and_all_ranks_have_as_many(parts_of, effective_batch, world):
+    [whole] = parts_of(effective_batch, 1)
+    parts = parts_of(effective_batch, world)
+    assert {len(part.wave) for part in parts} == {-(-effective_batch // world)}
     counted = [(part.wave[i].numpy().tobytes(), int(part.scored[i].sum())) for part in parts for i in range(len(part.wave))]
     scored = sorted(wave for wave, count in counted if count)
     assert scored == sorted(wave.numpy().tobytes() for wave in whole.wave)
@@ -77,7 +77,7 @@ def test_every_parameter_gets_a_gradient_from_every_batch(parts_of, encoder_type
 
 # --- memory that runs out in one of two processes ---
 
-SETTINGS = {"steps": 6, "batch_windows": 8, "validate_every_steps": 3, "checkpoint_every_steps": 100, "warmup_steps": 2,
+SETTINGS = {"steps": 6, "effective_batch": 8, "validate_every_steps": 3, "checkpoint_every_steps": 100, "warmup_steps": 2,
             "tracker": "none", "mixed_precision": "no"}
 PATIENCE_SECONDS = 90.0
 
@@ -110,7 +110,7 @@ def test_memory_that_runs_out_in_one_process_is_mended_in_both(tmp_path):
     """In the middle of passes whose batch norms talk to the other process: it goes on at once, and in equal parts."""
     faults = [[1, "forward", 2], [0, "backward", 5]]  # in step 2 of 4 windows a process; in step 3 of two parts
     told, state = train_in_two(tmp_path / "disturbed", faults)
-    limits = [[value for name, value, _ in one["chosen"] if name == "train.micro_batch"] for one in told]
+    limits = [[value for name, value, _ in one["chosen"] if name == "limit"] for one in told]
     assert limits == [[3, 1]] * 2
     assert "in process 1" in told[0]["chosen"][-2][2] and "in process 0" in told[1]["chosen"][-1][2]
     assert state["guard"]["limits"] == {str(bucket_of(2.0)): 1}
