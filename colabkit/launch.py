@@ -24,8 +24,8 @@ def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Map
     """Return a preset's Config with `settings` applied, and print how it differs from the preset.
 
     Settings are "section.name=value" strings or a mapping; a value of "" or None means "as in the preset", a
-    `datasets.Dataset` stands where an address may. `more` is a text of such strings with spaces between them, quoted as in a
-    shell; it wins over `settings`.
+    `datasets.Dataset` stands where an address may. `more` is a text of such strings with spaces between them, quoted
+    as in a shell; it wins over `settings`.
     """
     chosen = find(pipeline)
     if preset not in chosen.presets:

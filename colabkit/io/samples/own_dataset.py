@@ -1,4 +1,4 @@
-"""Datasets of the user's own, as `datasets` has them, as sources: their rows as Parquet, in a folder named by the content."""
+"""Datasets of the user's own as sources: their rows as Parquet, in a folder named by the content."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _TIME_NS = 0  # of every file: the same rows, written again on another day, are 
 
 
 def as_address(value: Any, say: Callable[[str], None] = print) -> Any:
-    """Return the address of a `datasets.Dataset`, whose rows are written first; of a list those of its items; else the value.
+    """Return the address of a `datasets.Dataset`, whose rows are written first; anything else as it is, also in a list.
 
         colabkit.configure("asr", "quick", {"data.source": load_dataset("audiofolder", data_dir="mine")["train"]})
 
-    The folder lies in the cache of `datasets` and is named by the content: the same rows have the same address tomorrow, others
-    another one. Audio is copied as it is stored, never decoded. Raises: UsageError for an IterableDataset or several splits,
-    DataError for rows whose audio files are gone, StateError where they cannot be written.
+    The folder lies in the cache of `datasets` and is named by the content: the same rows have the same address
+    tomorrow, others another one. Audio is copied as it is stored, never decoded. Raises: UsageError for an
+    IterableDataset or several splits, DataError for rows whose audio files are gone, StateError where they cannot be
+    written.
     """
     if isinstance(value, (list, tuple)):
         return type(value)(as_address(item, say) for item in value)
@@ -35,7 +36,7 @@ def as_address(value: Any, say: Callable[[str], None] = print) -> Any:
     if datasets is None:
         return value
     if isinstance(value, (datasets.IterableDataset, datasets.IterableDatasetDict)):
-        raise UsageError("An IterableDataset cannot be a source", got=f"{type(value).__name__}, which is read front to back",
+        raise UsageError("An IterableDataset cannot be a source", got=f"{type(value).__name__}, read front to back",
                          expected="samples that can be opened by their number, for shuffling and resuming",
                          fix="name where its files are (hub:ORG/NAME/CONFIG/SPLIT, s3://, gs:// or a folder): they are "
                              "streamed as well; or load it without streaming=True")
@@ -102,8 +103,9 @@ def _tables(dataset: Any) -> Iterator[Any]:
         try:
             yield embed_table_storage(table)
         except FileNotFoundError as error:
-            raise DataError("An audio file of the dataset is gone", got=str(error), where=f"rows {start} to {start + _ROWS}",
-                            expected="a file", fix="make the dataset again from files that are there") from error
+            raise DataError("An audio file of the dataset is gone", got=str(error), expected="a file",
+                            where=f"rows {start} to {start + _ROWS}",
+                            fix="make the dataset again from what is there") from error
 
 
 def _fold(digest: Any, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""A user's own dataset as a source: the same rows have the same address, others another; what cannot be one is refused."""
+"""A user's own dataset as a source: the same rows have the same address, others another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def recordings(tmp_path) -> list[str]:
 
 def dataset_of(paths: list[str]):
     names = [Path(path).stem for path in paths]
-    columns = {"audio": paths, "text": [f"text {name}" for name in names], "speaker": [f"s{int(name) % 4}" for name in names]}
+    speakers = [f"s{int(name) % 4}" for name in names]
+    columns = {"audio": paths, "text": [f"text {name}" for name in names], "speaker": speakers}
     return datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
 
 
@@ -51,7 +52,9 @@ def silent(text: str) -> None:
 
 def index_of(address: str, folder: Path):
     source = find_source(address)
-    return build_index(source, folder, problem=lambda *told: pytest.fail(str(told)), choose=lambda name, value, why: value)
+    return build_index(
+        source, folder, problem=lambda *told: pytest.fail(str(told)), choose=lambda name, value, why: value
+    )
 
 
 def test_its_rows_are_read_as_those_of_any_source(recordings, tmp_path, monkeypatch):
