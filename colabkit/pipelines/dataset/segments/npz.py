@@ -2,7 +2,7 @@
 
 Nothing is ever unpickled. The arrays are found by zipfile and read here as views of the file, their usual headers by
 one pattern: numpy.load copies every array, and numpy.lib.format takes six times as long for a header
-(benchmarks/dataset_segments.py would reach 1.6 times numpy.load instead of more than twice). An unusual header is
+(benchmarks/dataset_segments.py would reach 1.5 times numpy.load instead of 2.3). An unusual header is
 numpy's to read.
 """
 
