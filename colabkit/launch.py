@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,15 +23,19 @@ def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Map
               *, say: Callable[[str], object] = print) -> Any:
     """Return a preset's Config with `settings` applied, and print how it differs from the preset.
 
-    Settings are "section.name=value" strings or a mapping; a value of "" or None means "as in the preset". `more` is a
-    text of such strings with spaces between them, quoted as in a shell; it wins over `settings`.
+    Settings are "section.name=value" strings or a mapping; a value of "" or None means "as in the preset", a
+    `datasets.Dataset` stands where an address may. `more` is a text of such strings with spaces between them, quoted
+    as in a shell; it wins over `settings`.
     """
     chosen = find(pipeline)
     if preset not in chosen.presets:
         raise UsageError("No such preset", got=preset, expected=" or ".join(chosen.presets),
                          fix=f"--preset {next(iter(chosen.presets))}")
     if isinstance(settings, Mapping):
-        settings = {name: value for name, value in settings.items() if value not in ("", None)}
+        settings = {name: value for name, value in settings.items() if value is not None and value != ""}
+        if "datasets" in sys.modules:  # else nobody has one in hand
+            from colabkit.io.samples.own_dataset import as_address
+            settings = {name: as_address(value, say) for name, value in settings.items()}
     base = build(chosen.config_type, {}, base=chosen.presets[preset]())
     config = with_settings(with_settings(base, settings, say=say), _in_words(more), say=say)
     changes = differences(config, base)

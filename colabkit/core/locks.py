@@ -1,9 +1,9 @@
 """One process a run: a kernel lock where the disk has one, a lease with a heartbeat where it has none.
 
-Not filelock's: its SoftFileLease, too, beats in place and takes a dead process's lease at once, but its record does not say
-since when a run is held (test_a_second_process_is_refused_with_a_name_and_kill_9_frees_the_run), the leases that runs have
-today say nothing to it (test_a_live_lease_of_another_host_refuses), and a live one of another host is refused after the whole
-watch, not at its first beat.
+Not filelock's: its SoftFileLease, too, beats in place and takes a dead process's lease at once, but its record does
+not say since when a run is held (test_a_second_process_is_refused_with_a_name_and_kill_9_frees_the_run), the leases
+that runs have today say nothing to it (test_a_live_lease_of_another_host_refuses), and a live one of another host is
+refused after the whole watch, not at its first beat.
 """
 
 from __future__ import annotations

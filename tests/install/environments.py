@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILT, SUITE = "built.json", "suite"
 COLABTOOLS = "https://github.com/googlecolab/colabtools"
 BUILD_SECONDS = 45  # for a package that is to be had only as source
-_COMPILED = ("numpy", "scipy", "scikit-learn", "pyarrow", "onnx", "onnxruntime", "matplotlib", "safetensors", "cryptography",
-             "soxr")
+_COMPILED = ("numpy", "scipy", "scikit-learn", "pyarrow", "onnx", "onnxruntime", "matplotlib", "safetensors",
+             "cryptography", "soxr")
 BESIDE = ("ipython", "jupyter-client", "protobuf", "tensorflow")  # that Colab's other packages hold fast
 GPU_HOST = ("torch==2.11.0", "transformers==5.17.0")
 PYTHONS = {"colab": ("3.13", "3.12", "3.11"), "lowest": ("3.11", "3.12", "3.13"), "gpu-host": ("3.12",)}

@@ -1,7 +1,7 @@
 """Members of a tar, front to back by ranged reads: whole names, and where the bytes of each begin.
 
-By hand, because tarfile passes over what is wrong in an extended header, and a sample would get another name or no bytes
-(test_extended_headers_that_cannot_be_read_are_told), and takes a prefix for a name's that is GNU tar's times
+By hand, because tarfile passes over what is wrong in an extended header, and a sample would get another name or no
+bytes (test_extended_headers_that_cannot_be_read_are_told), and takes a prefix for a name's that is GNU tar's times
 (test_old_archives_without_a_magic_and_a_prefix_that_is_something_else).
 
 Source: POSIX.1-2001 pax and ustar, GNU long names, as GNU tar and Python's tarfile write them.

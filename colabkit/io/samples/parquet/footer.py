@@ -1,8 +1,8 @@
 """The footer of a Parquet file: its columns, and where each row group keeps them.
 
-Read here and not by pyarrow's read_metadata, which ends the process where a damaged footer is asked for its compression
-(test_damage_gives_values_or_a_data_error would not return), and says LZ4 for both kinds of it, of which one can be read.
-Source: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+Read here and not by pyarrow's read_metadata, which ends the process where a damaged footer is asked for its
+compression (test_damage_gives_values_or_a_data_error would not return), and says LZ4 for both kinds of it, of which
+one can be read. Source: https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
 from __future__ import annotations

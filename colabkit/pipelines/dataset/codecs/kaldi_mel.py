@@ -1,8 +1,9 @@
 """Log-mel features as Kaldi computes them, for a whole batch of equally long waves at once, on any device.
 
-The same operations in the same order as `torchaudio.compliance.kaldi.fbank`, which takes one wave at a time and needs a
-torchaudio that imports. kaldi-native-fbank, which has neither batches nor GPUs, is a judge in the tests. Axes: B wave,
-N sample, M frame of 10 ms, W sample of a window, F frequency, C mel channel; what has no B takes one more axis in front.
+The same operations in the same order as `torchaudio.compliance.kaldi.fbank`, which takes one wave at a time and needs
+a torchaudio that imports. kaldi-native-fbank, which has neither batches nor GPUs, is a judge in the tests. Axes: B
+wave, N sample, M frame of 10 ms, W sample of a window, F frequency, C mel channel; what has no B takes one more axis
+in front.
 """
 
 from __future__ import annotations

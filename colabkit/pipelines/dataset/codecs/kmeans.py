@@ -1,7 +1,7 @@
 """Residual k-means: codebooks fitted one after the other, each on what those before it left over.
 
-Fitted by scikit-learn; which entry is nearest is found here, in the same bits whatever the number of threads, for codes are
-kept for years. Axes: N point, D dimension, K codebook, S entry of one.
+Fitted by scikit-learn; which entry is nearest is found here, in the same bits whatever the number of threads, for
+codes are kept for years. Axes: N point, D dimension, K codebook, S entry of one.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ def fit_residual(points_ND: np.ndarray, num_codebooks: int, size: int, *, seed: 
 def fit(points_ND: np.ndarray, size: int, *, seed: int, num_iterations: int = 15) -> np.ndarray:
     """Return (entry, dimension) float32 centres of k-means for float32 points; needs at least `size` of them.
 
-    The same points and seed give the same bits on a machine, and a process may fork afterwards: both for the one thread. With
-    more of them the bits follow their number, and OpenMP waits for ever in a child that was forked after a fit.
+    The same points and seed give the same bits on a machine, and a process may fork afterwards: both for the one
+    thread. With more of them the bits follow their number, and OpenMP waits for ever in a child that was forked after
+    a fit.
     """
     from sklearn.cluster import KMeans, kmeans_plusplus
     from threadpoolctl import threadpool_limits

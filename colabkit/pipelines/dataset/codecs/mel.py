@@ -1,10 +1,10 @@
 """Waves to log-mel frames and back, in numpy: what the fitted codec quantizes and what it lets one hear again.
 
 A frame stands for 20 ms and sees 50 ms around their middle. Back to a wave it goes by the fast Griffin-Lim algorithm
-(Perraudin, Balazs, Sondergaard 2013), at twice as many frames, interpolated, so that neighbours overlap by four fifths.
-Not librosa's, whose filters are the judge in test_mel.py: they leave channels without a bin empty, and its Griffin-Lim comes
-as near (3% of the magnitudes) in 1.6 times the time, after 4 s in every process and 26 s in the first, where numba compiles.
-Axes: F frame, C mel channel, B frequency bin, W sample of a window.
+(Perraudin, Balazs, Sondergaard 2013), at twice as many frames, interpolated, so that neighbours overlap by four
+fifths. Not librosa's, whose filters are the judge in test_mel.py: they leave channels without a bin empty, and its
+Griffin-Lim comes as near (3% of the magnitudes) in 1.6 times the time, after 4 s in every process and 26 s in the
+first, where numba compiles. Axes: F frame, C mel channel, B frequency bin, W sample of a window.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def _inspect_npz(ends: _Ends, name: str, size: int) -> Facts:
     for key, member in by_key.items():
         num_bytes = member.file_size
         is_small = max(num_bytes, member.compress_size) <= _LARGEST_VALUE
-        content = _content(ends, member, name, num_bytes if is_small and num_bytes <= 4 * _HEAD_BYTES else _HEAD_BYTES // 2)
+        whole = is_small and num_bytes <= 4 * _HEAD_BYTES
+        content = _content(ends, member, name, num_bytes if whole else _HEAD_BYTES // 2)
         headers[key] = read_header(content, f"{key} of {name}")
         if headers[key].dtype.kind in "SU" and is_small and len(content) < num_bytes:
             content = _content(ends, member, name, num_bytes)

@@ -14,7 +14,8 @@ _FILTERS = "DeMan"  # the recommendation's own at any rate; pyloudnorm's default
 def loudness_lufs(wave: np.ndarray, rate_hz: int) -> float:
     """Return the integrated loudness of a (sample,) wave; at least SILENCE_LUFS, which is also that of silence.
 
-    A wave shorter than one block of 0.4 s counts as one block; of a longer one the part of a step at its end does not count.
+    A wave shorter than one block of 0.4 s counts as one block; of a longer one the part of a step at its end does not
+    count.
     """
     from pyloudnorm import Meter
 

@@ -1,4 +1,4 @@
-"""Members of a zip: listed by zipfile, from its end alone; read here, without a copy and with every size looked at before.
+"""Members of a zip: listed by zipfile from its end alone; read here without a copy, every size looked at before.
 
 zipfile in the oldest Python that is supported reads overlapping members, and inflates whatever it is given.
 """
@@ -22,11 +22,13 @@ _NAME_LENGTH, _EXTRA_LENGTH = slice(26, 28), slice(28, 30)
 _ENCRYPTED = 0x1
 
 
-def read_directory(read: Callable[[int, int], bytes], size: int, where: str, most_bytes: int = MOST_BYTES) -> list[ZipInfo]:
-    """Return the members of a zip of `size` bytes in the order of its directory. `read(start, stop)` returns bytes of it.
+def read_directory(
+    read: Callable[[int, int], bytes], size: int, where: str, most_bytes: int = MOST_BYTES
+) -> list[ZipInfo]:
+    """Return the members of a zip of `size` bytes in the order of its directory; `read(start, stop)` gives its bytes.
 
-    Raises: DataError for what is no zip, is cut, encrypted or compressed in a way that numpy does not write, for members
-    that share bytes, and for more of them, or more bytes in all of them, than a segment has.
+    Raises: DataError for what is no zip, is cut, encrypted or compressed in a way that numpy does not write, for
+    members that share bytes, and for more of them, or more bytes in all of them, than a segment has.
     """
     file = _Directory(read, size, where)
     try:
