@@ -1,4 +1,4 @@
-"""Place of a bucket into a folder, within a quota: what is there is not fetched again, and checksums are looked at."""
+"""Objects of a place into a folder, within a quota: what is there is not fetched again, and checksums are looked at."""
 
 from __future__ import annotations
 
