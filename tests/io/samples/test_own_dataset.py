@@ -13,11 +13,11 @@ import colabkit
 from colabkit.core import files
 from colabkit.core.errors import ChangedError, ColabkitError, DataError, UsageError
 from colabkit.io.audio import write_wav
-from colabkit.io.places import open_place
 from colabkit.io.samples import Samples, own_dataset
 from colabkit.io.samples.build import build_index
 from colabkit.io.samples.own_dataset import as_address
 from colabkit.io.samples.source import find_source
+from tests.told import Told
 
 datasets = pytest.importorskip("datasets")
 NUM = 12
@@ -51,10 +51,10 @@ def silent(text: str) -> None:
 
 
 def index_of(address: str, folder: Path):
-    source = find_source(address)
-    return build_index(
-        source, folder, problem=lambda *told: pytest.fail(str(told)), choose=lambda name, value, why: value
-    )
+    told = Told()
+    index = build_index(find_source(address), folder, teller=told)
+    assert told.problems == {}
+    return index
 
 
 def test_its_rows_are_read_as_those_of_any_source(recordings, tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_its_rows_are_read_as_those_of_any_source(recordings, tmp_path, monkeypa
     address = as_address(dataset_of(recordings), said.append)
     index = index_of(address, tmp_path / "parts")
     assert index.columns["text"].to_list() == [f"text {i}" for i in range(NUM)] and len(index.shards) == 3
-    samples = Samples(index, open_place(address))
+    samples = Samples(index)
     assert [samples.read_bytes(i) for i in range(NUM)] == [Path(path).read_bytes() for path in recordings]
     assert len(said) == 1 and "12 rows" in said[0] and address in said[0]
 
