@@ -101,8 +101,9 @@ def tune(config: Config, run: Run) -> dict[str, Any]:
         mixes = _mixes(config, bank, num_mixes=NUM_LONG_MIXES, seconds=LONG_MIX_SECONDS,
                        num_speakers=min(3, len(bank.speakers)))
         scored = [list(diarizer.score(mix.wave)) for mix in mixes]
-        for name in [name for name in wanted if name not in given]:
-            diarizer = _tuned(run, diarizer, name, wanted[name], mixes, scored)
+        for name, candidates in wanted.items():
+            if name not in given:
+                diarizer = _tuned(run, diarizer, name, candidates, mixes, scored)
     files.write_atomic(run.output / "diarizer.json", diarizer.describe())
     return {name: getattr(diarizer, name) for name in wanted}
 
