@@ -8,6 +8,7 @@ STAMP := $(VENV)/installed
 STATE ?= $(CURDIR)/out/state
 NOTEBOOK ?= 01
 
+CODE := colabkit tests benchmarks install.py notebooks/stamp.py
 COLAB := .venv-colab
 BUILDS := tests/install/environments.py tests/install/colab-freeze.txt pyproject.toml
 FLOORS := lowest-3.11 lowest-3.12 lowest-3.13 gpu-host
@@ -69,7 +70,8 @@ renew-colab: install
 	$(VENV)/bin/python -m tests.install.colab_freeze
 
 lint: install
-	$(VENV)/bin/ruff check colabkit tests benchmarks install.py notebooks/stamp.py
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check --quiet $(CODE)
 	$(VENV)/bin/python -m tests.house.anatomy
 
 # Writes the address of pyproject.toml ([project.urls] Repository, [tool.colabkit] revision) into badges and install cells.

@@ -20,8 +20,10 @@ EXTRAS = "test"
 
 def main(folder: str) -> None:
     if sys.version_info < (3, 11):  # noqa: UP036  this file runs before anything checks requires-python
-        raise SystemExit(f"colabkit needs Python 3.11 or newer, this is {sys.version.split()[0]}:\n"
-                         "make PYTHON=/path/to/newer/python3 install")
+        raise SystemExit(
+            f"colabkit needs Python 3.11 or newer, this is {sys.version.split()[0]}:\n"
+            "make PYTHON=/path/to/newer/python3 install"
+        )
     place = Path(folder)
     python = place / "bin" / "python"
     if not python.exists():
@@ -30,8 +32,16 @@ def main(folder: str) -> None:
     run([*pip, "--upgrade", "pip>=26", "setuptools>=77", "wheel"])
     torch = next(line for line in (HERE / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
     run([*pip, torch, *torch_source(pip, torch)])
-    run([*pip, "--constraint", str(HERE / "constraints.txt"), "--no-build-isolation", "--editable", f"{HERE}[{EXTRAS}]"])
-    run([str(python), "-c", "import colabkit, torch; print('colabkit', colabkit.__version__, 'with torch', torch.__version__)"])
+    run(
+        [*pip, "--constraint", str(HERE / "constraints.txt"), "--no-build-isolation", "--editable", f"{HERE}[{EXTRAS}]"]
+    )
+    run(
+        [
+            str(python),
+            "-c",
+            "import colabkit, torch; print('colabkit', colabkit.__version__, 'with torch', torch.__version__)",
+        ]
+    )
 
 
 def torch_source(pip: list[str], torch: str) -> list[str]:
@@ -39,11 +49,14 @@ def torch_source(pip: list[str], torch: str) -> list[str]:
     if shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode == 0:
         print("PyTorch: the default build, because nvidia-smi lists a GPU")
         return []
-    planned = subprocess.run([*pip, "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", torch],
-                             capture_output=True, text=True)
+    planned = subprocess.run(
+        [*pip, "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", torch], capture_output=True, text=True
+    )
     if planned.returncode == 0:
         entry = json.loads(planned.stdout)["install"][0]
-        needs_cuda = any(need.startswith(("nvidia", "cuda", "triton")) for need in entry["metadata"].get("requires_dist", []))
+        needs_cuda = any(
+            need.startswith(("nvidia", "cuda", "triton")) for need in entry["metadata"].get("requires_dist", [])
+        )
         if entry["metadata"]["version"].endswith("+cpu") or not needs_cuda or sys.platform != "linux":
             print("PyTorch: the build pip finds, because it is one for the CPU")
             return []
@@ -53,7 +66,9 @@ def torch_source(pip: list[str], torch: str) -> list[str]:
 
 def run(command: list[str]) -> None:
     if subprocess.run(command).returncode:
-        raise SystemExit(f"Failed: {' '.join(command)}\nCheck the network and free disk (4 GB), then run make install again.")
+        raise SystemExit(
+            f"Failed: {' '.join(command)}\nCheck the network and free disk (4 GB), then run make install again."
+        )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Kill ASR trainings with SIGKILL at random moments, and resume them: ours, and the Trainer of transformers by its own means.
+"""ASR trainings killed with SIGKILL at random moments and resumed: ours, and transformers' Trainer by its own means.
 
     python benchmarks/asr_resume.py --kills 20
 
-The same small w2v-BERT with dropout and SpecAugment, the same speech of tones, checkpoints as often. A killed training is started
-again until it ends; then its weights are compared with those of one left in peace, the samples of its steps with theirs, and what
-was read is counted. The peers resume with resume_from_checkpoint=True, once with a data set in memory and once with one that is
-streamed; a checkpoint that a kill left half written is removed as a person would do, and counted. The last line is the result;
-the exit code is 1 if ours differed at all.
+The same small w2v-BERT with dropout and SpecAugment, the same speech of tones, checkpoints as often. A killed training
+is started again until it ends; then its weights are compared with those of one left in peace, the samples of its steps
+with theirs, and what was read is counted. The peers resume with resume_from_checkpoint=True, once with a data set in
+memory and once with one that is streamed; a checkpoint that a kill left half written is removed as a person would do,
+and counted. The last line is the result; the exit code is 1 if ours differed at all.
 """
 
 from __future__ import annotations
@@ -68,16 +68,31 @@ def train_ours(folder: Path, log: Path) -> None:
     def noted(self, model, inputs, *more):
         note(log, "step", self.state.global_step, *(number for number, _ in inputs.samples))
         return original(self, model, inputs, *more)
+
     StepTrainer.training_step = noted
-    config = TrainConfig(steps=STEPS, effective_batch=BATCH, learning_rate=3e-3, validate_every_steps=STEPS, validation_samples=4,
-                         checkpoint_every_steps=SAVE_EVERY, tracker="none")
-    train(config, build_model(MODEL, Vocabulary.of(LETTERS), seed=0), Heard(log), Tones(4, seed=1, name="validation"), Capacity(),
-          StandInRun(folder))
+    config = TrainConfig(
+        steps=STEPS,
+        effective_batch=BATCH,
+        learning_rate=3e-3,
+        validate_every_steps=STEPS,
+        validation_samples=4,
+        checkpoint_every_steps=SAVE_EVERY,
+        tracker="none",
+    )
+    train(
+        config,
+        build_model(MODEL, Vocabulary.of(LETTERS), seed=0),
+        Heard(log),
+        Tones(4, seed=1, name="validation"),
+        Capacity(),
+        StandInRun(folder),
+    )
 
 
 def train_peer(folder: Path, log: Path, *, streamed: bool) -> None:
     from transformers import TrainingArguments
     from transformers.trainer_utils import get_last_checkpoint
+
     recognizer, speech = build_model(MODEL, Vocabulary.of(LETTERS), seed=0), Heard(log)
 
     class InMemory(torch.utils.data.Dataset):
@@ -117,11 +132,28 @@ def train_peer(folder: Path, log: Path, *, streamed: bool) -> None:
             return 0
 
     arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=STEPS, per_device_train_batch_size=BATCH, learning_rate=3e-3, warmup_steps=0.1,
-        weight_decay=0.01, save_strategy="steps", save_steps=SAVE_EVERY, save_total_limit=2, report_to=[], disable_tqdm=True,
-        use_cpu=True, remove_unused_columns=False, logging_strategy="no", seed=0)
-    trainer = Peer(model=recognizer.model, args=arguments, train_dataset=Streamed() if streamed else InMemory(),
-                   data_collator=put_together)
+        output_dir=str(folder),
+        max_steps=STEPS,
+        per_device_train_batch_size=BATCH,
+        learning_rate=3e-3,
+        warmup_steps=0.1,
+        weight_decay=0.01,
+        save_strategy="steps",
+        save_steps=SAVE_EVERY,
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        remove_unused_columns=False,
+        logging_strategy="no",
+        seed=0,
+    )
+    trainer = Peer(
+        model=recognizer.model,
+        args=arguments,
+        train_dataset=Streamed() if streamed else InMemory(),
+        data_collator=put_together,
+    )
     while (last := get_last_checkpoint(str(folder))) is not None:
         try:
             trainer.train(resume_from_checkpoint=True)
@@ -134,12 +166,18 @@ def train_peer(folder: Path, log: Path, *, streamed: bool) -> None:
     recognizer.model.save_pretrained(folder / "model")
 
 
-KINDS = {"ours": train_ours, "memory": lambda folder, log: train_peer(folder, log, streamed=False),
-         "streamed": lambda folder, log: train_peer(folder, log, streamed=True)}
+KINDS = {
+    "ours": train_ours,
+    "memory": lambda folder, log: train_peer(folder, log, streamed=False),
+    "streamed": lambda folder, log: train_peer(folder, log, streamed=True),
+}
 
 
 def in_child(work, folder: Path, log: Path, kill_after_seconds: float | None) -> bool:
-    """Do the work in a fork of this process, killed after a while; returns whether it ended by itself. Raises: when it failed."""
+    """Do the work in a fork of this process, killed after a while; returns whether it ended by itself.
+
+    Raises: when it failed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     child = os.fork()
     if child == 0:
@@ -219,13 +257,18 @@ def measure(kind: str, place: Path, kills: int, seed: int) -> dict:
             total["twice"] += sum((counts[0] - counts[1]).values())
             total["never"] += sum((counts[1] - counts[0]).values())
         total["reads"] += found.reads
-        total["needless"] += max(0, found.reads - sum(len(s) for s in plain.steps.values()) - BATCH * (found.done - STEPS))
+        total["needless"] += max(
+            0, found.reads - sum(len(s) for s in plain.steps.values()) - BATCH * (found.done - STEPS)
+        )
         total["unusable"] += found.unusable
         shutil.rmtree(folder)
-    print(f"{NAMES[kind]}: {kills} kills in {number} trainings of {seconds:.1f} s; weights differ in {total['different']}, by at "
-          f"most {difference:.2e}, and steps in {total['other_steps']}; of an epoch's samples seen twice {total['twice']}, never "
-          f"{total['never']}; read but not needed {total['needless']}; checkpoints that could not be used {total['unusable']}",
-          flush=True)
+    print(
+        f"{NAMES[kind]}: {kills} kills in {number} trainings of {seconds:.1f} s; weights differ in "
+        f"{total['different']}, by at most {difference:.2e}, and steps in {total['other_steps']}; "
+        f"of an epoch's samples seen twice {total['twice']}, never {total['never']}; "
+        f"read but not needed {total['needless']}; checkpoints that could not be used {total['unusable']}",
+        flush=True,
+    )
     return total | {"runs": number, "difference": difference}
 
 
@@ -237,10 +280,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="asr-resume-") as place:
         found = {kind: measure(kind, Path(place, kind), options.kills, options.seed) for kind in KINDS}
     ours, memory, streamed = (found[kind] for kind in KINDS)
-    print(f"resumed bit for bit: colabkit {ours['runs'] - ours['different']} of {ours['runs']}, Trainer "
-          f"{memory['runs'] - memory['different']} of {memory['runs']} in memory, {streamed['runs'] - streamed['different']} of "
-          f"{streamed['runs']} streamed; samples read for nothing by the streamed Trainer over ours: "
-          f"{streamed['needless']} / {ours['needless']}, ratio {streamed['needless'] / max(1, ours['needless']):.1f}")
+    print(
+        f"resumed bit for bit: colabkit {ours['runs'] - ours['different']} of {ours['runs']}, Trainer "
+        f"{memory['runs'] - memory['different']} of {memory['runs']} in memory, "
+        f"{streamed['runs'] - streamed['different']} of {streamed['runs']} streamed; "
+        "samples read for nothing by the streamed Trainer over ours: "
+        f"{streamed['needless']} / {ours['needless']}, ratio {streamed['needless'] / max(1, ours['needless']):.1f}"
+    )
     return 1 if ours["different"] or ours["other_steps"] or ours["twice"] or ours["never"] else 0
 
 

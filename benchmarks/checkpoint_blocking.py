@@ -1,5 +1,6 @@
-"""Claim: a checkpoint holds training up for <= 1/10 of the time torch.save takes to a slow folder (50 MB/s), and for
-<= 5% of the training time at the default interval.
+"""Claim: a checkpoint holds training up for <= 1/10 of the time torch.save takes to a slow folder (50 MB/s).
+
+At the default interval it holds it up for <= 5% of the training time.
 
     python benchmarks/checkpoint_blocking.py [--megabytes-per-second 50]
 
@@ -45,8 +46,12 @@ def state_of(model: torch.nn.Module) -> dict:
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    return {"model": model.state_dict(), "averaged": {k: v.clone() for k, v in model.state_dict().items()},
-            "optimizer": optimizer.state_dict(), "random": random_state()}
+    return {
+        "model": model.state_dict(),
+        "averaged": {k: v.clone() for k, v in model.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "random": random_state(),
+    }
 
 
 def seconds_of_torch_save(state: dict, folder: Path) -> float:
@@ -68,6 +73,7 @@ def seconds_of_ours(state: dict, folder: Path) -> float:
     def slow_write(handle, data):
         time.sleep(memoryview(data).nbytes / SlowFile.bytes_per_second)
         return plain_write(handle, data)
+
     files.os.write = slow_write
     try:
         checkpoints, times = Checkpoints(folder), []
@@ -111,11 +117,16 @@ def main() -> int:
             theirs = seconds_of_torch_save(state, Path(folder))
             ours = seconds_of_ours(state, Path(folder))
         worst = min(worst, theirs / ours)
-        print(f"{name}: torch.save {theirs:.3f} s, Checkpoints.save holds up {ours * 1e3:.1f} ms, {theirs / ours:.0f}x less")
+        print(
+            f"{name}: torch.save {theirs:.3f} s, Checkpoints.save holds up {ours * 1e3:.1f} ms, "
+            f"{theirs / ours:.0f}x less"
+        )
         if network is model:
             share = ours / interval
-            print(f"  at the default interval of {config.train.checkpoint_every_steps} steps ({interval:.0f} s here): "
-                  f"{share:.3%} of training time (target <= 5%)")
+            print(
+                f"  at the default interval of {config.train.checkpoint_every_steps} steps ({interval:.0f} s here): "
+                f"{share:.3%} of training time (target <= 5%)"
+            )
     print(f"ratio: {worst:.1f}x less blocking than torch.save (target >= 10x)")
     return 0
 

@@ -2,9 +2,10 @@
 
     python benchmarks/demo_spread.py diarization [--seeds 0-7] [--speech-seed] [--set NAME=VALUE]
 
-Runs the demo preset once a seed, each from the command line in a fresh state folder. The seed is `train.seed`: initial weights,
-conversations or order of samples, dropout; voices and test stay the same. With --speech-seed it is the one of the voices and of
-their split. One row a run as it is done; last the mean, the best and the worst. A run takes two minutes.
+Runs the demo preset once a seed, each from the command line in a fresh state folder. The seed is `train.seed`: initial
+weights, conversations or order of samples, dropout; voices and test stay the same. With --speech-seed it is the one of
+the voices and of their split. One row a run as it is done; last the mean, the best and the worst. A run takes two
+minutes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 METRIC = {"diarization": "der", "asr": "wer"}
 VOICES_SEED = {"diarization": "speech.seed", "asr": "data.seed"}
-ALSO = {"diarization": ("missed", "false_alarm", "confusion", "validation_der", "best_step", "cluster_distance"),
-        "asr": ("cer", "validation_wer", "best_step")}
+ALSO = {
+    "diarization": ("missed", "false_alarm", "confusion", "validation_der", "best_step", "cluster_distance"),
+    "asr": ("cer", "validation_wer", "best_step"),
+}
 
 
 def main() -> None:
@@ -40,16 +43,22 @@ def main() -> None:
         beside = ", ".join(f"{key} {metrics[key]:.4g}" for key in ALSO[name] if key in metrics)
         print(f"{seed:12} {values[-1]:6.1%} {spent:8.1f}  {beside}", flush=True)
     print(f"{sum(seconds) / len(seconds):.1f} s a run")
-    print(f"{metric.upper()} over {len(values)} seeds: mean {sum(values) / len(values):.1%}, best {min(values):.1%}, "
-          f"worst {max(values):.1%}")
+    print(
+        f"{metric.upper()} over {len(values)} seeds: mean {sum(values) / len(values):.1%}, best {min(values):.1%}, "
+        f"worst {max(values):.1%}"
+    )
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pipeline", choices=METRIC)
     parser.add_argument("--seeds", type=seeds, default=range(8), metavar="FIRST-LAST", help="which (default: 0-7)")
-    parser.add_argument("--speech-seed", action="store_true", help="vary the voices and their split instead of the training")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting other than the demo's")
+    parser.add_argument(
+        "--speech-seed", action="store_true", help="vary the voices and their split instead of the training"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting other than the demo's"
+    )
     parser.add_argument("--keep", default="", metavar="DIR", help="keep the runs there")
     return parser.parse_args()
 
@@ -61,12 +70,16 @@ def seeds(text: str) -> range:
 
 
 def run(name: str, state: Path, settings: list[str]) -> tuple[dict, float]:
-    """Run every step of the demo in a process of its own; return its metrics and the seconds it took, imports included."""
+    """Run every step of the demo in its own process; return its metrics and the seconds it took, imports included."""
     arguments = ["run", name, "--preset", "demo", "--state", str(state)]
     arguments += [part for setting in settings for part in ("--set", setting)]
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "colabkit", *arguments], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-m", "colabkit", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     spent = time.monotonic() - began
     if done.returncode:
         raise SystemExit(f"the run with {' '.join(settings)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

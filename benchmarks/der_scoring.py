@@ -91,8 +91,10 @@ def main() -> None:
     pairs = [(reference, perturbed(reference, rng)) for reference in references]
     peers = [(annotation(reference), annotation(hypothesis)) for reference, hypothesis in pairs]
     num_turns = sum(len(reference) + len(hypothesis) for reference, hypothesis in pairs)
-    print(f"{options.meetings} simulated and {len(paths)} real meetings, {num_turns} turns; "
-          f"median of {options.repeats} interleaved repeats")
+    print(
+        f"{options.meetings} simulated and {len(paths)} real meetings, {num_turns} turns; "
+        f"median of {options.repeats} interleaved repeats"
+    )
 
     ratios = []
     for label, collar, skip_overlap, with_uem in (
@@ -112,29 +114,33 @@ def main() -> None:
         def ours(collar=collar, skip_overlap=skip_overlap, regions=regions):
             total = DiarizationScore()
             for (reference, hypothesis), uem in zip(pairs, regions, strict=True):
-                total += score(
-                    reference, hypothesis, uem=uem, collar_seconds=collar, skip_overlap=skip_overlap
-                )
+                total += score(reference, hypothesis, uem=uem, collar_seconds=collar, skip_overlap=skip_overlap)
             return total
 
         check(ours(), theirs(), theirs(JaccardErrorRate))
         timed = [(seconds_of(theirs), seconds_of(ours)) for _ in range(options.repeats)]
         peer, own = (statistics.median(column) for column in zip(*timed, strict=True))
         ratios.append(peer / own)
-        print(f"{label:14s} DER {ours().der:7.3%}  pyannote.metrics {peer:7.3f} s (DER alone)  "
-              f"colabkit {own:7.4f} s (DER and JER)  {peer / own:6.1f}x")
-    print(f"ratio: {min(ratios):.1f}x faster than pyannote.metrics {version('pyannote-metrics')} "
-          f"(target >= {TARGET:.0f}x)")
+        print(
+            f"{label:14s} DER {ours().der:7.3%}  pyannote.metrics {peer:7.3f} s (DER alone)  "
+            f"colabkit {own:7.4f} s (DER and JER)  {peer / own:6.1f}x"
+        )
+    print(
+        f"ratio: {min(ratios):.1f}x faster than pyannote.metrics {version('pyannote-metrics')} "
+        f"(target >= {TARGET:.0f}x)"
+    )
 
 
 def check(own: DiarizationScore, der: DiarizationErrorRate, jer: JaccardErrorRate) -> None:
     """Stop the benchmark if the two do not compute the same thing."""
     both = {
-        "total": (own.total_seconds, der["total"]), "correct": (own.correct_seconds, der["correct"]),
+        "total": (own.total_seconds, der["total"]),
+        "correct": (own.correct_seconds, der["correct"]),
         "false alarm": (own.false_alarm_seconds, der["false alarm"]),
         "missed detection": (own.missed_seconds, der["missed detection"]),
         "confusion": (own.confusion_seconds, der["confusion"]),
-        "DER": (own.der, abs(der)), "JER": (own.jer, abs(jer)),
+        "DER": (own.der, abs(der)),
+        "JER": (own.jer, abs(jer)),
     }
     for name, (mine, peer) in both.items():
         if abs(mine - peer) > TOLERANCE * max(1.0, abs(peer)):

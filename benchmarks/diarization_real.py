@@ -38,29 +38,63 @@ def main() -> int:
         return 0
 
     import colabkit
-    settings = [f"speech.source={data / 'librispeech-mini'}", "speech.speaker_from=name",
-                "speech.held_out_fraction=0.2", "speech.validation_fraction=0.04",
-                f"recordings.test_source={data / 'meetings'}", "recordings.test_pattern=debug.development.rttm",
-                f"train.minutes={options.minutes}", "train.num_validation_mixes=16", "train.validate_every_steps=500",
-                "evaluate.num_mixes=120", *options.set]
+
+    settings = [
+        f"speech.source={data / 'librispeech-mini'}",
+        "speech.speaker_from=name",
+        "speech.held_out_fraction=0.2",
+        "speech.validation_fraction=0.04",
+        f"recordings.test_source={data / 'meetings'}",
+        "recordings.test_pattern=debug.development.rttm",
+        f"train.minutes={options.minutes}",
+        "train.num_validation_mixes=16",
+        "train.validate_every_steps=500",
+        "evaluate.num_mixes=120",
+        *options.set,
+    ]
     from colabkit.core.config import with_settings
     from colabkit.pipelines.diarization.config import Config
+
     config = with_settings(Config(), settings)
     began = time.monotonic()
     with colabkit.start("diarization", config, preset="default", run=options.run, state=options.state) as run:
         run.do_all(redo=options.redo)
         metrics = run.report.data["metrics"]
         minutes = run.ledger.record(run.steps[1])["seconds"] / 60
-    print(f"\n{platform.machine()}, {os.cpu_count()} cores; training {minutes:.1f} min of wall clock "
-          f"({metrics['train_steps']} steps, {metrics['parameters']:,} parameters), "
-          f"all steps {(time.monotonic() - began) / 60:.1f} min")
-    print(colabkit.Table(["test set", "DER 0.25", "DER 0", "missed", "false alarm", "confusion", "JER", "single speaker"], [
-        [title] + [f"{metrics[prefix + key]:.2%}" for key in ("der", "der_no_collar", "missed", "false_alarm", "confusion",
-                                                             "jer", "der_single_speaker")]
-        for title, prefix in (("120 mixes of two unheard speakers", ""), ("meetings, annotated part", "recordings_"))]))
+    print(
+        f"\n{platform.machine()}, {os.cpu_count()} cores; training {minutes:.1f} min of wall clock "
+        f"({metrics['train_steps']} steps, {metrics['parameters']:,} parameters), "
+        f"all steps {(time.monotonic() - began) / 60:.1f} min"
+    )
+    print(
+        colabkit.Table(
+            ["test set", "DER 0.25", "DER 0", "missed", "false alarm", "confusion", "JER", "single speaker"],
+            [
+                [title]
+                + [
+                    f"{metrics[prefix + key]:.2%}"
+                    for key in (
+                        "der",
+                        "der_no_collar",
+                        "missed",
+                        "false_alarm",
+                        "confusion",
+                        "jer",
+                        "der_single_speaker",
+                    )
+                ]
+                for title, prefix in (
+                    ("120 mixes of two unheard speakers", ""),
+                    ("meetings, annotated part", "recordings_"),
+                )
+            ],
+        )
+    )
     reached = "reached" if metrics["der"] <= TARGET_DER else "missed"
-    print(f"ratio: {metrics['der'] / REFERENCE_DER:.2f} of the reference's DER ({metrics['der']:.2%} against "
-          f"{REFERENCE_DER:.2%}; target {TARGET_DER:.0%} {reached})")
+    print(
+        f"ratio: {metrics['der'] / REFERENCE_DER:.2f} of the reference's DER ({metrics['der']:.2%} against "
+        f"{REFERENCE_DER:.2%}; target {TARGET_DER:.0%} {reached})"
+    )
     return 0
 
 

@@ -1,12 +1,13 @@
-"""Claim: 1,000 trials of saving and resuming on a Drive with faults lose no acknowledged checkpoint; after 100 saves the trash
-holds at most 0.1 of the bytes that are kept (kept and trash together at most 1.1x).
+"""Claim: 1,000 trials of saving and resuming on a Drive with faults lose no acknowledged checkpoint.
+
+After 100 saves the trash holds at most 0.1 of the bytes that are kept (kept and trash together at most 1.1x).
 
     python benchmarks/drive_faults.py [--trials 1000]
 
 A trial trains on up to five machines, each with up to two kernels, on an emulated Drive
 (tests/runs/emulated_drive.py): lag, EIO, ENOTCONN, EOPNOTSUPP, ETIMEDOUT, ENOSPC, EDQUOT, outages of up to 200
-operations, other bytes read back, uploads cut off, lost or doubled when the machine goes, and listings older than the last
-change. The peer saves the way most notebooks do, one file overwritten in place, in the same trials.
+operations, other bytes read back, uploads cut off, lost or doubled when the machine goes, and listings older than the
+last change. The peer saves the way most notebooks do, one file overwritten in place, in the same trials.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ def main() -> int:
     for line in (line for result in results for line in result.lost):
         print(line)
     lost, peer = sum(len(r.lost) for r in results), sum(peer_loses(seed) for seed in range(options.trials))
-    print(f"saves {sum(r.num_saves for r in results)}, machines lost {sum(r.num_machines for r in results)}, "
-          f"faults {sum(r.num_faults for r in results)}, acknowledged {sum(r.num_stored for r in results)}")
+    print(
+        f"saves {sum(r.num_saves for r in results)}, machines lost {sum(r.num_machines for r in results)}, "
+        f"faults {sum(r.num_faults for r in results)}, acknowledged {sum(r.num_stored for r in results)}"
+    )
     print(f"one file overwritten in place: nothing to resume from in {peer} of {options.trials} trials")
     print(f"trash after 100 saves: {trashed} bytes beside {kept} kept: {(kept + trashed) / kept:.3f}x")
     print(f"{lost} acknowledged checkpoints lost in {options.trials} trials")
@@ -51,6 +54,7 @@ def main() -> int:
 def trash_after_saves(scratch: Path) -> tuple[int, int]:
     """Save a hundred times on a calm Drive; returns (bytes kept, bytes in the trash)."""
     import torch
+
     drive = EmulatedDrive()
     points = Checkpoints(FOLDER, medium=drive, scratch=scratch, retry_seconds=QUICKLY, say=lambda line: None)
     for step in range(100):
@@ -59,7 +63,7 @@ def trash_after_saves(scratch: Path) -> tuple[int, int]:
 
 
 def peer_loses(seed: int) -> bool:
-    """Overwrite one checkpoint in place through one machine; tell whether the next machine finds something that loads."""
+    """Overwrite one checkpoint in place through one machine; tell whether the next one finds something that loads."""
     dice = random.Random(seed)
     weather = random_weather(dice)
     weather.stale_share = weather.garbled_share = 0.0

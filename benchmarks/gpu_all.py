@@ -2,12 +2,13 @@
 
     python benchmarks/gpu_all.py [--output out/gpu.json] [--only PART,PART] [--dry]
 
-Batch sizes: error of the predicted memory against torch's own peak (33 points), probing steps, fill and speed of the chosen
-batches against a rule of thumb and one sample at a time. Diarization: training throughput of the `quick` network by precision,
-peak memory by batch, recovery when memory runs out, speed on a recording, time a checkpoint holds training up. Codecs:
-NeuCodec in batches against its own call, and whether the codes are the same. A part that fails is told, the others go on;
-parts that would begin after nine minutes are left out. Writes JSON after every part, and ends with the ratio of audio trained
-on in a second with the chosen batches to the rule of thumb's. --dry tries the script on a CPU.
+Batch sizes: error of the predicted memory against torch's own peak (33 points), probing steps, fill and speed of the
+chosen batches against a rule of thumb and one sample at a time. Diarization: training throughput of the `quick` network
+by precision, peak memory by batch, recovery when memory runs out, speed on a recording, time a checkpoint holds
+training up. Codecs: NeuCodec in batches against its own call, and whether the codes are the same. A part that fails is
+told, the others go on; parts that would begin after nine minutes are left out. Writes JSON after every part, and ends
+with the ratio of audio trained on in a second with the chosen batches to the rule of thumb's. --dry tries the script on
+a CPU.
 """
 
 from __future__ import annotations
@@ -44,8 +45,12 @@ MOST_SECONDS = 540.0  # a part that would begin later is left out
 
 def random_batch(windows: int, seconds: float, num_speakers: int) -> Batch:
     frames = round(seconds / FRAME_SECONDS)
-    return Batch(torch.randn(windows, round(seconds * RATE_HZ)) * 0.1, torch.rand(windows, frames, num_speakers) > 0.6,
-                 torch.randint(0, 200, (windows, num_speakers)), torch.ones(windows, frames, dtype=torch.bool))
+    return Batch(
+        torch.randn(windows, round(seconds * RATE_HZ)) * 0.1,
+        torch.rand(windows, frames, num_speakers) > 0.6,
+        torch.randint(0, 200, (windows, num_speakers)),
+        torch.ones(windows, frames, dtype=torch.bool),
+    )
 
 
 class Bench:
@@ -54,6 +59,7 @@ class Bench:
     def __init__(self, precision: str):
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
+
         AcceleratorState._reset_state(reset_partial_state=True)
         self.config = quick()
         self.accelerator = Accelerator(mixed_precision=precision)
@@ -99,7 +105,11 @@ def recovery_when_memory_runs_out() -> dict:
         bench.step(batch, guard)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    return {"windows": windows, "fits_at_once": min(guard.limits.values(), default=windows), "events": dict(guard.events)}
+    return {
+        "windows": windows,
+        "fits_at_once": min(guard.limits.values(), default=windows),
+        "events": dict(guard.events),
+    }
 
 
 def diarization_speed() -> float:
@@ -109,6 +119,7 @@ def diarization_speed() -> float:
     def run_windows(waves):
         with torch.no_grad():
             return tuple(part.float().cpu().numpy() for part in model(torch.from_numpy(waves).cuda()))
+
     diarizer = Diarizer(run_windows, model.powerset.table_CS.cpu().numpy(), InferConfig())
     wave = torch.randn(600 * RATE_HZ).numpy() * 0.1
     diarizer.run(wave[: 60 * RATE_HZ])
@@ -137,7 +148,10 @@ def training_throughput() -> dict:
     for precision in ("no", "fp16", "bf16"):
         for windows in (64, 256):
             speed, memory = Bench(precision).throughput(windows)
-            figures[f"{precision}, {windows} windows"] = {"windows_per_second": round(speed, 1), "peak_gib": round(memory, 2)}
+            figures[f"{precision}, {windows} windows"] = {
+                "windows_per_second": round(speed, 1),
+                "peak_gib": round(memory, 2),
+            }
     return figures
 
 
@@ -163,7 +177,7 @@ def carry_out(parts: dict, output: Path, figures: dict) -> dict:
 
 
 def ratio_line(figures: dict) -> str:
-    """Return the last line: the speed of the chosen batches over that of the rule of thumb, for the model where it is least."""
+    """Return the last line: the chosen batches' speed over the rule of thumb's, for the model where it is least."""
     ratios = []
     for name, found in figures.items():
         speeds = found.get("audio_per_second", {}) if isinstance(found, dict) else {}
@@ -173,23 +187,34 @@ def ratio_line(figures: dict) -> str:
     if not ratios:
         return "ratio: not measured"
     least, where = min(ratios)
-    return f"ratio: {least:.2f}x the audio in a second of the rule of thumb's batch ({where}, the least of {len(ratios)})"
+    return (
+        f"ratio: {least:.2f}x the audio in a second of the rule of thumb's batch ({where}, the least of {len(ratios)})"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default=str(ROOT / "out" / "gpu.json"))
     parser.add_argument("--only", default="", help="parts to measure, with commas between")
-    parser.add_argument("--dry", action="store_true", help="small models on an emulated device: does the script hold together?")
+    parser.add_argument(
+        "--dry", action="store_true", help="small models on an emulated device: does the script hold together?"
+    )
     options = parser.parse_args(arguments)
     if not options.dry and not torch.cuda.is_available():
         print("no GPU here: nothing measured")
         return 0
-    parts = {**gpu_sizing.dry_parts(), **gpu_codecs.dry_parts()} if options.dry else {
-        **gpu_sizing.parts(), **gpu_codecs.parts(), "training throughput": training_throughput,
-        "recovery": recovery_when_memory_runs_out,
-        "diarized_seconds_per_second": lambda: round(diarization_speed(), 1),
-        "checkpoint_blocking_ms": lambda: round(checkpoint_blocking_ms(), 1)}
+    parts = (
+        {**gpu_sizing.dry_parts(), **gpu_codecs.dry_parts()}
+        if options.dry
+        else {
+            **gpu_sizing.parts(),
+            **gpu_codecs.parts(),
+            "training throughput": training_throughput,
+            "recovery": recovery_when_memory_runs_out,
+            "diarized_seconds_per_second": lambda: round(diarization_speed(), 1),
+            "checkpoint_blocking_ms": lambda: round(checkpoint_blocking_ms(), 1),
+        }
+    )
     wanted = [name.strip() for name in options.only.split(",") if name.strip()] or list(parts)
     unknown = sorted(set(wanted) - set(parts))
     if unknown:

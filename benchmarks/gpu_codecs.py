@@ -1,10 +1,12 @@
-"""NeuCodec on a GPU: batches of equally many frames against neucodec's own call, one wave after the other; parity of the codes.
+"""NeuCodec on a GPU: batches of equally many frames against neucodec's own call, a wave at a time; parity of the codes.
 
-A part of gpu_all.py, or alone: python benchmarks/gpu_codecs.py [--device cpu] [--small]. Needs no network: the model has its
-published size (w2v-BERT with 16 layers, as transformers has it) and random weights. neucodec 0.0.6 is emulated with the same
-weights: see peers/codec_calls.py. Segments of five lengths, 1.5 to 15 s, each as often: of 656,300 segments there are about 900
-for every number of frames, so that full batches are the rule. "fp32" rounds nothing to TF32; "tf32" is what torch itself does in
-convolutions, and so in neucodec's own call. Parity is the share of codes that are the same as those of one wave a call.
+A part of gpu_all.py, or alone: python benchmarks/gpu_codecs.py [--device cpu] [--small]. Needs no network: the model
+has its published size (w2v-BERT with 16 layers, as transformers has it) and random weights. neucodec 0.0.6 is emulated
+with the same
+weights: see peers/codec_calls.py. Segments of five lengths, 1.5 to 15 s, each as often: of 656,300 segments there are
+about 900 for every number of frames, so that full batches are the rule. "fp32" rounds nothing to TF32; "tf32" is what
+torch itself does in convolutions, and so in neucodec's own call. Parity is the share of codes that are the same as
+those of one wave a call.
 """
 
 from __future__ import annotations
@@ -41,8 +43,10 @@ def measure(device: str = "cuda", *, small: bool = False, most_seconds: float = 
     """Return audio encoded in a second by each way, parity, memory, and the ratio to neucodec's own call."""
     began = time.monotonic()
     model = codec_calls.build("neucodec", small=small, device=device)
-    figures: dict[str, Any] = {"built_seconds": round(time.monotonic() - began, 1),
-                               "million_parameters": round(sum(p.numel() for p in model.parameters()) / 1e6)}
+    figures: dict[str, Any] = {
+        "built_seconds": round(time.monotonic() - began, 1),
+        "million_parameters": round(sum(p.numel() for p in model.parameters()) / 1e6),
+    }
     own = codec_calls.NeuCodecsOwn(model, 6 if small else 24)
     singles = [codec_calls.speech(s, 16_000, i) for i, s in enumerate(lengths(small))]
     audio, times = sum(map(len, singles)) / 16_000, 1 if small else 4
@@ -72,12 +76,26 @@ class _Chosen(Teller):
         return value
 
 
-def ours(model: Any, device: str, precision: str, singles: list[np.ndarray], expected: list[np.ndarray], until: float,
-         small: bool) -> dict[str, Any]:
+def ours(
+    model: Any,
+    device: str,
+    precision: str,
+    singles: list[np.ndarray],
+    expected: list[np.ndarray],
+    until: float,
+    small: bool,
+) -> dict[str, Any]:
     """Encode full batches of each length, each counted as often, until the time is up."""
     teller = _Chosen()
-    codec = TransformersCodec("neucodec", model, FAMILIES["neucodec"](model.config, {}), f"random {precision}",
-                              device=torch.device(device), precision=precision, teller=teller)
+    codec = TransformersCodec(
+        "neucodec",
+        model,
+        FAMILIES["neucodec"](model.config, {}),
+        f"random {precision}",
+        device=torch.device(device),
+        precision=precision,
+        teller=teller,
+    )
     most = min(codec.most_seconds(), 3.0 if small else 1e9)
     alone = [codec.encode_batch([wave])[0] for wave in singles]
     audio = spent = agreeing = total = 0.0
@@ -92,9 +110,12 @@ def ours(model: Any, device: str, precision: str, singles: list[np.ndarray], exp
             agreeing, total = agreeing + (codes[i] == one).sum(), total + one.size
         if time.monotonic() > until:
             break
-    figures = {"audio_per_second": round(audio / spent, 1), "chosen": teller.chosen,
-               "parity_with_one_a_call": float(agreeing / total),
-               "as_own_call": float(np.mean(np.concatenate(alone, 1) == np.concatenate(expected, 1)))}
+    figures = {
+        "audio_per_second": round(audio / spent, 1),
+        "chosen": teller.chosen,
+        "parity_with_one_a_call": float(agreeing / total),
+        "as_own_call": float(np.mean(np.concatenate(alone, 1) == np.concatenate(expected, 1))),
+    }
     if device == "cuda":
         figures["peak_gib"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
     return figures
@@ -120,8 +141,10 @@ def main() -> int:
         return 0
     figures = measure(options.device, small=options.small)
     print(json.dumps(figures, indent=1))
-    print(f"parity {figures['fp32']['parity_with_one_a_call']:.4%} (target 100%); ratio: {figures['ratio']:.2f}x the audio in a "
-          f"second of neucodec's own call (target >= {TARGET:.0f}x)")
+    print(
+        f"parity {figures['fp32']['parity_with_one_a_call']:.4%} (target 100%); ratio: {figures['ratio']:.2f}x "
+        f"the audio in a second of neucodec's own call (target >= {TARGET:.0f}x)"
+    )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Batch sizes on a GPU: what the chosen batch fills, the probing steps it took, its speed against a rule of thumb and batch 1.
+"""Batch sizes on a GPU: what they fill, the probing steps they took, their speed against a rule of thumb and batch 1.
 
 A part of gpu_all.py. The models have random weights and the samples log-normal lengths of 1 to 30 s.
 """
@@ -39,7 +39,9 @@ class Ground:
     meter_bytes: int | None = None
 
     def step(self, work: Workload, regime: Any) -> RealStep:
-        return RealStep(work, regime, self.torch_device, meter=None if self.meter_bytes is None else Meter(self.meter_bytes))
+        return RealStep(
+            work, regime, self.torch_device, meter=None if self.meter_bytes is None else Meter(self.meter_bytes)
+        )
 
 
 def ground() -> Ground:
@@ -66,13 +68,19 @@ def sizing_of(work: Workload, place: Ground, lengths: np.ndarray, seconds_each: 
     with place.step(work, sizing.regime) as step:
         began = time.perf_counter()
         confirmed = confirm(sizing, step, timed=place.meter_bytes is None)
-        figures = {"regime": confirmed.regime.describe(), "probes": confirmed.num_probes,
-                   "prediction_seconds": round(predicted_seconds, 1),
-                   "probing_seconds": round(time.perf_counter() - began, 1), "limit_gib": round(confirmed.limit_bytes / GIB, 2),
-                   "knee_seconds": confirmed.knee_seconds,
-                   "probed": [[m.num_samples, round(m.seconds, 1), m.peak_bytes and round(m.peak_bytes / GIB, 3), m.taken_seconds]
-                              for m in confirmed.measured],
-                   "predicted": [round(sizing.bytes(m.num_samples, m.seconds) / GIB, 3) for m in confirmed.measured]}
+        figures = {
+            "regime": confirmed.regime.describe(),
+            "probes": confirmed.num_probes,
+            "prediction_seconds": round(predicted_seconds, 1),
+            "probing_seconds": round(time.perf_counter() - began, 1),
+            "limit_gib": round(confirmed.limit_bytes / GIB, 2),
+            "knee_seconds": confirmed.knee_seconds,
+            "probed": [
+                [m.num_samples, round(m.seconds, 1), m.peak_bytes and round(m.peak_bytes / GIB, 3), m.taken_seconds]
+                for m in confirmed.measured
+            ],
+            "predicted": [round(sizing.bytes(m.num_samples, m.seconds) / GIB, 3) for m in confirmed.measured],
+        }
         buckets = confirmed.buckets
         held = [worst(step, confirmed, b) for b in (buckets[0], buckets[len(buckets) // 2], buckets[-1])]
         figures["fill_of_limit"] = [None if h is None else round(h / confirmed.limit_bytes, 3) for h in held]
@@ -80,10 +88,14 @@ def sizing_of(work: Workload, place: Ground, lengths: np.ndarray, seconds_each: 
         weights = sum(4 * p.numel() + 12 * p.numel() * p.requires_grad for p in step.model.parameters())
         rule = seed_rule(float(lengths.mean()), weights, place.device.total_bytes)[0]
         order = np.random.default_rng(1).permutation(len(lengths))
-        ways = {"chosen": shuffled(cut(lengths.tolist(), confirmed.capacity)),
-                f"rule of thumb, {rule}": np.array_split(order, -(-len(order) // rule)),
-                "one at a time": np.array_split(order, len(order))}
-        figures["audio_per_second"] = {name: speed(step, lengths, batches, seconds_each) for name, batches in ways.items()}
+        ways = {
+            "chosen": shuffled(cut(lengths.tolist(), confirmed.capacity)),
+            f"rule of thumb, {rule}": np.array_split(order, -(-len(order) // rule)),
+            "one at a time": np.array_split(order, len(order)),
+        }
+        figures["audio_per_second"] = {
+            name: speed(step, lengths, batches, seconds_each) for name, batches in ways.items()
+        }
     return figures
 
 
@@ -118,14 +130,16 @@ def speed(step: RealStep, lengths: np.ndarray, batches: Any, seconds: float) -> 
 def prediction() -> dict[str, Any]:
     """Return the errors of predicted peaks against torch's own, over 33 points."""
     from benchmarks.sizing_prediction import measure_on_gpu, summary
+
     return summary(measure_on_gpu())
 
 
 def parts() -> dict[str, Any]:
     """Return {name: what measures it}."""
     lengths = skewed()
-    return {"prediction": prediction} | {f"sizing of {name}": partial(lambda n: sizing_of(work_of(n), ground(), lengths), name)
-                                         for name in MODELS}
+    return {"prediction": prediction} | {
+        f"sizing of {name}": partial(lambda n: sizing_of(work_of(n), ground(), lengths), name) for name in MODELS
+    }
 
 
 def dry_parts() -> dict[str, Any]:

@@ -61,14 +61,18 @@ def measure(name: str, place: Path, kills: int, threads: int, seed: int) -> Tall
         listing = place / "events.jsonl"
         forked = server.run(arguments(name, state, "forked", settings), state / name / "forked", listing=str(listing))
         events = read_events(listing)
-        print(f"{name}: {forked.seconds:.1f} s undisturbed, {len(expected)} things to compare, {len(events)} file events")
+        print(
+            f"{name}: {forked.seconds:.1f} s undisturbed, {len(expected)} things to compare, {len(events)} file events"
+        )
         campaign = Campaign(server, state, settings, expected, most_seconds=forked.seconds)
         spread = events[:: max(1, round(4 * len(events) / max(kills, 1)))]  # two kills an event, half of all kills
         campaign.at_events(spread, most_kills=(kills + 1) // 2)
         campaign.at_random(kills, seed)
         tally = campaign.finish()
-    print(f"{name}: {tally}; {len(tally.unreached)} events never came again; "
-          f"at most {tally.most_left_bytes / 1e6:.1f} MB of temporary files left in a run")
+    print(
+        f"{name}: {tally}; {len(tally.unreached)} events never came again; "
+        f"at most {tally.most_left_bytes / 1e6:.1f} MB of temporary files left in a run"
+    )
     return tally
 
 

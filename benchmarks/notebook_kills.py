@@ -2,10 +2,11 @@
 
     python benchmarks/notebook_kills.py --kills 200
 
-Notebook 01 runs under papermill with the engine colabkit, on settings that make it small. SIGKILL hits the kernel, papermill,
-or both: half of the kills before a cell begins or after it ended, the others at random instants. Every run's metrics and
-the hashes of all outputs must be those of an undisturbed run; no finished step may be done again, and training may not repeat
-more than the steps since the last checkpoint. The last line is the result; the exit code is 1 if anything was wrong.
+Notebook 01 runs under papermill with the engine colabkit, on settings that make it small. SIGKILL hits the kernel,
+papermill, or both: half of the kills before a cell begins or after it ended, the others at random instants. Every run's
+metrics and the hashes of all outputs must be those of an undisturbed run; no finished step may be done again, and
+training may not repeat more than the steps since the last checkpoint. The last line is the result; the exit code is 1
+if anything was wrong.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def main() -> int:
 
 def num_code_cells(path: Path) -> int:
     import nbformat
+
     return sum(cell.cell_type == "code" for cell in nbformat.read(path, as_version=4).cells)
 
 

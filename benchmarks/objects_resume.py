@@ -1,11 +1,12 @@
-"""Claim: at 656,300 items an upload that finds nothing to do takes <= 2 requests and <= 2 s with its manifest, and <= 660
-listings without one.
+"""Claim: at 656,300 items an upload that finds nothing to do takes <= 2 requests and <= 2 s with its manifest.
+
+Without one it takes <= 660 listings.
 
     python benchmarks/objects_resume.py [--items 656300] [--rounds 3] [--peers s5cmd,rclone] [--folder PLACE]
 
-The files are sparse, of 337 KB each, in three folders; the bucket is colabkit's own server on loopback behind TLS, which counts
-what it is asked. Times are those of whole processes; the share of the call itself, without starting Python, stands beside them,
-and the processor time of the whole, which says more on a machine that others use too.
+The files are sparse, of 337 KB each, in three folders; the bucket is colabkit's own server on loopback behind TLS,
+which counts what it is asked. Times are those of whole processes; the share of the call itself, without starting
+Python, stands beside them, and the processor time of the whole, which says more on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -56,12 +57,14 @@ class Sizes(Bucket):
 
     def fill(self, count: int) -> None:
         now = time.time()
-        self._objects = {f"p/{name}": Stored(ITEM_BYTES, f'"{number:032x}"', now, None)
-                         for number, name in enumerate(names_of(count))}
+        self._objects = {
+            f"p/{name}": Stored(ITEM_BYTES, f'"{number:032x}"', now, None)
+            for number, name in enumerate(names_of(count))
+        }
 
 
 def serve(folder: str, count: int) -> None:
-    """Serve a full bucket until standard input ends; a line asks for the counts, and "forget" takes the manifest away."""
+    """Serve a full bucket until standard input ends; a line asks for the counts, "forget" takes the manifest away."""
     server = S3Server(tls=make_certificates(Path(folder)).server_context())
     bucket = server.buckets[BUCKET] = Sizes()
     bucket.fill(count)
@@ -99,14 +102,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder or None) as place:
         items, certificates = Path(place) / "items", Path(place) / "certificates"
         write_items(items, options.items)
-        server = subprocess.Popen([sys.executable, __file__, "--serve", str(certificates), str(options.items)],
-                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            [sys.executable, __file__, "--serve", str(certificates), str(options.items)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         url, authority = server.stdout.readline().strip(), str(certificates / "authority.pem")
 
         def asked(line: str) -> dict[str, int]:
             server.stdin.write(line + "\n")
             server.stdin.flush()
             return json.loads(server.stdout.readline())
+
         try:
             measure(options, items, url, authority, asked)
         finally:
@@ -116,15 +124,49 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, items: Path, url: str, authority: str, asked) -> None:
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1",
-                   "AWS_EC2_METADATA_DISABLED": "true", "PYTHONPATH": str(ROOT), "AWS_CONFIG_FILE": "/dev/null"}
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "PYTHONPATH": str(ROOT),
+        "AWS_CONFIG_FILE": "/dev/null",
+    }
     environment.pop("AWS_CA_BUNDLE", None)  # each client is told on its command line, as far as it can be
     commands = {
         "colabkit": [sys.executable, "-c", OURS, str(items), url, authority],
-        "s5cmd": ["s5cmd", "--log", "error", "--endpoint-url", url, "sync", "--size-only", f"{items}/", f"s3://{BUCKET}/p/"],
-        "rclone": ["rclone", "copy", str(items), f":s3:{BUCKET}/p", "--size-only", "--fast-list", "--s3-provider", "Other",
-                   "--s3-endpoint", url, "--s3-env-auth", "--s3-force-path-style", "--ca-cert", authority, "--s3-no-check-bucket",
-                   "--config", "/dev/null"]}
+        "s5cmd": [
+            "s5cmd",
+            "--log",
+            "error",
+            "--endpoint-url",
+            url,
+            "sync",
+            "--size-only",
+            f"{items}/",
+            f"s3://{BUCKET}/p/",
+        ],
+        "rclone": [
+            "rclone",
+            "copy",
+            str(items),
+            f":s3:{BUCKET}/p",
+            "--size-only",
+            "--fast-list",
+            "--s3-provider",
+            "Other",
+            "--s3-endpoint",
+            url,
+            "--s3-env-auth",
+            "--s3-force-path-style",
+            "--ca-cert",
+            authority,
+            "--s3-no-check-bucket",
+            "--config",
+            "/dev/null",
+        ],
+    }
     figures: dict[str, list[tuple[float, float, dict[str, int], float]]] = {}
 
     def run(name: str, client: str) -> None:
@@ -143,6 +185,7 @@ def measure(options: argparse.Namespace, items: Path, url: str, authority: str, 
         assert not counts.get("put", 0) - (name == "colabkit, no manifest"), counts
         figures.setdefault(name, []).append((seconds, inside, counts, cpu_seconds))
         print(f"{name}: {seconds:.2f} s, {inside:.2f} s inside, {cpu_seconds:.2f} CPU-s, {counts}", flush=True)
+
     for _ in range(options.rounds):
         asked("forget")
         run("colabkit, no manifest", "colabkit")
@@ -155,15 +198,23 @@ def measure(options: argparse.Namespace, items: Path, url: str, authority: str, 
         inside = statistics.median(one[1] for one in found)
         counts = found[0][2]
         cpu = statistics.median(one[3] for one in found)
-        rows.append([name, f"{middle[name]:.2f}", f"{inside:.2f}", f"{cpu:.2f}", sum(counts.values()), counts.get("list", 0)])
+        rows.append(
+            [name, f"{middle[name]:.2f}", f"{inside:.2f}", f"{cpu:.2f}", sum(counts.values()), counts.get("list", 0)]
+        )
     columns = ["client", "s", "s without start", "CPU-s", "requests", "listings"]
     print(Table(columns, rows, title=f"{options.items} items, nothing to do"))
     own = figures["colabkit"]
-    told = [f"{peer} {middle[peer] / middle['colabkit']:.1f}x with the manifest, "
-            f"{middle[peer] / middle['colabkit, no manifest']:.1f}x without" for peer in filter(None, options.peers.split(","))]
-    print(f"{max(sum(one[2].values()) for one in own)} requests (target 2), {statistics.median(one[1] for one in own):.2f} s "
-          f"(target 2), {max(one[2].get('list', 0) for one in figures['colabkit, no manifest'])} listings without a manifest "
-          f"(target 660); " + "; ".join(told))
+    told = [
+        f"{peer} {middle[peer] / middle['colabkit']:.1f}x with the manifest, "
+        f"{middle[peer] / middle['colabkit, no manifest']:.1f}x without"
+        for peer in filter(None, options.peers.split(","))
+    ]
+    print(
+        f"{max(sum(one[2].values()) for one in own)} requests (target 2), "
+        f"{statistics.median(one[1] for one in own):.2f} s (target 2), "
+        f"{max(one[2].get('list', 0) for one in figures['colabkit, no manifest'])} listings without a manifest "
+        f"(target 660); " + "; ".join(told)
+    )
 
 
 if __name__ == "__main__":

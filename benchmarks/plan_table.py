@@ -1,14 +1,22 @@
-"""The table of batch sizes in the README: for each model and GPU what `colabkit plan asr` says, and what published tables say.
+"""The table of batch sizes in the README: what `colabkit plan asr` and published tables say of each model and GPU.
 
-    python benchmarks/plan_table.py
+python benchmarks/plan_table.py
 """
 
 from __future__ import annotations
 
 from colabkit.plan import GPUS, plan
 
-MODELS = ("facebook/wav2vec2-base", "facebook/hubert-base-ls960", "facebook/wav2vec2-xls-r-300m", "facebook/w2v-bert-2.0",
-          "facebook/wav2vec2-xls-r-1b", "facebook/wav2vec2-xls-r-2b", "openai/whisper-small", "openai/whisper-large-v3")
+MODELS = (
+    "facebook/wav2vec2-base",
+    "facebook/hubert-base-ls960",
+    "facebook/wav2vec2-xls-r-300m",
+    "facebook/w2v-bert-2.0",
+    "facebook/wav2vec2-xls-r-1b",
+    "facebook/wav2vec2-xls-r-2b",
+    "openai/whisper-small",
+    "openai/whisper-large-v3",
+)
 
 
 def cell(row: dict) -> str:

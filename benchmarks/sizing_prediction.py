@@ -1,11 +1,14 @@
-"""Claim: the memory of a training step is predicted without running it; the median error is 3% at most, none is 2% too little.
+"""Claim: the memory of a training step is predicted without running it.
+
+The median error is 3% at most, and no prediction is 2% too little.
 
     python benchmarks/sizing_prediction.py [--device cpu|cuda] [--json FILE]
 
-On a CPU: real steps of small models with random weights, their allocations as torch's profiler records them, against predictions;
-then an emulated budget that the predicted number of samples must fit into. With --device cuda: real steps of models of middle
-size against torch.cuda.max_memory_allocated(). Last the peer, torch's MemTracker (torch.distributed._tools) on fake tensors:
-it runs the whole of 300 million parameters at one size, where colabkit predicts all of them; the ratio of times is printed last.
+On a CPU: real steps of small models with random weights, their allocations as torch's profiler records them, against
+predictions; then an emulated budget that the predicted number of samples must fit into. With --device cuda: real steps
+of models of middle size against torch.cuda.max_memory_allocated(). Last the peer, torch's MemTracker
+(torch.distributed._tools) on fake tensors: it runs the whole of 300 million parameters at one size, where colabkit
+predicts all of them; the ratio of times is printed last.
 """
 
 from __future__ import annotations
@@ -58,12 +61,21 @@ class Row:
 
 def small_models() -> dict[str, Workload]:
     large_convolutions = {"conv_dim": (64,) * 7}
-    return {"wav2vec2": wav2vec2(6), "HuBERT": wav2vec2(6, family="hubert", masked=False, **large_convolutions),
-            "w2v-BERT": wav2vec2_bert(6), "Whisper": whisper(6, num_frames=800), "vocoder": vocoder()}
+    return {
+        "wav2vec2": wav2vec2(6),
+        "HuBERT": wav2vec2(6, family="hubert", masked=False, **large_convolutions),
+        "w2v-BERT": wav2vec2_bert(6),
+        "Whisper": whisper(6, num_frames=800),
+        "vocoder": vocoder(),
+    }
 
 
-SMALL_REGIMES = (Regime(), Regime(precision="bf16"), Regime(checkpointing=True, optimizer="adafactor"),
-                 Regime(accumulates=False, optimizer="sgd"))
+SMALL_REGIMES = (
+    Regime(),
+    Regime(precision="bf16"),
+    Regime(checkpointing=True, optimizer="adafactor"),
+    Regime(accumulates=False, optimizer="sgd"),
+)
 SMALL_SIZES = ((2, 3.7), (6, 1.4))
 
 
@@ -80,10 +92,21 @@ def measure_on_cpu() -> list[Row]:
 
 
 def row(name: str, regime: Regime, samples: int, seconds: float, model: MemoryModel, measured: float) -> Row:
-    made = Row(name, regime.describe() + ("" if regime.accumulates else ", one part"), samples, seconds,
-               model.peak_bytes(samples, seconds), measured, model.peak_phase(samples, seconds))
-    print(f"{made.model:10} {made.regime:42} {samples:4} x {seconds:4.1f} s  predicted {made.predicted / MIB:9.1f} MiB  measured "
-          f"{made.measured / MIB:9.1f} MiB  {made.error:+7.2%}  {made.phase}", flush=True)
+    made = Row(
+        name,
+        regime.describe() + ("" if regime.accumulates else ", one part"),
+        samples,
+        seconds,
+        model.peak_bytes(samples, seconds),
+        measured,
+        model.peak_phase(samples, seconds),
+    )
+    print(
+        f"{made.model:10} {made.regime:42} {samples:4} x {seconds:4.1f} s  "
+        f"predicted {made.predicted / MIB:9.1f} MiB  measured {made.measured / MIB:9.1f} MiB  "
+        f"{made.error:+7.2%}  {made.phase}",
+        flush=True,
+    )
     return made
 
 
@@ -98,9 +121,14 @@ def fit_into_budgets() -> list[tuple[str, int, bool, bool]]:
         model = predict(workload, regime, shortest_seconds=1, longest_seconds=3, on_gpu=False)
         budget = int((model.peak_bytes(10, 2.0) + model.peak_bytes(11, 2.0)) / 2)
         samples = model.capacity(2.0, budget)
-        found.append((name, samples, fits(workload, regime, samples, budget), not fits(workload, regime, samples + 1, budget)))
-        print(f"{name:10} emulated {budget / MIB:6.1f} MiB: {samples} samples {'fit' if found[-1][2] else 'DO NOT FIT'}, "
-              f"{samples + 1} {'do not' if found[-1][3] else 'DO TOO'}", flush=True)
+        found.append(
+            (name, samples, fits(workload, regime, samples, budget), not fits(workload, regime, samples + 1, budget))
+        )
+        print(
+            f"{name:10} emulated {budget / MIB:6.1f} MiB: {samples} samples {'fit' if found[-1][2] else 'DO NOT FIT'}, "
+            f"{samples + 1} {'do not' if found[-1][3] else 'DO TOO'}",
+            flush=True,
+        )
     return found
 
 
@@ -119,18 +147,38 @@ def fits(workload: Workload, regime: Regime, samples: int, budget: int) -> bool:
 
 def middle_models() -> dict[str, tuple[Callable[[], Workload], tuple[tuple[int, float], ...]]]:
     """Return {name: (workload, sizes)} of models that a real GPU takes seconds for."""
-    large = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096, "conv_dim": (512,) * 7,
-             "num_conv_pos_embeddings": 128, "num_conv_pos_embedding_groups": 16}
-    base = large | {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072, "do_stable_layer_norm": False,
-                    "feat_extract_norm": "group", "conv_bias": False}
-    small = {"d_model": 768, "encoder_attention_heads": 12, "decoder_attention_heads": 12, "encoder_ffn_dim": 3072,
-             "decoder_ffn_dim": 3072, "vocab_size": 51865}
+    large = {
+        "hidden_size": 1024,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "conv_dim": (512,) * 7,
+        "num_conv_pos_embeddings": 128,
+        "num_conv_pos_embedding_groups": 16,
+    }
+    base = large | {
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "do_stable_layer_norm": False,
+        "feat_extract_norm": "group",
+        "conv_bias": False,
+    }
+    small = {
+        "d_model": 768,
+        "encoder_attention_heads": 12,
+        "decoder_attention_heads": 12,
+        "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072,
+        "vocab_size": 51865,
+    }
     conformer = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
-    return {"wav2vec2-large": (lambda: wav2vec2(24, **large), ((8, 10.0), (32, 4.0), (4, 20.0))),
-            "HuBERT-base": (lambda: wav2vec2(12, family="hubert", **base), ((16, 10.0), (8, 20.0))),
-            "w2v-BERT": (lambda: wav2vec2_bert(12, **conformer), ((8, 10.0), (24, 5.0))),
-            "Whisper-small": (lambda: whisper(12, **small), ((4, 10.0), (12, 20.0))),
-            "vocoder": (lambda: vocoder(512), ((16, 4.0), (64, 2.0)))}
+    return {
+        "wav2vec2-large": (lambda: wav2vec2(24, **large), ((8, 10.0), (32, 4.0), (4, 20.0))),
+        "HuBERT-base": (lambda: wav2vec2(12, family="hubert", **base), ((16, 10.0), (8, 20.0))),
+        "w2v-BERT": (lambda: wav2vec2_bert(12, **conformer), ((8, 10.0), (24, 5.0))),
+        "Whisper-small": (lambda: whisper(12, **small), ((4, 10.0), (12, 20.0))),
+        "vocoder": (lambda: vocoder(512), ((16, 4.0), (64, 2.0))),
+    }
 
 
 def measure_on_gpu() -> list[Row]:
@@ -158,7 +206,9 @@ def gpu_peak(workload: Workload, regime: Regime, samples: int, seconds: float) -
     with torch.device("cuda"):
         model = workload.build(None, regime.checkpointing)
         batch = workload.batch(samples, seconds)
-    optimizer = make_optimizer(regime.optimizer, [weight for weight in model.parameters() if weight.requires_grad], on_gpu=True)
+    optimizer = make_optimizer(
+        regime.optimizer, [weight for weight in model.parameters() if weight.requires_grad], on_gpu=True
+    )
     for step in range(2):
         if step:
             torch.cuda.reset_peak_memory_stats()
@@ -175,11 +225,13 @@ def gpu_peak(workload: Workload, regime: Regime, samples: int, seconds: float) -
 def tracked(workload: Workload, regime: Regime, sizes: list[tuple[int, float]]) -> list[float]:
     """Return the peaks that torch's MemTracker finds, running the whole step on fake tensors at every size."""
     from torch.distributed._tools.mem_tracker import MemTracker
+
     peaks = []
     with torch.random.fork_rng(devices=[]), worst_case_shapes(), FakeTensorMode(allow_non_fake_inputs=True):
         model = workload.build(None, regime.checkpointing)
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)  # one tensor after another asks fake ones for values
+        # one tensor after another asks fake ones for values
+        optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=True)
         for samples, seconds in sizes:
             batch = workload.batch(samples, seconds)
             for _ in range(2):  # states of the optimizer are there from the second step on
@@ -200,10 +252,19 @@ def against_the_peer() -> tuple[float, float, float]:
 
     Nothing is frozen: MemTracker raises RuntimeError at weights that need no gradient.
     """
+
     def make() -> Workload:
-        made = wav2vec2(24, hidden_size=1024, num_attention_heads=16, intermediate_size=4096, conv_dim=(512,) * 7,
-                        num_conv_pos_embeddings=128, num_conv_pos_embedding_groups=16)
+        made = wav2vec2(
+            24,
+            hidden_size=1024,
+            num_attention_heads=16,
+            intermediate_size=4096,
+            conv_dim=(512,) * 7,
+            num_conv_pos_embeddings=128,
+            num_conv_pos_embedding_groups=16,
+        )
         return replace(made, build=lambda depth, checkpointing: made.build(depth, checkpointing).requires_grad_())
+
     regime, sizes = Regime(precision="bf16", accumulates=False), [(7, 11.0)]
     began = time.perf_counter()
     model = predict(make(), regime, shortest_seconds=1, longest_seconds=20, on_gpu=False)
@@ -217,8 +278,12 @@ def against_the_peer() -> tuple[float, float, float]:
 
 def summary(rows: list[Row]) -> dict[str, float]:
     errors = [row.error for row in rows]
-    return {"points": len(rows), "median error": median(map(abs, errors)), "most too little": min(errors),
-            "most too much": max(errors)}
+    return {
+        "points": len(rows),
+        "median error": median(map(abs, errors)),
+        "most too little": min(errors),
+        "most too much": max(errors),
+    }
 
 
 def main() -> None:
@@ -229,14 +294,18 @@ def main() -> None:
     wav2vec2(2).build(1, False)  # imports are not part of any figure
     rows = measure_on_gpu() if args.device == "cuda" else measure_on_cpu()
     found: dict = summary(rows)
-    print(f"{found['points']} points: median error {found['median error']:.2%} (target {TARGETS['median error']:.0%}), "
-          f"most too little {found['most too little']:+.2%} (target {TARGETS['most too little']:+.0%}), "
-          f"most too much {found['most too much']:+.2%}")
+    print(
+        f"{found['points']} points: median error {found['median error']:.2%} (target {TARGETS['median error']:.0%}), "
+        f"most too little {found['most too little']:+.2%} (target {TARGETS['most too little']:+.0%}), "
+        f"most too much {found['most too much']:+.2%}"
+    )
     if args.device == "cpu":
         found["budgets"] = fit_into_budgets()
     theirs, ours, apart = against_the_peer()
-    print(f"300 million parameters: MemTracker {theirs:.1f} s for one size, colabkit {ours:.1f} s for all; "
-          f"peaks differ by {apart:.2%}")
+    print(
+        f"300 million parameters: MemTracker {theirs:.1f} s for one size, colabkit {ours:.1f} s for all; "
+        f"peaks differ by {apart:.2%}"
+    )
     if args.json:
         rows_told = [asdict(row) for row in rows]
         args.json.write_text(json.dumps(found | {"rows": rows_told, "peer_seconds": theirs, "seconds": ours}, indent=1))

@@ -1,5 +1,6 @@
-"""Claim: `import colabkit` takes < 0.2 s without torch; a restarted process takes its next optimizer step <= 5 s
-after the imports.
+"""Claim: `import colabkit` takes < 0.2 s without torch.
+
+A restarted process takes its next optimizer step <= 5 s after the imports.
 
     python benchmarks/startup.py
 
@@ -43,8 +44,14 @@ cli.main(sys.argv[1:])
 
 
 def python(code: str, *arguments: str, **environment: str) -> str:
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=ROOT,
-                          env=os.environ | environment).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+    ).stdout
 
 
 def seconds_to_import(module: str) -> float:
@@ -68,7 +75,10 @@ def main() -> int:
     if DATA.is_dir():
         cases["200 real speakers"] = [f"speech.source={DATA}", "speech.speaker_from=name"]
     for name, settings in cases.items():
-        print(f"restart to the next optimizer step, {name}: {seconds_to_restart(settings):.2f} s beyond imports (target <= 5 s)")
+        print(
+            f"restart to the next optimizer step, {name}: {seconds_to_restart(settings):.2f} s beyond imports "
+            "(target <= 5 s)"
+        )
     print(f"ratio: {theirs / ours:.0f}x faster to import than torch")
     return 0
 

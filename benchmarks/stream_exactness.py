@@ -1,16 +1,17 @@
-"""Claim: killed hundreds of times, and continued each time by other workers and ranks, a stream gives every sample once an
-epoch, in the order of a run that nothing disturbs; the peers' loaders, audited in the same way, do or do not.
+"""Claim: killed hundreds of times, a stream gives every sample once an epoch, in the order of a run left undisturbed.
+
+Each time other workers and ranks continue it. The peers' loaders, audited in the same way, do so or do not.
 
     python benchmarks/stream_exactness.py --peers PATH-OF-VENV [--kills 500] [--peer-kills 10] [--samples 20000]
 
-A small trainer takes batches of sample numbers, appends them to a log, which stands for the model, and every few batches
-writes {stream's state, length of the log} to a file. It is killed (SIGKILL) at random instants, 5 to 80 ms after its start;
-the next one cuts the log back to the checkpoint and goes on with 0, 1 or 2 workers and 1, 2 or 4 ranks, drawn anew. Ranks
-run in one process, in step. One life in fifteen uses worker processes and lasts up to 1.2 s, as they take longer to start.
-After the last kill the trainer finishes its epoch, and the log is audited. Peers have one rank and are killed 50 to
-400 ms after they have given a first batch; those with workers once keep 2 of them, once draw 0, 1 or 2 for each life.
-The environment of the peers: benchmarks/peers/requirements.txt. About three and a half minutes, most of it
-the peers' and the time between kills.
+A small trainer takes batches of sample numbers, appends them to a log, which stands for the model, and every few
+batches writes {stream's state, length of the log} to a file. It is killed (SIGKILL) at random instants, 5 to 80 ms
+after its start; the next one cuts the log back to the checkpoint and goes on with 0, 1 or 2 workers and 1, 2 or 4
+ranks, drawn anew. Ranks run in one process, in step. One life in fifteen uses worker processes and lasts up to 1.2 s,
+as they take longer to start. After the last kill the trainer finishes its epoch, and the log is audited. Peers have one
+rank and are killed 50 to 400 ms after they have given a first batch; those with workers once keep 2 of them, once draw
+0, 1 or 2 for each life. The environment of the peers: benchmarks/peers/requirements.txt. About three and a half
+minutes, most of it the peers' and the time between kills.
 """
 
 from __future__ import annotations
@@ -40,8 +41,14 @@ from colabkit.training.stream.batch_plan import BatchPlan, Budget  # noqa: E402
 from colabkit.training.stream.stream import Source, Stream  # noqa: E402
 
 PEER = ROOT / "benchmarks" / "peers" / "exactness.py"
-PEERS = {"datasets": ("datasets", "0"), "torchdata": ("torchdata", "2"), "lhotse": ("lhotse", "0"), "litdata": ("litdata", "2"),
-         "torchdata, workers change": ("torchdata", "2,1,0"), "litdata, workers change": ("litdata", "2,1,0")}
+PEERS = {
+    "datasets": ("datasets", "0"),
+    "torchdata": ("torchdata", "2"),
+    "lhotse": ("lhotse", "0"),
+    "litdata": ("litdata", "2"),
+    "torchdata, workers change": ("torchdata", "2,1,0"),
+    "litdata, workers change": ("litdata", "2,1,0"),
+}
 STEP_SECONDS = 5e-4  # what a training step takes here: long enough that workers run ahead
 
 
@@ -73,7 +80,10 @@ def train(source: Source, folder: Path, life: random.Random, kind: str, stop: in
     os.lseek(log, 0, os.SEEK_END)
     with ExitStack() as stack:
         settings = {"world": world, "workers": workers, "kind": kind, "stop": stop, "ahead": life.choice([None, 1, 8])}
-        loads = [stack.enter_context(closing(stream.load(read, rank=rank, **settings))) for rank, stream in enumerate(streams)]
+        loads = [
+            stack.enter_context(closing(stream.load(read, rank=rank, **settings)))
+            for rank, stream in enumerate(streams)
+        ]
         for parts in zip(*loads, strict=True):
             ids = np.empty(len(parts[0].item.samples), "<i8")
             for rank, part in enumerate(parts):
@@ -85,7 +95,9 @@ def train(source: Source, folder: Path, life: random.Random, kind: str, stop: in
                 stream.acknowledge(part)
             if life.random() < 0.4:
                 # Not durable: a kill, unlike a power cut, loses nothing that was written.
-                files.write_json(folder / "checkpoint.json", {"num_ids": num_ids, "stream": streams[0].state()}, durable=False)
+                files.write_json(
+                    folder / "checkpoint.json", {"num_ids": num_ids, "stream": streams[0].state()}, durable=False
+                )
     files.write_json(folder / "checkpoint.json", {"num_ids": num_ids, "stream": streams[0].state()}, durable=False)
 
 
@@ -129,23 +141,30 @@ def ours(num_samples: int, kills: int, seed: int, folder: Path) -> dict:
     epochs = np.split(consumed, range(num_samples, len(consumed), num_samples))
     undisturbed = Stream([source], seed=0, epochs=len(epochs))
     expected = np.concatenate([undisturbed.item(number).samples for number in range(undisturbed.num_items)])
-    return {"kills": kills, "duplicates": sum(len(e) - len(np.unique(e)) for e in epochs),
-            "skips": sum(num_samples - len(np.unique(e)) for e in epochs), "epochs": len(epochs), "processes": processes,
-            "same order": bool(np.array_equal(consumed, expected)), "distinct checkpoints": len(num_checkpoints),
-            "state bytes": len(json.dumps(state))}
+    return {
+        "kills": kills,
+        "duplicates": sum(len(e) - len(np.unique(e)) for e in epochs),
+        "skips": sum(num_samples - len(np.unique(e)) for e in epochs),
+        "epochs": len(epochs),
+        "processes": processes,
+        "same order": bool(np.array_equal(consumed, expected)),
+        "distinct checkpoints": len(num_checkpoints),
+        "state bytes": len(json.dumps(state)),
+    }
 
 
 def peer_audit(options: argparse.Namespace, name: str, folder: Path) -> dict | str:
     peer, workers = PEERS[name]
     numbers = map(str, (options.samples, options.peer_kills, options.seed))
-    done = subprocess.run([f"{options.peers}/bin/python", str(PEER), peer, str(folder), *numbers, workers],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [f"{options.peers}/bin/python", str(PEER), peer, str(folder), *numbers, workers], capture_output=True, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else done.stderr[-700:]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", default="/tmp/peers", help="virtual environment with the peers; \"\" for none")
+    parser.add_argument("--peers", default="/tmp/peers", help='virtual environment with the peers; "" for none')
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--peer-kills", type=int, default=10)
     parser.add_argument("--samples", type=int, default=20_000)
@@ -161,16 +180,34 @@ def main() -> int:
                 rows.append([name, "", "refuses", "refuses", "", ""])
                 print(f"{name}:\n{found}\n")
                 continue
-            rows.append([f"{name} ({found['version']})", found["kills"], found["duplicates"], found["skips"], found["samples"],
-                         f"{time.monotonic() - began:.0f} s"])
+            rows.append(
+                [
+                    f"{name} ({found['version']})",
+                    found["kills"],
+                    found["duplicates"],
+                    found["skips"],
+                    found["samples"],
+                    f"{time.monotonic() - began:.0f} s",
+                ]
+            )
         began = time.monotonic()
         found = ours(options.samples, options.kills, options.seed, Path(place))
-        rows.append(["colabkit", found["kills"], found["duplicates"], found["skips"], found["epochs"] * options.samples,
-                     f"{time.monotonic() - began:.0f} s"])
+        rows.append(
+            [
+                "colabkit",
+                found["kills"],
+                found["duplicates"],
+                found["skips"],
+                found["epochs"] * options.samples,
+                f"{time.monotonic() - began:.0f} s",
+            ]
+        )
     print(Table(["loader", "kills", "given twice", "never given", "samples due", "time"], rows))
-    print(f"colabkit: {found['epochs']} epochs, {found['processes']} lives with worker processes, "
-          f"{found['distinct checkpoints']} checkpoints continued from, state of {found['state bytes']} bytes, order "
-          f"{'the same as' if found['same order'] else 'OTHER THAN'} undisturbed")
+    print(
+        f"colabkit: {found['epochs']} epochs, {found['processes']} lives with worker processes, "
+        f"{found['distinct checkpoints']} checkpoints continued from, state of {found['state bytes']} bytes, order "
+        f"{'the same as' if found['same order'] else 'OTHER THAN'} undisturbed"
+    )
     print(f"{found['duplicates']} duplicates, {found['skips']} skips in {found['kills']} kills")
     return 0 if found["same order"] and not found["duplicates"] + found["skips"] else 1
 

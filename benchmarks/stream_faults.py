@@ -1,10 +1,12 @@
-"""Claim: with 5% of answers reset, 5% cut short and 2% refused (429, 503), no crash, no sample lost or repeated, and at least
-80% of the undisturbed throughput.
+"""Claim: with 5% of answers reset, 5% cut short and 2% refused (429, 503), no crash, no sample lost or repeated.
+
+The throughput is at least 80% of the undisturbed one.
 
     python benchmarks/stream_faults.py [--samples 3000] [--workers 8]
 
-A Hub-compatible server and a fault proxy run in a process of their own; colabkit streams an epoch through the proxy, by turns
-with and without faults, and the numbers of the samples that arrived are audited. Sizes are those of LibriSpeech utterances.
+A Hub-compatible server and a fault proxy run in a process of their own; colabkit streams an epoch through the proxy, by
+turns with and without faults, and the numbers of the samples that arrived are audited. Sizes are those of LibriSpeech
+utterances.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ def serve(folder: str, connection) -> None:
     """Serve the shards behind a proxy until told to end; each message switches the faults on or off."""
     from colabkit.loopback.hub import HubServer
     from tests.servers.faults import FaultProxy
+
     with HubServer() as hub, FaultProxy(hub.url, **FAULTS) as proxy:
         hub.add_dataset("org/speech", {f"train/{p.name}": p for p in sorted(Path(folder).glob("*.tar"))})
         connection.send(hub.environment(proxy.url))
@@ -54,7 +57,7 @@ def write_shards(folder: Path, num_samples: int) -> None:
     with ShardWriter(folder, shard_bytes=128 << 20) as writer:
         for number in range(num_samples):
             start, length = rng.integers(0, 16_000 * 40), rng.integers(16_000 * 3, 16_000 * 17)
-            writer.add(f"{number:06d}", flac_bytes(noise[start: start + length], 16_000), ".flac", {"speaker": "x"})
+            writer.add(f"{number:06d}", flac_bytes(noise[start : start + length], 16_000), ".flac", {"speaker": "x"})
 
 
 def epoch(samples, index, seed: int, workers: int) -> tuple[float, Counter]:
@@ -63,8 +66,9 @@ def epoch(samples, index, seed: int, workers: int) -> tuple[float, Counter]:
     stream = Stream([Source("speech", index.fingerprint, order)], seed=seed, epochs=1)
     seen: Counter[int] = Counter()
     began = time.perf_counter()
-    with closing(stream.load(lambda source, number: len(samples.read_bytes(number)), workers=workers,
-                             ahead=4 * workers)) as batches:
+    with closing(
+        stream.load(lambda source, number: len(samples.read_bytes(number)), workers=workers, ahead=4 * workers)
+    ) as batches:
         for loaded in batches:
             seen.update(number for number, _ in loaded.samples)
             stream.acknowledge(loaded)
@@ -82,12 +86,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         write_shards(Path(place) / "shards", options.samples)
         ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        server = multiprocessing.get_context("spawn").Process(target=serve, args=(f"{place}/shards", theirs), daemon=True)
+        server = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(f"{place}/shards", theirs), daemon=True
+        )
         server.start()
         os.environ.update(ours.recv())
         from colabkit.io.samples import Samples
         from colabkit.io.samples.build import build_index
         from colabkit.io.samples.source import find_source
+
         index = build_index(find_source("hub:org/speech/train"), Path(place) / "parts", teller=Teller())
         samples = Samples(index)
         counts = []
@@ -103,12 +110,21 @@ def main() -> int:
         counts.append(ours.recv())
         ours.send(None)
     injected = {name: counts[-1][name] for name in ("requests", "resets", "truncations", "429", "503")}
-    print(Table(["proxy", "samples/s of each round"], [
-        ["faults" if faulty else "none", " ".join(f"{rate:.0f}" for rate in rates[faulty])] for faulty in (False, True)]))
+    print(
+        Table(
+            ["proxy", "samples/s of each round"],
+            [
+                ["faults" if faulty else "none", " ".join(f"{rate:.0f}" for rate in rates[faulty])]
+                for faulty in (False, True)
+            ],
+        )
+    )
     print(f"injected: {injected}; client: {getattr(samples.store, 'counts', '')}")
     share = statistics.median(rates[True]) / statistics.median(rates[False])
-    print(f"{duplicates} duplicates, {skips} skips in {2 * options.rounds} epochs of {len(index)}; "
-          f"throughput with faults / without: {share:.2f} (target 0.80)")
+    print(
+        f"{duplicates} duplicates, {skips} skips in {2 * options.rounds} epochs of {len(index)}; "
+        f"throughput with faults / without: {share:.2f} (target 0.80)"
+    )
     return 1 if duplicates or skips else 0
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/stream_simulation.py --peers PATH-OF-VENV [--seconds 20] [--data FOLDER]
 
-Windows of 10 s, batches of 32, two workers each. pyannote.audio 4 crops windows out of recordings with RTTM labels (here
-conversations that colabkit made of the same speech, as 16 kHz wav); colabkit makes every window anew: turns, speeds, rooms,
-noise.
-The peers' environment needs pyannote.audio, torchcodec and FFmpeg's libraries. Rounds alternate; medians are compared.
+Windows of 10 s, batches of 32, two workers each. pyannote.audio 4 crops windows out of recordings with RTTM labels
+(here conversations that colabkit made of the same speech, as 16 kHz wav); colabkit makes every window anew: turns,
+speeds, rooms, noise. The peers' environment needs pyannote.audio, torchcodec and FFmpeg's libraries. Rounds alternate;
+medians are compared.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ PEER = ROOT / "benchmarks" / "peers" / "pyannote_loader.py"
 
 def load_speech(folder: Path):
     """Return the training speech of the recordings, or of voices where there are none."""
-    speech = SpeechConfig(source=(str(folder),), speaker_from="name") if folder.is_dir() else SpeechConfig(num_voices=60)
+    speech = (
+        SpeechConfig(source=(str(folder),), speaker_from="name") if folder.is_dir() else SpeechConfig(num_voices=60)
+    )
     with tempfile.TemporaryDirectory() as listing:
         spoken = list_speech(speech, Path(listing), Teller())
         return load_bank(spoken, "train", Teller())
@@ -63,8 +65,12 @@ def write_recordings(bank, folder: Path) -> None:
     (folder / "database.yml").write_text(
         f"Databases:\n  Bench: {folder}/{{uri}}.wav\n"
         "Protocols:\n  Bench:\n    SpeakerDiarization:\n      mixes:\n        scope: file\n"
-        + "".join(f"        {part}:\n          uri: {folder}/{name}.lst\n          annotation: {folder}/{name}.rttm\n"
-                  f"          annotated: {folder}/{name}.uem\n" for part, name in parts.items()))
+        + "".join(
+            f"        {part}:\n          uri: {folder}/{name}.lst\n          annotation: {folder}/{name}.rttm\n"
+            f"          annotated: {folder}/{name}.uem\n"
+            for part, name in parts.items()
+        )
+    )
 
 
 def ours(bank, seconds: float, workers: int) -> float:
@@ -93,15 +99,33 @@ def main() -> int:
         write_recordings(bank, Path(place))
         for _ in range(options.rounds):
             figures["colabkit, simulated"].append(ours(bank, options.seconds, options.workers))
-            done = subprocess.run([f"{options.peers}/bin/python", str(PEER), place, str(options.workers), str(options.seconds),
-                                   str(BATCH), str(WINDOW_SECONDS)], capture_output=True, text=True)
+            done = subprocess.run(
+                [
+                    f"{options.peers}/bin/python",
+                    str(PEER),
+                    place,
+                    str(options.workers),
+                    str(options.seconds),
+                    str(BATCH),
+                    str(WINDOW_SECONDS),
+                ],
+                capture_output=True,
+                text=True,
+            )
             if done.returncode:
                 print(done.stderr[-2000:])
                 return 1
             figures["pyannote.audio, cropped"].append(json.loads(done.stdout.splitlines()[-1])["windows_per_second"])
     medians = {name: statistics.median(values) for name, values in figures.items()}
-    print(Table(["loader", "windows/s, median", "range"], [
-        [name, f"{medians[name]:.1f}", f"{min(values):.1f}-{max(values):.1f}"] for name, values in figures.items()]))
+    print(
+        Table(
+            ["loader", "windows/s, median", "range"],
+            [
+                [name, f"{medians[name]:.1f}", f"{min(values):.1f}-{max(values):.1f}"]
+                for name, values in figures.items()
+            ],
+        )
+    )
     print(f"ratio: {medians['colabkit, simulated'] / medians['pyannote.audio, cropped']:.2f}x (target 10x)")
     return 0
 

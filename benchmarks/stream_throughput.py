@@ -1,11 +1,12 @@
-"""Claim: from the same files with the same decoder, >= 2x the samples a second of datasets + StatefulDataLoader and >= 1x
-those of litdata and lhotse (Shar), with two workers each.
+"""Claim: from the same files with the same decoder, >= 2x the samples a second of datasets + StatefulDataLoader.
+
+They are also >= 1x those of litdata and lhotse (Shar), with two workers each.
 
     python benchmarks/stream_throughput.py --peers PATH-OF-VENV [--seconds 20] [--data FOLDER]
 
-The audio is LibriSpeech's where the folder with recordings exists, else synthetic; each loader reads it in the layout it is
-made for: Parquet (datasets and colabkit), tar (lhotse and colabkit), litdata's chunks. One column is FLAC, where decoding
-takes most of the time, the other wav, where loading does. Rounds alternate; the ratios are of medians.
+The audio is LibriSpeech's where the folder with recordings exists, else synthetic; each loader reads it in the layout
+it is made for: Parquet (datasets and colabkit), tar (lhotse and colabkit), litdata's chunks. One column is FLAC, where
+decoding takes most of the time, the other wav, where loading does. Rounds alternate; the ratios are of medians.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def make_waves(data: Path) -> list[np.ndarray]:
 
 def wav_bytes(wave: np.ndarray) -> bytes:
     import soundfile
+
     buffer = io.BytesIO()
     soundfile.write(buffer, wave, 16_000, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
@@ -61,6 +63,7 @@ def write_layouts(folder: Path, kind: str, waves: list[np.ndarray], peers: str) 
     """Write the same files as Parquet, tar, Shar and litdata chunks."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     contents = [flac_bytes(w, 16_000) if kind == "flac" else wav_bytes(w) for w in waves] * COPIES
     (folder / "parquet").mkdir(parents=True)
     (folder / "kind.json").write_text(json.dumps(kind))
@@ -68,9 +71,15 @@ def write_layouts(folder: Path, kind: str, waves: list[np.ndarray], peers: str) 
         for number, content in enumerate(contents):
             writer.add(f"{number:06d}", content, f".{kind}", {})
     for shard, start in enumerate(range(0, len(contents), 400)):
-        rows = [{"bytes": content, "path": f"{start + i}.{kind}"} for i, content in enumerate(contents[start: start + 400])]
-        pq.write_table(pa.table({"audio": rows}), folder / "parquet" / f"{shard:04d}.parquet", row_group_size=100,
-                       compression="none")
+        rows = [
+            {"bytes": content, "path": f"{start + i}.{kind}"} for i, content in enumerate(contents[start : start + 400])
+        ]
+        pq.write_table(
+            pa.table({"audio": rows}),
+            folder / "parquet" / f"{shard:04d}.parquet",
+            row_group_size=100,
+            compression="none",
+        )
     for peer in ("litdata", "lhotse"):
         subprocess.run([peers, str(PEER), f"prepare-{peer}", str(folder), "0", "0"], check=True, capture_output=True)
 
@@ -82,7 +91,9 @@ def ours(folder: Path, layout: str, seconds: float, workers: int) -> dict:
     began = time.perf_counter()
     stream = Stream([Source("a", index.fingerprint, SampleOrder(len(index), seed=0, batch_samples=BATCH))], seed=0)
     count, first = 0, None
-    with closing(stream.load(lambda source, number: samples.read_wave(number), workers=workers, ahead=2 * workers)) as batches:
+    with closing(
+        stream.load(lambda source, number: samples.read_wave(number), workers=workers, ahead=2 * workers)
+    ) as batches:
         for loaded in batches:
             now = time.perf_counter()
             stream.acknowledge(loaded)
@@ -112,23 +123,31 @@ def main() -> int:
             for _ in range(options.rounds):
                 for layout in ("parquet", "tar"):
                     figures.setdefault(f"colabkit {layout}", []).append(
-                        ours(folder, layout, options.seconds, options.workers)["samples_per_second"])
+                        ours(folder, layout, options.seconds, options.workers)["samples_per_second"]
+                    )
                 for peer in TARGETS:
-                    done = subprocess.run([python, str(PEER), peer, str(folder), str(options.workers), str(options.seconds)],
-                                          capture_output=True, text=True)
+                    done = subprocess.run(
+                        [python, str(PEER), peer, str(folder), str(options.workers), str(options.seconds)],
+                        capture_output=True,
+                        text=True,
+                    )
                     if done.returncode:
                         print(peer, done.stderr[-1500:])
                         continue
                     figures.setdefault(peer, []).append(json.loads(done.stdout.splitlines()[-1])["samples_per_second"])
             medians = {name: statistics.median(values) for name, values in figures.items()}
-            rows += [[kind, name, f"{value:.0f}", f"{min(figures[name]):.0f}-{max(figures[name]):.0f}"]
-                     for name, value in medians.items()]
+            rows += [
+                [kind, name, f"{value:.0f}", f"{min(figures[name]):.0f}-{max(figures[name]):.0f}"]
+                for name, value in medians.items()
+            ]
             for peer, own in (("datasets", "parquet"), ("litdata", "tar"), ("lhotse", "tar")):
                 if peer in medians:
                     ratios[f"{kind} v {peer}"] = medians[f"colabkit {own}"] / medians[peer]
     print(Table(["files", "loader", "samples/s, median", "range"], rows))
-    print("ratios: " + ", ".join(f"{name} {value:.2f}x (target {TARGETS[name.split()[-1]]:g}x)"
-                                 for name, value in ratios.items()))
+    print(
+        "ratios: "
+        + ", ".join(f"{name} {value:.2f}x (target {TARGETS[name.split()[-1]]:g}x)" for name, value in ratios.items())
+    )
     return 0
 
 

@@ -8,9 +8,12 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PLACES = {
-    "configure": "colabkit.launch", "start": "colabkit.launch", "machine_table": "colabkit.launch",
+    "configure": "colabkit.launch",
+    "start": "colabkit.launch",
+    "machine_table": "colabkit.launch",
     "show": "colabkit.launch",
-    "ColabkitError": "colabkit.core.errors", "Table": "colabkit.core.table",
+    "ColabkitError": "colabkit.core.errors",
+    "Table": "colabkit.core.table",
     "create_optimal_config": "colabkit.pipelines.asr.configure.manager",
     "ASRConfigManager": "colabkit.pipelines.asr.configure.manager",
     "AdaptiveMemoryCallback": "colabkit.pipelines.asr.train.memory_callback",

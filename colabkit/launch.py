@@ -19,8 +19,14 @@ from colabkit.runs.state import open_run, state_root
 from colabkit.training.processes import team
 
 
-def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Mapping[str, Any] = (), more: str = "",
-              *, say: Callable[[str], object] = print) -> Any:
+def configure(
+    pipeline: str,
+    preset: str = "demo",
+    settings: Iterable[str] | Mapping[str, Any] = (),
+    more: str = "",
+    *,
+    say: Callable[[str], object] = print,
+) -> Any:
     """Return a preset's Config with `settings` applied, and print how it differs from the preset.
 
     Settings are "section.name=value" strings or a mapping; a value of "" or None means "as in the preset", a
@@ -29,12 +35,17 @@ def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Map
     """
     chosen = find(pipeline)
     if preset not in chosen.presets:
-        raise UsageError("No such preset", got=preset, expected=" or ".join(chosen.presets),
-                         fix=f"--preset {next(iter(chosen.presets))}")
+        raise UsageError(
+            "No such preset",
+            got=preset,
+            expected=" or ".join(chosen.presets),
+            fix=f"--preset {next(iter(chosen.presets))}",
+        )
     if isinstance(settings, Mapping):
         settings = {name: value for name, value in settings.items() if value is not None and value != ""}
         if "datasets" in sys.modules:  # else nobody has one in hand
             from colabkit.io.samples.own_dataset import as_address
+
             settings = {name: as_address(value, say) for name, value in settings.items()}
     base = build(chosen.config_type, {}, base=chosen.presets[preset]())
     config = with_settings(with_settings(base, settings, say=say), _in_words(more), say=say)
@@ -47,21 +58,34 @@ def configure(pipeline: str, preset: str = "demo", settings: Iterable[str] | Map
 
 def _in_words(more: str) -> list[str]:
     if not isinstance(more, str):
-        raise UsageError("Cannot read SETTINGS", got=more, expected="text", fix='SETTINGS = "train.steps=100 train.seed=2"')
+        raise UsageError(
+            "Cannot read SETTINGS", got=more, expected="text", fix='SETTINGS = "train.steps=100 train.seed=2"'
+        )
     try:
         return shlex.split(more)
     except ValueError as error:
-        raise UsageError("Cannot read SETTINGS", got=more, expected=f"closed quotes ({error})",
-                         fix="SETTINGS = \"train.steps=100 'speech.source=/a folder'\"") from error
+        raise UsageError(
+            "Cannot read SETTINGS",
+            got=more,
+            expected=f"closed quotes ({error})",
+            fix="SETTINGS = \"train.steps=100 'speech.source=/a folder'\"",
+        ) from error
 
 
-def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str = "", state: str = "",
-          wanted: Container[str] | None = None,
-          say: Callable[[str], object] = print) -> Run:
+def start(
+    pipeline: str,
+    config: Any = None,
+    *,
+    preset: str = "demo",
+    run: str = "",
+    state: str = "",
+    wanted: Container[str] | None = None,
+    say: Callable[[str], object] = print,
+) -> Run:
     """Open a run (by default named after the preset) and print where it is, and what of it is done.
 
-    `state` is the state root; empty: COLABKIT_STATE, or what fits the machine. `wanted`: the ids of the steps to be done; None:
-    all. Raises: StateError at once where one of them is not done and cannot be done here.
+    `state` is the state root; empty: COLABKIT_STATE, or what fits the machine. `wanted`: the ids of the steps to be
+    done; None: all. Raises: StateError at once where one of them is not done and cannot be done here.
     """
     chosen = find(pipeline)
     for name, value in (("PRESET", preset), ("RUN", run), ("STATE", state)):
@@ -72,15 +96,24 @@ def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str =
     root = state_root(state or None, runtime)
     folder = open_run(root, chosen.name, run or preset, lazily=True)
     try:
-        opened = Run(pipeline=chosen.name, steps=chosen.steps, config=config, preset=preset, run_folder=folder, say=say,
-                     carry_out=team.carry_out)
+        opened = Run(
+            pipeline=chosen.name,
+            steps=chosen.steps,
+            config=config,
+            preset=preset,
+            run_folder=folder,
+            say=say,
+            carry_out=team.carry_out,
+        )
         say(f"State root {root.path}: {root.reason}")
         with faults_told(opened.path, "look at what is done"):
             done = [s.id for s in opened.steps if opened.ledger.record(s)]
         hindered, error = chosen.hindrance(config) or ("", None)
         if error is not None and hindered not in done and (wanted is None or hindered in wanted):
             raise error
-        say(f"Run {opened.name} in {opened.path}: " + (f"done are {', '.join(done)}" if done else "nothing is done yet"))
+        say(
+            f"Run {opened.name} in {opened.path}: " + (f"done are {', '.join(done)}" if done else "nothing is done yet")
+        )
     except BaseException:
         folder.close()  # or nobody could open the run until this process ends
         raise
@@ -88,8 +121,9 @@ def start(pipeline: str, config: Any = None, *, preset: str = "demo", run: str =
 
 
 def show(run: Run, *patterns: str) -> None:
-    """Show pictures and recordings of a run in a notebook, as in show(run, "05_listen/*.wav"); what is not there is said."""
+    """Show pictures and recordings of a run in a notebook, as in show(run, "05_listen/*.wav"); say what is missing."""
     from IPython.display import Audio, Image, Markdown, display
+
     for pattern in patterns:
         found = sorted(run.path.glob(pattern))
         if not found:
@@ -113,6 +147,8 @@ def _presets_not_for_this_machine() -> Iterator[tuple[str, str, str]]:
         hindered: dict[str, list[str]] = {}
         for name, preset in pipeline.presets.items():
             if found := pipeline.hindrance(preset()):
-                hindered.setdefault(f"{found[1].what} ({found[1].got}, not {found[1].expected}): {found[1].fix}", []).append(name)
+                hindered.setdefault(
+                    f"{found[1].what} ({found[1].got}, not {found[1].expected}): {found[1].fix}", []
+                ).append(name)
         for reason, names in hindered.items():
             yield f"{pipeline.name}, {' and '.join(names)}", "not as they are", reason

@@ -1,8 +1,8 @@
 """One of several processes that work at a step together: python -m colabkit.worker HANDOFF.json
 
-Started plainly it is the launcher: it starts the others through torchrun and writes down how they failed. Started by torchrun it
-is one of these. Nobody calls it by hand: `colabkit run` and notebooks start it, and `colabkit run --print-launch` tells how to
-start `colabkit run` itself in several processes.
+Started plainly it is the launcher: it starts the others through torchrun and writes down how they failed. Started by
+torchrun it is one of these. Nobody calls it by hand: `colabkit run` and notebooks start it, and `colabkit run
+--print-launch` tells how to start `colabkit run` itself in several processes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def main() -> int:
 
 
 def follow(team: ranks.Ranks) -> int:
-    """Take part in the steps of a run whose first process calls `colabkit run`, until it needs no one; returns the exit code."""
+    """Take part in the steps of a run whose first process calls `colabkit run`, until it needs no one.
+
+    Returns the exit code.
+    """
     _end_with(os.getppid())
     while True:
         try:
@@ -63,8 +66,10 @@ def follow(team: ranks.Ranks) -> int:
 def _signals() -> Iterator[list[str]]:
     """Gather the names of the signals that ask to stop; outside of a step they end this process."""
     asked: list[str] = []
-    before = {number: signal.signal(number, lambda number, frame: asked.append(signal.Signals(number).name))
-              for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda number, frame: asked.append(signal.Signals(number).name))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield asked
     finally:
@@ -78,10 +83,23 @@ def _launch(handoff: Handoff, path: str) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
+
     os.environ[_LAUNCHER] = str(os.getpid())
     try:
-        run(parse_args(["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(handoff.num_processes),
-                        "--module", MODULE, path]))
+        run(
+            parse_args(
+                [
+                    "--standalone",
+                    "--local-addr",
+                    "127.0.0.1",
+                    "--nproc-per-node",
+                    str(handoff.num_processes),
+                    "--module",
+                    MODULE,
+                    path,
+                ]
+            )
+        )
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         files.write_atomic(Path(handoff.exchange, "failures.json"), json.dumps(codes))
@@ -100,7 +118,9 @@ def _work(handoff: Handoff) -> int:
     out = _say_into(handoff, rank)
     stop = Path(handoff.exchange, STOP)
     try:
-        run = RankRun(handoff, tell=_teller(out) if rank == 0 else None, asked=lambda: stop.read_text() if stop.exists() else "")
+        run = RankRun(
+            handoff, tell=_teller(out) if rank == 0 else None, asked=lambda: stop.read_text() if stop.exists() else ""
+        )
         metrics = run.work()
         if rank == 0:
             record["metrics"] = files.plain(metrics)
@@ -115,7 +135,10 @@ def _work(handoff: Handoff) -> int:
 
 
 def _say_into(handoff: Handoff, rank: int) -> Any:
-    """Send what this process says to its log: all of it, but what the first process prints. Returns the stream for events."""
+    """Send what this process says to its log: all of it, but what the first process prints.
+
+    Returns the stream for events.
+    """
     log = Path(handoff.path, LOG_FOLDER, f"rank-{rank}.log")
     log.parent.mkdir(exist_ok=True)
     opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -135,15 +158,18 @@ def _teller(out: Any):
         with guard:
             out.write(line)
             out.flush()
+
     return tell
 
 
 def _end_with(pid: int) -> None:
     """End this process at once when its parent `pid` is gone, however that ended: nobody trains on for nobody."""
+
     def look() -> None:
         while os.getppid() == pid:
             time.sleep(_LOOK_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
+
     threading.Thread(target=look, daemon=True, name="parent's life").start()
 
 

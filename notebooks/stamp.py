@@ -1,10 +1,10 @@
 """Write the repository's address, and what the notebook needs, into every notebook and document: make stamp.
 
-The address stands in one place, pyproject.toml: [project.urls] Repository, and [tool.colabkit] revision, the branch or tag
-that badges open, and that install cells install and errors name. On a branch both say the branch; for a release set the
-revision to its tag, run `make stamp` and tag the commit: its notebooks then bring the code they were made with. An install
-cell looks for all that its extra asks for, as pyproject.toml says: colabkit may be there from another notebook, without it.
-Links to files of the repository are made absolute: a package index shows README.md with no files beside it.
+The address stands in one place, pyproject.toml: [project.urls] Repository, and [tool.colabkit] revision, the branch or
+tag that badges open, and that install cells install and errors name. On a branch both say the branch; for a release set
+the revision to its tag, run `make stamp` and tag the commit: its notebooks then bring the code they were made with. An
+install cell looks for all that its extra asks for, as pyproject.toml says: colabkit may be there from another notebook,
+without it. Links to files of the repository are made absolute: a package index shows README.md with no files beside it.
 Everything else is kept byte for byte.
 """
 
@@ -24,8 +24,10 @@ _BADGE = re.compile(r"https://colab\.research\.google\.com/github/[^\s\"')]*?(?=
 _NOT_INSTALLED = "Not installed: mend what pip says above (more without --quiet), restart the kernel, run again"
 _INSTALL = re.compile(r"(?:(?<=\] @ )|(?<=^INSTALLED_FROM = \"))git\+[^\s\"'`\\]+", re.MULTILINE)
 _EXTRA = re.compile(r"colabkit\[(?P<extra>\w+)\] @ ")
-_LINK = re.compile(r"(?P<image>!?)(?P<text>\[[^\]\n]*\]\()(?:https://github\.com/[\w.-]+/[\w.-]+/(?:blob|raw)/[^\s)]*?/)?"
-                   r"(?P<path>(?:benchmarks|docs|notebooks)/[^\s)#]+)")
+_LINK = re.compile(
+    r"(?P<image>!?)(?P<text>\[[^\]\n]*\]\()(?:https://github\.com/[\w.-]+/[\w.-]+/(?:blob|raw)/[^\s)]*?/)?"
+    r"(?P<path>(?:benchmarks|docs|notebooks)/[^\s)#]+)"
+)
 _IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn"}
 _NEEDED = re.compile(r'(?<=NEEDED = \\")[a-z0-9_ ]*(?=\\")')  # as JSON has it
 
@@ -59,10 +61,14 @@ def address(root: Path = ROOT) -> Address:
     revision = settings.get("tool", {}).get("colabkit", {}).get("revision", "")
     found = _GITHUB.fullmatch(url)
     if found is None:
-        raise SystemExit(f"pyproject.toml: [project.urls] Repository is {url!r}, expected https://github.com/OWNER/NAME\n"
-                         "  (Colab opens notebooks from GitHub only)")
+        raise SystemExit(
+            f"pyproject.toml: [project.urls] Repository is {url!r}, expected https://github.com/OWNER/NAME\n"
+            "  (Colab opens notebooks from GitHub only)"
+        )
     if not _REVISION.fullmatch(revision):
-        raise SystemExit(f"pyproject.toml: [tool.colabkit] revision is {revision!r}, expected a branch or a tag, as in \"main\"")
+        raise SystemExit(
+            f'pyproject.toml: [tool.colabkit] revision is {revision!r}, expected a branch or a tag, as in "main"'
+        )
     return Address(found["project"], revision)
 
 
@@ -87,11 +93,13 @@ NEEDED = "{" ".join(modules_of(pipeline))}"
 # A folder named colabkit, such as the one of the state, is not the package: it has no origin.
 if getattr(find_spec("colabkit"), "origin", None) is None or None in map(find_spec, NEEDED.split()):
     %pip install --quiet "colabkit[{pipeline}] @ {where.install}"
-assert getattr(find_spec("colabkit"), "origin", None) and None not in map(find_spec, NEEDED.split()), "{_NOT_INSTALLED}"'''
+assert getattr(find_spec("colabkit"), "origin", None) and None not in map(find_spec, NEEDED.split()), \
+"{_NOT_INSTALLED}"'''
 
 
 def stamped(text: str, where: Address, root: Path = ROOT) -> str:
-    """Return a notebook's or a document's text with every badge, install line and link to a file of ours at the address."""
+    """Return a notebook's or document's text with every badge, install line and link to our files at the address."""
+
     def linked(found: re.Match[str]) -> str:
         if not (root / found["path"]).exists():  # of another repository
             return found[0]
@@ -103,13 +111,22 @@ def stamped(text: str, where: Address, root: Path = ROOT) -> str:
 
 
 def places(root: Path = ROOT) -> list[Path]:
-    """List the files that may hold the address: the notebooks, README.md, the documents, and the package for its errors."""
-    return sorted([*root.glob("notebooks/*.ipynb"), *root.glob("README.md"), *root.glob("docs/*.md"),
-                   *root.glob("colabkit/core/errors.py")])
+    """List the files that may hold the address: notebooks, README.md, documents, and the package for its errors."""
+    return sorted(
+        [
+            *root.glob("notebooks/*.ipynb"),
+            *root.glob("README.md"),
+            *root.glob("docs/*.md"),
+            *root.glob("colabkit/core/errors.py"),
+        ]
+    )
 
 
 def stamp(root: Path = ROOT) -> list[Path]:
-    """Stamp all files; returns those that changed. A notebook without badge or install line is an error: nothing is written."""
+    """Stamp all files; returns those that changed.
+
+    A notebook without badge or install line is an error: nothing is written.
+    """
     where, changed = address(root), {}
     for path in places(root):
         text = path.read_bytes().decode("utf-8")

@@ -1,4 +1,4 @@
-"""A toy pipeline of three steps, the second of which resumes, and a killer that stops the work at any file operation."""
+"""A toy pipeline of three steps, the second of which resumes, and a killer that stops work at any file operation."""
 
 from __future__ import annotations
 
@@ -55,8 +55,12 @@ def _work(name: str, unit: int, run: Run) -> None:
         hook(name, unit, run)
 
 
-@step("01_make", uses=("make", "grow"), writes=("numbers.json",),
-      outside=lambda c: {c.make.folder: files.fingerprint(c.make.folder)} if c.make.folder else {})
+@step(
+    "01_make",
+    uses=("make", "grow"),
+    writes=("numbers.json",),
+    outside=lambda c: {c.make.folder: files.fingerprint(c.make.folder)} if c.make.folder else {},
+)
 def make(config, run):
     """Make numbers."""
     _work("01_make", 0, run)
@@ -90,8 +94,13 @@ def grow(config, run):
 def use(config, run):
     """Use them."""
     _work("03_use", 0, run)
-    files.write_json(run.output / "result.json", [files.read_json(run.folder_of("01_make") / "numbers.json"),
-                                                  files.read_json(run.folder_of("02_grow") / "grown.json")])
+    files.write_json(
+        run.output / "result.json",
+        [
+            files.read_json(run.folder_of("01_make") / "numbers.json"),
+            files.read_json(run.folder_of("02_grow") / "grown.json"),
+        ],
+    )
     return {"result": files.read_json(run.folder_of("02_grow") / "grown.json")}
 
 
@@ -126,13 +135,21 @@ class Toy:
 
     def config(self, **settings) -> Config:
         make_names = MakeConfig.__dataclass_fields__
-        return Config(make=MakeConfig(**{k: v for k, v in settings.items() if k in make_names}),
-                      grow=GrowConfig(**{k: v for k, v in settings.items() if k not in make_names}))
+        return Config(
+            make=MakeConfig(**{k: v for k, v in settings.items() if k in make_names}),
+            grow=GrowConfig(**{k: v for k, v in settings.items() if k not in make_names}),
+        )
 
     def open(self, steps=STEPS, run: str = "a", **settings) -> Run:
         self.said.clear()
-        return Run(pipeline="toy", steps=steps, config=self.config(**settings), preset="demo",
-                   run_folder=open_run(self.root, "toy", run, lazily=True), say=self.said.append)
+        return Run(
+            pipeline="toy",
+            steps=steps,
+            config=self.config(**settings),
+            preset="demo",
+            run_folder=open_run(self.root, "toy", run, lazily=True),
+            say=self.said.append,
+        )
 
     def do_all(self, *, start=None, stop=None, redo=(), steps=STEPS, run: str = "a", **settings) -> list:
         """Run from beginning to end; returns what the steps did."""
@@ -147,13 +164,14 @@ class Toy:
 
 
 def pytest_configure(config):
-    if hasattr(config, "workerinput"):  # one of several processes that share the cores: threads of each would fight for them
+    # one of several processes that share the cores: threads of each would fight for them
+    if hasattr(config, "workerinput"):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
-    """Keep in one process what shares a set-up: the contracts of a pipeline, the pages of the browser, else a file's tests."""
+    """Keep in one process what shares a set-up: a pipeline's contracts, the browser's pages, else a file's tests."""
     for item in items:
         file, parameters = item.nodeid.partition("::")[0], getattr(item, "callspec", None)
         pipelines = [p.name for p in parameters.params.values() if isinstance(p, Pipeline)] if parameters else []
@@ -163,7 +181,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c():
-    """SIGINT does here, and in processes started from here, what it does in a terminal: a shell's background jobs ignore it."""
+    """SIGINT does here, and in processes started from here, what it does in a terminal.
+
+    A shell's background jobs ignore it.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -206,7 +227,7 @@ def _on_audit(event: str, args: tuple) -> None:
 
 @pytest.fixture(scope="session")
 def killer():
-    """Return a context manager that kills before the file operation number `after` under a folder, and yields its record.
+    """Return a context manager that kills before file operation number `after` under a folder, and yields its record.
 
     Works on Python's audit events, so that no operation is forgotten; the record's "dead" says whether it came so far.
     """
@@ -223,4 +244,5 @@ def killer():
         finally:
             record.update(_killing)
             _killing.clear()
+
     return killing

@@ -45,13 +45,19 @@ def command(toy, monkeypatch, capsys, tmp_path):
         out = capsys.readouterr()
         assert "Traceback" not in out.err + out.out
         return code, out.out, out.err
+
     return run
 
 
 def process(arguments, state, before=""):
     script = SCRIPT.format(conftest=str(Path(__file__).with_name("conftest.py")), before=before)
-    return subprocess.Popen([sys.executable, "-c", script, *arguments], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env=os.environ | {"COLABKIT_STATE": str(state)})
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"COLABKIT_STATE": str(state)},
+    )
 
 
 # run
@@ -66,7 +72,11 @@ def test_the_version_is_told(capsys):
 def test_run_twice(command, toy, tmp_path):
     code, out, err = command("run", "toy")
     assert code == 0 and err == "" and toy.log == [("01_make", 0), *GROWN, ("03_use", 0)]
-    assert "01_make  run: not done yet" in out and re.search(r"result +6", out) and str(tmp_path / "toy/demo/report.json") in out
+    assert (
+        "01_make  run: not done yet" in out
+        and re.search(r"result +6", out)
+        and str(tmp_path / "toy/demo/report.json") in out
+    )
     code, out, _ = command("run", "09")
     assert code == 0 and toy.log == [] and out.count("skip: done") == 3
 
@@ -86,22 +96,39 @@ def test_from_and_to(command, toy):
 
 
 def test_settings_preset_and_run_name(command, toy, tmp_path):
-    code, out, _ = command("run", "toy", "--preset", "big", "--set", "grow.units=2", "--set", "grow.rate=1e0", "--run", "mine")
+    code, out, _ = command(
+        "run", "toy", "--preset", "big", "--set", "grow.units=2", "--set", "grow.rate=1e0", "--run", "mine"
+    )
     assert code == 0 and len(toy.log) == 4 and "grow.units = 2  (preset: 4)" in out
     assert json.loads((tmp_path / "toy/mine/02_grow/grown.json").read_text()) == 72.0
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["run", "tyo"], "colabkit run toy"), (["run", "toy", "--preset", "dmo"], "demo or big"),
-    (["run", "toy", "--set", "make.sise=3"], "did you mean size?"),
-    (["run", "toy", "--set", "size=3"], "did you mean make.size?"),
-    (["run", "toy", "--set", "make.size=x"], "a whole number"), (["run", "toy", "--set", "make.size"], "NAME=VALUE"),
-    (["run", "toy", "--from", "9"], "one of 01_make"), (["run", "toy", "--to", "grwo"], "did you mean 02_grow?"),
-    (["run", "toy", "--from", "03", "--to", "01"], "--from before --to"), (["run", "toy", "--redo", "x"], "No such step"),
-    (["run", "toy", "--from", "02", "--redo", "01"], "leave out --from"), (["run", "toy", "--from", "02"], "run 01_make first"),
-    (["run", "toy", "--run", "a/b"], "--run a-b"), (["status", "tyo"], "No such pipeline"), (["apply", "tyo", __file__,
-     "--output", "o"], "No such pipeline"), ([], "COMMAND"), (["rnu"], "invalid choice"), (["run"], "NAME"),
-    (["run", "toy", "--colour"], "unrecognized"), (["apply", "toy"], "--output"), (["apply", "toy", "--output", "o"], "FILE")])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "tyo"], "colabkit run toy"),
+        (["run", "toy", "--preset", "dmo"], "demo or big"),
+        (["run", "toy", "--set", "make.sise=3"], "did you mean size?"),
+        (["run", "toy", "--set", "size=3"], "did you mean make.size?"),
+        (["run", "toy", "--set", "make.size=x"], "a whole number"),
+        (["run", "toy", "--set", "make.size"], "NAME=VALUE"),
+        (["run", "toy", "--from", "9"], "one of 01_make"),
+        (["run", "toy", "--to", "grwo"], "did you mean 02_grow?"),
+        (["run", "toy", "--from", "03", "--to", "01"], "--from before --to"),
+        (["run", "toy", "--redo", "x"], "No such step"),
+        (["run", "toy", "--from", "02", "--redo", "01"], "leave out --from"),
+        (["run", "toy", "--from", "02"], "run 01_make first"),
+        (["run", "toy", "--run", "a/b"], "--run a-b"),
+        (["status", "tyo"], "No such pipeline"),
+        (["apply", "tyo", __file__, "--output", "o"], "No such pipeline"),
+        ([], "COMMAND"),
+        (["rnu"], "invalid choice"),
+        (["run"], "NAME"),
+        (["run", "toy", "--colour"], "unrecognized"),
+        (["apply", "toy"], "--output"),
+        (["apply", "toy", "--output", "o"], "FILE"),
+    ],
+)
 def test_wrong_use_is_2_and_starts_nothing(command, toy, arguments, words):
     code, out, err = command(*arguments)
     assert code == 2 and words in err and toy.log == []
@@ -122,6 +149,7 @@ def test_other_settings_are_1_and_the_mend_works(command, toy):
 def test_a_failed_step_is_1(command, toy):
     def hook(name, unit, run):
         raise DataError("Cannot read a.wav", fix="remove it")
+
     toy.hooks.append(hook)
     code, _, err = command("run", "toy")
     assert code == 1 and err == "\nCannot read a.wav.\n  fix:   remove it\n"
@@ -138,6 +166,7 @@ def test_interrupt_by_hand_is_75_and_goes_on(command, toy):
     def hook(name, unit, run):
         if (name, unit) == ("02_grow", 2):
             os.kill(os.getpid(), signal.SIGINT)
+
     toy.hooks.append(hook)
     code, _, err = command("run", "toy")
     assert code == 75 and "what is done is kept" in err
@@ -152,6 +181,7 @@ def test_sigterm_is_75_and_goes_on(command, toy, at):
     def hook(name, unit, run):
         if (name, unit) == at:
             os.kill(os.getpid(), signal.SIGTERM)
+
     toy.hooks.append(hook)
     code, _, err = command("run", "toy")
     assert code == 75 and "SIGTERM" in err and "again" in err and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -201,8 +231,10 @@ def test_list(command):
 
 
 def test_list_of_the_real_pipelines_needs_no_heavy_library():
-    code = ("import sys; from colabkit import cli; cli.main(['list', '--settings']); "
-            "sys.exit(','.join({'torch', 'scipy', 'transformers', 'matplotlib'} & set(sys.modules)) or 0)")
+    code = (
+        "import sys; from colabkit import cli; cli.main(['list', '--settings']); "
+        "sys.exit(','.join({'torch', 'scipy', 'transformers', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "" and "train.steps" in done.stdout
 
@@ -255,7 +287,9 @@ def inputs(tmp_path):
 
 def test_apply(command, inputs, tmp_path):
     command("run", "toy")
-    code, out, _ = command("apply", "toy", str(inputs / "a.wav"), str(inputs / "b.wav"), "--output", str(tmp_path / "out/deep"))
+    code, out, _ = command(
+        "apply", "toy", str(inputs / "a.wav"), str(inputs / "b.wav"), "--output", str(tmp_path / "out/deep")
+    )
     assert code == 0 and out.splitlines() == [str(tmp_path / "out/deep/a.out"), str(tmp_path / "out/deep/b.out")]
     assert (tmp_path / "out/deep/b.out").read_text().endswith("b.wav")
 

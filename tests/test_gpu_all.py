@@ -28,6 +28,7 @@ def test_a_dry_run_gives_every_figure_of_the_sizing_part(tmp_path, capsys):
 def test_a_part_that_fails_does_not_lose_the_others(tmp_path, capsys):
     def broken():
         raise ZeroDivisionError("no")
+
     found = gpu_all.carry_out({"first": broken, "second": lambda: {"x": 1}}, tmp_path / "gpu.json", {"gpu": "none"})
     assert found["first"] == "failed: ZeroDivisionError: no" and found["second"] == {"x": 1}
     assert json.loads((tmp_path / "gpu.json").read_text()) == found
@@ -46,10 +47,16 @@ def test_arguments(capsys):
 
 
 def test_the_ratio_is_the_least_of_the_models():
-    figures = {"gpu": "x", "a": {"audio_per_second": {"chosen": 300.0, "rule of thumb, 4": 100.0}},
-               "b": {"audio_per_second": {"chosen": 300.0, "rule of thumb, 4": 200.0}}, "c": "failed: x",
-               "d": {"audio_per_second": {"chosen": 300.0, "rule of thumb, 4": "out of memory"}}}
-    assert gpu_all.ratio_line(figures).startswith("ratio: 1.50x") and "(b, the least of 2)" in gpu_all.ratio_line(figures)
+    figures = {
+        "gpu": "x",
+        "a": {"audio_per_second": {"chosen": 300.0, "rule of thumb, 4": 100.0}},
+        "b": {"audio_per_second": {"chosen": 300.0, "rule of thumb, 4": 200.0}},
+        "c": "failed: x",
+        "d": {"audio_per_second": {"chosen": 300.0, "rule of thumb, 4": "out of memory"}},
+    }
+    assert gpu_all.ratio_line(figures).startswith("ratio: 1.50x") and "(b, the least of 2)" in gpu_all.ratio_line(
+        figures
+    )
     assert gpu_all.ratio_line({}) == "ratio: not measured"
 
 

@@ -26,21 +26,31 @@ def test_a_preset_as_it_is_and_changed_is_told():
 
 
 def test_an_empty_form_field_means_as_in_the_preset():
-    config = launch.configure("toy", "big", {"make.size": "", "grow.rate": None, "grow.units": 0, "make.comment": "x"},
-                              say=lambda line: None)
+    config = launch.configure(
+        "toy", "big", {"make.size": "", "grow.rate": None, "grow.units": 0, "make.comment": "x"}, say=lambda line: None
+    )
     assert (config.make.size, config.grow.rate, config.grow.units, config.make.comment) == (9, 0.5, 0, "x")
 
 
 def test_more_settings_are_one_text_and_win():
-    config = launch.configure("toy", "big", {"grow.units": 3, "make.size": 5}, "grow.units=7 'make.comment=two words'",
-                              say=lambda line: None)
+    config = launch.configure(
+        "toy", "big", {"grow.units": 3, "make.size": 5}, "grow.units=7 'make.comment=two words'", say=lambda line: None
+    )
     assert (config.grow.units, config.make.size, config.make.comment) == (7, 5, "two words")
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("toy", "demo", (), "make.comment='open"), "No closing quotation"), (("toy", "demo", (), 3), "SETTINGS"),
-    (("toy", "bgi"), "demo or big"), (("tyo",), "colabkit run toy"), (("",), "one of toy"),
-    (("toy", "demo", {"make.sise": 3}), "did you mean size?"), (("toy", "demo", ["make.size=0"]), "at least 1")])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("toy", "demo", (), "make.comment='open"), "No closing quotation"),
+        (("toy", "demo", (), 3), "SETTINGS"),
+        (("toy", "bgi"), "demo or big"),
+        (("tyo",), "colabkit run toy"),
+        (("",), "one of toy"),
+        (("toy", "demo", {"make.sise": 3}), "did you mean size?"),
+        (("toy", "demo", ["make.size=0"]), "at least 1"),
+    ],
+)
 def test_wrong_names_are_told_with_the_right_ones(arguments, words):
     with pytest.raises(UsageError) as caught:
         launch.configure(*arguments, say=lambda line: None)

@@ -1,4 +1,4 @@
-"""colabkit plan: the table, what it says where a model does not fit, JSON, and bad input; all without a network or a GPU."""
+"""colabkit plan: the table, what it says where a model does not fit, JSON, bad input; all without a network or GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def small():
 
 @pytest.fixture(scope="module")
 def large():
-    return plan("asr", ["T4", "L4", "A100-80"], settings=["model.name=facebook/wav2vec2-xls-r-1b"], say=lambda text: None)
+    return plan(
+        "asr", ["T4", "L4", "A100-80"], settings=["model.name=facebook/wav2vec2-xls-r-1b"], say=lambda text: None
+    )
 
 
 def test_a_row_for_each_gpu_in_the_order_asked_for(small):
@@ -45,7 +47,11 @@ def test_larger_gpus_take_more_and_all_stay_under_their_limit(small):
 def test_precisions_and_comparisons(small):
     rows = {row["gpu"]: row for row in small["rows"]}
     assert rows["T4"]["precision"] == rows["V100-16"]["precision"] == "fp16" and rows["L4"]["precision"] == "bf16"
-    assert rows["T4"]["documented"] == "8 x 4" and rows["A100-80"]["documented"] == "64 x 1" and rows["L4"]["documented"] == ""
+    assert (
+        rows["T4"]["documented"] == "8 x 4"
+        and rows["A100-80"]["documented"] == "64 x 1"
+        and rows["L4"]["documented"] == ""
+    )
     assert rows["H200"]["rule"][0] == 64
     text = str(table(small))
     assert "published tables" in text and "rule of thumb" in text and "30 s: at once x parts" in text
@@ -65,9 +71,15 @@ def test_what_does_not_fit_says_what_would_help(large):
 
 
 def test_settings_change_the_plan(small):
-    careful = plan("asr", ["T4"], settings=[BASE, "sizing.safety_margin=0.7", "sizing.at_once=2"], say=lambda text: None)
+    careful = plan(
+        "asr", ["T4"], settings=[BASE, "sizing.safety_margin=0.7", "sizing.at_once=2"], say=lambda text: None
+    )
     row, before = careful["rows"][0], small["rows"][0]
-    assert row["limit_gib"] < before["limit_gib"] and row["longest"]["at_once"] == 2 and row["longest"]["accumulation"] == 16
+    assert (
+        row["limit_gib"] < before["limit_gib"]
+        and row["longest"]["at_once"] == 2
+        and row["longest"]["accumulation"] == 16
+    )
 
 
 def test_a_precision_that_one_gpu_has_not_is_said_in_its_row_alone():
@@ -93,10 +105,6 @@ def test_bad_input():
         plan("asr", preset="huge", say=lambda text: None)
 
 
-
-
-
-
 def test_the_command_prints_a_table_and_json(capsys):
     assert cli.main(["plan", "diarization", "--preset", "quick", "--gpu", "t4, l4"]) == 0
     text = capsys.readouterr().out
@@ -113,17 +121,21 @@ def test_the_command_fails_in_words(capsys):
 
 
 def test_a_model_of_a_billion_is_planned_quickly_in_little_memory_without_a_network():
-    code = ("import socket, sys, resource\n"
-            "def no(*a, **k): raise OSError('the network was asked')\n"
-            "socket.socket.connect = no; socket.getaddrinfo = no\n"
-            "from colabkit import cli\n"
-            "done = cli.main(['plan', 'asr', '--set', 'model.name=facebook/wav2vec2-xls-r-1b'])\n"
-            "used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
-            "print(done, sum(u.ru_maxrss for u in used) / 2**20, sum(u.ru_utime + u.ru_stime for u in used))")
+    code = (
+        "import socket, sys, resource\n"
+        "def no(*a, **k): raise OSError('the network was asked')\n"
+        "socket.socket.connect = no; socket.getaddrinfo = no\n"
+        "from colabkit import cli\n"
+        "done = cli.main(['plan', 'asr', '--set', 'model.name=facebook/wav2vec2-xls-r-1b'])\n"
+        "used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]\n"
+        "print(done, sum(u.ru_maxrss for u in used) / 2**20, sum(u.ru_utime + u.ru_stime for u in used))"
+    )
     env = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
     began = time.monotonic()
     # Through a shell, which forks it anew: else the memory of this process would be counted as its own (getrusage(2)).
-    done = subprocess.run(["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code], capture_output=True, text=True, env=env)
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1"; exit $?', sys.executable, code], capture_output=True, text=True, env=env
+    )
     took = time.monotonic() - began
     code, gib, cpu_seconds = map(float, done.stdout.splitlines()[-1].split())
     assert code == 0, done.stderr

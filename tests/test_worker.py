@@ -32,18 +32,66 @@ def printed(capsys, monkeypatch, tmp_path):
         *comments, line = capsys.readouterr().out.splitlines()
         assert all(comment.startswith("# ") for comment in comments)
         return shlex.split(line)
+
     return launch
 
 
 def test_the_command_for_two_machines(printed, tmp_path):
-    words = printed("--nodes", "2", "--state", str(tmp_path / "a b"), "--processes", "4", "--set", "train.steps=9", "--run", "x",
-                    "--endpoint", "one:1234", "--preset", "quick", "--from", "01", "--to", "02")
-    assert words[:words.index("-m")] == [
-        "env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1", "torchrun", "--max-restarts", "3", "--nproc-per-node", "4",
-        "--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "one:1234", "--rdzv-id", "diarization-x"]
-    assert words[words.index("-m"):] == [
-        "-m", "colabkit", "run", "diarization", "--state", str(tmp_path / "a b"), "--preset", "quick", "--run", "x",
-        "--from", "01", "--to", "02", "--set", "train.steps=9"]
+    words = printed(
+        "--nodes",
+        "2",
+        "--state",
+        str(tmp_path / "a b"),
+        "--processes",
+        "4",
+        "--set",
+        "train.steps=9",
+        "--run",
+        "x",
+        "--endpoint",
+        "one:1234",
+        "--preset",
+        "quick",
+        "--from",
+        "01",
+        "--to",
+        "02",
+    )
+    assert words[: words.index("-m")] == [
+        "env",
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1",
+        "torchrun",
+        "--max-restarts",
+        "3",
+        "--nproc-per-node",
+        "4",
+        "--nnodes",
+        "2",
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        "one:1234",
+        "--rdzv-id",
+        "diarization-x",
+    ]
+    assert words[words.index("-m") :] == [
+        "-m",
+        "colabkit",
+        "run",
+        "diarization",
+        "--state",
+        str(tmp_path / "a b"),
+        "--preset",
+        "quick",
+        "--run",
+        "x",
+        "--from",
+        "01",
+        "--to",
+        "02",
+        "--set",
+        "train.steps=9",
+    ]
     assert not (tmp_path / "a b").exists(), "it starts nothing"
 
 
@@ -57,9 +105,15 @@ def test_this_machine_is_where_they_meet(printed, tmp_path):
     assert f"{socket.gethostname()}:29400" in printed("--nodes", "3", "--state", str(tmp_path))
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--nodes", "2"], ["share", "--state"]), (["--nodes", "0"], ["--nodes 2"]),
-    (["--set", "train.step=1"], ["train.step", "did you mean"]), (["--processes", "-1"], ["train.processes: got -1"])])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--nodes", "2"], ["share", "--state"]),
+        (["--nodes", "0"], ["--nodes 2"]),
+        (["--set", "train.step=1"], ["train.step", "did you mean"]),
+        (["--processes", "-1"], ["train.processes: got -1"]),
+    ],
+)
 def test_wrong_use_is_told_before_anything_starts(capsys, monkeypatch, options, words):
     monkeypatch.delenv("COLABKIT_STATE", raising=False)
     assert main(["run", "diarization", "--print-launch", *options]) == 2
@@ -72,12 +126,6 @@ def test_settings_survive_the_way_to_another_process():
     for preset in pipeline.presets.values():
         config = preset()
         assert build(pipeline.config_type, json.loads(json.dumps(to_dict(config)))) == config
-
-
-
-
-
-
 
 
 def test_events_are_whole_lines_and_rare():
@@ -94,11 +142,11 @@ def test_events_are_whole_lines_and_rare():
     assert events[-1]["values"] == {"loss": 0.5, "best_der": float("inf"), "note": "x\ny"}
 
 
-
-
-
-
 def test_the_worker_is_imported_without_torch():
-    code = ("import sys, colabkit.worker, colabkit.training.processes.ranks; "
-            "assert not {'torch', 'accelerate', 'IPython'} & set(sys.modules)")
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], env=os.environ | {"PYTHONPATH": ""})
+    code = (
+        "import sys, colabkit.worker, colabkit.training.processes.ranks; "
+        "assert not {'torch', 'accelerate', 'IPython'} & set(sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1], env=os.environ | {"PYTHONPATH": ""}
+    )

@@ -9,7 +9,10 @@ from colabkit.core.teller import Teller
 
 
 class Told(Teller):
-    """Keeps `said` lines, `choices` (name, value, reason) and `left_aside` (item, reason); `stop()` says whether to stop."""
+    """Keeps `said` lines, `choices` (name, value, reason) and `left_aside` (item, reason).
+
+    `stop()` says whether to stop.
+    """
 
     def __init__(self, stop: Callable[[], object] = lambda: False):
         self.said: list[str] = []

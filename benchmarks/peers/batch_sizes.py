@@ -1,6 +1,7 @@
 """How others find a batch size, by the steps they take: run(num_samples, seconds) raises torch.OutOfMemoryError.
 
-NeMo's OOMptimizer and Lightning's batch size finder are written down here from public descriptions; the other two are called.
+NeMo's OOMptimizer and Lightning's batch size finder are written down here from public descriptions; the other two are
+called.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Counted:
 
 
 def oomptimizer(run: Run, lengths: Sequence[float], *, gap: float = 0.05, start: int = 32) -> tuple[list[int], Counted]:
-    """Return a batch size for each length by doubling, then bisection to 5%; longest first, each starts at twice the last."""
+    """Return a batch size for each length by doubling, then bisection to 5%.
+
+    The longest comes first; each starts at twice the last.
+    """
     step, sizes = Counted(run), {}
     for seconds in sorted(lengths, reverse=True):
         fits, refused, now = 0, None, start
@@ -53,12 +57,14 @@ def oomptimizer(run: Run, lengths: Sequence[float], *, gap: float = 0.05, start:
 def accelerate_finder(epoch: Epoch, start: int) -> tuple[int, Counted]:
     """Return what accelerate.utils.find_executable_batch_size ends with."""
     from accelerate.utils import find_executable_batch_size
+
     return _by_decorator(epoch, lambda function: find_executable_batch_size(function, starting_batch_size=start))
 
 
 def trainer_finder(epoch: Epoch, start: int) -> tuple[int, Counted]:
     """Return what the Trainer's auto_find_batch_size ends with: it hands its training loop to this function."""
     from transformers.trainer_utils import find_executable_batch_size
+
     return _by_decorator(epoch, lambda function: find_executable_batch_size(function, start, True))
 
 
@@ -69,12 +75,15 @@ def _by_decorator(epoch: Epoch, decorate: Callable) -> tuple[int, Counted]:
         counted.steps += 1
         epoch(batch_size)
         return batch_size
+
     return decorate(training)(), counted
 
 
 def lightning_finder(first_batches: Callable[[int], object], epoch: Epoch) -> tuple[int, Counted]:
-    """Return Lightning's size by mode="power" from 2 (three steps a trial, halved once memory runs out), and halved on until an
-    epoch goes through: the finder itself looks at no other batches."""
+    """Return Lightning's size by mode="power" from 2, halved on until an epoch goes through.
+
+    A trial is three steps, and the size is halved once memory runs out: the finder itself looks at no other batches.
+    """
     trial, size = Counted(first_batches), 2
     while trial(size):
         size *= 2

@@ -1,9 +1,10 @@
-"""The peers of the codec benchmarks: transformers' documented call, padded batches, and neucodec's own encode_code, emulated.
+"""Peers of the codec benchmarks: transformers' documented call, padded batches, and neucodec's encode_code, emulated.
 
-No weights can be had without a network: models have their published sizes and random weights, scaled so that codes vary, with
-codebooks taken from what the encoder gives. neucodec 0.0.6 is emulated by the same modules in the order of its model.py:
-w2v-BERT features of each wave in numpy on the CPU, all 24 layers of w2v-BERT with every hidden state kept (layer 16 is used),
-then the acoustic encoder, one wave a call. Its weight normalisation, which costs it some more, is left out.
+No weights can be had without a network: models have their published sizes and random weights, scaled so that codes
+vary, with codebooks taken from what the encoder gives. neucodec 0.0.6 is emulated by the same modules in the order of
+its model.py: w2v-BERT features of each wave in numpy on the CPU, all 24 layers of w2v-BERT with every hidden state kept
+(layer 16 is used), then the acoustic encoder, one wave a call. Its weight normalisation, which costs it some more, is
+left out.
 """
 
 from __future__ import annotations
@@ -15,21 +16,60 @@ import numpy as np
 import torch
 
 Call = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
-CLASSES = {"neucodec": ("NeuCodecModel", "NeuCodecConfig"), "mimi": ("MimiModel", "MimiConfig"),
-           "dac": ("DacModel", "DacConfig"), "encodec": ("EncodecModel", "EncodecConfig")}
-PUBLISHED = {"neucodec": {}, "mimi": {}, "encodec": {},
-             "dac": {"downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 32, "sampling_rate": 24_000}}
+CLASSES = {
+    "neucodec": ("NeuCodecModel", "NeuCodecConfig"),
+    "mimi": ("MimiModel", "MimiConfig"),
+    "dac": ("DacModel", "DacConfig"),
+    "encodec": ("EncodecModel", "EncodecConfig"),
+}
+PUBLISHED = {
+    "neucodec": {},
+    "mimi": {},
+    "encodec": {},
+    "dac": {"downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 32, "sampling_rate": 24_000},
+}
 SMALL = {
-    "neucodec": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4,
-                 "num_key_value_heads": 4, "head_dim": 16, "encoder_hidden_size": 8, "quantization_dim": 128,
-                 "semantic_model_config": {"model_type": "wav2vec2-bert", "hidden_size": 64, "num_hidden_layers": 4,
-                                           "num_attention_heads": 4, "intermediate_size": 128, "output_hidden_size": 64}},
-    "mimi": {"hidden_size": 64, "num_filters": 8, "codebook_size": 256, "codebook_dim": 32, "num_quantizers": 8,
-             "vector_quantization_hidden_dimension": 32, "upsample_groups": 64, "num_hidden_layers": 2, "intermediate_size": 128,
-             "num_attention_heads": 4, "num_key_value_heads": 4},
-    "dac": {"encoder_hidden_size": 8, "decoder_hidden_size": 64, "downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 8,
-            "codebook_size": 256, "sampling_rate": 24_000},
-    "encodec": {"hidden_size": 32, "num_filters": 8, "codebook_size": 256, "target_bandwidths": [2.4]}}
+    "neucodec": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 16,
+        "encoder_hidden_size": 8,
+        "quantization_dim": 128,
+        "semantic_model_config": {
+            "model_type": "wav2vec2-bert",
+            "hidden_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "intermediate_size": 128,
+            "output_hidden_size": 64,
+        },
+    },
+    "mimi": {
+        "hidden_size": 64,
+        "num_filters": 8,
+        "codebook_size": 256,
+        "codebook_dim": 32,
+        "num_quantizers": 8,
+        "vector_quantization_hidden_dimension": 32,
+        "upsample_groups": 64,
+        "num_hidden_layers": 2,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
+    "dac": {
+        "encoder_hidden_size": 8,
+        "decoder_hidden_size": 64,
+        "downsampling_ratios": [2, 4, 5, 8],
+        "n_codebooks": 8,
+        "codebook_size": 256,
+        "sampling_rate": 24_000,
+    },
+    "encodec": {"hidden_size": 32, "num_filters": 8, "codebook_size": 256, "target_bandwidths": [2.4]},
+}
 
 
 def speech(seconds: float, rate_hz: int, seed: int) -> np.ndarray:
@@ -45,6 +85,7 @@ def speech(seconds: float, rate_hz: int, seed: int) -> np.ndarray:
 def build(kind: str, *, small: bool, device: str = "cpu") -> Any:
     """Return a model of published or small size with random weights, in evaluation mode."""
     import transformers
+
     model_class, config_class = (getattr(transformers, name) for name in CLASSES[kind])
     torch.manual_seed(0)
     with torch.device(device):
@@ -61,7 +102,10 @@ def build(kind: str, *, small: bool, device: str = "cpu") -> Any:
             fill([layer.codebook for layer in model.quantizer.layers], "embed", model.encoder(wave))
         elif kind == "mimi":
             latents = model.encoder(wave).latents
-            for part in (model.quantizer.semantic_residual_vector_quantizer, model.quantizer.acoustic_residual_vector_quantizer):
+            for part in (
+                model.quantizer.semantic_residual_vector_quantizer,
+                model.quantizer.acoustic_residual_vector_quantizer,
+            ):
                 fill([layer.codebook for layer in part.layers], "embed_sum", part.input_proj(latents))
         elif kind == "neucodec":
             model.quantizer.project_in.weight.mul_(1.5)
@@ -71,7 +115,8 @@ def build(kind: str, *, small: bool, device: str = "cpu") -> Any:
 def fill(codebooks: list, name: str, found_1CT: torch.Tensor) -> None:
     """Fill codebooks with vectors the encoder gave, with a little noise, each a little smaller than the one before.
 
-    Much smaller ones would be lost beside what random codebooks leave over, and rounding would choose among their entries.
+    Much smaller ones would be lost beside what random codebooks leave over, and rounding would choose among their
+    entries.
     """
     found = found_1CT[0].T
     for number, codebook in enumerate(codebooks):
@@ -81,10 +126,17 @@ def fill(codebooks: list, name: str, found_1CT: torch.Tensor) -> None:
 
 
 def documented(kind: str, model: Any, *, padded: bool) -> Call:
-    """Return transformers' own way for waves at 24 kHz: its feature extractor, then model.encode; `padded`: all waves at once."""
+    """Return transformers' own way for waves at 24 kHz: its feature extractor, then model.encode.
+
+    `padded` takes all waves at once.
+    """
     from transformers import DacFeatureExtractor, EncodecFeatureExtractor
-    extractor = (DacFeatureExtractor(sampling_rate=24_000, hop_length=320) if kind == "dac"
-                 else EncodecFeatureExtractor(sampling_rate=24_000))
+
+    extractor = (
+        DacFeatureExtractor(sampling_rate=24_000, hop_length=320)
+        if kind == "dac"
+        else EncodecFeatureExtractor(sampling_rate=24_000)
+    )
     device = next(model.parameters()).device
     hop = 1_920 if kind == "mimi" else 320
 
@@ -92,11 +144,14 @@ def documented(kind: str, model: Any, *, padded: bool) -> Call:
     def encode(waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         if not padded and len(waves) > 1:
             return [codes for wave in waves for codes in encode([wave])]
-        inputs = extractor(raw_audio=list(waves) if padded else waves[0], sampling_rate=24_000, return_tensors="pt").to(device)
+        inputs = extractor(raw_audio=list(waves) if padded else waves[0], sampling_rate=24_000, return_tensors="pt").to(
+            device
+        )
         more = {} if kind == "dac" else {"padding_mask": inputs["padding_mask"]}
         codes = model.encode(inputs["input_values"], **more).audio_codes.cpu().numpy()
         codes = codes[0] if kind == "encodec" else codes
         return [one[:, : -(-len(wave) // hop)] for one, wave in zip(codes, waves, strict=True)]
+
     return encode
 
 
@@ -105,6 +160,7 @@ class NeuCodecsOwn:
 
     def __init__(self, model: Any, num_layers: int = 24):
         from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
+
         self.model, self.extractor = model, SeamlessM4TFeatureExtractor()
         inner = model.config.semantic_model_config
         self.used = inner.num_hidden_layers

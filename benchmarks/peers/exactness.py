@@ -1,9 +1,8 @@
-"""Kill a trainer that reads through one peer's loader, continue it from the loader's state, and audit what it was given.
+"""A trainer that reads through one peer's loader, killed, continued from the loader's state, its samples audited.
 
-Run by stream_exactness.py with the peers' Python: exactness.py PEER FOLDER NUM_SAMPLES KILLS SEED WORKERS; prints JSON. WORKERS
-is what each life draws from, such as 2 or 0,1,2. The trainer
-takes one epoch; it saves the loader's state and the length of its log after every fourth batch, and cuts the log back to
-that length when it continues.
+Run by stream_exactness.py with the peers' Python: exactness.py PEER FOLDER NUM_SAMPLES KILLS SEED WORKERS; prints JSON.
+WORKERS is what each life draws from, such as 2 or 0,1,2. The trainer takes one epoch; it saves the loader's state and
+the length of its log after every fourth batch, and cuts the log back to that length when it continues.
 """
 
 from __future__ import annotations
@@ -26,7 +25,8 @@ BATCH = 32
 STEP_SECONDS = 4e-3
 PATIENCE_SECONDS = 60.0
 
-Batches = Iterator[tuple[list[int], Callable[[], object]]]  # sample numbers, and what returns the loader's state after them
+# sample numbers, and what returns the loader's state after them
+Batches = Iterator[tuple[list[int], Callable[[], object]]]
 
 
 def from_datasets(folder: Path, state: dict | None, workers: int) -> Batches:
@@ -43,6 +43,7 @@ def from_datasets(folder: Path, state: dict | None, workers: int) -> Batches:
 
 def from_torchdata(folder: Path, state: dict | None, workers: int) -> Batches:
     from torchdata.stateful_dataloader import StatefulDataLoader
+
     loader = StatefulDataLoader(parquet_rows(folder), batch_size=BATCH, num_workers=workers, collate_fn=ids_of)
     if state:
         loader.load_state_dict(state)
@@ -56,6 +57,7 @@ def ids_of(rows: list[dict]) -> list[int]:
 
 def parquet_rows(folder: Path):
     from datasets import load_dataset
+
     files = sorted(str(path) for path in folder.glob("*.parquet"))
     return load_dataset("parquet", data_files=files, split="train", streaming=True).shuffle(seed=0, buffer_size=1000)
 
@@ -63,6 +65,7 @@ def parquet_rows(folder: Path):
 def write_parquet(folder: Path, num_samples: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     for shard, part in enumerate(np.array_split(np.arange(num_samples), 20)):
         pq.write_table(pa.table({"id": part}), folder / f"{shard:03d}.parquet", row_group_size=100)
 
@@ -70,8 +73,15 @@ def write_parquet(folder: Path, num_samples: int) -> None:
 def from_lhotse(folder: Path, state: dict | None, workers: int) -> Batches:
     from lhotse import CutSet
     from lhotse.dataset import DynamicBucketingSampler
-    sampler = DynamicBucketingSampler(CutSet.from_jsonl_lazy(folder / "cuts.jsonl"), max_duration=12.0 * BATCH, num_buckets=10,
-                                      buffer_size=2000, shuffle=True, seed=0)
+
+    sampler = DynamicBucketingSampler(
+        CutSet.from_jsonl_lazy(folder / "cuts.jsonl"),
+        max_duration=12.0 * BATCH,
+        num_buckets=10,
+        buffer_size=2000,
+        shuffle=True,
+        seed=0,
+    )
     if state:
         sampler.load_state_dict(state)
     for cuts in sampler:
@@ -81,6 +91,7 @@ def from_lhotse(folder: Path, state: dict | None, workers: int) -> Batches:
 def write_cuts(folder: Path, num_samples: int) -> None:
     from lhotse import CutSet
     from lhotse.testing.dummies import dummy_cut
+
     seconds = np.random.default_rng(0).gamma(6.0, 2.0, num_samples).clip(1, 35).round(3)
     with CutSet.open_writer(folder / "cuts.jsonl") as writer:
         for number in range(num_samples):
@@ -91,8 +102,10 @@ def write_cuts(folder: Path, num_samples: int) -> None:
 
 def from_litdata(folder: Path, state: dict | None, workers: int) -> Batches:
     from litdata import StreamingDataLoader, StreamingDataset
-    loader = StreamingDataLoader(StreamingDataset(str(folder / "chunks"), shuffle=True, seed=0), batch_size=BATCH,
-                                 num_workers=workers)
+
+    loader = StreamingDataLoader(
+        StreamingDataset(str(folder / "chunks"), shuffle=True, seed=0), batch_size=BATCH, num_workers=workers
+    )
     if state:
         loader.load_state_dict(state)
     for ids in loader:
@@ -101,11 +114,16 @@ def from_litdata(folder: Path, state: dict | None, workers: int) -> Batches:
 
 def write_chunks(folder: Path, num_samples: int) -> None:
     from litdata import optimize
+
     optimize(fn=int, inputs=list(range(num_samples)), output_dir=str(folder / "chunks"), chunk_size=500, num_workers=1)
 
 
-PEERS = {"datasets": (write_parquet, from_datasets), "torchdata": (write_parquet, from_torchdata),
-         "lhotse": (write_cuts, from_lhotse), "litdata": (write_chunks, from_litdata)}
+PEERS = {
+    "datasets": (write_parquet, from_datasets),
+    "torchdata": (write_parquet, from_torchdata),
+    "lhotse": (write_cuts, from_lhotse),
+    "litdata": (write_chunks, from_litdata),
+}
 
 
 def train(peer: str, folder: Path, workers: int) -> None:
@@ -172,8 +190,17 @@ def main() -> None:
     if code:
         raise SystemExit(f"the trainer failed with code {code}")
     ids = np.fromfile(folder / "log", "<i8")
-    print(json.dumps({"version": version(peer), "kills": num_kills, "duplicates": len(ids) - len(np.unique(ids)),
-                      "skips": num_samples - len(np.unique(ids)), "samples": num_samples}))
+    print(
+        json.dumps(
+            {
+                "version": version(peer),
+                "kills": num_kills,
+                "duplicates": len(ids) - len(np.unique(ids)),
+                "skips": num_samples - len(np.unique(ids)),
+                "samples": num_samples,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

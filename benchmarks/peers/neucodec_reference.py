@@ -1,12 +1,14 @@
 """Codes of the package neucodec 0.0.6 itself against ours, with the same random weights in both.
 
     pip download --no-deps neucodec==0.0.6 && unzip neucodec-*.whl -d PEER
-    pip install --no-deps --target PEER vector-quantize-pytorch==1.17.8 einx einops local-attention hyper-connections frozendict
+    pip install --no-deps --target PEER vector-quantize-pytorch==1.17.8 einx einops local-attention
+    pip install --no-deps --target PEER hyper-connections frozendict
     python benchmarks/peers/neucodec_reference.py PEER [--lengths 400,3200,16000]
 
-torchaudio and torchtune, which it imports and does not need to encode tensors, are stood in for where they are not installed.
-w2v-BERT gets narrow feed-forward layers, so that it fits a small machine; NeuCodec's own parts have their published size.
-Prints the share of codes that are the same (target 100%), and the same for the emulation that the GPU benchmark times.
+torchaudio and torchtune, which it imports and does not need to encode tensors, are stood in for where they are not
+installed. w2v-BERT gets narrow feed-forward layers, so that it fits a small machine; NeuCodec's own parts have their
+published size. Prints the share of codes that are the same (target 100%), and the same for the emulation that the GPU
+benchmark times.
 """
 
 from __future__ import annotations
@@ -49,8 +51,11 @@ def both() -> tuple[Any, Any]:
         sys.modules["torchaudio"].__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
     wide = transformers.Wav2Vec2BertConfig(num_hidden_layers=24, output_hidden_states=True, **W2V_BERT)
     transformers.Wav2Vec2BertModel.from_pretrained = classmethod(lambda cls, name, **more: cls(wide))
-    transformers.AutoFeatureExtractor.from_pretrained = classmethod(lambda cls, name: transformers.SeamlessM4TFeatureExtractor())
+    transformers.AutoFeatureExtractor.from_pretrained = classmethod(
+        lambda cls, name: transformers.SeamlessM4TFeatureExtractor()
+    )
     import neucodec
+
     narrow = {"model_type": "wav2vec2-bert", "num_hidden_layers": 16, **W2V_BERT}
     config = transformers.NeuCodecConfig(semantic_model_config=narrow)
     return neucodec.NeuCodec(24_000, 480).eval(), transformers.NeuCodecModel(config).eval()
@@ -69,6 +74,7 @@ def share_weights(old: Any, new: Any) -> None:
         found = [[m for m in model.modules() if type(m).__name__.endswith(kind)] for model in (one, other)]
         assert len(found[0]) == len(found[1])
         return list(zip(*found, strict=True))
+
     for theirs, ours in pairs(old.CodecEnc, new.acoustic_encoder, "Conv1d"):
         ours.weight.copy_(drawn(ours.weight.shape))
         ours.bias.copy_(drawn(ours.bias.shape))
@@ -107,10 +113,15 @@ def main() -> int:
         with torch.no_grad():
             codes = old.encode_code(torch.from_numpy(wave)[None, None])[0].numpy()
         total, used = total + codes.size, used | set(codes.ravel().tolist())
-        ours, theirs = ours + (codes == codec.encode_batch([wave])[0]).sum(), theirs + (codes == emulated([wave])[0]).sum()
+        ours, theirs = (
+            ours + (codes == codec.encode_batch([wave])[0]).sum(),
+            theirs + (codes == emulated([wave])[0]).sum(),
+        )
         print(f"{length} samples: {codes.shape[1]} codes", flush=True)
-    print(f"{total} codes, {len(used)} of them different; the emulation agrees in {theirs / total:.2%}; "
-          f"parity with neucodec 0.0.6: {ours / total:.2%} (target 100%)")
+    print(
+        f"{total} codes, {len(used)} of them different; the emulation agrees in {theirs / total:.2%}; "
+        f"parity with neucodec 0.0.6: {ours / total:.2%} (target 100%)"
+    )
     return 0 if ours == total else 1
 
 

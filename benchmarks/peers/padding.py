@@ -25,15 +25,29 @@ def main() -> None:
             cut = dummy_cut(number, duration=float(seconds), recording=None, supervisions=[])
             cut.id = str(number)
             writer.write(cut)
-    sampler = DynamicBucketingSampler(CutSet.from_jsonl_lazy(folder / "cuts.jsonl"), max_duration=padded_seconds,
-                                      num_buckets=num_buckets, shuffle=True, seed=0)
+    sampler = DynamicBucketingSampler(
+        CutSet.from_jsonl_lazy(folder / "cuts.jsonl"),
+        max_duration=padded_seconds,
+        num_buckets=num_buckets,
+        shuffle=True,
+        seed=0,
+    )
     batches = [[int(cut.id) for cut in cuts] for cuts in sampler]
     padded = [len(batch) * all_seconds[batch].max() for batch in batches]
     order = np.concatenate(batches)
     assert np.array_equal(np.sort(order), np.arange(len(all_seconds)))
-    print(json.dumps({"padding": 1 - all_seconds.sum() / sum(padded), "fill": float(np.mean(padded)) / padded_seconds,
-                      "most": max(padded) / padded_seconds, "batches": len(batches),
-                      "correlation": float(np.corrcoef(np.arange(len(order)), order)[0, 1]), "version": version("lhotse")}))
+    print(
+        json.dumps(
+            {
+                "padding": 1 - all_seconds.sum() / sum(padded),
+                "fill": float(np.mean(padded)) / padded_seconds,
+                "most": max(padded) / padded_seconds,
+                "batches": len(batches),
+                "correlation": float(np.corrcoef(np.arange(len(order)), order)[0, 1]),
+                "version": version("lhotse"),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""pyannote.audio's own training loader over recordings with RTTM, its windows a second as JSON. Run by stream_simulation.py."""
+"""pyannote.audio's own training loader over recordings with RTTM, its windows a second as JSON.
+
+Run by stream_simulation.py.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,17 @@ def main() -> None:
     from pyannote.audio.models.segmentation import PyanNet
     from pyannote.audio.tasks import SpeakerDiarization
     from pyannote.database import FileFinder, registry
+
     registry.load_database(str(folder / "database.yml"))
     protocol = registry.get_protocol("Bench.SpeakerDiarization.mixes", preprocessors={"audio": FileFinder()})
-    task = SpeakerDiarization(protocol, duration=window, batch_size=batch, num_workers=workers, max_speakers_per_chunk=3,
-                              max_speakers_per_frame=2)
+    task = SpeakerDiarization(
+        protocol,
+        duration=window,
+        batch_size=batch,
+        num_workers=workers,
+        max_speakers_per_chunk=3,
+        max_speakers_per_frame=2,
+    )
     model = PyanNet(task=task)
     task.model = model
     task.prepare_data()

@@ -1,8 +1,8 @@
-"""What a script does that works in turns, on a disk too small for the data: download a batch, encode it, upload it, clean up.
+"""The flow of a script that works in turns, on too small a disk: download a batch, encode it, upload it, clean up.
 
-The loop of the usual batch script for hosts with a small disk: boto3-like threads for both transfers, full npz with codes as
-the result, a JSON file of what is done after each batch. It gets the same store, codec and threads as what it is compared with,
-and batches of equal length within its download batch.
+The loop of the usual batch script for hosts with a small disk: boto3-like threads for both transfers, full npz with
+codes as the result, a JSON file of what is done after each batch. It gets the same store, codec and threads as what it
+is compared with, and batches of equal length within its download batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 
-def run(source, output, codec, folder: Path, *, read_segment, write_npz, batch_bytes: int, downloads: int, uploads: int) -> int:
+def run(
+    source, output, codec, folder: Path, *, read_segment, write_npz, batch_bytes: int, downloads: int, uploads: int
+) -> int:
     """Encode all of `source` into encoded/ of `output`; returns how many."""
     listed = list(source.list())
     batches, size = [[]], 0
@@ -34,6 +36,7 @@ def run(source, output, codec, folder: Path, *, read_segment, write_npz, batch_b
             path = here / name.replace("/", "__")
             path.write_bytes(source.get(name))
             return path
+
         with ThreadPoolExecutor(downloads) as pool:
             paths = dict(zip(batch, pool.map(download, batch), strict=True))
         groups = defaultdict(list)
@@ -43,12 +46,13 @@ def run(source, output, codec, folder: Path, *, read_segment, write_npz, batch_b
         for group in groups.values():
             most = max(1, int(codec.most_seconds() / group[0][1].seconds))
             for start in range(0, len(group), most):
-                part = group[start: start + most]
+                part = group[start : start + most]
                 for (path, segment), codes in zip(part, codec.encode_batch([s.wave for _, s in part]), strict=True):
                     path.write_bytes(write_npz(replace(segment, codes=codes)))
 
         def upload(name: str, paths: dict[str, Path] = paths) -> None:
             output.put(f"encoded/{name}", paths[name].read_bytes())
+
         with ThreadPoolExecutor(uploads) as pool:
             list(pool.map(upload, batch))
         shutil.rmtree(here)

@@ -1,7 +1,7 @@
 """Bring one peer's loader from a saved state to its next batch of sample numbers, and say how long that took.
 
-Run by stream_start.py with the peers' Python: start.py PEER FOLDER NUM_SAMPLES FRACTION LIMIT_SECONDS; prints JSON. FRACTION
-"prepare" writes the data and the states. Imports are not timed.
+Run by stream_start.py with the peers' Python: start.py PEER FOLDER NUM_SAMPLES FRACTION LIMIT_SECONDS; prints JSON.
+FRACTION "prepare" writes the data and the states. Imports are not timed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class OutOfTime(Exception):
 
 def make_rows(folder: Path):
     from datasets import load_dataset
+
     files = sorted(str(path) for path in folder.glob("*.parquet"))
     return load_dataset("parquet", data_files=files, split="train", streaming=True).shuffle(seed=0, buffer_size=1000)
 
@@ -36,6 +37,7 @@ def prepare_datasets(folder: Path, num_samples: int, fractions: list[str]) -> No
     """Write tiny rows, and go once through them for the states."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     for shard, part in enumerate(np.array_split(np.arange(num_samples), SHARDS)):
         pq.write_table(pa.table({"id": part}), folder / f"{shard:03d}.parquet", row_group_size=100)
     rows, wanted = make_rows(folder), {int(float(fraction) * num_samples): fraction for fraction in fractions}
@@ -50,10 +52,15 @@ def prepare_wide(folder: Path, num_samples: int, fractions: list[str]) -> None:
     """Write one shard with as many rows, which hold bytes, under all the names; the states of the tiny rows fit it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     (folder / "wide").mkdir()
     num_rows, rng = num_samples // SHARDS, np.random.default_rng(0)
-    with pq.ParquetWriter(folder / "wide" / "000.parquet", pa.schema({"id": pa.int64(), "audio": pa.binary()}),
-                          compression="none", use_dictionary=False) as writer:
+    with pq.ParquetWriter(
+        folder / "wide" / "000.parquet",
+        pa.schema({"id": pa.int64(), "audio": pa.binary()}),
+        compression="none",
+        use_dictionary=False,
+    ) as writer:
         for first in range(0, num_rows, 100):
             ids = list(range(first, min(first + 100, num_rows)))
             writer.write_table(pa.table({"id": ids, "audio": [rng.bytes(ROW_BYTES) for _ in ids]}), row_group_size=100)
@@ -79,13 +86,16 @@ def start_datasets(folder: Path, fraction: str, done: dict, data: Path | None = 
 def make_sampler(folder: Path):
     from lhotse import CutSet
     from lhotse.dataset import DynamicBucketingSampler
-    return DynamicBucketingSampler(CutSet.from_jsonl_lazy(folder / "cuts.jsonl"), max_duration=PADDED_SECONDS, num_buckets=30,
-                                   shuffle=True, seed=0)
+
+    return DynamicBucketingSampler(
+        CutSet.from_jsonl_lazy(folder / "cuts.jsonl"), max_duration=PADDED_SECONDS, num_buckets=30, shuffle=True, seed=0
+    )
 
 
 def prepare_lhotse(folder: Path, num_samples: int, fractions: list[str]) -> None:
     """Write cuts, and states as an epoch so far would leave them; the sampler replays the number of batches in them."""
     from lhotse.testing.dummies import dummy_cut
+
     line = json.dumps(dummy_cut(0, duration=1.0, recording=None, supervisions=[]).to_dict())
     assert '"duration": 1.0' in line and '"dummy-mono-cut-0000"' in line
     with open(folder / "cuts.jsonl", "w") as written:
@@ -113,8 +123,11 @@ def start_lhotse(folder: Path, fraction: str, done: dict) -> None:
         done["share"] = min(1.0, sampler.diagnostics.current_epoch_stats.total_batches / wanted)
 
 
-PEERS = {"datasets": (prepare_datasets, start_datasets), "datasets-wide": (prepare_wide, start_wide),
-         "lhotse": (prepare_lhotse, start_lhotse)}
+PEERS = {
+    "datasets": (prepare_datasets, start_datasets),
+    "datasets-wide": (prepare_wide, start_wide),
+    "lhotse": (prepare_lhotse, start_lhotse),
+}
 
 
 def main() -> None:
@@ -129,6 +142,7 @@ def main() -> None:
 
     def ring(*_):
         raise OutOfTime
+
     signal.signal(signal.SIGALRM, ring)
     signal.alarm(int(limit_seconds))
     done, began = {"share": 1.0}, time.perf_counter()
@@ -137,7 +151,11 @@ def main() -> None:
     except OutOfTime:
         pass
     seconds = done.get("at", time.perf_counter()) - began
-    print(json.dumps({"seconds": seconds / done["share"], "share": done["share"], "version": version(peer.partition("-")[0])}))
+    print(
+        json.dumps(
+            {"seconds": seconds / done["share"], "share": done["share"], "version": version(peer.partition("-")[0])}
+        )
+    )
 
 
 if __name__ == "__main__":

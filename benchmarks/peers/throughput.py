@@ -1,4 +1,7 @@
-"""One peer's loader over the same audio: prints samples a second as JSON. Run by stream_throughput.py with the peers' Python."""
+"""One peer's loader over the same audio: prints samples a second as JSON.
+
+Run by stream_throughput.py with the peers' Python.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ def as_list(samples):
 def from_datasets(folder: Path, workers: int):
     from datasets import Audio, load_dataset
     from torchdata.stateful_dataloader import StatefulDataLoader
+
     rows = load_dataset("parquet", data_files=str(folder / "parquet" / "*.parquet"), split="train", streaming=True)
     rows = rows.cast_column("audio", Audio(decode=False)).shuffle(seed=0, buffer_size=256).map(Decoded())
     return StatefulDataLoader(rows, batch_size=BATCH, num_workers=workers, collate_fn=as_list, persistent_workers=True)
@@ -44,15 +48,25 @@ def from_litdata(folder: Path, workers: int):
     class Waves(StreamingDataset):
         def __getitem__(self, index):
             return decode(super().__getitem__(index)["audio"])
-    return StreamingDataLoader(Waves(str(folder / "litdata"), shuffle=True, seed=0), batch_size=BATCH, num_workers=workers,
-                               collate_fn=as_list, persistent_workers=True)
+
+    return StreamingDataLoader(
+        Waves(str(folder / "litdata"), shuffle=True, seed=0),
+        batch_size=BATCH,
+        num_workers=workers,
+        collate_fn=as_list,
+        persistent_workers=True,
+    )
 
 
 def prepare_litdata(folder: Path) -> None:
     import pyarrow.parquet
     from litdata import optimize
-    rows = [row["bytes"] for path in sorted((folder / "parquet").glob("*.parquet"))
-            for row in pyarrow.parquet.read_table(path).column("audio").to_pylist()]
+
+    rows = [
+        row["bytes"]
+        for path in sorted((folder / "parquet").glob("*.parquet"))
+        for row in pyarrow.parquet.read_table(path).column("audio").to_pylist()
+    ]
     (folder / "blobs").mkdir(exist_ok=True)
     names = []
     for number, content in enumerate(rows):
@@ -69,10 +83,12 @@ def from_lhotse(folder: Path, workers: int):
     import torch
     from lhotse import CutSet
     from lhotse.dataset import DynamicBucketingSampler, IterableDatasetWrapper
+
     cuts = CutSet.from_shar(in_dir=str(folder / "shar"))
     sampler = DynamicBucketingSampler(cuts, max_duration=BATCH * 12.5, num_buckets=10, shuffle=True, buffer_size=512)
-    return torch.utils.data.DataLoader(IterableDatasetWrapper(Waves(), sampler), batch_size=None, num_workers=workers,
-                                       persistent_workers=True)
+    return torch.utils.data.DataLoader(
+        IterableDatasetWrapper(Waves(), sampler), batch_size=None, num_workers=workers, persistent_workers=True
+    )
 
 
 class Waves:
@@ -84,6 +100,7 @@ def prepare_lhotse(folder: Path) -> None:
     import pyarrow.parquet
     from lhotse import Recording
     from lhotse.shar import SharWriter
+
     kind = json.loads((folder / "kind.json").read_text())
     (folder / "shar").mkdir(exist_ok=True)
     with SharWriter(str(folder / "shar"), fields={"recording": "original"}, shard_size=400) as writer:

@@ -1,4 +1,4 @@
-"""google.colab._message, which libraries such as wandb ask for the notebook's text: nobody answers, and that at once."""
+"""google.colab._message, which libraries such as wandb ask for the notebook's text: nobody answers, and at once."""
 
 from __future__ import annotations
 

@@ -9,7 +9,19 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-MODULES = ("auth", "data_table", "drive", "errors", "files", "output", "patches", "runtime", "snippets", "syntax", "userdata")
+MODULES = (
+    "auth",
+    "data_table",
+    "drive",
+    "errors",
+    "files",
+    "output",
+    "patches",
+    "runtime",
+    "snippets",
+    "syntax",
+    "userdata",
+)
 INSTEAD = {  # what of google.colab is not here, and what does the same
     "ai": "the client library of a model's provider, with a key from userdata.get()",
     "autoviz": "DataFrame.plot() or matplotlib",
@@ -24,7 +36,9 @@ _PRIVATE = ("_message",)  # libraries reach for it, so it is there, but it is no
 
 def missing(name: str) -> ImportError:
     """Return the error for a module that google.colab has and this package has not; also says what to use instead."""
-    return ModuleNotFoundError(f"{NAME}.{name} works on Colab only; use instead: {INSTEAD[name]}", name=f"colabkit.colab.{name}")
+    return ModuleNotFoundError(
+        f"{NAME}.{name} works on Colab only; use instead: {INSTEAD[name]}", name=f"colabkit.colab.{name}"
+    )
 
 
 class _Package(ModuleType):

@@ -60,8 +60,10 @@ def authenticate_service_account(clear_output=True):
     if _key_in_use():
         return
     if not (runtime.answers_requests or runtime.front_end == "terminal" or os.environ.get(files.VARIABLE)):
-        raise AuthorizationError("Failed to fetch user credentials: no service account key, and nobody to upload one",
-                                 fix=f"set {_KEY_VARIABLE} to the key file's path before the notebook starts")
+        raise AuthorizationError(
+            "Failed to fetch user credentials: no service account key, and nobody to upload one",
+            fix=f"set {_KEY_VARIABLE} to the key file's path before the notebook starts",
+        )
     print("Upload the private key of your service account, a JSON file.")
     for _ in range(_TRIES):
         received = files.receive_one(runtime)
@@ -72,8 +74,10 @@ def authenticate_service_account(clear_output=True):
             _use_key(key)
             return
         print("Invalid credentials: please try again.")
-    raise AuthorizationError("Failed to fetch user credentials: no service account key among the files given",
-                             fix="create one at https://console.cloud.google.com/iam-admin/serviceaccounts, as JSON")
+    raise AuthorizationError(
+        "Failed to fetch user credentials: no service account key among the files given",
+        fix="create one at https://console.cloud.google.com/iam-admin/serviceaccounts, as JSON",
+    )
 
 
 def _real(runtime: Runtime) -> ModuleType | None:
@@ -91,9 +95,11 @@ def _ask_colab(call) -> None:
 
 def _find_credentials() -> None:
     if not _is_installed("google.auth"):
-        raise AuthorizationError("Cannot look for Google credentials: google-auth is not installed",
-                                 fix="pip install google-auth")
+        raise AuthorizationError(
+            "Cannot look for Google credentials: google-auth is not installed", fix="pip install google-auth"
+        )
     import google.auth.transport.requests  # noqa: F401 a slow import is no reason to think that Google does not answer
+
     try:
         answer = in_time(_load_and_try, _SECONDS)
     except Exception as error:  # a file that is broken, of another kind or revoked makes the library raise many things
@@ -101,7 +107,9 @@ def _find_credentials() -> None:
         raise AuthorizationError(f"Failed to fetch user credentials: {reason}", fix=_fix()) from error
     if answer is None:
         if not _credentials_file():
-            raise AuthorizationError(f"Failed to fetch user credentials: none found within {_SECONDS:g} seconds", fix=_fix())
+            raise AuthorizationError(
+                f"Failed to fetch user credentials: none found within {_SECONDS:g} seconds", fix=_fix()
+            )
         answer = "Google did not answer in time"
     if answer:
         print(f"Google credentials found, but not tried: {answer}.")
@@ -145,8 +153,12 @@ def _fix() -> str:
 
 def _check_project(project_id: Any) -> None:
     if project_id is not None and (not isinstance(project_id, str) or not project_id):
-        raise AuthorizationError("Cannot set the project", got=project_id, expected="a project's id",
-                                 fix="gcloud projects list shows the ids")
+        raise AuthorizationError(
+            "Cannot set the project",
+            got=project_id,
+            expected="a project's id",
+            fix="gcloud projects list shows the ids",
+        )
 
 
 def _set_project(project_id: str) -> None:

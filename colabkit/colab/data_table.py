@@ -8,8 +8,14 @@ from typing import Any
 
 from colabkit.colab.place import here, real
 
-__all__ = ["DataTable", "disable_dataframe_formatter", "display_dataframe", "enable_dataframe_formatter",
-           "load_ipython_extension", "unload_ipython_extension"]
+__all__ = [
+    "DataTable",
+    "disable_dataframe_formatter",
+    "display_dataframe",
+    "enable_dataframe_formatter",
+    "load_ipython_extension",
+    "unload_ipython_extension",
+]
 
 _FRAMES = (("pandas.core.frame", "DataFrame"), ("pandas", "DataFrame"))  # before and since pandas 3
 _SHOWN_ROWS = 1000  # a page with more table cells than this makes gets slow
@@ -33,13 +39,16 @@ class DataTable:
         for axis, limit, name in ((0, cls.max_rows, "rows"), (1, cls.max_columns, "columns")):
             if dataframe.shape[axis] > limit:
                 word = "total" if axis == 0 else "Total"
-                print(f"Warning: {word} number of {name} ({dataframe.shape[axis]}) exceeds max_{name} ({limit}). "
-                      "Falling back to pandas display.")
+                print(
+                    f"Warning: {word} number of {name} ({dataframe.shape[axis]}) exceeds max_{name} ({limit}). "
+                    "Falling back to pandas display."
+                )
                 return None
         return cls(dataframe, **kwargs)._repr_html_()
 
-    def __init__(self, dataframe, include_index=None, num_rows_per_page=None, max_rows=None, max_columns=None,
-                 min_width=None):
+    def __init__(
+        self, dataframe, include_index=None, num_rows_per_page=None, max_rows=None, max_columns=None, min_width=None
+    ):
         """Take the frame; what is None is as the class says."""
         self._dataframe = dataframe
         self._include_index = self.include_index if include_index is None else include_index
@@ -54,7 +63,11 @@ class DataTable:
         table = shown.to_html(index=self._include_index, border=0, notebook=True)
         width = f" min-width: {html.escape(str(self._min_width))};" if self._min_width else ""
         height = f"max-height: {1.8 * (self._num_rows_per_page + 1):g}em;"
-        counted = f"{len(shown)} of {len(self._dataframe)} rows" if len(shown) < len(self._dataframe) else f"{len(shown)} rows"
+        counted = (
+            f"{len(shown)} of {len(self._dataframe)} rows"
+            if len(shown) < len(self._dataframe)
+            else f"{len(shown)} rows"
+        )
         return f'<div style="{height} overflow: auto;{width}">{table}</div><small>{counted}</small>'
 
     def __repr__(self) -> str:
@@ -64,8 +77,10 @@ class DataTable:
         for axis, limit, name in ((1, self._max_columns, "columns"), (0, self._max_rows, "rows")):
             if self._dataframe.shape[axis] > limit:
                 word, verb = ("total", "Limiting") if axis == 0 else ("Total", "limiting")
-                print(f"Warning: {word} number of {name} ({self._dataframe.shape[axis]}) exceeds max_{name} ({limit}). "
-                      f"{verb} to first ({limit}) {name}.")
+                print(
+                    f"Warning: {word} number of {name} ({self._dataframe.shape[axis]}) exceeds max_{name} ({limit}). "
+                    f"{verb} to first ({limit}) {name}."
+                )
         return self._dataframe.iloc[: self._max_rows, : self._max_columns]
 
 

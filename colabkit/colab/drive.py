@@ -28,8 +28,11 @@ def mount(mountpoint, force_remount=False, timeout_ms=120000, readonly=False):
         return
     source = _synced_folder()
     if " " in os.fspath(mountpoint):
-        raise MountError("Mountpoint must not contain a space", got=os.fspath(mountpoint),
-                         fix="drive.mount('/content/drive') or another path without a space")
+        raise MountError(
+            "Mountpoint must not contain a space",
+            got=os.fspath(mountpoint),
+            fix="drive.mount('/content/drive') or another path without a space",
+        )
     place = Path(os.path.abspath(os.path.expanduser(mountpoint)))
     if _links_to(place) is not None and (not force_remount and _links_to(place) == source):
         _mounted.setdefault(place, False)
@@ -70,34 +73,44 @@ def _mount_on_colab(runtime: Runtime, mountpoint, force_remount, timeout_ms, rea
     # Where Drive cannot be mounted at all, the real one says so without asking.
     colab = real("drive", runtime, answered=runtime.answers_drive_auth or not runtime.drive_possible)
     if colab is None:
-        raise MountError("mount failed: nobody is there to give permission", where=mountpoint,
-                         fix=f"run drive.mount('{mountpoint}') once in this notebook's page on Colab, then start this again")
+        raise MountError(
+            "mount failed: nobody is there to give permission",
+            where=mountpoint,
+            fix=f"run drive.mount('{mountpoint}') once in this notebook's page on Colab, then start this again",
+        )
     colab.mount(mountpoint, force_remount=force_remount, timeout_ms=timeout_ms, readonly=readonly)
 
 
 def _say_already(mountpoint) -> None:
-    print(f"Drive already mounted at {mountpoint}; to attempt to forcibly remount, "
-          f'call drive.mount("{mountpoint}", force_remount=True).')
+    print(
+        f"Drive already mounted at {mountpoint}; to attempt to forcibly remount, "
+        f'call drive.mount("{mountpoint}", force_remount=True).'
+    )
 
 
 def _synced_folder() -> str:
     named = os.environ.get("COLABKIT_DRIVE", "")
     if not named:
-        raise UnsupportedError("Mounting drive is unsupported in this environment",
-                               fix="set COLABKIT_DRIVE to a folder that Google Drive for desktop or `rclone mount` keeps in "
-                                   "step with Drive; or leave Drive out: colabkit keeps its runs in COLABKIT_STATE")
+        raise UnsupportedError(
+            "Mounting drive is unsupported in this environment",
+            fix="set COLABKIT_DRIVE to a folder that Google Drive for desktop or `rclone mount` keeps in "
+            "step with Drive; or leave Drive out: colabkit keeps its runs in COLABKIT_STATE",
+        )
     folder = os.path.abspath(os.path.expanduser(named))
     # Drive for desktop shows the user's own files beside the shared drives. The folder of a program that died may hang.
     places = [os.path.join(folder, "My Drive"), os.path.join(folder, LINK), folder]
     looks = look_at_all(places)
     if not (looks[-1].exists and looks[-1].is_folder):
-        raise MountError(f"mount failed: {looks[-1].fault or 'it is not a folder'}", where=f"COLABKIT_DRIVE={named}",
-                         fix="start the program that synchronises it, or set COLABKIT_DRIVE to a folder that exists")
+        raise MountError(
+            f"mount failed: {looks[-1].fault or 'it is not a folder'}",
+            where=f"COLABKIT_DRIVE={named}",
+            fix="start the program that synchronises it, or set COLABKIT_DRIVE to a folder that exists",
+        )
     return next(place for place, found in zip(places, looks, strict=True) if found.exists and found.is_folder)
 
 
 def _links_to(place: Path) -> str | None:
-    """Return where MyDrive leads, when it is all that is at `place`: nothing else looks like that but a mount of ours."""
+    """Return where MyDrive leads, when it is all there is at `place`: only a mount of ours looks like that."""
     try:
         if place.is_symlink() or os.listdir(place) != [LINK]:
             return None
@@ -116,8 +129,11 @@ def _require_free(place: Path, force_remount: bool) -> None:
     elif place.exists():
         raise MountError("Mountpoint must either be a directory or not exist", got=os.fspath(place), fix=fix)
     elif not place.parent.is_dir():
-        raise MountError("Mountpoint must be in a directory that exists", got=os.fspath(place),
-                         fix=f"mkdir -p '{place.parent}', then the same again")
+        raise MountError(
+            "Mountpoint must be in a directory that exists",
+            got=os.fspath(place),
+            fix=f"mkdir -p '{place.parent}', then the same again",
+        )
 
 
 def _link(place: Path, source: str) -> None:
@@ -132,8 +148,11 @@ def _link(place: Path, source: str) -> None:
         if _links_to(place) != source:  # somebody else was faster, with the same
             if made:
                 _remove_if_empty(place)
-            raise MountError(f"mount failed: {error.strerror}", where=place,
-                             fix="choose a path in a folder you may write to, such as drive.mount('./drive')") from error
+            raise MountError(
+                f"mount failed: {error.strerror}",
+                where=place,
+                fix="choose a path in a folder you may write to, such as drive.mount('./drive')",
+            ) from error
     _mounted[place] = made or _mounted.get(place, False)
 
 

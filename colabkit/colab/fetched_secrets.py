@@ -1,6 +1,7 @@
-"""Secrets that a notebook's kernel fetched, told to the process that writes the notebook down: by a private file of this machine.
+"""Secrets that a notebook's kernel fetched, told to the process that writes the notebook down.
 
-The kernel tells a value before it hands it out, so no cell can print it unknown.
+They go by a private file of this machine. The kernel tells a value before it hands it out, so no cell can print it
+unknown.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def tell(value: str) -> None:
 
 
 class KnownSecrets:
-    """The secrets known by value: those given, and those the kernel has told since. Iterate over it; close it at the end."""
+    """The secrets known by value: those given, and those the kernel has told since.
+
+    Iterate over it; close it at the end.
+    """
 
     def __init__(self, values: Iterable[str], env: MutableMapping[str, str] = os.environ):
         self._values, self._env, self._read_bytes = set(values), env, 0
@@ -54,9 +58,9 @@ class KnownSecrets:
 
     def _take(self) -> None:
         try:
-            told = self._path.read_bytes()[self._read_bytes:]
+            told = self._path.read_bytes()[self._read_bytes :]
         except OSError:
             return  # closed
-        whole = told[:told.rfind(b"\n") + 1]
+        whole = told[: told.rfind(b"\n") + 1]
         self._read_bytes += len(whole)
         self._values |= {json.loads(line) for line in whole.splitlines()}

@@ -1,4 +1,4 @@
-"""Show a file of this machine as a link in a notebook's page: its bytes in the link, or its place below the notebook."""
+"""A file of this machine as a link in a notebook's page: its bytes in the link, or its place below the notebook."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ def show_download(path: str) -> None:
     size = os.path.getsize(path)
     address = embedded(path) if size <= EMBEDDED_BYTES else relative_address(path)
     name = html.escape(os.path.basename(path))
-    link = f'Download <a download="{name}" href="{html.escape(address)}">{name}</a>' if address else \
-        f"{name} is too big for a link and not below the notebook's folder; it is at"
+    link = (
+        f'Download <a download="{name}" href="{html.escape(address)}">{name}</a>'
+        if address
+        else f"{name} is too big for a link and not below the notebook's folder; it is at"
+    )
     _display(f"{link} <code>{html.escape(os.path.abspath(path))}</code>", path)
 
 

@@ -24,10 +24,15 @@ def upload_file(filename):
         return
     received = _receive(runtime, multiple=False)
     if not received:
-        raise NotUploadedError("File has not been uploaded", fix=f"run the cell again and choose a file, or set {VARIABLE}")
+        raise NotUploadedError(
+            "File has not been uploaded", fix=f"run the cell again and choose a file, or set {VARIABLE}"
+        )
     if len(received) > 1:
-        raise NotUploadedError("Multiple files received, please upload a single file", got=[name for name, _ in received],
-                               fix=f"name one file in {VARIABLE}, or call files.upload()")
+        raise NotUploadedError(
+            "Multiple files received, please upload a single file",
+            got=[name for name, _ in received],
+            fix=f"name one file in {VARIABLE}, or call files.upload()",
+        )
     name, content = received[0]
     with open(filename, "wb") as file:
         file.write(content)
@@ -50,7 +55,10 @@ def upload(target_dir=""):
 
 
 def download(filename):
-    """Show a link that saves the file on the user's machine; headless, print where it is. FileNotFoundError if it is not."""
+    """Show a link that saves the file on the user's machine; headless, print where it is.
+
+    FileNotFoundError if it is not.
+    """
     _require_exists(filename)
     runtime = here()
     colab = real("files", runtime, answered=runtime.answers_javascript)
@@ -58,8 +66,11 @@ def download(filename):
         colab.download(filename)
         return
     if not os.path.isfile(filename):
-        raise NotAFileError(f"Cannot download {filename}: it is not a file", fix="pack it first: "
-                            f"shutil.make_archive('download', 'zip', {os.fspath(filename)!r}), then download('download.zip')")
+        raise NotAFileError(
+            f"Cannot download {filename}: it is not a file",
+            fix="pack it first: "
+            f"shutil.make_archive('download', 'zip', {os.fspath(filename)!r}), then download('download.zip')",
+        )
     _show(show_download, filename, runtime)
 
 
@@ -89,8 +100,11 @@ def _show(show, path, runtime: Runtime) -> None:
 
 def _require_exists(path) -> None:
     if not os.path.exists(path):
-        raise NoSuchFileError(f"Cannot find file: {os.fspath(path)}", where=f"the working directory {os.getcwd()}",
-                              fix="give the file's whole path")
+        raise NoSuchFileError(
+            f"Cannot find file: {os.fspath(path)}",
+            where=f"the working directory {os.getcwd()}",
+            fix="give the file's whole path",
+        )
 
 
 def _receive(runtime: Runtime, *, multiple: bool) -> list[tuple[str, bytes]]:
@@ -106,8 +120,10 @@ def _receive(runtime: Runtime, *, multiple: bool) -> list[tuple[str, bytes]]:
             return _read(input(f"Path of the file to take (empty for none{several}): "), "the path typed in")
         except EOFError:
             return []
-    raise NotUploadedError("File has not been uploaded: nobody is there to choose one",
-                           fix=f"set {VARIABLE} to the file's path before the notebook starts{several}")
+    raise NotUploadedError(
+        "File has not been uploaded: nobody is there to choose one",
+        fix=f"set {VARIABLE} to the file's path before the notebook starts{several}",
+    )
 
 
 def _read(paths: str, source: str) -> list[tuple[str, bytes]]:
@@ -117,7 +133,9 @@ def _read(paths: str, source: str) -> list[tuple[str, bytes]]:
         if not path:
             continue
         if not os.path.isfile(path):
-            raise NoSuchFileError(f"Cannot find file: {path}", where=source, fix="correct the path; it must name a file")
+            raise NoSuchFileError(
+                f"Cannot find file: {path}", where=source, fix="correct the path; it must name a file"
+            )
         with open(path, "rb") as file:
             received.append((os.path.basename(path), file.read()))
     return received

@@ -16,9 +16,23 @@ from colabkit.colab.place import here, real, show_widget
 from colabkit.colab.refusals import UnsupportedError, WrongValueError
 from colabkit.core.runtime import Runtime
 
-__all__ = ["clear", "disable_custom_widget_manager", "enable_custom_widget_manager", "eval_js", "no_vertical_scroll",
-           "redirect_to_element", "register_callback", "serve_kernel_port_as_iframe", "serve_kernel_port_as_window",
-           "temporary", "to_default_area", "to_footer_area", "to_header_area", "unregister_callback", "use_tags"]
+__all__ = [
+    "clear",
+    "disable_custom_widget_manager",
+    "enable_custom_widget_manager",
+    "eval_js",
+    "no_vertical_scroll",
+    "redirect_to_element",
+    "register_callback",
+    "serve_kernel_port_as_iframe",
+    "serve_kernel_port_as_window",
+    "temporary",
+    "to_default_area",
+    "to_footer_area",
+    "to_header_area",
+    "unregister_callback",
+    "use_tags",
+]
 
 _WIDGET_MANAGERS = ("5.0.0a",)
 _tags = threading.local()
@@ -27,7 +41,7 @@ _callbacks: dict[str, Callable] = {}
 
 
 def clear(wait=False, output_tags=()):
-    """Clear the cell's output, or only what was shown with all of `output_tags`; with `wait`, when the next output comes."""
+    """Clear the cell's output, or what was shown with all of `output_tags`; with `wait`, when the next output comes."""
     if not isinstance(wait, bool):
         raise WrongValueError("wait must be a boolean value", got=wait, fix="output.clear(wait=True)")
     runtime = here()
@@ -87,8 +101,11 @@ def eval_js(script, ignore_result=False, timeout_sec=None):
     if colab:
         return colab.eval_js(script, ignore_result=ignore_result, timeout_sec=timeout_sec)
     if not ignore_result:
-        raise UnsupportedError("Cannot get a result from JavaScript: no page that answers is open", got=script[:80],
-                               fix="output.eval_js(script, ignore_result=True), or ask with input() or ipywidgets")
+        raise UnsupportedError(
+            "Cannot get a result from JavaScript: no page that answers is open",
+            got=script[:80],
+            fix="output.eval_js(script, ignore_result=True), or ask with input() or ipywidgets",
+        )
     if runtime.answers_requests:
         from IPython.display import Javascript, display
 
@@ -107,8 +124,11 @@ def register_callback(function_name, callback):
 def unregister_callback(function_name):
     """Take a registered function back; ValueError if there is none of this name."""
     if function_name not in _callbacks:
-        raise WrongValueError(f"Callback function not registered: {function_name}", expected=", ".join(map(str, _callbacks)),
-                              fix=f"output.register_callback({function_name!r}, ...) first")
+        raise WrongValueError(
+            f"Callback function not registered: {function_name}",
+            expected=", ".join(map(str, _callbacks)),
+            fix=f"output.register_callback({function_name!r}, ...) first",
+        )
     del _callbacks[function_name]
     colab = _real(here())
     if colab:
@@ -181,10 +201,16 @@ def serve_kernel_port_as_window(port, path="/", anchor_text=None, skip_warning=F
 
 
 def enable_custom_widget_manager(version=_WIDGET_MANAGERS[0]):
-    """Allow widgets of third parties; pages other than Colab's load them by themselves. ValueError for another version."""
+    """Allow widgets of third parties; pages other than Colab's load them by themselves.
+
+    ValueError for another version.
+    """
     if version not in _WIDGET_MANAGERS:
-        raise WrongValueError(f"Unknown widgets version: {version}", expected=", ".join(_WIDGET_MANAGERS),
-                              fix="output.enable_custom_widget_manager()")
+        raise WrongValueError(
+            f"Unknown widgets version: {version}",
+            expected=", ".join(_WIDGET_MANAGERS),
+            fix="output.enable_custom_widget_manager()",
+        )
     colab = _real(here())
     if colab:
         colab.enable_custom_widget_manager(version)

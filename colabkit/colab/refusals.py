@@ -1,4 +1,4 @@
-"""Refusals that are also the built-in exceptions google.colab raises, so that `except ValueError` and the like still work."""
+"""Refusals that are also the built-in exceptions google.colab raises, so `except ValueError` and others still work."""
 
 from __future__ import annotations
 

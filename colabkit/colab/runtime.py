@@ -12,9 +12,11 @@ def unassign():
     """Give the Colab VM back; RuntimeManagementError elsewhere, where the machine is the user's own and stays up."""
     colab = real("runtime", here())
     if colab is None:
-        raise RuntimeManagementError("Unable to find the runtime management service: this machine is not lent by Colab, "
-                                     "there is nothing to give back",
-                                     fix="leave the call out, or stop the kernel with the notebook's Shut Down")
+        raise RuntimeManagementError(
+            "Unable to find the runtime management service: this machine is not lent by Colab, "
+            "there is nothing to give back",
+            fix="leave the call out, or stop the kernel with the notebook's Shut Down",
+        )
     try:
         colab.unassign()
     except Exception as error:

@@ -13,8 +13,10 @@ from colabkit.core.versions.differences import uploaded_files
 _LOOK_SECONDS = 0.1
 # A notebook server closes the connection at a message of 10 MiB, and the files come as one.
 _ADVICE = "Up to 9 MB in all. Bigger files: drag them into the file browser, then type the path here."
-_NO_BUTTON = ("An upload button should stand here. If there is none, interrupt this cell and set COLABKIT_UPLOADS to the "
-              "files' paths.")
+_NO_BUTTON = (
+    "An upload button should stand here. If there is none, interrupt this cell and set COLABKIT_UPLOADS to the "
+    "files' paths."
+)
 
 
 def ask_for_files(*, multiple: bool) -> tuple[list[tuple[str, bytes]], str]:

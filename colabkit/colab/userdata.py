@@ -29,8 +29,10 @@ class NotebookAccessError(_OfKey, ColabkitError):
 
     def __init__(self, key):
         self.key = key
-        super().__init__(f"Notebook does not have access to secret {key}",
-                         fix="open the key icon on the left of Colab's page and switch on 'Notebook access' for it")
+        super().__init__(
+            f"Notebook does not have access to secret {key}",
+            fix="open the key icon on the left of Colab's page and switch on 'Notebook access' for it",
+        )
 
 
 class SecretNotFoundError(_OfKey, Error):
@@ -50,8 +52,10 @@ class TimeoutException(_OfKey, Error):
 
 
 def _how_to_give(key: str) -> str:
-    return (f"set the environment variable {key} before the notebook starts, or write {key}=... into a .env file beside it, "
-            f"or run: keyring set {KEYRING_SERVICE} {key}")
+    return (
+        f"set the environment variable {key} before the notebook starts, or write {key}=... into a .env file "
+        f"beside it, or run: keyring set {KEYRING_SERVICE} {key}"
+    )
 
 
 _asking = threading.Lock()  # one question at a time
@@ -60,13 +64,17 @@ _fetched: set[str] = set()
 
 
 def get(key):
-    """Return a secret: from Colab's secrets on Colab, else environment, .env file, keyring, or asked for at the front end.
+    """Return a secret: on Colab from its secrets, else environment, .env file, keyring, or asked for at the front end.
 
     Raises ValueError for a name that cannot be one, SecretNotFoundError, NotebookAccessError or TimeoutException.
     """
     if not key or not isinstance(key, str):
-        raise WrongValueError("Please enter a valid secret name", got=type(key).__name__ if key else key,
-                              expected="a text such as HF_TOKEN", fix="userdata.get('HF_TOKEN')")
+        raise WrongValueError(
+            "Please enter a valid secret name",
+            got=type(key).__name__ if key else key,
+            expected="a text such as HF_TOKEN",
+            fix="userdata.get('HF_TOKEN')",
+        )
     if re.search(r"\s", key):
         raise WrongValueError("Secret name cannot contain spaces or whitespace", fix="userdata.get('HF_TOKEN')")
     runtime = here()

@@ -1,8 +1,8 @@
 """Receive what widgets send while a cell still runs; a kernel hands it on only when the cell has ended.
 
-Kernels differ: ipykernel 6 and 7.4 queue the messages of widgets behind the running cell, 7.0 to 7.3 may handle them in a
-thread of their own (a subshell). Both are covered: messages that wait for the running thread are taken from its queue here,
-and the caller sees the widget change, whoever changed it.
+Kernels differ: ipykernel 6 and 7.4 queue the messages of widgets behind the running cell, 7.0 to 7.3 may handle them in
+a thread of their own (a subshell). Both are covered: messages that wait for the running thread are taken from its queue
+here, and the caller sees the widget change, whoever changed it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ class WidgetMessages:
         self._kernel = kernel
         self._stream = _stream_of_this_thread(kernel)
         if self._stream is None and not hears_while_it_awaits(kernel):
-            raise StateError("This kernel does not hear widgets while a thread of yours waits for them",
-                             expected="a call from the cell itself, or ipykernel 7", where="files.upload",
-                             fix="call files.upload() in a cell, outside of threads; or set COLABKIT_UPLOADS to the files' paths")
+            raise StateError(
+                "This kernel does not hear widgets while a thread of yours waits for them",
+                expected="a call from the cell itself, or ipykernel 7",
+                where="files.upload",
+                fix="call files.upload() in a cell, outside of threads; or set COLABKIT_UPLOADS to the files' paths",
+            )
         self._kept: list = []
 
     def __enter__(self) -> WidgetMessages:

@@ -56,10 +56,15 @@ def count_gpus(env: Mapping[str, str]) -> int:
 
 def _accelerators_of_torch(torch: ModuleType) -> tuple[Accelerator, ...]:
     devices = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
-    return tuple(Accelerator(name=device.name, memory_gib=round(device.total_memory / _GIB, 1),
-                             compute_capability=f"{device.major}.{device.minor}",
-                             supports_bf16=bool(getattr(torch.version, "hip", None)) or device.major >= 8)
-                 for device in devices)
+    return tuple(
+        Accelerator(
+            name=device.name,
+            memory_gib=round(device.total_memory / _GIB, 1),
+            compute_capability=f"{device.major}.{device.minor}",
+            supports_bf16=bool(getattr(torch.version, "hip", None)) or device.major >= 8,
+        )
+        for device in devices
+    )
 
 
 def _accelerators_of_nvidia_smi(env: Mapping[str, str]) -> tuple[Accelerator, ...]:
@@ -71,9 +76,14 @@ def _accelerators_of_nvidia_smi(env: Mapping[str, str]) -> tuple[Accelerator, ..
     for capability in (",compute_cap", ""):  # old drivers do not know the last field
         query = f"--query-gpu=index,uuid,name,memory.total{capability}"
         try:
-            done = subprocess.run([program, query, "--format=csv,noheader,nounits"], capture_output=True,
-                                  text=True, errors="replace", stdin=subprocess.DEVNULL,
-                                  timeout=_NVIDIA_SMI_SECONDS)
+            done = subprocess.run(
+                [program, query, "--format=csv,noheader,nounits"],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                timeout=_NVIDIA_SMI_SECONDS,
+            )
         except (OSError, subprocess.TimeoutExpired):
             return ()
         if done.returncode == 0:
@@ -100,6 +110,9 @@ def _accelerator_of_row(row: list[str]) -> Accelerator:
     _, _, name, mebibytes, capability = row[:5]
     major = capability.partition(".")[0]
     memory_gib = round(int(mebibytes) / 1024, 1) if mebibytes.isdigit() else 0.0  # "[N/A]" on shared memory
-    return Accelerator(name=name, memory_gib=memory_gib,
-                       compute_capability=capability if major.isdigit() else "",
-                       supports_bf16=major.isdigit() and int(major) >= 8)
+    return Accelerator(
+        name=name,
+        memory_gib=memory_gib,
+        compute_capability=capability if major.isdigit() else "",
+        supports_bf16=major.isdigit() and int(major) >= 8,
+    )

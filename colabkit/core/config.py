@@ -51,10 +51,13 @@ def build(cls: type[C], data: Mapping[str, Any], *, base: C | None = None, say: 
     told = tuple(fault.partition(":")[0] + ":" for fault in faults)
     faults += [fault for fault in _rule_faults(config, "") if not fault.startswith(told)]
     if faults:
-        raise UsageError("Cannot use these settings", expected="the problems below mended",
-                         where="\n         ".join(faults),
-                         fix=f"correct {'it' if len(faults) == 1 else 'them'}; "
-                             "colabkit list --settings shows every name, type, default and meaning")
+        raise UsageError(
+            "Cannot use these settings",
+            expected="the problems below mended",
+            where="\n         ".join(faults),
+            fix=f"correct {'it' if len(faults) == 1 else 'them'}; "
+            "colabkit list --settings shows every name, type, default and meaning",
+        )
     return config
 
 
@@ -69,8 +72,12 @@ def with_settings(config: C, settings: Iterable[str] | Mapping[str, Any], *, say
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
-                raise UsageError("Cannot use these settings", got=dotted, expected="no setting inside another setting",
-                                 fix=f"remove either {parent} or {dotted}")
+                raise UsageError(
+                    "Cannot use these settings",
+                    got=dotted,
+                    expected="no setting inside another setting",
+                    fix=f"remove either {parent} or {dotted}",
+                )
         place[leaf] = value
     return build(type(config), nested, base=config, say=say)
 
@@ -155,8 +162,9 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
-def _under_new_names(cls: type, data: Mapping[str, Any], where: str, faults: list[str],
-                     say: Callable[[str], object]) -> dict[str, Any]:
+def _under_new_names(
+    cls: type, data: Mapping[str, Any], where: str, faults: list[str], say: Callable[[str], object]
+) -> dict[str, Any]:
     """Return `data` with former names replaced, each told; a setting given under both names is a fault."""
     hints, found = _hints(cls), dict(data)
     now = {former: field for field, hint in hints.items() for former in _former_names(hint)}
@@ -188,7 +196,9 @@ def _build(cls: type, data: Mapping[str, Any], base: Any, where: str, faults: li
             if isinstance(value, Mapping):
                 values[name] = _build(plain, value, values[name], f"{path}.", faults, whole)
             else:
-                faults.append(f"{path}: got {value!r}, expected settings such as {path}.{dataclasses.fields(plain)[0].name}=...")
+                faults.append(
+                    f"{path}: got {value!r}, expected settings such as {path}.{dataclasses.fields(plain)[0].name}=..."
+                )
             continue
         try:
             values[name] = coerce(value, plain)
@@ -212,8 +222,10 @@ def coerce(value: Any, kind: Any) -> Any:
             if value == (choice if type(value) is type(choice) else str(choice)):
                 return choice
         near = difflib.get_close_matches(str(value), [str(choice) for choice in arguments], n=1, cutoff=0.5)
-        raise ValueError(f"got {value!r}, expected {' or '.join(map(repr, arguments))}"
-                         + (f"; did you mean {near[0]}?" if near else ""))
+        raise ValueError(
+            f"got {value!r}, expected {' or '.join(map(repr, arguments))}"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
     if origin in (types.UnionType, typing.Union):
         if type(None) in arguments and (value is None or value in ("none", "None", "null", "")):
             return None

@@ -15,15 +15,21 @@ from colabkit.core.errors import StateError
 
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _DENIED = {errno.EACCES, errno.EPERM}
-_LOST = {getattr(errno, name) for name in
-         ("ENOTCONN", "EIO", "ESTALE", "ETIMEDOUT", "ECONNABORTED", "EHOSTDOWN") if hasattr(errno, name)}
+_LOST = {
+    getattr(errno, name)
+    for name in ("ENOTCONN", "EIO", "ESTALE", "ETIMEDOUT", "ECONNABORTED", "EHOSTDOWN")
+    if hasattr(errno, name)
+}
 # What a network mount says when it is away for a moment: the same call may do a second later.
 PASSING = _LOST | {getattr(errno, name) for name in ("EAGAIN", "ECONNRESET", "EREMOTEIO") if hasattr(errno, name)}
 RETRY_SECONDS = (0.2, 1.0, 3.0)  # a mount that is away for a moment gets so many more chances
 _Result = TypeVar("_Result")
 _GONE = {errno.ENOENT, errno.ENOTDIR}
-UNSUPPORTED = {getattr(errno, name) for name in
-               ("ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EINVAL", "ENOLCK", "ENOTTY") if hasattr(errno, name)}
+UNSUPPORTED = {
+    getattr(errno, name)
+    for name in ("ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EINVAL", "ENOLCK", "ENOTTY")
+    if hasattr(errno, name)
+}
 
 
 def in_units(num_bytes: float) -> str:
@@ -60,9 +66,13 @@ def require_free(path: str | os.PathLike, num_bytes: int, doing: str) -> None:
     """Raise StateError before starting `doing` if fewer than `num_bytes` are free where `path` lies."""
     free = free_bytes(path)
     if free < num_bytes:
-        raise StateError(f"Cannot {doing}: too little free disk", got=f"{in_units(free)} free",
-                         expected=f"at least {in_units(num_bytes)}", where=path,
-                         fix=_make_room(path, num_bytes - free))
+        raise StateError(
+            f"Cannot {doing}: too little free disk",
+            got=f"{in_units(free)} free",
+            expected=f"at least {in_units(num_bytes)}",
+            where=path,
+            fix=_make_room(path, num_bytes - free),
+        )
 
 
 def sync_folder(path: str | os.PathLike) -> None:
@@ -83,8 +93,7 @@ def sync_folder(path: str | os.PathLike) -> None:
         os.close(handle)
 
 
-def disk_fault(error: OSError, path: str | os.PathLike, doing: str,
-               needed_bytes: int | None = None) -> StateError:
+def disk_fault(error: OSError, path: str | os.PathLike, doing: str, needed_bytes: int | None = None) -> StateError:
     """Turn an OSError into the StateError a user can act on; raise it `from error`.
 
     `doing` continues "Cannot ...", e.g. "write the ledger". The result carries `.errno`.
@@ -101,16 +110,22 @@ def disk_fault(error: OSError, path: str | os.PathLike, doing: str,
         fix = "choose a folder you can write: --state /another/folder (or set COLABKIT_STATE)"
     elif code in _DENIED:
         reason = "permission denied"
-        fix = (f"give yourself the right: chmod -R u+rwX '{nearest_existing(path)}'; "
-               "or choose another folder: --state /another/folder")
+        fix = (
+            f"give yourself the right: chmod -R u+rwX '{nearest_existing(path)}'; "
+            "or choose another folder: --state /another/folder"
+        )
     elif code in _LOST:
         reason = f"the disk or mounted folder does not answer ({error.strerror})"
-        fix = ("if this is Google Drive: from google.colab import drive; drive.mount('/content/drive', "
-               "force_remount=True), else check the mount; then run the same command again")
+        fix = (
+            "if this is Google Drive: from google.colab import drive; drive.mount('/content/drive', "
+            "force_remount=True), else check the mount; then run the same command again"
+        )
     elif code in _GONE:
         reason = "the file or its folder is not there"
-        fix = (f"check that '{nearest_existing(path)}' is the folder you mean and that its disk or Drive is "
-               "mounted, then run the same command again")
+        fix = (
+            f"check that '{nearest_existing(path)}' is the folder you mean and that its disk or Drive is "
+            "mounted, then run the same command again"
+        )
     elif code == errno.ENAMETOOLONG:
         reason, fix = "the name is too long", "choose a shorter name, or a shorter state folder: --state /s"
     elif code in {errno.EMFILE, errno.ENFILE}:
@@ -150,8 +165,10 @@ def faults_told(path: str | os.PathLike, doing: str) -> Iterator[None]:
 
 def _make_room(path: str | os.PathLike, num_bytes: int | None) -> str:
     room = f"free {in_units(max(1, num_bytes))}" if num_bytes else "make room"
-    return (f"{room} on the disk of '{nearest_existing(path)}' (on Google Drive empty the trash too) "
-            "or choose another folder: --state /another/folder")
+    return (
+        f"{room} on the disk of '{nearest_existing(path)}' (on Google Drive empty the trash too) "
+        "or choose another folder: --state /another/folder"
+    )
 
 
 def _free_or_unknown(path: str | os.PathLike) -> str:

@@ -69,8 +69,9 @@ def _look(root: str) -> DriveStatus:
     return DriveStatus("shadowed", f"{mountpoint} is a folder on this VM's own disk")
 
 
-def require_drive(root: str | os.PathLike = "/", *, mount: Callable[[str], object] | None = None,
-                  nobody_to_ask: str = "") -> Path:
+def require_drive(
+    root: str | os.PathLike = "/", *, mount: Callable[[str], object] | None = None, nobody_to_ask: str = ""
+) -> Path:
     """Return My Drive, mounting it if it is absent; StateError saying how to mount it where that fails.
 
     Mounting asks the user a question: `nobody_to_ask` says why there is nobody and keeps it from waiting.
@@ -106,6 +107,10 @@ def _mount(mount: Callable[[str], object] | None, mountpoint: Path) -> None:
 def _not_mounted(mountpoint: Path, kind: str, fault: str) -> StateError:
     first = f"move it away (mv '{mountpoint}' '{mountpoint}.local'), then " if kind == "shadowed" else ""
     force = ", force_remount=True" if kind == "dead" else ""
-    return StateError("Cannot keep runs on Google Drive: it is not mounted", got=fault, where=mountpoint,
-                      fix=f"{first}run this in a notebook cell: from google.colab import drive; "
-                          f"drive.mount('{mountpoint}'{force}) and then the same again; or {_WITHOUT_DRIVE}")
+    return StateError(
+        "Cannot keep runs on Google Drive: it is not mounted",
+        got=fault,
+        where=mountpoint,
+        fix=f"{first}run this in a notebook cell: from google.colab import drive; "
+        f"drive.mount('{mountpoint}'{force}) and then the same again; or {_WITHOUT_DRIVE}",
+    )

@@ -77,7 +77,7 @@ class StateError(ColabkitError):
 
 
 def install_command(extra: str = "", *, options: str = "") -> str:
-    """Return the pip command that brings colabkit with an extra, from the repository: the name alone is somebody else's."""
+    """Return the pip command for colabkit with an extra, from the repository: the name alone is somebody else's."""
     name = f"colabkit[{extra}]" if extra else "colabkit"
     return f'pip install {options}"{name} @ {INSTALLED_FROM}"'
 
@@ -86,8 +86,11 @@ def missing_extra(error: ModuleNotFoundError, pipeline: str) -> StateError | Mod
     """Turn a library that is not installed into the error that names its cure; a module of our own stays a fault."""
     if (error.name or "colabkit").partition(".")[0] == "colabkit":
         return error
-    return StateError(f"Cannot go on: {error.name} is not installed", expected=f"what the {pipeline} pipeline needs",
-                      fix=f"{install_command(pipeline)}, then run the same again")
+    return StateError(
+        f"Cannot go on: {error.name} is not installed",
+        expected=f"what the {pipeline} pipeline needs",
+        fix=f"{install_command(pipeline)}, then run the same again",
+    )
 
 
 class ChangedError(ColabkitError):

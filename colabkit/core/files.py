@@ -17,9 +17,22 @@ from pathlib import Path
 from colabkit.core.disk import UNSUPPORTED, disk_fault, free_bytes, in_units, patiently, require_free, sync_folder
 from colabkit.core.errors import DataError, StateError
 
-__all__ = ["TEMPORARY_PREFIX", "disk_fault", "fingerprint", "free_bytes", "in_units", "plain",
-           "quick_fingerprint", "read_json", "remove_generation", "require_free", "sha256_file",
-           "sync_folder", "write_atomic", "write_json"]
+__all__ = [
+    "TEMPORARY_PREFIX",
+    "disk_fault",
+    "fingerprint",
+    "free_bytes",
+    "in_units",
+    "plain",
+    "quick_fingerprint",
+    "read_json",
+    "remove_generation",
+    "require_free",
+    "sha256_file",
+    "sync_folder",
+    "write_atomic",
+    "write_json",
+]
 
 TEMPORARY_PREFIX = ".colabkit-"  # files and folders named so are ours and unfinished: never part of a result
 _DROPPINGS = {".DS_Store", ".ipynb_checkpoints", "Thumbs.db", "desktop.ini"}  # made by looking
@@ -127,10 +140,13 @@ def read_json(path: str | os.PathLike) -> object:
     except (ValueError, RecursionError) as error:
         name = os.fspath(path)
         moving = f"mv {shlex.quote(name)} {shlex.quote(name + '.bad')}"
-        raise StateError(f"Cannot read {Path(path).name}: it is cut or corrupt ({error})",
-                         got=f"{len(raw)} bytes", expected="a whole JSON file", where=path,
-                         fix=f"move it away ({moving}) and run the same command again; what it recorded is "
-                             "made again") from error
+        raise StateError(
+            f"Cannot read {Path(path).name}: it is cut or corrupt ({error})",
+            got=f"{len(raw)} bytes",
+            expected="a whole JSON file",
+            where=path,
+            fix=f"move it away ({moving}) and run the same command again; what it recorded is made again",
+        ) from error
 
 
 def sha256_file(path: str | os.PathLike) -> str:
@@ -172,8 +188,12 @@ def _ends(path: str, size: int) -> bytes:
 def _fingerprint_tree(path: str | os.PathLike, content_digest: Callable[[Path], str], kind: str) -> str:
     digest = hashlib.sha256(f"colabkit {kind} fingerprint 1".encode())
     if not os.path.exists(path):
-        raise DataError("Cannot fingerprint", got=os.fspath(path), expected="a file or folder that exists",
-                        fix="correct the path in the configuration, or make the data first")
+        raise DataError(
+            "Cannot fingerprint",
+            got=os.fspath(path),
+            expected="a file or folder that exists",
+            fix="correct the path in the configuration, or make the data first",
+        )
     try:
         files = [("", os.fspath(path))] if os.path.isfile(path) else list(_files_under(os.fspath(path)))
         for relative, file in sorted((os.fsencode(name), file) for name, file in files):

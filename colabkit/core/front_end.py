@@ -43,7 +43,9 @@ def find_front_end(shell: object | None, env: Mapping[str, str], on_colab_vm: bo
     # A client that forbids input() runs notebooks headless: papermill, nbclient, nbmake, `colab exec`.
     if content.get("allow_stdin", getattr(kernel, "_allow_stdin", None)) is not True:
         if on_colab_vm and request and not _came_from_parent(request, env):
-            return FrontEnd(kind="colab-cli", reason="the client that sends the cells is on another machine and takes no input")
+            return FrontEnd(
+                kind="colab-cli", reason="the client that sends the cells is on another machine and takes no input"
+            )
         return FrontEnd(kind="none", reason="the notebook runs headless: its client takes no input")
     colab = metadata.get("colab")
     if isinstance(colab, Mapping) and colab.get("cell_id"):
@@ -51,15 +53,23 @@ def find_front_end(shell: object | None, env: Mapping[str, str], on_colab_vm: bo
     if str(metadata.get("cellId", "")).startswith("vscode-notebook-cell:"):
         return FrontEnd(kind="vscode", reason="the running cell carries an editor's cell address", draws_widgets=True)
     if {"cellId", "deletedCells"} & set(metadata):
-        return FrontEnd(kind="jupyterlab", reason="the running cell carries JupyterLab's cell address", draws_widgets=True)
+        return FrontEnd(
+            kind="jupyterlab", reason="the running cell carries JupyterLab's cell address", draws_widgets=True
+        )
     if "__vsc_ipynb_file__" in getattr(shell, "user_ns", {}):
         return FrontEnd(kind="vscode", reason="an editor named its notebook file to this kernel", draws_widgets=True)
     if on_colab_vm:
-        return FrontEnd(kind="colab-web", reason="a notebook kernel on a Colab VM whose client answers questions",
-                        draws_widgets=True)
+        return FrontEnd(
+            kind="colab-web",
+            reason="a notebook kernel on a Colab VM whose client answers questions",
+            draws_widgets=True,
+        )
     # Consoles talk to kernels too but draw no widgets; pages of notebooks name their file to the kernel they start.
-    return FrontEnd(kind="jupyter", reason="a notebook kernel whose client answers questions",
-                    draws_widgets=env.get("JPY_SESSION_NAME", "").endswith(".ipynb"))
+    return FrontEnd(
+        kind="jupyter",
+        reason="a notebook kernel whose client answers questions",
+        draws_widgets=env.get("JPY_SESSION_NAME", "").endswith(".ipynb"),
+    )
 
 
 def what_it_does(kind: str) -> str:
@@ -74,7 +84,7 @@ def current_shell() -> object | None:
 
 
 def _came_from_parent(request: Mapping, env: Mapping[str, str]) -> bool:
-    """Tell whether the client is the very process that started this kernel, as papermill is; Jupyter's message ids say."""
+    """Tell whether the client is the process that started this kernel, as papermill is; Jupyter's message ids say."""
     header = request.get("header") or {}
     sender = re.search(r"_(\d+)_\d+$", str(header.get("msg_id", "")))
     return sender is not None and sender[1] in {str(os.getppid()), env.get("JPY_PARENT_PID")}

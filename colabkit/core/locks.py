@@ -30,7 +30,8 @@ except ImportError:  # Windows
     fcntl = None
 
 HEARTBEAT_SECONDS = 10.0
-LEASE_SECONDS = 60.0  # a heartbeat older than that, or so far ahead, may be that of a clock that goes wrong: it is watched
+# a heartbeat older than that, or so far ahead, may be that of a clock that goes wrong: it is watched
+LEASE_SECONDS = 60.0
 WATCHED_BEATS = 3  # a lease watched for so many heartbeats without one belongs to nobody, whatever the clocks say
 _SETTLE_SECONDS = 0.3  # two that take a dead lease at once: the later writer wins, the earlier finds out
 _RECORD_BYTES = 512  # fixed length: a heartbeat overwrites in place, a reader never sees a shorter file
@@ -48,8 +49,11 @@ def local_folder(*parts: str) -> Path:
             folder.mkdir(mode=0o700, exist_ok=True)
             found = os.lstat(folder)
             if folder.is_symlink() or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-                raise StateError("Cannot use the local scratch folder: it is somebody else's or a link",
-                                 where=folder, fix="choose another place: set TMPDIR to a folder of your own")
+                raise StateError(
+                    "Cannot use the local scratch folder: it is somebody else's or a link",
+                    where=folder,
+                    fix="choose another place: set TMPDIR to a folder of your own",
+                )
     except OSError as error:
         raise disk_fault(error, folder, "make the local scratch folder") from error
     return folder
@@ -117,9 +121,11 @@ class RunLock:
         if self._leased and time.time() - self._last_beat > LEASE_SECONDS / 2:
             self._beat()
         if self.lost_to is not None:
-            raise StateError("Cannot go on: this process was frozen and another one has taken the run"
-                             + _named(self.lost_to), where=self.folder,
-                             fix="leave the run to that process, or stop it and run the same command again")
+            raise StateError(
+                "Cannot go on: this process was frozen and another one has taken the run" + _named(self.lost_to),
+                where=self.folder,
+                fix="leave the run to that process, or stop it and run the same command again",
+            )
 
     def release(self) -> None:
         """Give the run back; the last of several openers in this process frees it."""
@@ -168,12 +174,18 @@ class RunLock:
         self._beating.start()
 
     def _watched(self, holder: dict) -> dict | None:
-        """Return who beats on in a lease of another host, by this machine's clock alone: two clocks may differ by any amount."""
+        """Return who beats on in a lease of another host, by this machine's clock alone.
+
+        Two clocks may differ by any amount.
+        """
         if holder.get("machine") == _machine():
             return None
         seconds = WATCHED_BEATS * HEARTBEAT_SECONDS
-        print(f"  the run has a lease without a fresh heartbeat{_named(holder)}: it is watched for {seconds:.0f} s, then taken",
-              flush=True)
+        print(
+            f"  the run has a lease without a fresh heartbeat{_named(holder)}: it is watched for {seconds:.0f} s, "
+            "then taken",
+            flush=True,
+        )
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(min(1.0, HEARTBEAT_SECONDS / 4))
@@ -202,16 +214,24 @@ class RunLock:
             self.missed_beats += 1  # a network disk that is away for a moment: the next beat tries again
 
     def _record(self) -> bytes:
-        record = {"pid": os.getpid(), "host": socket.gethostname()[:80], "since": round(self._since),
-                  "beat": round(time.time(), 1), "token": self._token, "machine": _machine(),
-                  "born": _born(os.getpid())}
+        record = {
+            "pid": os.getpid(),
+            "host": socket.gethostname()[:80],
+            "since": round(self._since),
+            "beat": round(time.time(), 1),
+            "token": self._token,
+            "machine": _machine(),
+            "born": _born(os.getpid()),
+        }
         return json.dumps(record).encode().ljust(_RECORD_BYTES)
 
     def _busy(self, holder: dict | None) -> StateError:
         who = f"process {holder['pid']}" if holder else "that process"
-        return StateError(f"Cannot open the run: another process is using it{_named(holder)}",
-                          where=self.folder,
-                          fix=f"wait until {who} is done, or stop it, or choose another name with --run")
+        return StateError(
+            f"Cannot open the run: another process is using it{_named(holder)}",
+            where=self.folder,
+            fix=f"wait until {who} is done, or stop it, or choose another name with --run",
+        )
 
     def _let_go(self) -> None:
         self._stop.set()
@@ -340,8 +360,10 @@ def _is_alive(holder: dict) -> bool:
 def _machine() -> str:
     """Tell machines, boots and containers apart where a host name alone does not."""
     parts = [socket.gethostname()[:80]]
-    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:13],
-                 lambda: os.readlink("/proc/self/ns/pid")):
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:13],
+        lambda: os.readlink("/proc/self/ns/pid"),
+    ):
         try:
             parts.append(read())
         except OSError:

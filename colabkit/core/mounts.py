@@ -15,8 +15,10 @@ from pathlib import Path
 
 PATIENCE_SECONDS = 2.0
 # File systems of this machine's own disks and memory; everything else (fuse.*, nfs, cifs, 9p ...) may hang.
-_LOCAL = frozenset("apfs aufs bcachefs btrfs devtmpfs exfat ext2 ext3 ext4 f2fs fuse.fuse-overlayfs fuse.lxcfs hfs jfs ntfs "
-                   "ntfs3 overlay proc ramfs reiserfs rootfs squashfs sysfs tmpfs vfat xfs zfs".split())
+_LOCAL = frozenset(
+    "apfs aufs bcachefs btrfs devtmpfs exfat ext2 ext3 ext4 f2fs fuse.fuse-overlayfs fuse.lxcfs hfs jfs ntfs "
+    "ntfs3 overlay proc ramfs reiserfs rootfs squashfs sysfs tmpfs vfat xfs zfs".split()
+)
 _MOST_LINKS = 40
 _frozen: list[subprocess.Popen] = []
 
@@ -37,12 +39,13 @@ def look(path: str | os.PathLike, timeout_seconds: float = PATIENCE_SECONDS, roo
     return look_at_all([path], timeout_seconds, root)[0]
 
 
-def look_at_all(paths: Iterable[str | os.PathLike], timeout_seconds: float = PATIENCE_SECONDS,
-                root: str | os.PathLike = "/") -> list[Look]:
-    """Look at several paths at once, all together in at most `timeout_seconds`; a path that does not answer has a fault.
+def look_at_all(
+    paths: Iterable[str | os.PathLike], timeout_seconds: float = PATIENCE_SECONDS, root: str | os.PathLike = "/"
+) -> list[Look]:
+    """Look at several paths at once, all together in at most `timeout_seconds`; one that does not answer has a fault.
 
-    A path on a disk of this machine is looked at directly, any other one by a process of its own. A thread would not do:
-    one that waits in a frozen mount cannot be killed, and keeps its whole process from ending, after main() too.
+    A path on a disk of this machine is looked at directly, any other one by a process of its own. A thread would not
+    do: one that waits in a frozen mount cannot be killed, and keeps its whole process from ending, after main() too.
     """
     deadline = time.monotonic() + timeout_seconds
     names = [os.path.abspath(path) for path in paths]
@@ -51,7 +54,9 @@ def look_at_all(paths: Iterable[str | os.PathLike], timeout_seconds: float = PAT
     return [found if isinstance(found, Look) else _answer(found, deadline, timeout_seconds) for found in asked]
 
 
-def is_local(path: str | os.PathLike, root: str | os.PathLike = "/", table: list[tuple[str, str]] | None = None) -> bool:
+def is_local(
+    path: str | os.PathLike, root: str | os.PathLike = "/", table: list[tuple[str, str]] | None = None
+) -> bool:
     """Tell whether a path lies on a disk of this machine, without touching any other.
 
     False where the system has no table of mounts to ask.
@@ -100,8 +105,11 @@ def _other_mount(path: str | os.PathLike, table: list[tuple[str, str]]) -> tuple
 
 def _holding(place: str, table: list[tuple[str, str]]) -> tuple[str, str]:
     """Return the mount that holds a place: the deepest one; of two at one point the later is on top."""
-    holding = [(len(point), order) for order, (point, _) in enumerate(table)
-               if place == point or place.startswith(point.rstrip("/") + "/")]
+    holding = [
+        (len(point), order)
+        for order, (point, _) in enumerate(table)
+        if place == point or place.startswith(point.rstrip("/") + "/")
+    ]
     return table[max(holding)[1]] if holding else (place, "")
 
 
@@ -112,11 +120,13 @@ def _mounts(root: str | os.PathLike) -> list[tuple[str, str]]:
     except OSError:
         return []
     fields = [line.split(" ") for line in lines]
-    return [(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), row[1]), row[2]) for row in fields if len(row) > 2]
+    return [
+        (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), row[1]), row[2]) for row in fields if len(row) > 2
+    ]
 
 
 def _find(path: str) -> tuple[int, ...]:
-    """Return (errno, exists, is a folder, can be written, free bytes); its source alone is what the other process runs."""
+    """Return (errno, exists, is a folder, can be written, free bytes); the other process runs its source alone."""
     import errno
     import os
     import shutil
@@ -145,8 +155,15 @@ def _script() -> str:
 def _ask(path: str) -> subprocess.Popen | Look:
     try:
         # No site, no environment: what they name may lie on the dead mount itself.
-        return subprocess.Popen([sys.executable, "-I", "-S", "-c", _script(), path], stdin=subprocess.DEVNULL, cwd="/",
-                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _script(), path],
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
     except OSError as error:
         return Look(fault=f"could not be looked at: {error.strerror}")
 

@@ -1,4 +1,4 @@
-"""Make things ahead of their use in threads or processes: in order, within a memory bound, and nothing lost with a worker."""
+"""Things made ahead of their use in threads or processes: in order, within a memory bound, none lost with a worker."""
 
 from __future__ import annotations
 
@@ -14,26 +14,39 @@ from typing import Any, Literal, get_args
 
 from colabkit.core.errors import StateError, UsageError
 
-JOIN_SECONDS = 1.0  # how long closing waits for work in hand; a read from a slow network may take longer, and is left behind
+# how long closing waits for work in hand; a read from a slow network may take longer, and is left behind
+JOIN_SECONDS = 1.0
 _DEATHS_ALLOWED = 2  # of worker processes over one and the same item
 
 Kind = Literal["threads", "processes"]
 
 
-def prefetch(make: Callable[[int], Any], first: int, stop: int | None = None, *, workers: int = 2, kind: Kind = "threads",
-             ahead: int | None = None, max_bytes: float | None = None,
-             num_bytes: Callable[[int], float] | None = None) -> Iterator[Any]:
-    """Yield make(first), make(first + 1), ... before `stop`, made by `workers` at once; 0 makes each when it is asked for.
+def prefetch(
+    make: Callable[[int], Any],
+    first: int,
+    stop: int | None = None,
+    *,
+    workers: int = 2,
+    kind: Kind = "threads",
+    ahead: int | None = None,
+    max_bytes: float | None = None,
+    num_bytes: Callable[[int], float] | None = None,
+) -> Iterator[Any]:
+    """Yield make(first), make(first + 1), ... before `stop`, made by `workers` at once; 0 makes each when asked for.
 
-    At most `ahead` items (twice the workers unless given) wait or are being made, and of those `num_bytes(k)` together stay
-    within `max_bytes`, except that one is always made. What was made and not used leaves no trace. An error in make(k) is
-    raised when k's turn comes. With processes, `make` and what it returns must pickle, and one that dies is replaced.
-    Close the generator to end the workers. Raises: StateError when a worker process dies again and again; UsageError for
-    settings that cannot be, or a `make` that does not pickle.
+    At most `ahead` items (twice the workers unless given) wait or are being made, and of those `num_bytes(k)` together
+    stay within `max_bytes`, except that one is always made. What was made and not used leaves no trace. An error in
+    make(k) is raised when k's turn comes. With processes, `make` and what it returns must pickle, and one that dies is
+    replaced. Close the generator to end the workers. Raises: StateError when a worker process dies again and again;
+    UsageError for settings that cannot be, or a `make` that does not pickle.
     """
     if workers < 0 or kind not in get_args(Kind):
-        raise UsageError("Cannot make things ahead", got=f"{workers} workers, {kind}", expected="0 or more, threads or processes",
-                         fix="correct the number of workers and their kind")
+        raise UsageError(
+            "Cannot make things ahead",
+            got=f"{workers} workers, {kind}",
+            expected="0 or more, threads or processes",
+            fix="correct the number of workers and their kind",
+        )
     if workers == 0:
         return _inline(make, first, stop)
     team = _Team(make, first, stop, workers, kind, ahead or 2 * workers, max_bytes, num_bytes)
@@ -49,8 +62,17 @@ def _inline(make: Callable[[int], Any], first: int, stop: int | None) -> Iterato
 class _Team:
     """Worker threads that share one queue of numbers; with processes, each thread drives one process."""
 
-    def __init__(self, make: Callable[[int], Any], first: int, stop: int | None, workers: int, kind: str, ahead: int,
-                 max_bytes: float | None, num_bytes: Callable[[int], float] | None):
+    def __init__(
+        self,
+        make: Callable[[int], Any],
+        first: int,
+        stop: int | None,
+        workers: int,
+        kind: str,
+        ahead: int,
+        max_bytes: float | None,
+        num_bytes: Callable[[int], float] | None,
+    ):
         self.make, self.stop, self.kind, self.ahead = make, stop, kind, max(ahead, 1)
         self.max_bytes = float("inf") if max_bytes is None else max_bytes
         self.num_bytes = num_bytes or (lambda k: 0)
@@ -171,9 +193,13 @@ class _Process:
             if error is not None:
                 raise error
             return value
-        raise StateError("A worker process died again and again", got=f"exit code {code} at item {number}",
-                         expected="a result; -9 is what the system does when memory runs out",
-                         where="prefetch", fix="use fewer workers, or threads instead of processes")
+        raise StateError(
+            "A worker process died again and again",
+            got=f"exit code {code} at item {number}",
+            expected="a result; -9 is what the system does when memory runs out",
+            where="prefetch",
+            fix="use fewer workers, or threads instead of processes",
+        )
 
     def _start(self) -> None:
         # Spawned, not forked: a fork of a process with threads may hang on a lock that one of them holds.
@@ -183,8 +209,11 @@ class _Process:
         try:
             process.start()
         except (PicklingError, AttributeError, TypeError) as error:
-            raise UsageError(f"Cannot hand the work to another process: {error}", expected="functions and values that pickle",
-                             fix="move them to the top level of a module, or use threads") from error
+            raise UsageError(
+                f"Cannot hand the work to another process: {error}",
+                expected="functions and values that pickle",
+                fix="move them to the top level of a module, or use threads",
+            ) from error
         finally:
             theirs.close()  # so that its end is noticed
         self.process, self.connection = process, ours
@@ -220,7 +249,15 @@ def _serve(connection: Any, make: Callable[[int], Any]) -> None:
         except (BrokenPipeError, ConnectionResetError):
             return
         except Exception as error:  # what does not pickle
-            connection.send((None, UsageError(f"Cannot send item {number} from a worker process: {error}",
-                                              got=str(answer[1] or type(answer[0])), expected="what pickles",
-                                              fix="return arrays and plain values, or use threads")))
+            connection.send(
+                (
+                    None,
+                    UsageError(
+                        f"Cannot send item {number} from a worker process: {error}",
+                        got=str(answer[1] or type(answer[0])),
+                        expected="what pickles",
+                        fix="return arrays and plain values, or use threads",
+                    ),
+                )
+            )
         answer = None  # or it would be held until the next is made

@@ -18,7 +18,8 @@ from colabkit.core.front_end import current_shell, find_front_end
 
 LIVE_SECONDS = 0.5  # between two updates of what is renewed, at first
 LOG_SECONDS = 10.0  # between two lines where lines stay, at first
-_PACE = {"page": (LIVE_SECONDS, 10.0), "terminal": (LIVE_SECONDS, 10.0), "log": (LOG_SECONDS, 600.0)}  # at first and at most
+# at first and at most
+_PACE = {"page": (LIVE_SECONDS, 10.0), "terminal": (LIVE_SECONDS, 10.0), "log": (LOG_SECONDS, 600.0)}
 _SHARE = 1 / 60  # of the time that has passed, between the two
 
 # Importing accelerate or transformers prints this in red where ipywidgets are missing: no part of ours needs them.
@@ -86,10 +87,14 @@ class Progress:
         from html import escape
 
         from IPython.display import display
+
         share = min(100.0, 100 * self.done / max(self.total, 1))
-        bundle = {"text/plain": line, "text/html":
-                  f"<div style='padding-left:5px'><progress value='{share:.1f}' max='100' style='vertical-align:middle'>"
-                  f"</progress> <code style='font-size:90%; background:none'>{escape(line)}</code></div>"}
+        bundle = {
+            "text/plain": line,
+            "text/html": f"<div style='padding-left:5px'><progress value='{share:.1f}' max='100' "
+            "style='vertical-align:middle'></progress> "
+            f"<code style='font-size:90%; background:none'>{escape(line)}</code></div>",
+        }
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)
         else:

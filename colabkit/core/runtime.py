@@ -20,7 +20,8 @@ from colabkit.core.versions.differences import installed_version
 
 _GIB = 2**30
 NO_LIMIT_BYTES = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
-_COLAB_SERVICES = ("TBE_RUNTIME_ADDR", "TBE_EPHEM_CREDS_ADDR", "TBE_CREDS_ADDR")  # addresses only a Colab VM's host serves
+# addresses only a Colab VM's host serves
+_COLAB_SERVICES = ("TBE_RUNTIME_ADDR", "TBE_EPHEM_CREDS_ADDR", "TBE_CREDS_ADDR")
 _UNSET = object()
 
 
@@ -71,9 +72,8 @@ class Runtime:
         return self.on_colab_vm and self.front_end == "colab-web"
 
 
-def detect(env: Mapping[str, str] | None = None, root: str | os.PathLike = "/",
-           shell: object = _UNSET) -> Runtime:
-    """Look at this machine; takes milliseconds, plus nvidia-smi's own time where there is a GPU, plus 2 s for a dead Drive.
+def detect(env: Mapping[str, str] | None = None, root: str | os.PathLike = "/", shell: object = _UNSET) -> Runtime:
+    """Look at this machine; takes milliseconds, plus nvidia-smi's time where there is a GPU, plus 2 s for a dead Drive.
 
     `env`, `root` and `shell` (IPython's shell or None) replace the real ones in tests.
     """
@@ -85,25 +85,40 @@ def detect(env: Mapping[str, str] | None = None, root: str | os.PathLike = "/",
     front_end = find_front_end(current_shell() if shell is _UNSET else shell, env, on_colab_vm)
     drive = drive_status(root) if drive_possible else DriveStatus("absent")
     system = (platform_module.system(), platform_module.release(), platform_module.machine())
-    return Runtime(on_colab_vm=on_colab_vm, on_colab_enterprise=enterprise, drive_possible=drive_possible,
-                   in_container=_is_container(env, root), front_end=front_end.kind, front_end_reason=front_end.reason,
-                   drive_mounted=drive.mounted, drive_fault=drive.fault, widgets_drawn=front_end.draws_widgets,
-                   widgets_usable=front_end.draws_widgets and _is_installed("ipywidgets"),
-                   accelerators=find_accelerators(env), num_cpus=_num_cpus(root),
-                   memory_gib=_memory_gib(root), python=platform_module.python_version(),
-                   platform=" ".join(system), torch_version=installed_version("torch"), root=root)
+    return Runtime(
+        on_colab_vm=on_colab_vm,
+        on_colab_enterprise=enterprise,
+        drive_possible=drive_possible,
+        in_container=_is_container(env, root),
+        front_end=front_end.kind,
+        front_end_reason=front_end.reason,
+        drive_mounted=drive.mounted,
+        drive_fault=drive.fault,
+        widgets_drawn=front_end.draws_widgets,
+        widgets_usable=front_end.draws_widgets and _is_installed("ipywidgets"),
+        accelerators=find_accelerators(env),
+        num_cpus=_num_cpus(root),
+        memory_gib=_memory_gib(root),
+        python=platform_module.python_version(),
+        platform=" ".join(system),
+        torch_version=installed_version("torch"),
+        root=root,
+    )
 
 
 def _is_colab_vm(env: Mapping[str, str], root: str) -> bool:
-    # The release tag alone proves nothing: Kaggle and local runtimes use images made from Colab's, and google.colab can be
-    # imported there, too. The file is what google.colab itself asks for; a shell over SSH has the file and no variable.
-    return os.path.exists(os.path.join(root, "var/colab/hostname")) or \
-        ("COLAB_RELEASE_TAG" in env and any(name in env for name in _COLAB_SERVICES))
+    # The release tag alone proves nothing: Kaggle and local runtimes use images made from Colab's, and google.colab can
+    # be imported there, too. The file is what google.colab itself asks for; a shell over SSH has the file and no
+    # variable.
+    return os.path.exists(os.path.join(root, "var/colab/hostname")) or (
+        "COLAB_RELEASE_TAG" in env and any(name in env for name in _COLAB_SERVICES)
+    )
 
 
 def _is_container(env: Mapping[str, str], root: str) -> bool:
-    return "KUBERNETES_SERVICE_HOST" in env or \
-        any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv"))
+    return "KUBERNETES_SERVICE_HOST" in env or any(
+        os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv")
+    )
 
 
 def _num_cpus(root: str) -> int:
@@ -122,8 +137,7 @@ def _num_cpus(root: str) -> int:
 
 def _memory_gib(root: str) -> float:
     """Find how much memory this process may use: the machine's, or less where its container says so."""
-    texts = [text for name in ("memory.max", "memory.limit_in_bytes")
-             for text in cgroup_values(root, "memory", name)]
+    texts = [text for name in ("memory.max", "memory.limit_in_bytes") for text in cgroup_values(root, "memory", name)]
     limits = [int(text) for text in texts if text.isdigit() and int(text) < NO_LIMIT_BYTES]
     try:
         lines = Path(root, "proc/meminfo").read_text().splitlines()
@@ -166,29 +180,40 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def describe(runtime: Runtime, state_root: object | None = None,
-             env: Mapping[str, str] | None = None) -> list[tuple[str, str, str]]:
+def describe(
+    runtime: Runtime, state_root: object | None = None, env: Mapping[str, str] | None = None
+) -> list[tuple[str, str, str]]:
     """List (name, value, what it means for the user) for `colabkit check`; touches nothing that can hang for long.
 
     `state_root` is the state folder to look at; without one it is where a run would keep its state.
     """
     env = os.environ if env is None else env
-    rows = [("machine", *_machine(runtime)),
-            ("front end", runtime.front_end, f"{what_it_does(runtime.front_end)} ({runtime.front_end_reason})")]
+    rows = [
+        ("machine", *_machine(runtime)),
+        ("front end", runtime.front_end, f"{what_it_does(runtime.front_end)} ({runtime.front_end_reason})"),
+    ]
     if runtime.on_colab_vm:
         rows += [("Google Drive", *_drive_row(runtime)), ("Colab secrets", *_secrets_row(runtime))]
-    rows += [("accelerator", _accelerator_text(device), _accelerator_means(device))
-             for device in runtime.accelerators]
+    rows += [("accelerator", _accelerator_text(device), _accelerator_means(device)) for device in runtime.accelerators]
     if not runtime.accelerators:
         change = " (Runtime > Change runtime type > T4 GPU)" if runtime.on_colab_vm else ""
         rows.append(("accelerator", "none", f"demo presets run here; quick and full want a GPU{change}"))
-    rows += [("CPUs", str(runtime.num_cpus), f"up to {max(0, runtime.num_cpus - 1)} loader workers"),
-             ("memory", f"{runtime.memory_gib:g} GiB" if runtime.memory_gib else "unknown", _memory_means(runtime.memory_gib)),
-             ("Python", runtime.python, runtime.platform),
-             ("torch", runtime.torch_version or "not installed",
-              "used as installed" if runtime.torch_version else "run: pip install torch"),
-             tried.row(runtime.python),
-             ("widgets", *_widgets_row(runtime))]
+    rows += [
+        ("CPUs", str(runtime.num_cpus), f"up to {max(0, runtime.num_cpus - 1)} loader workers"),
+        (
+            "memory",
+            f"{runtime.memory_gib:g} GiB" if runtime.memory_gib else "unknown",
+            _memory_means(runtime.memory_gib),
+        ),
+        ("Python", runtime.python, runtime.platform),
+        (
+            "torch",
+            runtime.torch_version or "not installed",
+            "used as installed" if runtime.torch_version else "run: pip install torch",
+        ),
+        tried.row(runtime.python),
+        ("widgets", *_widgets_row(runtime)),
+    ]
     scratch = env.get("TMPDIR") or env.get("TEMP") or "/tmp"
     state, reason = _state_place(runtime, state_root, env)
     dead = runtime.drive_fault and state and Path(state).is_relative_to(runtime.drive_mountpoint)
@@ -201,7 +226,10 @@ def describe(runtime: Runtime, state_root: object | None = None,
 
 def _machine(runtime: Runtime) -> tuple[str, str]:
     if runtime.on_colab_enterprise:
-        return "Colab Enterprise VM", "no Google Drive here: set COLABKIT_STATE to a disk or bucket that outlives the VM"
+        return (
+            "Colab Enterprise VM",
+            "no Google Drive here: set COLABKIT_STATE to a disk or bucket that outlives the VM",
+        )
     if runtime.on_colab_vm:
         return "Colab VM", "its disk is lost when it ends"
     if runtime.in_container:
@@ -240,7 +268,10 @@ def _widgets_row(runtime: Runtime) -> tuple[str, str]:
     if runtime.widgets_usable:
         return "yes", "upload buttons and forms in the page"
     if runtime.widgets_drawn:
-        return "not installed", "for upload buttons: %pip install ipywidgets, then restart the kernel; all else works without"
+        return (
+            "not installed",
+            "for upload buttons: %pip install ipywidgets, then restart the kernel; all else works without",
+        )
     return "no", "all works without; files and secrets are read from paths and the environment"
 
 
@@ -254,9 +285,12 @@ def _accelerator_means(device: Accelerator) -> str:
 
 
 def _state_place(runtime: Runtime, given: object | None, env: Mapping[str, str]) -> tuple[str, str]:
-    """Say where a run would keep its state and why, as colabkit.runs.state decides it, but without asking for anything."""
+    """Say where a run would keep its state and why, as colabkit.runs.state does, but without asking for anything."""
     if given is not None:
-        path, reason = os.fspath(getattr(given, "path", given)), str(getattr(given, "reason", "it was given with --state"))
+        path, reason = (
+            os.fspath(getattr(given, "path", given)),
+            str(getattr(given, "reason", "it was given with --state")),
+        )
     elif env.get("COLABKIT_STATE"):
         path, reason = env["COLABKIT_STATE"], "COLABKIT_STATE is set to it"
     elif runtime.drive_possible:
@@ -271,13 +305,19 @@ def _state_place(runtime: Runtime, given: object | None, env: Mapping[str, str])
 
 def _room(found: mounts.Look, state: bool = False) -> tuple[str, str]:
     if found.fault:
-        again = "check its disk or mount, or choose another folder: --state /another/folder" if state else \
-            "choose another place: set TMPDIR to a folder on this machine's disk"
+        again = (
+            "check its disk or mount, or choose another folder: --state /another/folder"
+            if state
+            else "choose another place: set TMPDIR to a folder on this machine's disk"
+        )
         return "cannot be used", f"{found.fault}: {again}"
     if found.exists and not found.is_folder:
         return "cannot be used", "it is a file, not a folder: choose another folder"
     if not found.can_write:
-        return "cannot be written", "give yourself the right (chmod u+rwX), or choose another folder: --state /another/folder"
+        return (
+            "cannot be written",
+            "give yourself the right (chmod u+rwX), or choose another folder: --state /another/folder",
+        )
     free = f"{in_units(found.free_bytes)} free"
     if found.free_bytes < 10 * _GIB:
         return free, "little: free at least 10 GiB for training"

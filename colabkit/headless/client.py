@@ -1,4 +1,4 @@
-"""One kernel that carries out the cells of a notebook in order, watched, saved as it goes, and stopped in good order."""
+"""One kernel that runs the cells of a notebook in order, watched, saved as it goes, and stopped in good order."""
 
 from __future__ import annotations
 
@@ -48,8 +48,16 @@ class Client(NotebookClient):
 
     coalesce_streams = False  # done as messages come: a long cell would fill the memory until it ends
 
-    def __init__(self, record: Record, lines: Lines, limits: Limits, *, say: Callable[[str], None],
-                 take_output: Callable[[Any], None] = lambda output: None, **how: Any):
+    def __init__(
+        self,
+        record: Record,
+        lines: Lines,
+        limits: Limits,
+        *,
+        say: Callable[[str], None],
+        take_output: Callable[[Any], None] = lambda output: None,
+        **how: Any,
+    ):
         super().__init__(record.notebook, raise_on_iopub_timeout=False, iopub_timeout=60, **how)
         self.record, self.lines, self.limits, self.say, self.take_output = record, lines, limits, say, take_output
         self.watchdog: Watchdog | None = None
@@ -101,23 +109,37 @@ class Client(NotebookClient):
         if verdict == "stopped":
             return self._stopped()
         if verdict == "hung":
-            return KernelHung(f"The kernel hung in {title}: no message and no CPU time for "
-                              f"{self.watchdog.quiet_seconds / 60:.3g} minutes", where=self._where(),
-                              fix="run the same command again: it continues; if the cell only waits, give it more time: "
-                                  "--hung-after MINUTES (with papermill: COLABKIT_HUNG_AFTER; 0: for ever)")
-        return CellTooLong(f"{title} ran longer than it may", expected=f"at most {self.limits.cell_seconds / 60:g} minutes",
-                           where=self._where(), fix="run the same command again: it continues; or raise --cell-timeout")
+            return KernelHung(
+                f"The kernel hung in {title}: no message and no CPU time for "
+                f"{self.watchdog.quiet_seconds / 60:.3g} minutes",
+                where=self._where(),
+                fix="run the same command again: it continues; if the cell only waits, give it more time: "
+                "--hung-after MINUTES (with papermill: COLABKIT_HUNG_AFTER; 0: for ever)",
+            )
+        return CellTooLong(
+            f"{title} ran longer than it may",
+            expected=f"at most {self.limits.cell_seconds / 60:g} minutes",
+            where=self._where(),
+            fix="run the same command again: it continues; or raise --cell-timeout",
+        )
 
     def _stopped(self) -> Stopped:
-        return Stopped(f"Stopped by {self.asked_by or 'request'}; what is done is kept", where=self._where(),
-                       fix="run the same command again: it continues here")
+        return Stopped(
+            f"Stopped by {self.asked_by or 'request'}; what is done is kept",
+            where=self._where(),
+            fix="run the same command again: it continues here",
+        )
 
     def _death(self, index: int) -> KernelDied:
         process = getattr(self.km.provisioner, "process", None) if self.km else None
         with suppress(ProcessLookupError):
             os.killpg(self.watchdog.pid, signal.SIGKILL)  # workers that it started
-        how, fix = explain_death(process.poll() if process else None, new_oom_kills=oom_kills() - self._oom_kills,
-                                 used_bytes=self.watchdog.used_bytes, memory_gib=detect().memory_gib)
+        how, fix = explain_death(
+            process.poll() if process else None,
+            new_oom_kills=oom_kills() - self._oom_kills,
+            used_bytes=self.watchdog.used_bytes,
+            memory_gib=detect().memory_gib,
+        )
         return KernelDied(f"The kernel died in {self.lines.title(index)}: {how}", where=self._where(), fix=fix)
 
     def _where(self) -> str:
@@ -147,8 +169,12 @@ class Client(NotebookClient):
             self.wait_for_reply(self.kc.execute(_KERNEL_STARTS, silent=True, store_history=False))
             self.nb.metadata["language_info"] = self.wait_for_reply(self.kc.kernel_info())["content"]["language_info"]
         except RuntimeError as error:  # it died, or says nothing
-            raise StateError("The kernel did not start", got=str(error), where=self.kernel_name, fix="run the same command "
-                             "again; if it stays so, look at: python -m ipykernel --version") from error
+            raise StateError(
+                "The kernel did not start",
+                got=str(error),
+                where=self.kernel_name,
+                fix="run the same command again; if it stays so, look at: python -m ipykernel --version",
+            ) from error
 
     @contextmanager
     def _stopping_in_good_order(self) -> Iterator[None]:
@@ -161,10 +187,17 @@ class Client(NotebookClient):
             again, self.asked_by = bool(self.asked_by), signal.Signals(number).name
             if self.watchdog is None and again:
                 raise KeyboardInterrupt
-            self.say(f"{self.asked_by}: " + ("the kernel is killed" if again else
-                     "the step at work saves what it has, then the notebook stops (once more: at once)"))
+            self.say(
+                f"{self.asked_by}: "
+                + (
+                    "the kernel is killed"
+                    if again
+                    else "the step at work saves what it has, then the notebook stops (once more: at once)"
+                )
+            )
             if self.watchdog is not None:
                 self.watchdog.stop()
+
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -202,11 +235,13 @@ class Client(NotebookClient):
 
     def _take_last_messages(self, cell: Any, index: int) -> None:
         """Read what a dead kernel had still sent: its last lines often tell why."""
+
         async def read() -> None:
             while True:
                 message = await self.kc.iopub_channel.get_msg(timeout=0.2)
                 if message["msg_type"] in ("stream", "display_data", "update_display_data", "error"):
                     self.process_message(message, cell, index)
+
         try:
             run_sync(read)()
         except (queue.Empty, RuntimeError):

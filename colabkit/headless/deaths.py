@@ -42,7 +42,7 @@ def _count(text: str) -> int:
 
 
 def explain_death(exit_code: int | None, *, new_oom_kills: int, used_bytes: int, memory_gib: float) -> tuple[str, str]:
-    """Return what happened to a kernel and what to do; a negative exit code is a signal's number, as subprocess has it."""
+    """Return what happened to a kernel and what to do; a negative exit code is a signal's number, as in subprocess."""
     if exit_code is None or exit_code >= 0:
         how = "it ended by itself" if exit_code is None else f"it ended by itself with exit code {exit_code}"
         return how, "look in its last output for the reason, then run the same command again: it continues"
@@ -53,12 +53,19 @@ def explain_death(exit_code: int | None, *, new_oom_kills: int, used_bytes: int,
     how = f"killed by {name} (signal {-exit_code})"
     used = f"; it used {used_bytes / _GIB:.1f} of {memory_gib:.1f} GiB when it was last looked at" if used_bytes else ""
     if new_oom_kills > 0:
-        return (f"{how}: memory ran out (oom_kill rose by {new_oom_kills}){used}",
-                "use smaller batches or a machine with more memory, then run the same command again: it continues")
+        return (
+            f"{how}: memory ran out (oom_kill rose by {new_oom_kills}){used}",
+            "use smaller batches or a machine with more memory, then run the same command again: it continues",
+        )
     if name == "SIGKILL":
         full = memory_gib > 0 and used_bytes / _GIB > 0.8 * memory_gib
-        cause = "memory ran out, most likely" if full else (
-            "somebody or something killed it: a person, a scheduler, or the host when its memory ran out")
-        return (f"{how}: {cause}{used}",
-                "run the same command again: it continues; if it happens again, use smaller batches or a larger machine")
+        cause = (
+            "memory ran out, most likely"
+            if full
+            else ("somebody or something killed it: a person, a scheduler, or the host when its memory ran out")
+        )
+        return (
+            f"{how}: {cause}{used}",
+            "run the same command again: it continues; if it happens again, use smaller batches or a larger machine",
+        )
     return f"{how}: {_CAUSES.get(name, 'no usual cause is known')}", "run the same command again: it continues"

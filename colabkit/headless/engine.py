@@ -27,11 +27,24 @@ class ColabkitEngine:
     """
 
     @classmethod
-    def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, progress_bar: Any = True,
-                         log_output: bool = False, autosave_cell_every: float = 30, **options: Any) -> Any:
-        """Execute the notebook in place and return it. Raises: ColabkitError, or what papermill's command makes of it."""
+    def execute_notebook(
+        cls,
+        nb: Any,
+        kernel_name: str,
+        output_path: str | None = None,
+        progress_bar: Any = True,
+        log_output: bool = False,
+        autosave_cell_every: float = 30,
+        **options: Any,
+    ) -> Any:
+        """Execute the notebook in place and return it.
+
+        Raises: ColabkitError, or what papermill's command makes of it.
+        """
         with told_by_papermill():
-            return _execute(nb, kernel_name, output_path, bool(progress_bar) or log_output, autosave_cell_every, **options)
+            return _execute(
+                nb, kernel_name, output_path, bool(progress_bar) or log_output, autosave_cell_every, **options
+            )
 
     @classmethod
     def nb_kernel_name(cls, nb: Any, name: str | None = None) -> str:
@@ -42,17 +55,38 @@ class ColabkitEngine:
     def nb_language(cls, nb: Any, language: str | None = None) -> str:
         """Return the language of the notebook, Python if it says nothing."""
         about = nb.metadata
-        return (language or about.get("language_info", {}).get("name") or about.get("kernelspec", {}).get("language")
-                or "python")
+        return (
+            language
+            or about.get("language_info", {}).get("name")
+            or about.get("kernelspec", {}).get("language")
+            or "python"
+        )
 
 
-def _execute(nb: Any, kernel_name: str, output_path: str | None, tells: bool, autosave_seconds: float, *,
-             input_path: Any = None, start_timeout: float = 60, execution_timeout: float | None = None,
-             stdout_file: Any = None, stderr_file: Any = None, hung_after_minutes: float | None = None, cell_minutes: float = 0,
-             raise_failures: bool = False, **unknown: Any) -> Any:
+def _execute(
+    nb: Any,
+    kernel_name: str,
+    output_path: str | None,
+    tells: bool,
+    autosave_seconds: float,
+    *,
+    input_path: Any = None,
+    start_timeout: float = 60,
+    execution_timeout: float | None = None,
+    stdout_file: Any = None,
+    stderr_file: Any = None,
+    hung_after_minutes: float | None = None,
+    cell_minutes: float = 0,
+    raise_failures: bool = False,
+    **unknown: Any,
+) -> Any:
     if unknown:
-        raise UsageError("The engine colabkit has no such option", got=", ".join(unknown),
-                         expected="hung_after_minutes, cell_minutes, raise_failures or papermill's own", fix="leave it out")
+        raise UsageError(
+            "The engine colabkit has no such option",
+            got=", ".join(unknown),
+            expected="hung_after_minutes, cell_minutes, raise_failures or papermill's own",
+            fix="leave it out",
+        )
     source = input_path if isinstance(input_path, str) else "the notebook"
     _check_parameters(nb, source, kernel_name)
 
@@ -67,13 +101,25 @@ def _execute(nb: Any, kernel_name: str, output_path: str | None, tells: bool, au
     secrets = KnownSecrets(secret_values(os.environ))
     say = functools.partial(_say, secrets)
     make_papermill_write_atomically()
-    record = Record(nb, place_of(output_path) if output_path else None, autosave_seconds=autosave_seconds or 0,
-                    secrets=secrets, say=say)
+    record = Record(
+        nb,
+        place_of(output_path) if output_path else None,
+        autosave_seconds=autosave_seconds or 0,
+        secrets=secrets,
+        say=say,
+    )
     minutes = _hung_after() if hung_after_minutes is None else hung_after_minutes
     limits = Limits(hung_after_seconds=60 * minutes, cell_seconds=60 * cell_minutes or execution_timeout or 0)
     copies = Copies({"stdout": stdout_file, "stderr": stderr_file}, secrets)
-    client = Client(record, Lines(nb, say if tells else _silent, secrets), limits, say=say, kernel_name=kernel_name,
-                    startup_timeout=start_timeout, take_output=copies.take)
+    client = Client(
+        record,
+        Lines(nb, say if tells else _silent, secrets),
+        limits,
+        say=say,
+        kernel_name=kernel_name,
+        startup_timeout=start_timeout,
+        take_output=copies.take,
+    )
     record.begin()
     whole = False
     try:
@@ -84,8 +130,12 @@ def _execute(nb: Any, kernel_name: str, output_path: str | None, tells: bool, au
             raise
         # papermill finds the error in the notebook, marks the cell, and raises what its users expect.
     except NoSuchKernel as error:
-        raise UsageError("There is no such kernel", got=kernel_name, where=source,
-                         fix=f"-k python3, after {install_command('notebook')}") from error
+        raise UsageError(
+            "There is no such kernel",
+            got=kernel_name,
+            where=source,
+            fix=f"-k python3, after {install_command('notebook')}",
+        ) from error
     finally:
         copies.end()
         record.end(whole=whole)
@@ -96,8 +146,12 @@ def _execute(nb: Any, kernel_name: str, output_path: str | None, tells: bool, au
 def _check_parameters(nb: Any, source: str, kernel_name: str) -> None:
     language = ColabkitEngine.nb_language(nb)
     if language.lower() not in ("python", "ipython", "python3"):
-        raise UsageError("The engine colabkit runs Python notebooks", got=language, where=source,
-                         fix="leave out --engine colabkit for this one")
+        raise UsageError(
+            "The engine colabkit runs Python notebooks",
+            got=language,
+            where=source,
+            fix="leave out --engine colabkit for this one",
+        )
     given = nb.metadata.get("papermill", {}).get("parameters") or {}
     known = parameters.declared(nb, source)
     parameters.inject(nb, given, parameters.checked(given, known, source), kernel_name)
@@ -110,8 +164,12 @@ def _hung_after() -> float:
     except ValueError:
         minutes = -1.0
     if not 0 <= minutes < float("inf"):
-        raise UsageError("Cannot read COLABKIT_HUNG_AFTER", got=text, expected="minutes, 0 for never",
-                         fix="export COLABKIT_HUNG_AFTER=15")
+        raise UsageError(
+            "Cannot read COLABKIT_HUNG_AFTER",
+            got=text,
+            expected="minutes, 0 for never",
+            fix="export COLABKIT_HUNG_AFTER=15",
+        )
     return minutes
 
 

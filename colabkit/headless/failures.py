@@ -32,8 +32,10 @@ class CellFailed(ColabkitError):
         # Only its name and text come out of the kernel: the text of one of ours says how to mend it.
         self.is_ours = isinstance(kind, type) and issubclass(kind, ColabkitError) and "\n  fix:   " in message
         self.exit_code = kind.exit_code if self.is_ours else EXIT_FAILED
-        super().__init__(f"{title} failed: {name}: {message}" if message else f"{title} failed: {name}",
-                         fix="read the whole traceback in the executed notebook, then run the same command again: it continues")
+        super().__init__(
+            f"{title} failed: {name}: {message}" if message else f"{title} failed: {name}",
+            fix="read the whole traceback in the executed notebook, then run the same command again: it continues",
+        )
 
     def __reduce__(self):
         return type(self), (self.title, self.name, self.message)
@@ -58,4 +60,5 @@ def told_by_papermill() -> Iterator[None]:
 
             def show(self, file: Any = None) -> None:
                 click.echo(f"\n{self.message}", err=True)
+
         raise Told(str(error)) from error

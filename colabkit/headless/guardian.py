@@ -25,8 +25,13 @@ if not os.read(0, 1):
 @contextmanager
 def guardian(process_group: int) -> Iterator[None]:
     """Guard a kernel's process group while the context is open."""
-    waiting = subprocess.Popen([sys.executable, "-I", "-S", "-c", _WAITING, str(process_group)], stdin=subprocess.PIPE,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    waiting = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _WAITING, str(process_group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         yield
     finally:

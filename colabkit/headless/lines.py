@@ -72,7 +72,7 @@ class Lines:
         overwritten, returned, rest = rest.rpartition("\r")
         if returned and (overwritten.strip() or rest.strip()):  # a progress bar that draws over itself
             self._progress(rest or overwritten.rpartition("\r")[2])
-        self._parts[name] = ("\r" if returned else "") + rest[-10 * _LONGEST_LINE:]
+        self._parts[name] = ("\r" if returned else "") + rest[-10 * _LONGEST_LINE :]
 
     def _progress(self, text: str, last: bool = False) -> None:
         """Print a state that the next one replaces: at most one in 10 s, and the last one."""
@@ -91,7 +91,10 @@ class Lines:
 
 
 class Copies:
-    """Copies what cells print into files, without secrets, line by line; `files` are those of stdout and stderr, or None."""
+    """Copies what cells print into files, without secrets, line by line.
+
+    `files` are those of stdout and stderr, or None.
+    """
 
     def __init__(self, files: Mapping[str, Any], secrets: Iterable[str]):
         self._files = {name: opened for name, opened in files.items() if opened}

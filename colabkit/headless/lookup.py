@@ -20,9 +20,12 @@ def find_notebook(name: str) -> str:
     if scheme in ("s3", "gs"):
         return name
     if scheme:
-        raise UsageError("Cannot read a notebook from this kind of address", got=without_user(name),
-                         expected="s3://BUCKET/PATH.ipynb, gs://BUCKET/PATH.ipynb or a path",
-                         fix=f"did you mean {meant(scheme, without_user(rest)) or 's3://my-bucket/notebook.ipynb'}?")
+        raise UsageError(
+            "Cannot read a notebook from this kind of address",
+            got=without_user(name),
+            expected="s3://BUCKET/PATH.ipynb, gs://BUCKET/PATH.ipynb or a path",
+            fix=f"did you mean {meant(scheme, without_user(rest)) or 's3://my-bucket/notebook.ipynb'}?",
+        )
     path = Path(name).expanduser()
     if path.is_file():
         return str(path)
@@ -31,12 +34,21 @@ def find_notebook(name: str) -> str:
         if name in (pipeline, notebook, f"{notebook}.ipynb", notebook.partition("_")[0]):
             return str(_of_pipeline(notebook))
     if path.suffix == ".ipynb" or len(path.parts) > 1:
-        raise UsageError("There is no such notebook", got=name, expected="a path to a file", where=path.absolute().parent,
-                         fix="correct the path")
+        raise UsageError(
+            "There is no such notebook",
+            got=name,
+            expected="a path to a file",
+            where=path.absolute().parent,
+            fix="correct the path",
+        )
     near = difflib.get_close_matches(name, known.values(), n=1)
     names = ", ".join(f"{pipeline} ({notebook.partition('_')[0]})" for notebook, pipeline in known.items())
-    raise UsageError("There is no such notebook", got=name, expected=f"a path, an address, or one of {names}",
-                     fix=f"colabkit notebook {next(iter(near or known.values()))}")
+    raise UsageError(
+        "There is no such notebook",
+        got=name,
+        expected=f"a path, an address, or one of {names}",
+        fix=f"colabkit notebook {next(iter(near or known.values()))}",
+    )
 
 
 def _of_pipeline(notebook: str) -> Path:
@@ -48,9 +60,12 @@ def _of_pipeline(notebook: str) -> Path:
     for installed in _installed_files():
         if installed.name == file and installed.is_file():
             return installed
-    raise UsageError(f"The notebook {file} is not on this machine", where=Path().absolute(),
-                     expected=f"notebooks/{file} here or beside the package",
-                     fix=f"copy notebooks/{file} from colabkit's repository, then: colabkit notebook {file}")
+    raise UsageError(
+        f"The notebook {file} is not on this machine",
+        where=Path().absolute(),
+        expected=f"notebooks/{file} here or beside the package",
+        fix=f"copy notebooks/{file} from colabkit's repository, then: colabkit notebook {file}",
+    )
 
 
 def _installed_files() -> list[Path]:

@@ -1,4 +1,4 @@
-"""Outputs that stay small however long a cell prints: streams joined, overwritten lines dropped, the middle left out."""
+"""Outputs that stay small however long a cell prints: streams joined, overwritten lines and the middle left out."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def shortened(text: str) -> str:
     if len(text) <= MOST_CHARACTERS:
         return text
     head, tail = text[:_KEPT_HEAD], text[-_KEPT_TAIL:]
-    head = head[:head.rfind("\n") + 1] or head
-    tail = tail[tail.find("\n") + 1:] or tail
+    head = head[: head.rfind("\n") + 1] or head
+    tail = tail[tail.find("\n") + 1 :] or tail
     return head.removesuffix(_LEFT_OUT) + _LEFT_OUT.lstrip("\n" if head.endswith("\n") else "") + tail
 
 
@@ -60,6 +60,8 @@ def without_secrets(cell: Mapping[str, Any], values: Iterable[str]) -> dict[str,
         if output["output_type"] != "stream":
             output.update(redact_tree({k: v for k, v in output.items() if k != "data"}, values))
             if "data" in output:
-                output["data"] = {kind: data if kind in _NO_TEXT else redact_tree(data, values)
-                                  for kind, data in output["data"].items()}
+                output["data"] = {
+                    kind: data if kind in _NO_TEXT else redact_tree(data, values)
+                    for kind, data in output["data"].items()
+                }
     return clean | {"outputs": outputs}

@@ -16,8 +16,15 @@ TAG, INJECTED_TAG = "parameters", "injected-parameters"
 _CHOICES = re.compile(r"#\s*@param\s*(\[.*?\])\s*(\{.*\})?\s*$")
 _NO_LITERAL = object()
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_TYPE_NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list",
-               dict: "a mapping", tuple: "a tuple"}
+_TYPE_NAMES = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+    tuple: "a tuple",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,20 @@ class Parameter:
             return _read(value) if is_text else value
         fitting = _as(type(self.default), value, is_text)
         if fitting is _NO_LITERAL:
-            raise UsageError(f"The parameter {self.name} is of another type", got=redact(str(value)),
-                             expected=f"{_TYPE_NAMES.get(type(self.default), type(self.default).__name__)}, as its default "
-                                      f"{self.default!r}", fix=f"-p {self._example()}")
+            raise UsageError(
+                f"The parameter {self.name} is of another type",
+                got=redact(str(value)),
+                expected=f"{_TYPE_NAMES.get(type(self.default), type(self.default).__name__)}, as its default "
+                f"{self.default!r}",
+                fix=f"-p {self._example()}",
+            )
         if self.choices and fitting not in self.choices:
-            raise UsageError(f"The parameter {self.name} has no such choice", got=redact(str(value)),
-                             expected=" or ".join(map(str, self.choices)), fix=f"-p {self._example()}")
+            raise UsageError(
+                f"The parameter {self.name} has no such choice",
+                got=redact(str(value)),
+                expected=" or ".join(map(str, self.choices)),
+                fix=f"-p {self._example()}",
+            )
         return fitting
 
     def _example(self) -> str:
@@ -51,36 +66,56 @@ def declared(notebook: Any, where: str) -> dict[str, Parameter]:
     """Return the parameters of a notebook. Raises: UsageError unless exactly one cell declares them in Python."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code" and TAG in cell.metadata.get("tags", ())]
     if len(cells) != 1:
-        raise UsageError("Cannot tell what the notebook's parameters are", where=where,
-                         got=len(cells), expected=f"one cell with the tag {TAG!r}",
-                         fix=f"tag the one cell that assigns them with {TAG!r} (in JupyterLab: the gear on the right)")
+        raise UsageError(
+            "Cannot tell what the notebook's parameters are",
+            where=where,
+            got=len(cells),
+            expected=f"one cell with the tag {TAG!r}",
+            fix=f"tag the one cell that assigns them with {TAG!r} (in JupyterLab: the gear on the right)",
+        )
     try:
         tree = ast.parse(cells[0].source)
     except SyntaxError as error:
-        raise UsageError("Cannot read the parameters cell", got=f"line {error.lineno}: {error.msg}", where=where,
-                         expected="assignments of plain values in Python", fix="correct this cell of the notebook") from error
+        raise UsageError(
+            "Cannot read the parameters cell",
+            got=f"line {error.lineno}: {error.msg}",
+            where=where,
+            expected="assignments of plain values in Python",
+            fix="correct this cell of the notebook",
+        ) from error
     lines, found = cells[0].source.splitlines(), {}
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         for target in targets:
             if isinstance(target, ast.Name) and node.value is not None:
                 found[target.id] = Parameter(target.id, _literal(node.value), _choices(lines[node.end_lineno - 1]))
     return found
 
 
-def checked(given: Mapping[str, Any], parameters: Mapping[str, Parameter], where: str, *,
-            is_text: bool = False) -> dict[str, Any]:
+def checked(
+    given: Mapping[str, Any], parameters: Mapping[str, Parameter], where: str, *, is_text: bool = False
+) -> dict[str, Any]:
     """Return the given values in the types of the defaults. Raises: UsageError for the first that does not fit."""
     for name in given:
         if is_secret_name(name):
-            raise UsageError(f"The parameter {name} looks like a secret, which would stand in the executed notebook", where=where,
-                             fix=f"set it as an environment variable instead, and let the notebook read it: export {name}=...")
+            raise UsageError(
+                f"The parameter {name} looks like a secret, which would stand in the executed notebook",
+                where=where,
+                fix=f"set it as an environment variable instead, and let the notebook read it: export {name}=...",
+            )
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1, cutoff=0.5) or difflib.get_close_matches(
-                name.upper(), parameters, n=1, cutoff=0.5)
-            raise UsageError("The notebook has no such parameter", got=name, where=where,
-                             expected="one of " + (", ".join(parameters) or "none: it has no parameters"),
-                             fix=f"did you mean {near[0]}?" if near else f"leave out -p {name}")
+                name.upper(), parameters, n=1, cutoff=0.5
+            )
+            raise UsageError(
+                "The notebook has no such parameter",
+                got=name,
+                where=where,
+                expected="one of " + (", ".join(parameters) or "none: it has no parameters"),
+                fix=f"did you mean {near[0]}?" if near else f"leave out -p {name}",
+            )
     return {name: parameters[name].fitting(value, is_text=is_text) for name, value in given.items()}
 
 
@@ -89,6 +124,7 @@ def inject(notebook: Any, given: Mapping[str, Any], values: Mapping[str, Any], k
     if dict(given) == dict(values) and all(type(given[name]) is type(value) for name, value in values.items()):
         return
     from papermill.translators import translate_parameters
+
     for cell in notebook.cells:
         if INJECTED_TAG in cell.metadata.get("tags", ()):
             cell.source = translate_parameters(kernel_name, "python", dict(values), "Parameters")

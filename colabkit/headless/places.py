@@ -30,6 +30,7 @@ class Place(Protocol):
 def place_of(address: str) -> Place:
     """Return the place with this address; relative paths count from where papermill counts them. Raises: UsageError."""
     from papermill.iorw import LocalHandler, papermill_io
+
     if split_scheme(address)[0].rstrip("?") in ("s3", "gs"):
         return BucketPlace(address)
     handler = papermill_io.get_handler(address)
@@ -47,11 +48,18 @@ class FilePlace:
         self.path = Path(os.path.abspath(path))
         self.address = str(self.path)
         if self.path.is_dir():
-            raise UsageError("The output notebook is a folder", got=self.address, expected="the path of a file",
-                             fix=f"--output {self.path / 'notebook.ipynb'}")
+            raise UsageError(
+                "The output notebook is a folder",
+                got=self.address,
+                expected="the path of a file",
+                fix=f"--output {self.path / 'notebook.ipynb'}",
+            )
         if not self.path.parent.is_dir():
-            raise UsageError("The folder of the output notebook does not exist", where=self.path.parent,
-                             fix=f"mkdir -p {self.path.parent}")
+            raise UsageError(
+                "The folder of the output notebook does not exist",
+                where=self.path.parent,
+                fix=f"mkdir -p {self.path.parent}",
+            )
 
     def write(self, text: str, *, patient: bool = False) -> None:
         files.write_atomic(self.path, text, durable=patient)
@@ -73,6 +81,7 @@ class BucketPlace:
 
     def __init__(self, address: str):
         from colabkit.headless.remote import notebooks
+
         self.address, self._notebooks = address, notebooks
         notebooks.bucket_of(address)  # what is wrong with the address is told before anything is started
 
@@ -99,8 +108,12 @@ class ForeignPlace:
         except ColabkitError:
             raise
         except Exception as error:  # of whatever library papermill uses for this kind of address
-            raise StateError("Cannot write the notebook", got=f"{type(error).__name__}: {error}", where=self.address,
-                             fix="check the address and the credentials, or give a local file") from error
+            raise StateError(
+                "Cannot write the notebook",
+                got=f"{type(error).__name__}: {error}",
+                where=self.address,
+                fix="check the address and the credentials, or give a local file",
+            ) from error
 
     def keep_previous(self) -> None:
         """Nothing is kept: such places may not be readable."""
@@ -122,7 +135,9 @@ def is_worth_keeping(text: str, *, has_previous: bool) -> bool:
     try:
         cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
         shows = any(cell.get("outputs") for cell in cells)
-        is_whole = all(cell["metadata"].get("papermill", {}).get("status", "completed") == "completed" for cell in cells)
+        is_whole = all(
+            cell["metadata"].get("papermill", {}).get("status", "completed") == "completed" for cell in cells
+        )
     except (ValueError, KeyError, TypeError):
         return True  # no notebook at all: then somebody else's file, which must not be lost
     return shows and (is_whole or not has_previous)
@@ -131,6 +146,7 @@ def is_worth_keeping(text: str, *, has_previous: bool) -> bool:
 def make_papermill_write_atomically() -> None:
     """Let papermill's own last write, after the engine's, be whole or not at all, too."""
     from papermill.iorw import papermill_io
+
     handler = papermill_io.get_handler("local")
     if not hasattr(handler, "is_atomic"):
         plain = handler.write
@@ -138,4 +154,5 @@ def make_papermill_write_atomically() -> None:
         def write(buf: str, path: str) -> None:
             place = place_of(path)
             place.write(buf) if isinstance(place, FilePlace) else plain(buf, path)
+
         handler.write, handler.is_atomic = write, True

@@ -22,8 +22,15 @@ class Record:
     `place` None: nothing is saved. Saving that fails is told once and tried again, but fails for good in `end`.
     """
 
-    def __init__(self, notebook: Any, place: Place | None, *, autosave_seconds: float, secrets: Iterable[str],
-                 say: Callable[[str], None]):
+    def __init__(
+        self,
+        notebook: Any,
+        place: Place | None,
+        *,
+        autosave_seconds: float,
+        secrets: Iterable[str],
+        say: Callable[[str], None],
+    ):
         self.notebook, self.place, self.secrets, self.say = notebook, place, secrets, say
         self.autosave_seconds = autosave_seconds
         self.changed = False
@@ -31,14 +38,19 @@ class Record:
         self._told = False
 
     def begin(self) -> None:
-        """Set every cell to pending and save, after putting an earlier executed notebook aside. Raises: ColabkitError."""
+        """Set every cell to pending and save, after putting an earlier executed notebook aside.
+
+        Raises: ColabkitError.
+        """
         from nbformat import from_dict
+
         about = self.notebook.metadata.setdefault("papermill", {})
         about.update(start_time=_now(), end_time=None, duration=None, exception=None)
         for cell in self.notebook.cells:
             cell.metadata.pop("execution", None)
-            cell.metadata["papermill"] = from_dict({"exception": None, "start_time": None, "end_time": None, "duration": None,
-                                                    "status": PENDING})
+            cell.metadata["papermill"] = from_dict(
+                {"exception": None, "start_time": None, "end_time": None, "duration": None, "status": PENDING}
+            )
             if cell.cell_type == "code":
                 cell.execution_count, cell.outputs = None, []
         if self.place:
@@ -60,12 +72,16 @@ class Record:
             self.notebook.metadata.papermill["exception"] = True
             if not any(output.output_type == "error" for output in cell.outputs):
                 from nbformat.v4 import new_output
+
                 cell.outputs.append(new_output("error", ename=kind, evalue=fault, traceback=fault.splitlines()))
         if cell.cell_type == "code":
             self.save()
 
     def end(self, *, whole: bool) -> None:
-        """Note the end, leave no secret in memory either, and save a last time. Raises: ColabkitError when that fails."""
+        """Note the end, leave no secret in memory either, and save a last time.
+
+        Raises: ColabkitError when that fails.
+        """
         about = self.notebook.metadata.papermill
         about["end_time"] = _now()
         about["duration"] = _seconds(about["start_time"], about["end_time"])
@@ -100,11 +116,13 @@ class Record:
     def without_secrets(self) -> Any:
         """Return a copy of the notebook that may be written."""
         from nbformat import from_dict
+
         notebook = {**redact_tree({k: v for k, v in self.notebook.items() if k != "cells"}, self.secrets)}
         return from_dict(notebook | {"cells": [without_secrets(cell, self.secrets) for cell in self.notebook.cells]})
 
     def _write(self, *, patient: bool = False) -> None:
         import nbformat
+
         self.place.write(nbformat.writes(self.without_secrets()), patient=patient)
         self.changed = False
 

@@ -23,22 +23,34 @@ _SHORTEST_LINE = 16  # of a value of several lines, such as a private key, whose
 _SHORTEST_BEGINNING = 6  # characters of a secret that may still go on at the end of a text
 
 _SECRET_NAME = re.compile(
-    r"(?:^|_)(?:TOKEN|KEY|APIKEY|PAT|PASS|PASSWD|PASSPHRASE|AUTH)$|._PWD$|[A-Z]TOKEN$|APIKEY$|SECRET|PASSWORD|PRIVATE_KEY|ACCESS_KEY|^AWS_")
-_NO_SECRET_NAME = re.compile(r"PUBLIC_KEY|^AWS_(?:(?:DEFAULT_)?REGION|ENDPOINT|ENDPOINT_URL.*|PROFILE|CONFIG_FILE|CA_BUNDLE|"
-                             r"SHARED_CREDENTIALS_FILE|.*_TOKEN_FILE|VIRTUAL_HOSTED_.*|EC2_METADATA_.*|ALLOW_HTTP|"
-                             r"SKIP_SIGNATURE|DEFAULT_OUTPUT|PAGER|EXECUTION_ENV)$")
+    r"(?:^|_)(?:TOKEN|KEY|APIKEY|PAT|PASS|PASSWD|PASSPHRASE|AUTH)$|._PWD$|[A-Z]TOKEN$|APIKEY$|SECRET|PASSWORD|PRIVATE_KEY|ACCESS_KEY|^AWS_"
+)
+_NO_SECRET_NAME = re.compile(
+    r"PUBLIC_KEY|^AWS_(?:(?:DEFAULT_)?REGION|ENDPOINT|ENDPOINT_URL.*|PROFILE|CONFIG_FILE|CA_BUNDLE|"
+    r"SHARED_CREDENTIALS_FILE|.*_TOKEN_FILE|VIRTUAL_HOSTED_.*|EC2_METADATA_.*|ALLOW_HTTP|"
+    r"SKIP_SIGNATURE|DEFAULT_OUTPUT|PAGER|EXECUTION_ENV)$"
+)
 # Tokens that are told by their form: how they begin, and how they go on.
 _FORMS = {
     ("hf_",): r"[A-Za-z0-9]{20,}",  # Hugging Face
     ("AKIA", "ASIA"): r"[0-9A-Z]{16}(?![0-9A-Za-z])",  # AWS key ids
-    ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"): r"[A-Za-z0-9]{20,}", ("github_pat_",): r"\w{22,}", ("glpat-",): r"[\w-]{20,}",
-    ("sk-",): r"[\w-]{20,}", ("xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-"): r"[\w-]{10,}",
-    ("npm_",): r"[A-Za-z0-9]{30,}", ("ya29.", "GOCSPX-"): r"[\w-]{20,}", ("AIza",): r"[\w-]{35}",  # the last three: Google
+    ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"): r"[A-Za-z0-9]{20,}",
+    ("github_pat_",): r"\w{22,}",
+    ("glpat-",): r"[\w-]{20,}",
+    ("sk-",): r"[\w-]{20,}",
+    ("xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-"): r"[\w-]{10,}",
+    # the last three: Google
+    ("npm_",): r"[A-Za-z0-9]{30,}",
+    ("ya29.", "GOCSPX-"): r"[\w-]{20,}",
+    ("AIza",): r"[\w-]{35}",
     ("eyJ",): r"[\w-]{8,}\.eyJ[\w-]{8,}(?:\.[\w-]*)?",  # JSON web tokens
 }
 # Searched by how they begin, which is fast; then by the whole form from there on. The group is what is secret.
-_TOKENS = tuple((begin, re.compile(rf"(?<!\w)({re.escape(begin)}(?:{rest}|[\w.-]{{10,}}\Z))"))
-                for begins, rest in _FORMS.items() for begin in begins)
+_TOKENS = tuple(
+    (begin, re.compile(rf"(?<!\w)({re.escape(begin)}(?:{rest}|[\w.-]{{10,}}\Z))"))
+    for begins, rest in _FORMS.items()
+    for begin in begins
+)
 _PLACES = (
     ("://", re.compile(r"://[^\s/:@'\"]*:([^\s/@'\"]+)@")),  # a password in an address
     ("earer ", re.compile(r"earer ([A-Za-z0-9._~+/=-]{16,})")),
@@ -89,11 +101,11 @@ def redact_pieces(pieces: Sequence[str], values: Iterable[str] = ()) -> list[str
         for first, last in spans:
             if last <= start or first >= stop:
                 continue
-            kept.append(piece[at - start:max(first, start) - start])
+            kept.append(piece[at - start : max(first, start) - start])
             if first >= start:
                 kept.append(REDACTED)
             at = min(last, stop)
-        cleaned.append("".join(kept) + piece[at - start:])
+        cleaned.append("".join(kept) + piece[at - start :])
         start = stop
     return cleaned
 
@@ -120,7 +132,7 @@ def _spans(text: str, values: tuple[str, ...]) -> list[tuple[int, int]]:
     # Searched without the colours; the places are then translated back.
     plain, starts, originals, at, length = [], [], [], 0, 0
     for match in (*coloured, None):
-        part = text[at:match.start() if match else len(text)]
+        part = text[at : match.start() if match else len(text)]
         if part:
             plain.append(part)
             starts.append(length)
@@ -131,6 +143,7 @@ def _spans(text: str, values: tuple[str, ...]) -> list[tuple[int, int]]:
     def back(place: int) -> int:
         index = bisect_right(starts, place) - 1
         return originals[index] + place - starts[index]
+
     return _merged((back(first), back(last - 1) + 1) for first, last in _found("".join(plain), values))
 
 
@@ -170,7 +183,17 @@ def _spellings(values: tuple[str, ...]) -> tuple[str, ...]:
     """Return each value as it is, and as it stands in Python, JSON, HTML, addresses and base64."""
     found = set()
     for value in filter(None, values):
-        found |= {value, repr(value)[1:-1], repr(value + "'\"")[1:-4], json.dumps(value)[1:-1],
-                  json.dumps(value, ensure_ascii=False)[1:-1], html.escape(value), html.escape(value, quote=False),
-                  quote(value, safe=""), quote(value), quote_plus(value), base64.b64encode(value.encode()).decode().rstrip("=")}
+        found |= {
+            value,
+            repr(value)[1:-1],
+            repr(value + "'\"")[1:-4],
+            json.dumps(value)[1:-1],
+            json.dumps(value, ensure_ascii=False)[1:-1],
+            html.escape(value),
+            html.escape(value, quote=False),
+            quote(value, safe=""),
+            quote(value),
+            quote_plus(value),
+            base64.b64encode(value.encode()).decode().rstrip("="),
+        }
     return tuple(sorted(found, key=lambda spelling: (-len(spelling), spelling)))

@@ -1,7 +1,7 @@
 """Notebooks in buckets, for papermill: read and written by obstore, with the credentials that data is read with.
 
-These replace papermill's own handlers of s3:// and gs:// (they need boto3, and ask elsewhere for credentials): a run whose
-data could be read and whose notebook was saved all along must not fail when papermill writes it a last time.
+These replace papermill's own handlers of s3:// and gs:// (they need boto3, and ask elsewhere for credentials): a run
+whose data could be read and whose notebook was saved all along must not fail when papermill writes it a last time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class BucketNotebooks:
         """Return a notebook's text. Raises: UsageError when it is not there."""
         found = self.find(path)
         if found is None:
-            raise UsageError("There is no such notebook", got=path, fix="check the address: list the bucket in its console")
+            raise UsageError(
+                "There is no such notebook", got=path, fix="check the address: list the bucket in its console"
+            )
         return found
 
     def find(self, path: str) -> str | None:
@@ -35,7 +37,10 @@ class BucketNotebooks:
         return None if found is None else found[0].decode("utf-8")
 
     def write(self, buf: str, path: str, *, seconds: float = _SECONDS) -> None:
-        """Replace an object: readers find the old one or the new one. Raises: UsageError, Unreachable after `seconds`."""
+        """Replace an object: readers find the old one or the new one.
+
+        Raises: UsageError, Unreachable after `seconds`.
+        """
         bucket, key = self.bucket_of(path)
         bucket.with_patience(seconds).put(key, buf.encode("utf-8"))
 
@@ -44,9 +49,12 @@ class BucketNotebooks:
         scheme, rest = split_scheme(address)
         name, _, key = rest.partition("/")
         if scheme not in ("s3", "gs") or not key or key.endswith("/"):
-            raise UsageError("This is no address of a notebook", got=without_user(address),
-                             expected="s3://BUCKET/PATH.ipynb or gs://BUCKET/PATH.ipynb",
-                             fix=f"did you mean {meant(scheme, without_user(rest)) or 's3://my-bucket/notebook.ipynb'}?")
+            raise UsageError(
+                "This is no address of a notebook",
+                got=without_user(address),
+                expected="s3://BUCKET/PATH.ipynb or gs://BUCKET/PATH.ipynb",
+                fix=f"did you mean {meant(scheme, without_user(rest)) or 's3://my-bucket/notebook.ipynb'}?",
+            )
         if (scheme, name) not in self._buckets:
             self._buckets[scheme, name] = open_place(f"{scheme}://{name}")
         return self._buckets[scheme, name], key
@@ -81,8 +89,7 @@ handler = Handler()
 def register() -> None:
     """Let papermill use these here even where this package's entry points are not installed."""
     from papermill.iorw import papermill_io
+
     for scheme in ("s3://", "gs://"):
         if papermill_io.get_handler(scheme) is not handler:
             papermill_io.register(scheme, handler)
-
-

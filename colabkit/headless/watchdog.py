@@ -1,7 +1,7 @@
 """A thread that watches a kernel at work: has it hung, has a cell run too long, must it stop because we are asked to?
 
-A kernel hangs when its cell sends no message and its processes use no CPU time. It is interrupted first, and killed when
-that does not help. When it shall stop it gets SIGTERM first, which lets a step save its work.
+A kernel hangs when its cell sends no message and its processes use no CPU time. It is interrupted first, and killed
+when that does not help. When it shall stop it gets SIGTERM first, which lets a step save its work.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ class Limits:
 
 
 class Watchdog(threading.Thread):
-    """Watches the process `pid` while cells are at work. `verdict` says why it was made to stop: hung, too long, stopped."""
+    """Watches the process `pid` while cells are at work.
+
+    `verdict` says why it was made to stop: hung, too long, stopped.
+    """
 
     def __init__(self, pid: int, limits: Limits, say: Callable[[str], None]):
         super().__init__(name="kernel watchdog", daemon=True)
@@ -69,7 +72,11 @@ class Watchdog(threading.Thread):
                 self._follow([(signal.SIGKILL, 0.0)] if again else self._stopping())
 
     def _stopping(self) -> list[tuple[signal.Signals, float]]:
-        return [(signal.SIGTERM, self.limits.stop_seconds), (signal.SIGINT, self.limits.interrupt_seconds), (signal.SIGKILL, 0.0)]
+        return [
+            (signal.SIGTERM, self.limits.stop_seconds),
+            (signal.SIGINT, self.limits.interrupt_seconds),
+            (signal.SIGKILL, 0.0),
+        ]
 
     def run(self) -> None:
         while not self._ended:
@@ -119,8 +126,9 @@ class Watchdog(threading.Thread):
 
 
 def measure(pid: int) -> tuple[float, int]:
-    """Return the CPU seconds and the bytes of memory that a process and all below it have used, those that ended included."""
+    """Return the CPU seconds and bytes of memory that a process and all below it have used, ended ones included."""
     import psutil
+
     seconds, num_bytes = 0.0, 0
     try:
         processes = [psutil.Process(pid)]
@@ -131,7 +139,12 @@ def measure(pid: int) -> tuple[float, int]:
         try:
             with process.oneshot():
                 times = process.cpu_times()
-                seconds += times.user + times.system + getattr(times, "children_user", 0) + getattr(times, "children_system", 0)
+                seconds += (
+                    times.user
+                    + times.system
+                    + getattr(times, "children_user", 0)
+                    + getattr(times, "children_system", 0)
+                )
                 num_bytes += process.memory_info().rss
         except psutil.Error:
             continue  # it ended just now

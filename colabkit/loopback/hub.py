@@ -1,5 +1,6 @@
-"""A Hugging Face Hub on loopback, for reading and pushing datasets and models: what huggingface_hub, datasets and transformers
-ask of it, and nothing else.
+"""A Hugging Face Hub on loopback, for reading and pushing datasets and models.
+
+It knows what huggingface_hub, datasets and transformers ask of it, and nothing else.
 
 As on the real one, large files are answered with a redirect to a signed link on another origin (here the same server
 under its other name), which expires and refuses requests that still carry an Authorization header. Small files are
@@ -42,11 +43,19 @@ class HubServer(HubWrites, HttpServer):
     tokens: accepted, with access to every dataset; tokens_without_access: of people who were not let into gated ones.
     writers: {token: names of the account and organisations it may write to}, the account first.
     link_seconds: how long a signed link works. page_entries: the most entries a page of a tree holds.
-    folder: where repositories and what was uploaded outlive the process; without one they live in memory. port: 0 for any.
+    folder: where repositories and what was uploaded outlive the process; without one they live in memory. port: 0 for
+    any.
     """
 
-    def __init__(self, *, link_seconds: float = 3600, large_bytes: int = 1 << 16, page_entries: int = 1000,
-                 folder: str | os.PathLike | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        link_seconds: float = 3600,
+        large_bytes: int = 1 << 16,
+        page_entries: int = 1000,
+        folder: str | os.PathLike | None = None,
+        port: int = 0,
+    ) -> None:
         super().__init__(port=port)
         self.link_seconds, self.large_bytes, self.page_entries = link_seconds, large_bytes, page_entries
         self.tokens: set[str] = set()
@@ -62,12 +71,25 @@ class HubServer(HubWrites, HttpServer):
             self._large |= self._keeper.read_uploads()
         self._secret, self._adding = secrets.token_bytes(16), threading.Lock()
         self._verbs: dict[tuple[str, str | None], Callable[[Request, HubRepo, Commit, str], Answer]] = {
-            ("GET", None): self._info, ("GET", "revision"): self._info, ("GET", "tree"): self._tree,
-            ("POST", "paths-info"): self._paths_info, ("GET", "refs"): self._refs, ("GET", "auth-check"): self._auth_check,
-            ("POST", "preupload"): self._preupload, ("POST", "commit"): self._commit}
+            ("GET", None): self._info,
+            ("GET", "revision"): self._info,
+            ("GET", "tree"): self._tree,
+            ("POST", "paths-info"): self._paths_info,
+            ("GET", "refs"): self._refs,
+            ("GET", "auth-check"): self._auth_check,
+            ("POST", "preupload"): self._preupload,
+            ("POST", "commit"): self._commit,
+        }
 
-    def add_dataset(self, repo_id: str, files: Mapping[str, bytes | Path], *, revision: str = "main",
-                    private: bool | None = None, gated: bool | None = None) -> str:
+    def add_dataset(
+        self,
+        repo_id: str,
+        files: Mapping[str, bytes | Path],
+        *,
+        revision: str = "main",
+        private: bool | None = None,
+        gated: bool | None = None,
+    ) -> str:
         """Make a commit that holds exactly `files` and return its sha; a file given by path is served from its place.
 
         The sha follows from the files and the commits before it. What is not said about `private` and `gated` stays.
@@ -85,8 +107,14 @@ class HubServer(HubWrites, HttpServer):
 
         They are read when these packages are imported.
         """
-        return {"HF_ENDPOINT": url or self.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-                "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+        return {
+            "HF_ENDPOINT": url or self.url,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        }
 
     def answer(self, request: Request) -> Answer:
         """Route a request."""
@@ -116,7 +144,9 @@ class HubServer(HubWrites, HttpServer):
         if repo is None or repo.private and token not in self.tokens and not self.may_write(token, repo.id):
             return refuse(404 if token else 401, "RepoNotFound", "Repository not found")
         if content and repo.gated and token not in self.tokens:
-            said = "and you are not in the authorized list" if token else "You must have access to it and be authenticated"
+            said = (
+                "and you are not in the authorized list" if token else "You must have access to it and be authenticated"
+            )
             return refuse(403 if token else 401, "GatedRepo", f"Access to {repo.kind} {repo.id} is restricted. {said}.")
         commit = repo.find(unquote(match["revision"] or "main"))
         if commit is None:
@@ -129,7 +159,9 @@ class HubServer(HubWrites, HttpServer):
             return refuse(405, "", f"{request.method} is not offered here")
         found = self._find(match, token, content=match["verb"] in ("tree", "paths-info", "auth-check"))
         if match["verb"] in ("preupload", "commit") and not self.may_write(token, match["id"]):
-            return found if isinstance(found, Answer) else refuse(403, "", f"You are not allowed to push to {match['id']}")
+            return (
+                found if isinstance(found, Answer) else refuse(403, "", f"You are not allowed to push to {match['id']}")
+            )
         return found if isinstance(found, Answer) else verb(request, *found, unquote(match["path"] or ""))
 
     def _info(self, request: Request, repo: HubRepo, commit: Commit, path: str) -> Answer:
@@ -162,7 +194,10 @@ class HubServer(HubWrites, HttpServer):
         else:
             form = parse_qs(request.body.decode())
             paths, expand = form.get("paths", []), _is_true(form, "expand")
-        found = [commit.files[p].json(p) if p in commit.files else commit.folders.get(p) for p in (p.strip("/") for p in paths)]
+        found = [
+            commit.files[p].json(p) if p in commit.files else commit.folders.get(p)
+            for p in (p.strip("/") for p in paths)
+        ]
         return json_answer([_entry(e, commit, expand) for e in found if e])
 
     def _resolve(self, request: Request, match: re.Match, token: str | None) -> Answer:
@@ -186,7 +221,7 @@ class HubServer(HubWrites, HttpServer):
         return _redirect(307, f"/api/resolve-cache/{repo.kind}s/{repo.id}/{commit.sha}/{quote(path)}?{query}", fields)
 
     def _link(self, file: HubFile, host: str) -> str:
-        """Return a signed link on the other origin; a proxy stays in between, because `host` is what the client asked."""
+        """Return a signed link on the other origin; a proxy stays in between, as `host` is what the client asked."""
         name, _, port = host.partition(":")
         expires = f"{time.time() + self.link_seconds:.3f}"
         query = urlencode({"expires": expires, "signature": self._sign(file.sha256, expires)})

@@ -20,7 +20,7 @@ class HubFolder:
         self.contents.mkdir(exist_ok=True)
 
     def keep(self, file: HubFile) -> HubFile:
-        """Write a file's content and return the file as it is served from there; one given by a path stays in its place."""
+        """Write a file's content and return the file as served from there; one given by a path stays in its place."""
         if isinstance(file.content, Path):
             return file
         place = self.contents / (file.sha256 or file.oid)
@@ -32,10 +32,23 @@ class HubFolder:
         """Write a repository with all its commits."""
         place = self.repos / f"{repo.kind}s" / f"{repo.id}.json"
         place.parent.mkdir(parents=True, exist_ok=True)
-        commits = [{"sha": c.sha, "date": c.date, "files": {path: self._told(file) for path, file in c.files.items()}}
-                   for c in repo.commits.values()]
-        files.write_json(place, {"id": repo.id, "kind": repo.kind, "private": repo.private, "gated": repo.gated,
-                                 "created": repo.created, "revisions": repo.revisions, "commits": commits}, durable=False)
+        commits = [
+            {"sha": c.sha, "date": c.date, "files": {path: self._told(file) for path, file in c.files.items()}}
+            for c in repo.commits.values()
+        ]
+        files.write_json(
+            place,
+            {
+                "id": repo.id,
+                "kind": repo.kind,
+                "private": repo.private,
+                "gated": repo.gated,
+                "created": repo.created,
+                "revisions": repo.revisions,
+                "commits": commits,
+            },
+            durable=False,
+        )
 
     def read_repos(self) -> list[HubRepo]:
         """Return the repositories as they were written."""
@@ -51,11 +64,25 @@ class HubFolder:
         return told | ({"at": str(file.content)} if file.content.parent != self.contents else {})
 
     def _read(self, told: dict) -> HubRepo:
-        repo = HubRepo(told["id"], kind=told["kind"], private=told["private"], gated=told["gated"], created=told["created"],
-                       revisions=told["revisions"])
+        repo = HubRepo(
+            told["id"],
+            kind=told["kind"],
+            private=told["private"],
+            gated=told["gated"],
+            created=told["created"],
+            revisions=told["revisions"],
+        )
         for commit in told["commits"]:
-            made = {path: HubFile(Path(f.get("at") or self.contents / (f["sha256"] or f["oid"])), f["size"], f["oid"],
-                                  f["sha256"], f["pointer_size"]) for path, f in commit["files"].items()}
+            made = {
+                path: HubFile(
+                    Path(f.get("at") or self.contents / (f["sha256"] or f["oid"])),
+                    f["size"],
+                    f["oid"],
+                    f["sha256"],
+                    f["pointer_size"],
+                )
+                for path, f in commit["files"].items()
+            }
             repo.commits[commit["sha"]] = Commit(commit["sha"], commit["date"], made)
         return repo
 

@@ -12,7 +12,8 @@ from colabkit.loopback.messages import Fields
 class Quota:
     """Allow `count` requests in each window of `seconds`; `refused` counts those that were too many.
 
-    with_retry_after: say it by Retry-After too; the Hub says it by RateLimit alone (draft-ietf-httpapi-ratelimit-headers).
+    with_retry_after: say it by Retry-After too; the Hub says it by RateLimit alone
+    (draft-ietf-httpapi-ratelimit-headers).
     """
 
     def __init__(self, count: int, seconds: float, *, name: str = "api", with_retry_after: bool = False):
@@ -31,6 +32,8 @@ class Quota:
                 return None
             self.refused += 1
             wait = str(math.ceil(self._until - now))
-            fields = {"RateLimit": f'"{self.name}";r=0;t={wait}',
-                      "RateLimit-Policy": f'"fixed window";"{self.name}";q={self.count};w={math.ceil(self.seconds)}'}
+            fields = {
+                "RateLimit": f'"{self.name}";r=0;t={wait}',
+                "RateLimit-Policy": f'"fixed window";"{self.name}";q={self.count};w={math.ceil(self.seconds)}',
+            }
             return fields | ({"Retry-After": wait} if self.with_retry_after else {})

@@ -35,7 +35,13 @@ class HubFile:
 
     def json(self, path: str) -> dict:
         """Return the entry of a tree."""
-        return {"type": "file", "oid": self.oid, "size": self.size, "path": path, **({"lfs": self.lfs()} if self.sha256 else {})}
+        return {
+            "type": "file",
+            "oid": self.oid,
+            "size": self.size,
+            "path": path,
+            **({"lfs": self.lfs()} if self.sha256 else {}),
+        }
 
     def lfs(self, name: str = "oid") -> dict:
         """Return what the Hub tells of large file storage; trees and siblings differ in the `name` of the hash."""
@@ -58,8 +64,10 @@ class Commit:
             parts = path.split("/")[:-1]
             for depth in range(1, len(parts) + 1):
                 inside.setdefault("/".join(parts[:depth]), []).append(f"{path} {file.oid}")
-        return {path: {"type": "directory", "oid": git_oid("tree", "\n".join(lines).encode()), "size": 0, "path": path}
-                for path, lines in inside.items()}
+        return {
+            path: {"type": "directory", "oid": git_oid("tree", "\n".join(lines).encode()), "size": 0, "path": path}
+            for path, lines in inside.items()
+        }
 
     @cached_property
     def entries(self) -> list[dict]:
@@ -70,7 +78,9 @@ class Commit:
     def tree(self, folder: str, *, recursive: bool) -> list[dict]:
         """Return the entries below a folder."""
         start = f"{folder}/" if folder else ""
-        return [e for e in self.entries if e["path"].startswith(start) and (recursive or "/" not in e["path"][len(start):])]
+        return [
+            e for e in self.entries if e["path"].startswith(start) and (recursive or "/" not in e["path"][len(start) :])
+        ]
 
     @cached_property
     def card(self) -> dict | None:
@@ -98,7 +108,11 @@ class HubRepo:
     def commit(self, files: dict[str, HubFile], revision: str) -> str:
         """Put a commit that holds exactly these files on top of a revision and return its sha."""
         files = dict(sorted(files.items()))
-        lines = [f"parent {self.revisions.get(revision)}", f"{self.id}@{revision}", *(f"{p} {f.oid}" for p, f in files.items())]
+        lines = [
+            f"parent {self.revisions.get(revision)}",
+            f"{self.id}@{revision}",
+            *(f"{p} {f.oid}" for p, f in files.items()),
+        ]
         sha = git_oid("commit", "\n".join(lines).encode())
         self.commits[sha] = Commit(sha, now(), files)
         self.revisions[revision] = sha
@@ -110,12 +124,28 @@ class HubRepo:
 
     def info(self, commit: Commit, *, with_blobs: bool) -> dict:
         """Return what the Hub tells of a repository."""
-        siblings = [{"rfilename": path} | ({"size": f.size, "blobId": f.oid} if with_blobs else {})
-                    | ({"lfs": f.lfs("sha256")} if with_blobs and f.sha256 else {}) for path, f in commit.files.items()]
-        return {"_id": git_oid("repo", self.id.encode())[:24], "id": self.id, "author": self.id.partition("/")[0],
-                "sha": commit.sha, "lastModified": commit.date, "createdAt": self.created, "private": self.private,
-                "gated": "auto" if self.gated else False, "disabled": False, "downloads": 0, "likes": 0, "tags": ["region:us"],
-                "siblings": siblings, **({"cardData": commit.card} if commit.card else {})}
+        siblings = [
+            {"rfilename": path}
+            | ({"size": f.size, "blobId": f.oid} if with_blobs else {})
+            | ({"lfs": f.lfs("sha256")} if with_blobs and f.sha256 else {})
+            for path, f in commit.files.items()
+        ]
+        return {
+            "_id": git_oid("repo", self.id.encode())[:24],
+            "id": self.id,
+            "author": self.id.partition("/")[0],
+            "sha": commit.sha,
+            "lastModified": commit.date,
+            "createdAt": self.created,
+            "private": self.private,
+            "gated": "auto" if self.gated else False,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": ["region:us"],
+            "siblings": siblings,
+            **({"cardData": commit.card} if commit.card else {}),
+        }
 
     def refs(self) -> dict:
         """Return the refs as the Hub groups them."""

@@ -1,6 +1,7 @@
 """Writes to a Hub: repositories are made, files announced, large ones uploaded, and commits put them in place.
 
-The commit is NDJSON: a header, then files with their content in base64, or the SHA-256 of what lies in large file storage.
+The commit is NDJSON: a header, then files with their content in base64, or the SHA-256 of what lies in large file
+storage.
 """
 
 from __future__ import annotations
@@ -50,9 +51,16 @@ class HubWrites:
             return refuse(401, "", "Invalid username or password.")
         name, *organisations = self.writers.get(token, ("tester",))
         access = {"displayName": "test", "role": "write" if token in self.writers else "read"}
-        return json_answer({"type": "user", "id": "0", "name": name, "fullname": name,
-                            "orgs": [{"name": o} for o in organisations],
-                            "auth": {"type": "access_token", "accessToken": access}})
+        return json_answer(
+            {
+                "type": "user",
+                "id": "0",
+                "name": name,
+                "fullname": name,
+                "orgs": [{"name": o} for o in organisations],
+                "auth": {"type": "access_token", "accessToken": access},
+            }
+        )
 
     def _answer_write(self, request: Request, token: str | None) -> Answer | None:
         """Answer what is no matter of one revision; None for other requests."""
@@ -109,9 +117,12 @@ class HubWrites:
     def _preupload(self, request: Request, repo: HubRepo, commit: Commit, path: str) -> Answer:
         def mode(file: dict) -> str:
             return "lfs" if file["size"] > self.large_bytes or file["path"].endswith(_LARGE_SUFFIXES) else "regular"
+
         there = {p: f.oid for p, f in commit.files.items()}
-        told = [{"path": f["path"], "uploadMode": mode(f), "shouldIgnore": False, "oid": there.get(f["path"])}
-                for f in json.loads(request.body)["files"]]
+        told = [
+            {"path": f["path"], "uploadMode": mode(f), "shouldIgnore": False, "oid": there.get(f["path"])}
+            for f in json.loads(request.body)["files"]
+        ]
         return json_answer({"files": told, "commitOid": commit.sha})
 
     def _batch(self, wanted: dict, match: re.Match, request: Request) -> dict:
@@ -119,8 +130,13 @@ class HubWrites:
         if oid in self._large:
             return wanted
         verify = f"{base}/{'datasets/' if match['kind'] else ''}{match['id']}.git/info/lfs/verify"
-        return {**wanted, "actions": {"upload": {"href": f"{base}/uploads/{oid}?signature={self._sign(oid, 'upload')}"},
-                                      "verify": {"href": verify}}}
+        return {
+            **wanted,
+            "actions": {
+                "upload": {"href": f"{base}/uploads/{oid}?signature={self._sign(oid, 'upload')}"},
+                "verify": {"href": verify},
+            },
+        }
 
     def _take_upload(self, request: Request, oid: str) -> Answer:
         if request.query.get("signature") != [self._sign(oid, "upload")]:
@@ -143,8 +159,15 @@ class HubWrites:
                 if refused is not None:
                     return refused
             sha = self._put(repo, files, "main")
-        return json_answer({"success": True, "commitOid": sha, "commitUrl": f"{self._page(repo.kind, repo.id)}/commit/{sha}",
-                            "hookOutput": "", "pullRequestUrl": None})
+        return json_answer(
+            {
+                "success": True,
+                "commitOid": sha,
+                "commitUrl": f"{self._page(repo.kind, repo.id)}/commit/{sha}",
+                "hookOutput": "",
+                "pullRequestUrl": None,
+            }
+        )
 
     def _apply(self, key: str, value: dict, files: dict[str, HubFile], commit: Commit) -> Answer | None:
         """Do what one line of a commit says to the files, or say why not."""

@@ -116,7 +116,7 @@ class Client:
             self.sock.sendall(head[sent:])
             sent = len(head)
         if sent < len(head) + len(body):
-            self.sock.sendall(memoryview(body)[sent - len(head):])
+            self.sock.sendall(memoryview(body)[sent - len(head) :])
 
     def close(self) -> None:
         self.stream.close()
@@ -187,8 +187,9 @@ def write_head(status: int, fields: Fields, *, stays: bool) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def answer_range(request: Request, size: int, take: Callable[[int, int], bytes | memoryview | FilePart],
-                 fields: Fields) -> Answer:
+def answer_range(
+    request: Request, size: int, take: Callable[[int, int], bytes | memoryview | FilePart], fields: Fields
+) -> Answer:
     """Answer with all or the asked range of something `size` bytes long, and obey the conditions about its ETag.
 
     `take(start, stop)` gives the bytes. Several ranges in one request are answered with everything, as RFC 9110 allows.

@@ -21,23 +21,45 @@ from colabkit.loopback.s3_buckets import Bucket, Stored
 from colabkit.loopback.serving import HttpServer
 
 _XML = {"Content-Type": "application/xml"}
-_REFUSALS = {"AccessDenied": 403, "InvalidAccessKeyId": 403, "SignatureDoesNotMatch": 403, "ExpiredToken": 400, "NoSuchKey": 404,
-             "NoSuchBucket": 404, "NoSuchUpload": 404, "PreconditionFailed": 412, "InvalidRange": 416, "NotImplemented": 501,
-             "InvalidPart": 400, "MalformedXML": 400, "RequestTimeTooSkewed": 403, "BadDigest": 400, "SlowDown": 503}
+_REFUSALS = {
+    "AccessDenied": 403,
+    "InvalidAccessKeyId": 403,
+    "SignatureDoesNotMatch": 403,
+    "ExpiredToken": 400,
+    "NoSuchKey": 404,
+    "NoSuchBucket": 404,
+    "NoSuchUpload": 404,
+    "PreconditionFailed": 412,
+    "InvalidRange": 416,
+    "NotImplemented": 501,
+    "InvalidPart": 400,
+    "MalformedXML": 400,
+    "RequestTimeTooSkewed": 403,
+    "BadDigest": 400,
+    "SlowDown": 503,
+}
 
 
 class S3Server(HttpServer):
     """Serve buckets on 127.0.0.1 between entering and leaving; everything may be changed while it runs.
 
     folder: objects are kept there and found again by the next server; without it they are kept in memory. tls: what the
-    server proves itself with. keys: {access key: secret}; signatures are looked at where there are some. keep_bodies: False
-    keeps sizes and checksums alone, for measuring clients. `expired` holds access keys whose time is over, `denied` buckets
-    that nobody may use, `undeletable` buckets whose objects nobody may delete. ignores_conditions: If-None-Match and If-Match
-    of writes are not looked at, as by old servers.
+    server proves itself with. keys: {access key: secret}; signatures are looked at where there are some. keep_bodies:
+    False keeps sizes and checksums alone, for measuring clients. `expired` holds access keys whose time is over,
+    `denied` buckets that nobody may use, `undeletable` buckets whose objects nobody may delete. ignores_conditions:
+    If-None-Match and If-Match of writes are not looked at, as by old servers.
     """
 
-    def __init__(self, folder: Path | None = None, *, tls: ssl.SSLContext | None = None, keys: Mapping[str, str] | None = None,
-                 keep_bodies: bool = True, ignores_conditions: bool = False, port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        keys: Mapping[str, str] | None = None,
+        keep_bodies: bool = True,
+        ignores_conditions: bool = False,
+        port: int = 0,
+    ) -> None:
         super().__init__(tls=tls, port=port)
         self.folder, self.keep_bodies, self.ignores_conditions = folder, keep_bodies, ignores_conditions
         self.keys: dict[str, str] = dict(keys or {})
@@ -104,7 +126,9 @@ class S3Server(HttpServer):
         if request.method == "HEAD":
             return Answer(200, {"x-amz-bucket-region": "us-east-1"})
         if request.method == "GET" and "location" in query:
-            return Answer(200, _XML, b'<?xml version="1.0"?><LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>')
+            return Answer(
+                200, _XML, b'<?xml version="1.0"?><LocationConstraint xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>'
+            )
         if request.method == "GET" and not {"versioning", "uploads", "acl", "policy", "versions"} & query.keys():
             self.counts["list"] += 1
             return Answer(200, _XML, s3_lists.page(name, bucket, query))
@@ -148,14 +172,20 @@ class S3Server(HttpServer):
             answer = self._write(request, bucket, lambda: bucket.complete(query["uploadId"], numbers), key)
             if answer.status != 200:
                 return answer
-            return Answer(200, _XML, _xml("CompleteMultipartUploadResult", Bucket=name, Key=key, ETag=answer.fields["ETag"]))
+            return Answer(
+                200, _XML, _xml("CompleteMultipartUploadResult", Bucket=name, Key=key, ETag=answer.fields["ETag"])
+            )
         return refuse("NotImplemented", f"{method} {request.target} is not offered here")
 
     def _read(self, request: Request, found: Stored | None, bucket: Bucket) -> Answer:
         if found is None:
             return refuse("NoSuchKey", "The specified key does not exist.")
-        answer = answer_range(request, found.size, lambda start, stop: bucket.take(found, start, stop), {
-            "Content-Type": "binary/octet-stream", "ETag": found.etag, "Last-Modified": found.modified_http})
+        answer = answer_range(
+            request,
+            found.size,
+            lambda start, stop: bucket.take(found, start, stop),
+            {"Content-Type": "binary/octet-stream", "ETag": found.etag, "Last-Modified": found.modified_http},
+        )
         return refuse("InvalidRange", "The requested range is not satisfiable") if answer.status == 416 else answer
 
     def _write(self, request: Request, bucket: Bucket, write: Callable[[], Stored | None], key: str) -> Answer:
@@ -169,16 +199,24 @@ class S3Server(HttpServer):
                 with bucket.changing:
                     there = bucket.find(key)
                     if absent and there is not None or match is not None and (there is None or there.etag != match):
-                        return refuse("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+                        return refuse(
+                            "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"
+                        )
                     stored = write()
         except ValueError as error:
             return refuse("BadDigest", str(error))
-        return Answer(200, {"ETag": stored.etag}) if stored else refuse("InvalidPart", "A part or its upload could not be found")
+        return (
+            Answer(200, {"ETag": stored.etag})
+            if stored
+            else refuse("InvalidPart", "A part or its upload could not be found")
+        )
 
 
 def refuse(code: str, message: str) -> Answer:
     """Return an error as S3 writes it."""
-    text = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
+    text = (
+        f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>'
+    )
     return Answer(_REFUSALS[code], _XML, text.encode())
 
 

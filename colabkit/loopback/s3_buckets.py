@@ -51,7 +51,8 @@ class Bucket:
         for path in folder.glob(f"*{_SUFFIX}"):
             content = path.read_bytes()
             self._objects[unquote(path.name.removesuffix(_SUFFIX))] = Stored(
-                len(content), _etag(content), path.stat().st_mtime, path)
+                len(content), _etag(content), path.stat().st_mtime, path
+            )
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -65,7 +66,7 @@ class Bucket:
             if self._sorted is None:
                 self._sorted = sorted(self._objects)  # code points sort as UTF-8 does
             start = bisect_right(self._sorted, key)
-            return self._sorted[start: start + most]
+            return self._sorted[start : start + most]
 
     def put(self, key: str, content: bytes, etag: str = "") -> Stored:
         """Keep an object."""

@@ -18,10 +18,15 @@ _KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 
 def buckets(there: Mapping[str, Bucket]) -> bytes:
     """Return the list of all buckets."""
-    rows = "".join(f"<Bucket><Name>{escape(name)}</Name><CreationDate>2024-01-01T00:00:00.000Z</CreationDate></Bucket>"
-                   for name in sorted(there))
-    return (f'<?xml version="1.0"?><ListAllMyBucketsResult {_NAMESPACE}><Owner><ID>0</ID><DisplayName>loopback</DisplayName>'
-            f"</Owner><Buckets>{rows}</Buckets></ListAllMyBucketsResult>").encode()
+    rows = "".join(
+        f"<Bucket><Name>{escape(name)}</Name><CreationDate>2024-01-01T00:00:00.000Z</CreationDate></Bucket>"
+        for name in sorted(there)
+    )
+    return (
+        f'<?xml version="1.0"?><ListAllMyBucketsResult {_NAMESPACE}>'
+        "<Owner><ID>0</ID><DisplayName>loopback</DisplayName></Owner>"
+        f"<Buckets>{rows}</Buckets></ListAllMyBucketsResult>"
+    ).encode()
 
 
 def page(name: str, bucket: Bucket, query: Mapping[str, str]) -> bytes:
@@ -36,14 +41,19 @@ def page(name: str, bucket: Bucket, query: Mapping[str, str]) -> bytes:
 
     def told(text: str) -> str:
         return quote(text) if query.get("encoding-type") == "url" else escape(text)
+
     rows = []
     for key in keys:
         if (found := bucket.find(key)) is not None:
-            rows.append(f"<Contents><Key>{told(key)}</Key><LastModified>{found.modified_iso}</LastModified><ETag>{escape(found.etag)}"
-                        f"</ETag><Size>{found.size}</Size><StorageClass>STANDARD</StorageClass></Contents>")
+            rows.append(
+                f"<Contents><Key>{told(key)}</Key><LastModified>{found.modified_iso}</LastModified><ETag>{escape(found.etag)}"
+                f"</ETag><Size>{found.size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+            )
     rows += [f"<CommonPrefixes><Prefix>{told(folder)}</Prefix></CommonPrefixes>" for folder in folders]
-    head = [f"<Name>{escape(name)}</Name><Prefix>{told(prefix)}</Prefix><MaxKeys>{most}</MaxKeys>",
-            f"<IsTruncated>{str(more).lower()}</IsTruncated>"]
+    head = [
+        f"<Name>{escape(name)}</Name><Prefix>{told(prefix)}</Prefix><MaxKeys>{most}</MaxKeys>",
+        f"<IsTruncated>{str(more).lower()}</IsTruncated>",
+    ]
     if delimiter:
         head.append(f"<Delimiter>{told(delimiter)}</Delimiter>")
     if query.get("encoding-type"):
@@ -51,7 +61,9 @@ def page(name: str, bucket: Bucket, query: Mapping[str, str]) -> bytes:
     if version_2:
         head.append(f"<KeyCount>{len(keys) + len(folders)}</KeyCount>")
         if more:
-            head.append(f"<NextContinuationToken>{base64.urlsafe_b64encode(last.encode()).decode()}</NextContinuationToken>")
+            head.append(
+                f"<NextContinuationToken>{base64.urlsafe_b64encode(last.encode()).decode()}</NextContinuationToken>"
+            )
     elif more:
         head.append(f"<NextMarker>{told(last)}</NextMarker>")
     inner = "".join(head + rows)

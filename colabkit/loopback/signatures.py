@@ -15,8 +15,10 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from colabkit.loopback.messages import Request
 
-_AUTHORIZATION = re.compile(r"AWS4-HMAC-SHA256\s+Credential=([^/]+)/([^/]+)/([^/]+)/s3/aws4_request,\s*"
-                            r"SignedHeaders=([^,]+),\s*Signature=([0-9a-f]+)")
+_AUTHORIZATION = re.compile(
+    r"AWS4-HMAC-SHA256\s+Credential=([^/]+)/([^/]+)/([^/]+)/s3/aws4_request,\s*"
+    r"SignedHeaders=([^,]+),\s*Signature=([0-9a-f]+)"
+)
 _MOST_SKEW_SECONDS = 900
 
 
@@ -46,7 +48,9 @@ def fault_of(request: Request, secret: str) -> tuple[str, str] | None:
         query = [(k, v) for k, v in query if k != "X-Amz-Signature"]
     age = (datetime.now(UTC) - datetime.strptime(when, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)).total_seconds()
     if age > lifetime or age < -_MOST_SKEW_SECONDS:
-        return ("RequestTimeTooSkewed", "The time differs too much") if found else ("AccessDenied", "Request has expired")
+        return (
+            ("RequestTimeTooSkewed", "The time differs too much") if found else ("AccessDenied", "Request has expired")
+        )
     fields = "".join(f"{n}:{' '.join(request.fields.get(n, '').split())}\n" for n in names.split(";"))
     asked = "&".join(f"{_quoted(k)}={_quoted(v)}" for k, v in sorted(query))
     canonical = "\n".join([request.method, quote(unquote(request.path), safe="/-_.~"), asked, fields, names, payload])
@@ -63,7 +67,9 @@ def fault_of(request: Request, secret: str) -> tuple[str, str] | None:
 def body_of(request: Request) -> bytes:
     """Return what a PUT is to store. Raises: ValueError when a checksum that came with it is wrong."""
     fields, body = request.fields, request.body
-    if "aws-chunked" in fields.get("content-encoding", "") or fields.get("x-amz-content-sha256", "").startswith("STREAMING-"):
+    if "aws-chunked" in fields.get("content-encoding", "") or fields.get("x-amz-content-sha256", "").startswith(
+        "STREAMING-"
+    ):
         body, trailers = _unchunked(body)
         fields = {**fields, **trailers}
     if "content-md5" in fields and base64.b64encode(hashlib.md5(body).digest()).decode() != fields["content-md5"]:
@@ -85,7 +91,7 @@ def _unchunked(body: bytes) -> tuple[bytes, dict[str, str]]:
         place = end + 2
         if not size:
             break
-        parts.append(body[place: place + size])
+        parts.append(body[place : place + size])
         place += size + 2
     trailers = {}
     for line in body[place:].decode("latin-1").split("\r\n"):

@@ -14,7 +14,10 @@ _WINDOW_BYTES = 1 << 18
 
 
 class TlsSocket(io.RawIOBase):
-    """The server's side of one connection: reads as a file does, writes as a socket does. Raises: OSError at the handshake."""
+    """The server's side of one connection: reads as a file does, writes as a socket does.
+
+    Raises: OSError at the handshake.
+    """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext):
         self._sock, self._incoming, self._outgoing = sock, ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -61,7 +64,7 @@ class TlsSocket(io.RawIOBase):
         """Send all of it."""
         data = memoryview(data)
         for start in range(0, len(data), _WINDOW_BYTES):
-            self._tls.write(data[start: start + _WINDOW_BYTES])
+            self._tls.write(data[start : start + _WINDOW_BYTES])
             self._flush()
 
     def setsockopt(self, *option: int) -> None:

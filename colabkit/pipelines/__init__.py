@@ -2,8 +2,8 @@
 
 A pipeline's package has a docstring (its first line is the title), NOTEBOOK (its number), and, in `config`,
 Config and PRESETS; in `recipe`, STEPS and apply(run_folder, paths, output). One that trains a network has in `workload`
-workload(config), its training step for sizing, and request(config), what its settings ask of sizing. One that a machine may not
-be able to do has in `needs` hindrance(config): a step that cannot be done here, and the error that says why.
+workload(config), its training step for sizing, and request(config), what its settings ask of sizing. One that a machine
+may not be able to do has in `needs` hindrance(config): a step that cannot be done here, and the error that says why.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ class Pipeline:
         return self._sized_part().request(config)
 
     def hindrance(self, config: Any) -> tuple[str, ColabkitError] | None:
-        """Return (id of a step, error) where this machine cannot do all of a config, else None; nothing heavy is imported."""
+        """Return (id of a step, error) where this machine cannot do all of a config, else None.
+
+        Nothing heavy is imported.
+        """
         if not Path(__file__).with_name(self.name).joinpath("needs.py").is_file():
             return None
         return import_module(f"{__name__}.{self.name}.needs").hindrance(config)
@@ -64,8 +67,12 @@ class Pipeline:
     def _sized_part(self):
         if not Path(__file__).with_name(self.name).joinpath("workload.py").is_file():
             sized = [p.name for p in discover() if Path(__file__).with_name(p.name).joinpath("workload.py").is_file()]
-            raise UsageError("This pipeline has no batch size to plan", got=self.name, expected="one of " + ", ".join(sized),
-                             fix=f"colabkit plan {sized[0]}" if sized else "choose a pipeline that trains a network")
+            raise UsageError(
+                "This pipeline has no batch size to plan",
+                got=self.name,
+                expected="one of " + ", ".join(sized),
+                fix=f"colabkit plan {sized[0]}" if sized else "choose a pipeline that trains a network",
+            )
         return import_module(f"{__name__}.{self.name}.workload")
 
     def apply(self, run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
@@ -85,5 +92,9 @@ def find(name: str) -> Pipeline:
         if name in (pipeline.name, pipeline.notebook, pipeline.notebook.partition("_")[0]):
             return pipeline
     near = difflib.get_close_matches(name, known, n=1)
-    raise UsageError("No such pipeline", got=name, expected="one of " + ", ".join(known),
-                     fix=f"colabkit run {near[0] if near else next(iter(known))}")
+    raise UsageError(
+        "No such pipeline",
+        got=name,
+        expected="one of " + ", ".join(known),
+        fix=f"colabkit run {near[0] if near else next(iter(known))}",
+    )

@@ -25,7 +25,9 @@ class End:
     reason: str
 
 
-def known_ends(env: Mapping[str, str] | None = None, *, on_colab_vm: bool = False, root: str | os.PathLike = "/") -> list[End]:
+def known_ends(
+    env: Mapping[str, str] | None = None, *, on_colab_vm: bool = False, root: str | os.PathLike = "/"
+) -> list[End]:
     """Return the instants at which this machine is known to end or may end, the first one first. Raises: UsageError."""
     env = os.environ if env is None else env
     ends = []
@@ -57,14 +59,19 @@ def _instant(text: str) -> float:
         if text.startswith("+"):
             found = time.time() + 60 * float(text)
         else:
-            found = float(text) if text.replace(".", "", 1).isdigit() else datetime.datetime.fromisoformat(text).timestamp()
+            found = (
+                float(text) if text.replace(".", "", 1).isdigit() else datetime.datetime.fromisoformat(text).timestamp()
+            )
         if math.isfinite(found):
             return found
     except ValueError:
         pass  # told below
-    raise UsageError(f"Cannot read {_SETTING}", got=text,
-                     expected="seconds since 1970, 2026-01-31T18:00, or +90 (minutes from now)",
-                     fix=f"export {_SETTING}=$(date -d '+12 hours' +%s)")
+    raise UsageError(
+        f"Cannot read {_SETTING}",
+        got=text,
+        expected="seconds since 1970, 2026-01-31T18:00, or +90 (minutes from now)",
+        fix=f"export {_SETTING}=$(date -d '+12 hours' +%s)",
+    )
 
 
 def _boot_time(root: str | os.PathLike) -> float | None:

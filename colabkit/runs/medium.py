@@ -1,6 +1,7 @@
 """The medium of a state folder: a plain disk, or a mounted Drive that lags, fails and takes its time to upload.
 
-All that generations are kept with goes through these few operations, so that a test can put a failing Drive in their place.
+All that generations are kept with goes through these few operations, so that a test can put a failing Drive in their
+place.
 """
 
 from __future__ import annotations
@@ -18,9 +19,27 @@ from colabkit.core.errors import StateError
 
 CHUNK_BYTES = 4 << 20
 # What a network mount says when it is away, busy or over its quota; the same call may do a minute later.
-AWAY = {getattr(errno, name) for name in (
-    "EIO", "ENOTCONN", "EOPNOTSUPP", "ETIMEDOUT", "ESTALE", "ECONNABORTED", "ECONNRESET", "EHOSTDOWN", "EAGAIN", "ENOENT",
-    "EBUSY", "ENOSPC", "EDQUOT", "EFBIG", "EREMOTEIO") if hasattr(errno, name)}
+AWAY = {
+    getattr(errno, name)
+    for name in (
+        "EIO",
+        "ENOTCONN",
+        "EOPNOTSUPP",
+        "ETIMEDOUT",
+        "ESTALE",
+        "ECONNABORTED",
+        "ECONNRESET",
+        "EHOSTDOWN",
+        "EAGAIN",
+        "ENOENT",
+        "EBUSY",
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EREMOTEIO",
+    )
+    if hasattr(errno, name)
+}
 _NOT_UPLOADED = b"local-"  # what Drive for desktop calls a file that it has not given a name of its own yet
 PATIENCE_SECONDS = 300.0
 _ASK_SECONDS = 2.0
@@ -51,7 +70,7 @@ class Medium:
             return []
 
     def make_folder(self, folder: Path) -> None:
-        """Make a folder that is new, and the one it lies in; never more, which could build a shadow of an unmounted Drive."""
+        """Make a new folder, and the one it lies in; never more, which could build a shadow of an unmounted Drive."""
         if not folder.parent.is_dir():
             folder.parent.mkdir(exist_ok=True)
         folder.mkdir()
@@ -68,7 +87,7 @@ class Medium:
                 digest.update(view)
                 size += len(view)
                 while len(view):
-                    view = view[os.write(handle, view[:CHUNK_BYTES]):]
+                    view = view[os.write(handle, view[:CHUNK_BYTES]) :]
             files.sync_file(handle)
         except BaseException:
             os.close(handle)
@@ -136,8 +155,14 @@ def medium_of(path: str | os.PathLike, root: str | os.PathLike = "/") -> Medium:
     return MountedDrive("Google Drive" if "drive" in point.lower() + kind else f"the {kind} mount {point}")
 
 
-def wait_for_uploads(medium: Medium, paths: Iterable[Path], *, say: Callable[[str], object] = print,
-                     patience_seconds: float = PATIENCE_SECONDS, ask_seconds: float = _ASK_SECONDS) -> list[Path]:
+def wait_for_uploads(
+    medium: Medium,
+    paths: Iterable[Path],
+    *,
+    say: Callable[[str], object] = print,
+    patience_seconds: float = PATIENCE_SECONDS,
+    ask_seconds: float = _ASK_SECONDS,
+) -> list[Path]:
     """Wait until every file would outlive this machine, at most so long; returns those that would not yet."""
     waiting = [path for path in paths if not medium.is_uploaded(path)] if medium.is_remote else []
     if not waiting:
@@ -148,8 +173,10 @@ def wait_for_uploads(medium: Medium, paths: Iterable[Path], *, say: Callable[[st
         time.sleep(ask_seconds)
         waiting = [path for path in waiting if not medium.is_uploaded(path)]
     if waiting:
-        say(f"WARNING {medium.name} has not taken {len(waiting)} files yet, such as {waiting[0]}: keep this machine until it "
-            "has, or run flush_and_unmount of google.colab.drive")
+        say(
+            f"WARNING {medium.name} has not taken {len(waiting)} files yet, such as {waiting[0]}: keep this machine "
+            "until it has, or run flush_and_unmount of google.colab.drive"
+        )
     else:
         say(f"{medium.name} has taken everything")
     return waiting

@@ -23,7 +23,9 @@ def is_marked(root: Path) -> bool:
 def mark(root: Path) -> None:
     """Say in a state root whose it is."""
     if not is_marked(root):
-        files.write_json(root / MARKER, {"project": "colabkit", "format": FORMAT, "version": installed_version("colabkit")})
+        files.write_json(
+            root / MARKER, {"project": "colabkit", "format": FORMAT, "version": installed_version("colabkit")}
+        )
 
 
 def require_ours(root: Path, pipeline: str, run: Path, *, chosen_by_us: bool) -> None:
@@ -42,8 +44,13 @@ def require_ours(root: Path, pipeline: str, run: Path, *, chosen_by_us: bool) ->
         content = files.read_json(config)
         _require_format(content, config)
         if isinstance(content, dict) and content.get("pipeline") not in (None, pipeline):
-            raise StateError("This is a run of another pipeline", got=content["pipeline"], expected=pipeline, where=run,
-                             fix="choose another run name (--run, RUN in a notebook)")
+            raise StateError(
+                "This is a run of another pipeline",
+                got=content["pipeline"],
+                expected=pipeline,
+                where=run,
+                fix="choose another run name (--run, RUN in a notebook)",
+            )
     elif run.is_dir() and not _OURS & set(names := os.listdir(run)) and (found := _visible(names)):
         raise _foreign(run, found, "choose another run name (--run, RUN in a notebook), or move the folder away")
 
@@ -54,10 +61,13 @@ def _require_format(content: object, where: Path) -> None:
         raise _foreign(where.parent, [str(project)], "name another folder: --state DIR (STATE in a notebook)")
     if content.get("format", FORMAT) > FORMAT:
         newer = f" {content['version']}" if content.get("version") else ""
-        raise StateError(f"This state was written by a newer colabkit{newer}", got=f"format {content['format']}",
-                         expected=f"format {FORMAT} or older", where=where,
-                         fix=f"{install_command(options='--upgrade ')}; "
-                             "or name another folder: --state DIR (STATE in a notebook)")
+        raise StateError(
+            f"This state was written by a newer colabkit{newer}",
+            got=f"format {content['format']}",
+            expected=f"format {FORMAT} or older",
+            where=where,
+            fix=f"{install_command(options='--upgrade ')}; or name another folder: --state DIR (STATE in a notebook)",
+        )
 
 
 def _strange_names(root: Path) -> list[str]:
@@ -71,6 +81,10 @@ def _visible(names: list[str]) -> list[str]:
 
 
 def _foreign(folder: Path, found: list[str], fix: str) -> StateError:
-    return StateError("This folder belongs to something else; nothing was written", where=folder,
-                      got=", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
-                      expected="an empty folder or one of colabkit", fix=fix)
+    return StateError(
+        "This folder belongs to something else; nothing was written",
+        where=folder,
+        got=", ".join(found[:5]) + (", ..." if len(found) > 5 else ""),
+        expected="an empty folder or one of colabkit",
+        fix=fix,
+    )

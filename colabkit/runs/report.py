@@ -20,8 +20,14 @@ class Report:
 
     def __init__(self, path: str | Path, *, heading: dict[str, Any], say: Callable[[str], object] = print):
         self.path, self.say = Path(path), say
-        self.data: dict[str, Any] = {**heading, "state": "started", "metrics": {}, "steps": [], "choices": [],
-                                     "problems": []}
+        self.data: dict[str, Any] = {
+            **heading,
+            "state": "started",
+            "metrics": {},
+            "steps": [],
+            "choices": [],
+            "problems": [],
+        }
         self.fresh: dict[str, list] = {"choices": [], "problems": []}  # those of the step at work
         self.is_writable = True  # False: what is reported is kept in memory only
         self._lock = threading.Lock()

@@ -37,20 +37,32 @@ def alone(step: Step, sections: Sections, run: Run, identity: dict[str, Any]) ->
 class Run(Teller):
     """A run that is open in this process; use as a context manager, or close it. What it is told stands in its report.
 
-    `output` is the folder of the step at work; `stop_requested` names the signal that asks it to stop, else "". `carry_out` does
-    the work of a step: here, or as training.processes.team.carry_out does in as many processes as a setting says.
+    `output` is the folder of the step at work; `stop_requested` names the signal that asks it to stop, else "".
+    `carry_out` does the work of a step: here, or as training.processes.team.carry_out does in as many processes as a
+    setting says.
     """
 
-    def __init__(self, *, pipeline: str, steps: tuple[Step, ...], config: Any, preset: str, run_folder: Any,
-                 say: Callable[[str], object] = print,
-                 carry_out: Callable[[Step, Sections, Run, dict[str, Any]], dict | None] = alone):
+    def __init__(
+        self,
+        *,
+        pipeline: str,
+        steps: tuple[Step, ...],
+        config: Any,
+        preset: str,
+        run_folder: Any,
+        say: Callable[[str], object] = print,
+        carry_out: Callable[[Step, Sections, Run, dict[str, Any]], dict | None] = alone,
+    ):
         super().__init__(say)
         self.pipeline, self.steps, self.config, self.preset = pipeline, steps, config, preset
         self._carry_out_work = carry_out
         self.run_folder, self.path, self.name = run_folder, Path(run_folder.path), run_folder.name
         self.ledger = Ledger(self.path, steps, renamed(type(config)))
-        self.report = Report(self.path / "report.json", say=say, heading={
-            "pipeline": pipeline, "run": self.name, "preset": preset, "folder": str(self.path)})
+        self.report = Report(
+            self.path / "report.json",
+            say=say,
+            heading={"pipeline": pipeline, "run": self.name, "preset": preset, "folder": str(self.path)},
+        )
         self.report.is_writable = False
         self.output: Path = self.path
         self.stop_requested = ""
@@ -95,7 +107,7 @@ class Run(Teller):
 
     @property
     def scratch_at_work(self) -> Path:
-        """The part of the scratch that is the step's at work: it lasts until the step is done, or other work is begun."""
+        """The part of the scratch that is the step's at work: it lasts until the step is done, or other work begins."""
         return self._scratch_of(self._step_at_work)
 
     @property
@@ -104,7 +116,7 @@ class Run(Teller):
         return digest(self._identity)
 
     def wants_checkpoint(self) -> bool:
-        """Tell whether a checkpoint should be stored now: a stop was asked for, or this machine is known to end soon."""
+        """Tell whether to store a checkpoint now: a stop was asked for, or this machine is known to end soon."""
         if self.stop_requested:
             return True
         end = self.lifetime.ending()
@@ -126,7 +138,9 @@ class Run(Teller):
             except StateError as error:
                 if getattr(error, "errno", None) not in PASSING:
                     raise
-                self.say(f"  WARNING {error.what}; the choice is remembered with the next one, or when the step is done")
+                self.say(
+                    f"  WARNING {error.what}; the choice is remembered with the next one, or when the step is done"
+                )
         return value
 
     def problem(self, item: str, reason: str) -> None:
@@ -201,6 +215,7 @@ class Run(Teller):
         def look() -> tuple[dict, Decision]:
             identity = self.ledger.identity(step, self.config)
             return identity, self.ledger.decide(step, identity)
+
         return patiently(look)
 
     def _ended(self, state: str) -> None:
@@ -236,8 +251,9 @@ class Run(Teller):
             if self.stop_requested and not step.resumes:
                 raise self.stopped()  # the step took Stopped for a fault of its input
             self.run_folder.ensure_held()
-            record = self.ledger.finish(step, identity, {
-                "metrics": metrics, **self.report.fresh, "seconds": round(time.monotonic() - began, 1)})
+            record = self.ledger.finish(
+                step, identity, {"metrics": metrics, **self.report.fresh, "seconds": round(time.monotonic() - began, 1)}
+            )
         except BaseException as error:
             stopped = isinstance(error, (Stopped, KeyboardInterrupt))
             told = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
@@ -248,7 +264,9 @@ class Run(Teller):
                 if isinstance(missing, ModuleNotFoundError):
                     raise missing_extra(missing, self.pipeline) from missing.__cause__
             if isinstance(error, KeyboardInterrupt):
-                raise Interrupted(f"Interrupted in {step.id}; what is done is kept. Run the same again: it continues.") from None
+                raise Interrupted(
+                    f"Interrupted in {step.id}; what is done is kept. Run the same again: it continues."
+                ) from None
             raise
         finally:
             self.output, self._step_at_work = self.path, None
@@ -276,6 +294,7 @@ class Run(Teller):
             self.stop_requested = signal.Signals(number).name
             if not step.resumes:
                 raise self.stopped()
+
         before = signal.signal(signal.SIGTERM, on_signal)
         try:
             yield
@@ -285,9 +304,14 @@ class Run(Teller):
     def stopped(self) -> Stopped:
         """The error a step raises when `stop_requested` and its work is saved."""
         again = "the same command without --redo" if self._asked_redo else "the same command or notebook"
-        return Stopped(f"Stopped by {self.stop_requested or 'request'}; what is done is kept", where=self.path,
-                       fix=f"run {again} again: it continues here")
+        return Stopped(
+            f"Stopped by {self.stop_requested or 'request'}; what is done is kept",
+            where=self.path,
+            fix=f"run {again} again: it continues here",
+        )
 
     def _write_config(self) -> None:
-        files.write_json(self.path / "config.json", {"pipeline": self.pipeline, "preset": self.preset, "format": FORMAT,
-                                                     "settings": to_dict(self.config)})
+        files.write_json(
+            self.path / "config.json",
+            {"pipeline": self.pipeline, "preset": self.preset, "format": FORMAT, "settings": to_dict(self.config)},
+        )

@@ -35,9 +35,14 @@ class StateRoot:
         return os.fspath(self.path)
 
 
-def state_root(explicit: str | os.PathLike | None = None, runtime: Runtime | None = None, *,
-               read_only: bool = False, env: Mapping[str, str] | None = None,
-               mount_drive: Callable[[str], object] | None = None) -> StateRoot:
+def state_root(
+    explicit: str | os.PathLike | None = None,
+    runtime: Runtime | None = None,
+    *,
+    read_only: bool = False,
+    env: Mapping[str, str] | None = None,
+    mount_drive: Callable[[str], object] | None = None,
+) -> StateRoot:
     """Open the state root: `explicit`, else COLABKIT_STATE, else Drive on a Colab VM, else ~/colabkit.
 
     Makes the folder, on Colab also the link /content/colabkit to it, and proves with a probe file that it can
@@ -64,8 +69,11 @@ def state_root(explicit: str | os.PathLike | None = None, runtime: Runtime | Non
             reason = "This VM has no Drive: this folder is lost with the VM."
     if read_only:
         if not path.is_dir():
-            raise StateError("Cannot read the state folder: there is none", where=path,
-                             fix="start a run first (colabkit run), or name the folder: --state /its/folder")
+            raise StateError(
+                "Cannot read the state folder: there is none",
+                where=path,
+                fix="start a run first (colabkit run), or name the folder: --state /its/folder",
+            )
     elif not is_marked(path):  # used before: what was proved then is not written again
         _make_folder(path)
         _prove_writable(path)
@@ -124,16 +132,22 @@ def _link_to_drive(link: Path, target: Path, runtime: Runtime) -> Path:
 def _in_the_way(link: Path) -> StateError:
     kind = "folder" if link.is_dir() else "file"
     name = shlex.quote(str(link))
-    return StateError(f"Cannot link {link} to Google Drive: a {kind} has this name", where=link,
-                      fix=f"move it away: mv {name} {shlex.quote(f'{link}-moved')} and run the same again; "
-                          "or name another state folder: --state /content/drive/MyDrive/colabkit")
+    return StateError(
+        f"Cannot link {link} to Google Drive: a {kind} has this name",
+        where=link,
+        fix=f"move it away: mv {name} {shlex.quote(f'{link}-moved')} and run the same again; "
+        "or name another state folder: --state /content/drive/MyDrive/colabkit",
+    )
 
 
 def _other_link(link: Path, leads_to: Path) -> StateError:
-    return StateError(f"Cannot link {link} to Google Drive: it is a link to another place",
-                      got=str(leads_to), where=link,
-                      fix=f"remove the link (its target stays): rm {shlex.quote(str(link))} and run the same "
-                      f"again; or keep using that place: --state {shlex.quote(str(leads_to))}")
+    return StateError(
+        f"Cannot link {link} to Google Drive: it is a link to another place",
+        got=str(leads_to),
+        where=link,
+        fix=f"remove the link (its target stays): rm {shlex.quote(str(link))} and run the same "
+        f"again; or keep using that place: --state {shlex.quote(str(leads_to))}",
+    )
 
 
 def _make_folder(path: Path) -> None:
@@ -155,8 +169,11 @@ def _prove_writable(path: Path) -> None:
     except OSError as error:
         raise disk_fault(error, path, "write to the state folder", needed_bytes=len(_PROBE)) from error
     if not intact:
-        raise StateError("Cannot trust the state folder: it gives back other bytes than were written",
-                         where=path, fix="choose another folder: --state /another/folder")
+        raise StateError(
+            "Cannot trust the state folder: it gives back other bytes than were written",
+            where=path,
+            fix="choose another folder: --state /another/folder",
+        )
 
 
 class RunFolder:
@@ -223,13 +240,14 @@ class RunFolder:
             lock.release()
 
 
-def open_run(root: StateRoot | str | os.PathLike, pipeline: str, run: str, *, read_only: bool = False,
-             lazily: bool = False) -> RunFolder:
+def open_run(
+    root: StateRoot | str | os.PathLike, pipeline: str, run: str, *, read_only: bool = False, lazily: bool = False
+) -> RunFolder:
     """Open (and make) the folder <root>/<pipeline>/<run> for this process alone.
 
-    Another process in the same run ends in one StateError that names it; the same process may open it again. With `lazily`
-    nothing is made or written before `hold()` is called: a finished run that is looked through stays as it is. `read_only`
-    writes nothing ever, and raises StateError if the run does not exist.
+    Another process in the same run ends in one StateError that names it; the same process may open it again. With
+    `lazily` nothing is made or written before `hold()` is called: a finished run that is looked through stays as it is.
+    `read_only` writes nothing ever, and raises StateError if the run does not exist.
     """
     folder = Path(os.fspath(root))
     for kind, name in (("pipeline", pipeline), ("run", run)):
@@ -238,7 +256,9 @@ def open_run(root: StateRoot | str | os.PathLike, pipeline: str, run: str, *, re
     with faults_told(opened.path, "open the run"):
         if read_only and not opened.path.is_dir():
             raise _no_such_run(folder, pipeline, run)
-        patiently(lambda: require_ours(folder, pipeline, opened.path, chosen_by_us=getattr(root, "chosen_by_us", False)))
+        patiently(
+            lambda: require_ours(folder, pipeline, opened.path, chosen_by_us=getattr(root, "chosen_by_us", False))
+        )
         if lazily:
             require_free(opened.path)
         if not read_only and (not lazily or is_held(opened.path)):  # held: a notebook cell run twice
@@ -264,9 +284,12 @@ def _names_in(folder: Path) -> list[str]:
 def _require_name(kind: str, name: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith("."):
         better = re.sub(r"[^A-Za-z0-9._-]+", "-", str(name)).strip("-._")[:64] or "first"
-        raise UsageError(f"Cannot use this {kind} name", got=name,
-                         expected="1 to 64 letters, digits, '.', '_' or '-', beginning with letter or digit",
-                         fix=f"use --run {better}" if kind == "run" else "see the names: colabkit list")
+        raise UsageError(
+            f"Cannot use this {kind} name",
+            got=name,
+            expected="1 to 64 letters, digits, '.', '_' or '-', beginning with letter or digit",
+            fix=f"use --run {better}" if kind == "run" else "see the names: colabkit list",
+        )
 
 
 def _no_such_run(root: Path, pipeline: str, run: str) -> StateError:
@@ -275,7 +298,12 @@ def _no_such_run(root: Path, pipeline: str, run: str) -> StateError:
     if runs:
         shown = ", ".join(runs[:10]) + (f" and {len(runs) - 10} more" if len(runs) > 10 else "")
         fix = f"did you mean --run {close[0]}?" if close else f"choose one of them: --run {runs[0]}"
-        return StateError(f"Cannot find this run of {pipeline}", got=run, expected=f"one of: {shown}",
-                          where=root / pipeline, fix=fix)
-    return StateError(f"Cannot find this run of {pipeline}: it has none here", got=run, where=root,
-                      fix=f"start one: colabkit run {pipeline} --run {run}; or name the folder: --state /dir")
+        return StateError(
+            f"Cannot find this run of {pipeline}", got=run, expected=f"one of: {shown}", where=root / pipeline, fix=fix
+        )
+    return StateError(
+        f"Cannot find this run of {pipeline}: it has none here",
+        got=run,
+        where=root,
+        fix=f"start one: colabkit run {pipeline} --run {run}; or name the folder: --state /dir",
+    )

@@ -51,9 +51,18 @@ class Step:
     elsewhere: Callable[[Any], str] | None = None
 
 
-def step(id: str, *, uses: tuple[str, ...] = (), reads: tuple[str, ...] = (), writes: tuple[str, ...] = (),
-         version: int = 1, resumes: bool = False, outside: Callable[[Any], dict[str, str]] | None = None, processes: str = "",
-         elsewhere: Callable[[Any], str] | None = None) -> Callable[[Callable[..., dict | None]], Step]:
+def step(
+    id: str,
+    *,
+    uses: tuple[str, ...] = (),
+    reads: tuple[str, ...] = (),
+    writes: tuple[str, ...] = (),
+    version: int = 1,
+    resumes: bool = False,
+    outside: Callable[[Any], dict[str, str]] | None = None,
+    processes: str = "",
+    elsewhere: Callable[[Any], str] | None = None,
+) -> Callable[[Callable[..., dict | None]], Step]:
     """Make a Step of a function; its docstring's first line is the title.
 
     `writes` are glob patterns inside the step's folder; they are fingerprinted, other files are not part of the
@@ -61,10 +70,23 @@ def step(id: str, *, uses: tuple[str, ...] = (), reads: tuple[str, ...] = (), wr
     `processes` names the setting that says in how many processes the step works, as in "train.processes".
     `elsewhere(config)` says why a step is left to another machine; "" when it is this one's.
     """
+
     def decorate(function: Callable) -> Step:
         title = (function.__doc__ or id).strip().splitlines()[0].rstrip(".")
-        return Step(id=id, function=function, title=title, uses=uses, reads=reads, writes=writes, version=version,
-                    resumes=resumes, outside=outside, processes=processes, elsewhere=elsewhere)
+        return Step(
+            id=id,
+            function=function,
+            title=title,
+            uses=uses,
+            reads=reads,
+            writes=writes,
+            version=version,
+            resumes=resumes,
+            outside=outside,
+            processes=processes,
+            elsewhere=elsewhere,
+        )
+
     return decorate
 
 
@@ -96,13 +118,21 @@ def select(steps: tuple[Step, ...], start: str | None, stop: str | None, redo: t
     first = steps.index(find(steps, start)) if start else 0
     last = steps.index(find(steps, stop)) if stop else len(steps) - 1
     if first > last:
-        raise UsageError("Cannot run these steps", got=f"from {start} to {stop}", expected="--from before --to",
-                         fix="swap --from and --to")
-    chosen = list(steps[first: last + 1])
+        raise UsageError(
+            "Cannot run these steps",
+            got=f"from {start} to {stop}",
+            expected="--from before --to",
+            fix="swap --from and --to",
+        )
+    chosen = list(steps[first : last + 1])
     for wanted in redo:
         if find(steps, wanted) not in chosen:
-            raise UsageError("Cannot redo a step that is not run", got=wanted,
-                             expected="one of " + ", ".join(s.id for s in chosen), fix="leave out --from and --to")
+            raise UsageError(
+                "Cannot redo a step that is not run",
+                got=wanted,
+                expected="one of " + ", ".join(s.id for s in chosen),
+                fix="leave out --from and --to",
+            )
     return chosen
 
 
@@ -114,8 +144,12 @@ def find(steps: tuple[Step, ...], wanted: str) -> Step:
             return candidate
     names = {name: s.id for s in steps for name in (s.id, s.id.partition("_")[2])}
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.5)
-    raise UsageError("No such step", got=wanted, expected="one of " + ", ".join(s.id for s in steps),
-                     fix=f"did you mean {names[near[0]]}?" if near else f"use for example {steps[0].id}")
+    raise UsageError(
+        "No such step",
+        got=wanted,
+        expected="one of " + ", ".join(s.id for s in steps),
+        fix=f"did you mean {names[near[0]]}?" if near else f"use for example {steps[0].id}",
+    )
 
 
 class Ledger:
@@ -153,8 +187,12 @@ class Ledger:
             source = find(self.steps, name)
             record = self.record(source)
             if record is None or not self.place(source).is_dir():
-                raise UsageError(f"Cannot run {step.id}", expected=f"{name} to be done first",
-                                 where=self.folder, fix=f"run {name} first (leave --from out to run all steps)")
+                raise UsageError(
+                    f"Cannot run {step.id}",
+                    expected=f"{name} to be done first",
+                    where=self.folder,
+                    fix=f"run {name} first (leave --from out to run all steps)",
+                )
             reads[name] = record["fingerprint"]
         outside = step.outside(Sections(config, step, self.folder)) if step.outside else {}
         return _own_identity(step, config) | {"reads": reads, "outside": outside}
@@ -205,8 +243,12 @@ class Ledger:
 
     def _is_moved_but_not_recorded(self, step: Step) -> bool:
         """Tell whether a step that resumes was killed between its last two acts: it goes on, and is soon done."""
-        return (step.resumes and self.record(step) is None and (self.place(step) / STARTED).exists()
-                and not self.partial(step).exists())
+        return (
+            step.resumes
+            and self.record(step) is None
+            and (self.place(step) / STARTED).exists()
+            and not self.partial(step).exists()
+        )
 
     def broken_output(self, step: Step, record: dict) -> str | None:
         """Return the name of the first output that is missing or not what was made; None when all are whole."""
@@ -260,8 +302,14 @@ class Ledger:
             files.sync_folder(path)  # a file is synced the same way
             outputs[path.relative_to(partial).as_posix()] = [path.stat().st_size, files.sha256_file(path)]
         _move(partial, place)
-        record = {"step": step.id, "identity": identity, "outputs": outputs,
-                  "fingerprint": digest([outputs, step.id]), **results, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+        record = {
+            "step": step.id,
+            "identity": identity,
+            "outputs": outputs,
+            "fingerprint": digest([outputs, step.id]),
+            **results,
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
         files.write_json(self.record_path(step), record)
         return record
 
@@ -297,10 +345,12 @@ class Ledger:
 
 def _move(source: Path, target: Path) -> None:
     """Rename for good: after a crash it has happened or not."""
+
     def rename() -> None:
         if not os.path.lexists(source) and os.path.lexists(target):
             return  # a try before this one had come through after all
         source.rename(target)
+
     try:
         patiently(rename)
     except OSError as error:
@@ -323,8 +373,11 @@ def own_change(then: dict, now: dict, renamed: Mapping[str, str] = MappingProxyT
     counts as none.
     """
     was, new = ({renamed.get(name, name): value for name, value in of["settings"].items()} for of in (then, now))
-    changed = [f"{name}={was.get(name)!r}, now {new.get(name)!r}"
-               for name in sorted(was.keys() | new.keys()) if was.get(name) != new.get(name)]
+    changed = [
+        f"{name}={was.get(name)!r}, now {new.get(name)!r}"
+        for name in sorted(was.keys() | new.keys())
+        if was.get(name) != new.get(name)
+    ]
     if then["version"] != now["version"]:
         changed.append(f"version {then['version']} of this step, now {now['version']}")
     for name in sorted(then.get("outside", {}).keys() | now.get("outside", {}).keys()):
@@ -335,6 +388,9 @@ def own_change(then: dict, now: dict, renamed: Mapping[str, str] = MappingProxyT
 
 def changed_error(step: Step, decision: Decision, run_name: str, where: Path) -> ChangedError:
     """Return the error that says what a step was made with, and the three ways out."""
-    return ChangedError(f"Stopped before {step.id}: it was {decision.reason}", where=where,
-                        fix=f"--redo {step.id} makes it anew (the old one is kept in superseded/), or choose another "
-                            f"run name than {run_name!r}, or set the old value again")
+    return ChangedError(
+        f"Stopped before {step.id}: it was {decision.reason}",
+        where=where,
+        fix=f"--redo {step.id} makes it anew (the old one is kept in superseded/), or choose another "
+        f"run name than {run_name!r}, or set the old value again",
+    )

@@ -10,18 +10,22 @@ def random_state() -> dict[str, Any]:
     """Return the state of every global random generator: Python, NumPy, torch CPU and CUDA."""
     import numpy
     import torch
+
     version, internal, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = numpy.random.get_state()
-    return {"python": [version, list(internal), gauss],
-            "numpy": [kind, keys.tolist(), position, has_gauss, cached],
-            "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
 
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Set every global random generator to a state from `random_state`."""
     import numpy
     import torch
+
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
@@ -34,6 +38,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 def seed_of(*parts: int) -> int:
     """Return a seed that is a pure function of these numbers."""
     import numpy
+
     return int(numpy.random.SeedSequence(parts).generate_state(1, numpy.uint32)[0])
 
 
@@ -41,6 +46,7 @@ def set_seeds(seed: int) -> None:
     """Set every global random generator to a seed below 2**32."""
     import numpy
     import torch
+
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)

@@ -38,8 +38,10 @@ class _Tolerant(Tracker):
         try:
             act(self._tracker)
         except Exception as error:  # whatever a tracker raises, it is told once and missed no more
-            self._say(f"  WARNING metrics are no longer tracked ({type(error).__name__}: {error}".splitlines()[0]
-                      + "); history.jsonl holds them")
+            self._say(
+                f"  WARNING metrics are no longer tracked ({type(error).__name__}: {error}".splitlines()[0]
+                + "); history.jsonl holds them"
+            )
             self._tracker = Tracker()
 
 
@@ -59,10 +61,18 @@ class _TensorBoard(Tracker):
 class _Wandb(Tracker):
     def __init__(self, folder: Path, project: str, run_id: str, settings: dict[str, Any]):
         import wandb
+
         mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
         folder.mkdir(parents=True, exist_ok=True)
-        self.run = wandb.init(project=project, id=run_id, resume="allow", dir=str(folder), config=settings, mode=mode,
-                              settings=wandb.Settings(silent=True))
+        self.run = wandb.init(
+            project=project,
+            id=run_id,
+            resume="allow",
+            dir=str(folder),
+            config=settings,
+            mode=mode,
+            settings=wandb.Settings(silent=True),
+        )
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self.run.log(values, step=step)
@@ -87,7 +97,9 @@ def open_tracker(kind: str, run: Run, *, resume_step: int, settings: dict[str, A
         if kind == "tensorboard" and has["tensorboard"]:
             return _Tolerant(_TensorBoard(folder / "tensorboard", resume_step), run.say)
         if kind == "wandb" and has["wandb"]:
-            return _Tolerant(_Wandb(folder, f"colabkit-{run.pipeline}", f"{run.pipeline}-{run.name}", settings), run.say)
+            return _Tolerant(
+                _Wandb(folder, f"colabkit-{run.pipeline}", f"{run.pipeline}-{run.name}", settings), run.say
+            )
         reason = f"{kind} is not installed here (pip install {kind})"
     except Exception as error:  # a refused key or a dead network must not cost the training
         reason = f"{kind} does not start: {type(error).__name__}: {error}".splitlines()[0]

@@ -25,6 +25,7 @@ def browser() -> Iterator[object]:
     if path is None:
         pytest.skip("no Chromium or Chrome on PATH: apt-get install chromium")
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         # In a container there is no user namespace for the sandbox, and /dev/shm is small.
         running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])

@@ -41,8 +41,17 @@ class Lab:
         self._log = folder / "lab.log"
         self._environment = environment | {
             name: str(self._places / name.lower())
-            for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR",
-                         "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "MPLCONFIGDIR")}
+            for name in (
+                "HOME",
+                "JUPYTER_CONFIG_DIR",
+                "JUPYTER_DATA_DIR",
+                "JUPYTER_RUNTIME_DIR",
+                "IPYTHONDIR",
+                "JUPYTERLAB_SETTINGS_DIR",
+                "JUPYTERLAB_WORKSPACES_DIR",
+                "MPLCONFIGDIR",
+            )
+        }
         self._environment |= {"JUPYTER_PREFER_ENV_PATH": "0", "JUPYTER_PATH": str(self._places / "path")}
 
     def __enter__(self) -> Lab:
@@ -50,20 +59,44 @@ class Lab:
         Path(self._environment["HOME"]).mkdir(parents=True)
         for name, values in SETTINGS.items():
             extension, _, plugin = name.partition("/")
-            path = Path(self._environment["JUPYTERLAB_SETTINGS_DIR"], "@jupyterlab", extension, f"{plugin}.jupyterlab-settings")
+            path = Path(
+                self._environment["JUPYTERLAB_SETTINGS_DIR"], "@jupyterlab", extension, f"{plugin}.jupyterlab-settings"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))
         kernel = self._places / "path" / "kernels" / "python3" / "kernel.json"
         kernel.parent.mkdir(parents=True)
-        kernel.write_text(json.dumps({"display_name": "Python 3", "language": "python", "argv": [
-            sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]}))
+        kernel.write_text(
+            json.dumps(
+                {
+                    "display_name": "Python 3",
+                    "language": "python",
+                    "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                }
+            )
+        )
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-                 f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={self.root}",
-                 f"--IdentityProvider.token={self.token}", "--LabApp.news_url=", "--ServerApp.terminals_enabled=False",
-                 "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
-                env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                [
+                    sys.executable,
+                    "-m",
+                    "jupyterlab",
+                    "--no-browser",
+                    "--allow-root",
+                    "--ServerApp.ip=127.0.0.1",
+                    f"--ServerApp.port={self.port}",
+                    "--ServerApp.port_retries=0",
+                    f"--ServerApp.root_dir={self.root}",
+                    f"--IdentityProvider.token={self.token}",
+                    "--LabApp.news_url=",
+                    "--ServerApp.terminals_enabled=False",
+                    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+                ],
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
             self._wait_until_it_answers()
         except BaseException:
@@ -155,8 +188,12 @@ class NotebookPage:
 
     def errors(self) -> list[str]:
         """Return the errors that are shown; JupyterLab shows them as it does what was written to stderr."""
-        return self.page.locator(", ".join(f".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.{kind}']"
-                                           for kind in ("error", "stderr"))).all_inner_texts()
+        return self.page.locator(
+            ", ".join(
+                f".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.{kind}']"
+                for kind in ("error", "stderr")
+            )
+        ).all_inner_texts()
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
         """Wait for a condition; a cell that fails meanwhile ends the wait, too."""
@@ -227,9 +264,14 @@ class NotebookPage:
 def _answer_for_others(route) -> None:
     """Stand in for the picture of Colab's button; everything else outside is refused."""
     if route.request.url.endswith("colab-badge.svg"):
-        route.fulfill(content_type="image/svg+xml", body=(
-            "<svg xmlns='http://www.w3.org/2000/svg' width='117' height='20'><rect width='117' height='20' rx='3' fill='#555'/>"
-            "<text x='12' y='14' fill='#fff' font-family='sans-serif' font-size='11'>Open in Colab</text></svg>"))
+        route.fulfill(
+            content_type="image/svg+xml",
+            body=(
+                "<svg xmlns='http://www.w3.org/2000/svg' width='117' height='20'>"
+                "<rect width='117' height='20' rx='3' fill='#555'/>"
+                "<text x='12' y='14' fill='#fff' font-family='sans-serif' font-size='11'>Open in Colab</text></svg>"
+            ),
+        )
     else:
         route.abort()
 

@@ -1,4 +1,4 @@
-"""google.colab's calls that need a person, in JupyterLab: a file is uploaded with the button, a secret typed into the prompt."""
+"""google.colab's calls that need a person, in JupyterLab: a file uploaded by button, a secret typed into the prompt."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ SECONDS = 300.0  # for a small run, on a loaded machine
 
 @dataclass(frozen=True)
 class Training:
-    """How a pipeline's training, or its longest step, is made long enough to be interrupted; `enough` is how far it must be then.
+    """How a pipeline's training, or its longest step, is made long enough to be interrupted.
 
-    `title` and `continues` stand before the numbers in what the step prints.
+    `enough` is how far it must be then. `title` and `continues` stand before the numbers in what the step prints.
     """
 
     step: str
@@ -54,12 +54,27 @@ class Training:
 
 
 TRAINING = {
-    "asr": Training("04_train", num_steps=300, enough=60, settings=(
-        "train.steps=300", "train.validate_every_steps=100", "train.checkpoint_every_steps=20")),
-    "dataset": Training("01_segments", num_steps=24, enough=4, title="cut", continues="continues:", settings=(
-        "segments.num_channels=24", "segments.seconds_per_channel=40")),
-    "diarization": Training("02_train", num_steps=400, enough=60, settings=(
-        "train.steps=400", "train.validate_every_steps=100", "train.checkpoint_every_steps=20"))}
+    "asr": Training(
+        "04_train",
+        num_steps=300,
+        enough=60,
+        settings=("train.steps=300", "train.validate_every_steps=100", "train.checkpoint_every_steps=20"),
+    ),
+    "dataset": Training(
+        "01_segments",
+        num_steps=24,
+        enough=4,
+        title="cut",
+        continues="continues:",
+        settings=("segments.num_channels=24", "segments.seconds_per_channel=40"),
+    ),
+    "diarization": Training(
+        "02_train",
+        num_steps=400,
+        enough=60,
+        settings=("train.steps=400", "train.validate_every_steps=100", "train.checkpoint_every_steps=20"),
+    ),
+}
 
 
 @pytest.fixture(params=all_pipelines(), ids=lambda p: p.name)
@@ -73,8 +88,12 @@ def test_run_all_interrupt_and_run_all_again(pipeline, lab, open_page, tmp_path)
     settings, state = (*settings_of(pipeline), *training.settings), tmp_path / "state"
     log = (tmp_path / "command.log").open("w+")
     # What the same settings make undisturbed, from the command line.
-    undisturbed = subprocess.Popen([sys.executable, "-m", "colabkit", *arguments(pipeline.name, state, "command", settings)],
-                                   env=environment(threads=1), stdout=log, stderr=subprocess.STDOUT)
+    undisturbed = subprocess.Popen(
+        [sys.executable, "-m", "colabkit", *arguments(pipeline.name, state, "command", settings)],
+        env=environment(threads=1),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
     try:
         parameters = {"STATE": str(state), "RUN": "page", "SETTINGS": " ".join(settings), **LENIENT[pipeline.name]}
         page = _opened(pipeline, lab, open_page, parameters)
@@ -116,7 +135,7 @@ def _interrupted(page: NotebookPage, training: Training) -> None:
     assert training.position(page) < training.num_steps, "training was over before it could be interrupted"
     assert "Interrupt" in page.outputs(training.cell) and "stopped after" in page.outputs(training.cell)
     assert len(page.errors()[0].splitlines()) < 5, "what is kept and what to do, not sixty lines of our code"
-    later = page.prompts()[page.prompts().index(page.cell(training.cell).locator(".jp-InputPrompt").inner_text()) + 1:]
+    later = page.prompts()[page.prompts().index(page.cell(training.cell).locator(".jp-InputPrompt").inner_text()) + 1 :]
     assert set(later) == {"[ ]:"}, "no later cell runs"
     page.picture(f"{stage}-3-interrupted")
 
@@ -142,9 +161,12 @@ def _shows_results(page: NotebookPage, training: Training, metrics: dict) -> Non
     players = page.page.locator("audio, video")
     assert players.count() >= 1
     page.wait(lambda: players.evaluate_all("all => all.every(player => player.duration > 0)"), "sound to play", 30)
-    rows = dict(row.split("\t") for row in page.page.locator(".jp-OutputArea-output table").last.locator("tr").all_inner_texts())
-    assert set(metrics) <= set(rows) and all(float(rows[name]) == pytest.approx(value, rel=1e-3)
-                                             for name, value in metrics.items() if value)
+    rows = dict(
+        row.split("\t") for row in page.page.locator(".jp-OutputArea-output table").last.locator("tr").all_inner_texts()
+    )
+    assert set(metrics) <= set(rows) and all(
+        float(rows[name]) == pytest.approx(value, rel=1e-3) for name, value in metrics.items() if value
+    )
 
 
 def _looks_well_everywhere(page: NotebookPage) -> None:
@@ -173,8 +195,11 @@ def _looks_well_from_a_stranger(page: NotebookPage, lab, open_page) -> None:
     other.picture(f"{Path(page.name).stem}-7-stranger")
 
 
-@pytest.mark.skipif("COLABKIT_SCREENSHOTS" not in os.environ, reason="makes the documentation's pictures: "
-                    "COLABKIT_SCREENSHOTS=DIR python -m pytest tests/browser -k documentation")
+@pytest.mark.skipif(
+    "COLABKIT_SCREENSHOTS" not in os.environ,
+    reason="makes the documentation's pictures: "
+    "COLABKIT_SCREENSHOTS=DIR python -m pytest tests/browser -k documentation",
+)
 def test_documentation_pictures_of_the_finished_demo(pipeline, lab, open_page):
     with tempfile.TemporaryDirectory(prefix="colabkit-") as state:  # a short name: it is in the picture
         page = _opened(pipeline, lab, open_page, {"STATE": state})

@@ -54,7 +54,9 @@ def faults_of(page: NotebookPage) -> list[str]:
     found += [f"overlap: {names}" for names in page.page.evaluate(_OVERLAPS)]
     found += [f"wider than the page: {text}" for text in page.page.evaluate(_CUT_OFF)]
     images = page.page.locator(".jp-OutputArea-output img")
-    found += ["a broken picture"] * images.evaluate_all("all => all.filter(i => !(i.complete && i.naturalWidth)).length")
+    found += ["a broken picture"] * images.evaluate_all(
+        "all => all.filter(i => !(i.complete && i.naturalWidth)).length"
+    )
     return found
 
 

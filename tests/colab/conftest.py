@@ -12,7 +12,9 @@ from colabkit.colab import secret_sources, userdata
 @pytest.fixture(autouse=True)
 def bare_machine(tmp_path, monkeypatch):
     """Run in an empty home folder, with no variable that these calls look at and a keyring that holds nothing."""
-    for name in [name for name in os.environ if name.startswith(("COLAB", "GOOGLE_", "CLOUDSDK", "VERTEX", "JPY_", "HF_"))]:
+    for name in [
+        name for name in os.environ if name.startswith(("COLAB", "GOOGLE_", "CLOUDSDK", "VERTEX", "JPY_", "HF_"))
+    ]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()

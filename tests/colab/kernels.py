@@ -1,4 +1,4 @@
-"""A client of real notebook kernels that does what a notebook's page does: answers questions, presses, uploads files."""
+"""A client of real kernels that does what a notebook's page does: answers questions, presses, uploads files."""
 
 from __future__ import annotations
 
@@ -33,8 +33,14 @@ class Ran:
 
     def find(self, model: str, **state) -> str:
         """Return the id of the widget of this model and state; "" while there is none."""
-        return next((id for id, has in self.widgets.items() if has.get("_model_name") == model
-                     and all(has.get(name) == value for name, value in state.items())), "")
+        return next(
+            (
+                id
+                for id, has in self.widgets.items()
+                if has.get("_model_name") == model and all(has.get(name) == value for name, value in state.items())
+            ),
+            "",
+        )
 
 
 class Kernel:
@@ -47,14 +53,26 @@ class Kernel:
 
     def send(self, code: str) -> str:
         """Send a cell without waiting for it."""
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {},
-                   "allow_stdin": self.allow_stdin, "stop_on_error": True}
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": self.allow_stdin,
+            "stop_on_error": True,
+        }
         message = self.client.session.msg("execute_request", content, metadata=self.metadata)
         self.client.shell_channel.send(message)
         return message["header"]["msg_id"]
 
-    def run(self, code: str, *, answers: tuple[str, ...] = (), act: Callable[[Ran], bool] | None = None,
-            timeout: float = 60.0) -> Ran:
+    def run(
+        self,
+        code: str,
+        *,
+        answers: tuple[str, ...] = (),
+        act: Callable[[Ran], bool] | None = None,
+        timeout: float = 60.0,
+    ) -> Ran:
         """Run a cell to its end; `act` is called after every message until it returns True."""
         return self.collect(self.send(code), answers=answers, act=act, timeout=timeout)
 
@@ -138,12 +156,15 @@ class Kernel:
 
 
 @contextmanager
-def kernel(folder: Path, *, allow_stdin: bool, metadata: dict = PAGE, python: str = sys.executable,
-           **env: str) -> Iterator[Kernel]:
+def kernel(
+    folder: Path, *, allow_stdin: bool, metadata: dict = PAGE, python: str = sys.executable, **env: str
+) -> Iterator[Kernel]:
     """Start a kernel in `folder`; its client looks like JupyterLab, or as `metadata` says."""
     manager = KernelManager()
     manager.kernel_spec.argv[0] = python
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COLAB", "GOOGLE", "JPY_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("COLAB", "GOOGLE", "JPY_"))
+    }
     environment.update(PYTHONPATH=str(ROOT), PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring", HOME=str(folder))
     manager.start_kernel(cwd=str(folder), env=environment | env)
     client = manager.blocking_client()

@@ -2,8 +2,8 @@
 
     git clone https://github.com/googlecolab/colabtools && python tests/colab/record_api.py colabtools
 
-writes tests/colab/google_colab_api.json, which tests compare colabkit.colab with. Nothing of colabtools is imported or copied
-but names: modules, functions with their parameters, classes with their bases, and which function raises what.
+writes tests/colab/google_colab_api.json, which tests compare colabkit.colab with. Nothing of colabtools is imported or
+copied but names: modules, functions with their parameters, classes with their bases, and which function raises what.
 """
 
 from __future__ import annotations
@@ -30,21 +30,37 @@ def main(checkout: str) -> None:
             parts = parts[:-1]
         if parts and len(parts) == 1 and not parts[0].startswith("_"):
             modules[parts[0]] = describe(lambda p: _git(checkout, "show", f"HEAD:{p}"), path)
-    API.write_text(json.dumps({"source": SOURCE, "commit": commit, "date": date, "modules": modules}, indent=1,
-                              sort_keys=True) + "\n")
+    API.write_text(
+        json.dumps({"source": SOURCE, "commit": commit, "date": date, "modules": modules}, indent=1, sort_keys=True)
+        + "\n"
+    )
     print(f"{API.name}: {len(modules)} modules of {SOURCE} at {commit}")
 
 
 def describe(read, path: str) -> dict:
     """Describe one module; what a package takes from its private modules counts as its own."""
     tree = ast.parse(read(path))
-    exported = next((ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
-                     and getattr(node.targets[0], "id", "") == "__all__"), None)
+    exported = next(
+        (
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        ),
+        None,
+    )
     found: dict = {"functions": {}, "classes": {}}
     _add(found, tree, exported)
     for node in tree.body:
-        if path.endswith("__init__.py") and isinstance(node, ast.ImportFrom) and (node.module or "").startswith("google.colab."):
-            source = ast.parse(read(node.module.replace(".", "/") + ".py")) if node.module.count(".") > 2 else ast.Module([], [])
+        if (
+            path.endswith("__init__.py")
+            and isinstance(node, ast.ImportFrom)
+            and (node.module or "").startswith("google.colab.")
+        ):
+            source = (
+                ast.parse(read(node.module.replace(".", "/") + ".py"))
+                if node.module.count(".") > 2
+                else ast.Module([], [])
+            )
             _add(found, source, [alias.name for alias in node.names])
     if exported is not None:
         found["all"] = sorted(exported)
@@ -61,10 +77,16 @@ def _add(found: dict, tree: ast.Module, names: list[str] | None) -> None:
         if isinstance(node, ast.FunctionDef):
             found["functions"][name] = _function(node, constants) | {"raises": _raised(node, functions, set())}
         elif isinstance(node, ast.ClassDef):
-            methods = {part.name: _function(part, constants) for part in node.body if isinstance(part, ast.FunctionDef)
-                       and (part.name == "__init__" or not part.name.startswith("_"))}
-            found["classes"][name] = {"bases": [_last(base) for base in node.bases], "methods": methods,
-                                      "attributes": {k: repr(v) for k, v in _constants(node.body).items()}}
+            methods = {
+                part.name: _function(part, constants)
+                for part in node.body
+                if isinstance(part, ast.FunctionDef) and (part.name == "__init__" or not part.name.startswith("_"))
+            }
+            found["classes"][name] = {
+                "bases": [_last(base) for base in node.bases],
+                "methods": methods,
+                "attributes": {k: repr(v) for k, v in _constants(node.body).items()},
+            }
 
 
 def _constants(body: list[ast.stmt]) -> dict:
@@ -80,13 +102,17 @@ def _constants(body: list[ast.stmt]) -> dict:
 
 def _function(node: ast.FunctionDef, constants: dict) -> dict:
     spec = node.args
-    plain = [(arg.arg, "POSITIONAL_ONLY") for arg in spec.posonlyargs] + [(arg.arg, "POSITIONAL_OR_KEYWORD") for arg in spec.args]
+    plain = [(arg.arg, "POSITIONAL_ONLY") for arg in spec.posonlyargs] + [
+        (arg.arg, "POSITIONAL_OR_KEYWORD") for arg in spec.args
+    ]
     defaults = [None] * (len(plain) - len(spec.defaults)) + [_value(value, constants) for value in spec.defaults]
     parameters = [[name, kind, default] for (name, kind), default in zip(plain, defaults, strict=True)]
     if spec.vararg:
         parameters.append([spec.vararg.arg, "VAR_POSITIONAL", None])
-    parameters += [[arg.arg, "KEYWORD_ONLY", _value(value, constants) if value else None]
-                   for arg, value in zip(spec.kwonlyargs, spec.kw_defaults, strict=True)]
+    parameters += [
+        [arg.arg, "KEYWORD_ONLY", _value(value, constants) if value else None]
+        for arg, value in zip(spec.kwonlyargs, spec.kw_defaults, strict=True)
+    ]
     if spec.kwarg:
         parameters.append([spec.kwarg.arg, "VAR_KEYWORD", None])
     return {"parameters": parameters, "contextmanager": any(_last(d) == "contextmanager" for d in node.decorator_list)}

@@ -1,4 +1,4 @@
-"""colabkit.colab has the names, signatures, exceptions and refusals of google.colab, as record_api.py wrote them down."""
+"""Names, signatures, exceptions and refusals of colabkit.colab: google.colab's, as record_api.py wrote them down."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ RECORDED = json.loads(API.read_text(encoding="utf-8"))
 COVERED = {name: module for name, module in RECORDED["modules"].items() if name in MODULES}
 DEVIATIONS = {  # deliberate, with the reason
     ("data_table.DataTable", "base DisplayObject"): "IPython is imported only where something is displayed",
-    ("auth.authenticate_user", "raises NotImplementedError"): "only inside Google's own network, where the real one is called",
+    (
+        "auth.authenticate_user",
+        "raises NotImplementedError",
+    ): "only inside Google's own network, where the real one is called",
     ("auth.authenticate_service_account", "raises NotImplementedError"): "only inside Google's own network, as above",
     ("drive.flush_and_unmount", "raises NotImplementedError"): "only inside Google's own network, as above",
     ("drive.flush_and_unmount", "raises ValueError"): "Drive's own program failed; elsewhere there is none",
@@ -28,25 +31,36 @@ def ours(name: str):
 
 
 def functions():
-    return [pytest.param(module, name, spec, id=f"{module}.{name}") for module, found in sorted(COVERED.items())
-            for name, spec in sorted(found["functions"].items())]
+    return [
+        pytest.param(module, name, spec, id=f"{module}.{name}")
+        for module, found in sorted(COVERED.items())
+        for name, spec in sorted(found["functions"].items())
+    ]
 
 
 def classes():
-    return [pytest.param(module, name, spec, id=f"{module}.{name}") for module, found in sorted(COVERED.items())
-            for name, spec in sorted(found["classes"].items())]
+    return [
+        pytest.param(module, name, spec, id=f"{module}.{name}")
+        for module, found in sorted(COVERED.items())
+        for name, spec in sorted(found["classes"].items())
+    ]
 
 
 def shape(function) -> list[list]:
-    return [[p.name, p.kind.name, None if p.default is p.empty else repr(p.default)]
-            for p in inspect.signature(function).parameters.values()]
+    return [
+        [p.name, p.kind.name, None if p.default is p.empty else repr(p.default)]
+        for p in inspect.signature(function).parameters.values()
+    ]
 
 
 def test_the_record_is_whole_and_says_where_it_comes_from():
     assert RECORDED["source"] == "https://github.com/googlecolab/colabtools" and len(RECORDED["commit"]) == 40
     assert len(COVERED) >= 11 and len(functions()) >= 36 and len(classes()) >= 8
-    assert RECORDED["modules"]["drive"]["functions"]["mount"]["parameters"][1] == ["force_remount", "POSITIONAL_OR_KEYWORD",
-                                                                                   "False"]
+    assert RECORDED["modules"]["drive"]["functions"]["mount"]["parameters"][1] == [
+        "force_remount",
+        "POSITIONAL_OR_KEYWORD",
+        "False",
+    ]
 
 
 def test_every_module_is_covered_or_said_to_be_absent():
@@ -77,7 +91,11 @@ def test_functions_have_the_same_signature(module, name, spec):
 def test_classes_have_the_same_ancestors_methods_and_attributes(module, name, spec):
     kind = getattr(ours(module), name)
     ancestors = {ancestor.__name__ for ancestor in kind.__mro__}
-    lacking = [base for base in spec["bases"] if base not in ancestors and (f"{module}.{name}", f"base {base}") not in DEVIATIONS]
+    lacking = [
+        base
+        for base in spec["bases"]
+        if base not in ancestors and (f"{module}.{name}", f"base {base}") not in DEVIATIONS
+    ]
     assert not lacking
     # An exception that google.colab does not derive from its Error must not be caught by `except Error` here either.
     if "Exception" in spec["bases"] and name != "Error":
@@ -93,12 +111,14 @@ def test_classes_have_the_same_ancestors_methods_and_attributes(module, name, sp
 
 def _on_colab(error: str):
     """Have userdata.get raise what the real google.colab raises."""
+
     def case(monkeypatch, tmp_path):
         stand_in = type("Colab", (), {"get": lambda key: (_ for _ in ()).throw(getattr(stand_in, error)(key))})
         for name in ("SecretNotFoundError", "NotebookAccessError", "TimeoutException"):
             setattr(stand_in, name, type(name, (Exception,), {}))
         monkeypatch.setattr(ours("userdata"), "real", lambda *_, **__: stand_in)
         ours("userdata").get("A")
+
     return case
 
 
@@ -116,6 +136,7 @@ def _no_credentials(call):
     def case(monkeypatch, tmp_path):
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
         call()
+
     return case
 
 
@@ -126,15 +147,17 @@ def _not_uploaded(monkeypatch, tmp_path):
 
 CASES = {
     ("auth.authenticate_user", "AuthorizationError"): _no_credentials(lambda: ours("auth").authenticate_user()),
-    ("auth.authenticate_service_account", "AuthorizationError"):
-        _no_credentials(lambda: ours("auth").authenticate_service_account()),
+    ("auth.authenticate_service_account", "AuthorizationError"): _no_credentials(
+        lambda: ours("auth").authenticate_service_account()
+    ),
     ("drive.mount", "NotImplementedError"): _no_drive,
     ("drive.mount", "ValueError"): _space,
     ("files.download", "FileNotFoundError"): lambda *_: ours("files").download("is not here"),
     ("files.view", "FileNotFoundError"): lambda *_: ours("files").view("is not here"),
     ("files.upload_file", "ValueError"): _not_uploaded,
     ("output.clear", "ValueError"): lambda *_: ours("output").clear(wait=1),
-    ("output.temporary", "ValueError"): lambda *_: ours("output").clear(wait="no"),  # only clear(), which it calls, raises it
+    # only clear(), which it calls, raises it
+    ("output.temporary", "ValueError"): lambda *_: ours("output").clear(wait="no"),
     ("output.enable_custom_widget_manager", "ValueError"): lambda *_: ours("output").enable_custom_widget_manager("7"),
     ("output.unregister_callback", "ValueError"): lambda *_: ours("output").unregister_callback("never registered"),
     ("runtime.unassign", "RuntimeManagementError"): lambda *_: ours("runtime").unassign(),
@@ -147,13 +170,19 @@ CASES = {
 
 
 def raising():
-    return [(f"{module}.{name}", error) for module, found in sorted(COVERED.items())
-            for name, spec in sorted(found["functions"].items()) for error in spec["raises"]]
+    return [
+        (f"{module}.{name}", error)
+        for module, found in sorted(COVERED.items())
+        for name, spec in sorted(found["functions"].items())
+        for error in spec["raises"]
+    ]
 
 
 def test_every_recorded_refusal_has_a_case_or_is_a_deviation():
     pairs = set(raising())
-    assert pairs == set(CASES) | {(name, what.removeprefix("raises ")) for name, what in DEVIATIONS if what.startswith("raises")}
+    assert pairs == set(CASES) | {
+        (name, what.removeprefix("raises ")) for name, what in DEVIATIONS if what.startswith("raises")
+    }
     assert not set(CASES) & {(name, what.removeprefix("raises ")) for name, what in DEVIATIONS}
 
 
@@ -167,19 +196,32 @@ def test_the_same_exceptions_are_raised(name, error, monkeypatch, tmp_path):
 
 
 def test_the_recorder_reads_what_python_means():
-    source = ('import errors\n__all__ = ["f", "C"]\n_x = "5"\n'
-              "def f(a, /, b=2 * 3, *c, d=_x, **e):\n    g()\n"
-              "def g():\n    if 1:\n        raise errors.Bad('x')\n    f()\n    raise ValueError\n"
-              "class C(errors.Error):\n    y = 1\n    def __init__(self, key): pass\n    def _hidden(self): pass\n")
+    source = (
+        'import errors\n__all__ = ["f", "C"]\n_x = "5"\n'
+        "def f(a, /, b=2 * 3, *c, d=_x, **e):\n    g()\n"
+        "def g():\n    if 1:\n        raise errors.Bad('x')\n    f()\n    raise ValueError\n"
+        "class C(errors.Error):\n    y = 1\n    def __init__(self, key): pass\n    def _hidden(self): pass\n"
+    )
     found = describe(lambda path: source, "google/colab/m.py")
     assert found["all"] == ["C", "f"] and list(found["functions"]) == ["f"]
     assert found["functions"]["f"]["parameters"] == [
-        ["a", "POSITIONAL_ONLY", None], ["b", "POSITIONAL_OR_KEYWORD", "6"], ["c", "VAR_POSITIONAL", None],
-        ["d", "KEYWORD_ONLY", "'5'"], ["e", "VAR_KEYWORD", None]]
+        ["a", "POSITIONAL_ONLY", None],
+        ["b", "POSITIONAL_OR_KEYWORD", "6"],
+        ["c", "VAR_POSITIONAL", None],
+        ["d", "KEYWORD_ONLY", "'5'"],
+        ["e", "VAR_KEYWORD", None],
+    ]
     assert found["functions"]["f"]["raises"] == ["Bad", "ValueError"]
-    assert found["classes"]["C"] == {"bases": ["Error"], "attributes": {"y": "1"}, "methods": {
-        "__init__": {"parameters": [["self", "POSITIONAL_OR_KEYWORD", None], ["key", "POSITIONAL_OR_KEYWORD", None]],
-                     "contextmanager": False}}}
+    assert found["classes"]["C"] == {
+        "bases": ["Error"],
+        "attributes": {"y": "1"},
+        "methods": {
+            "__init__": {
+                "parameters": [["self", "POSITIONAL_OR_KEYWORD", None], ["key", "POSITIONAL_OR_KEYWORD", None]],
+                "contextmanager": False,
+            }
+        },
+    }
 
 
 def test_no_path_of_a_machine_is_in_the_record():

@@ -24,14 +24,17 @@ pytest.importorskip("google.oauth2.service_account")
 def private_key():
     cryptography = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
     from cryptography.hazmat.primitives import serialization
+
     key = cryptography.generate_private_key(public_exponent=65537, key_size=2048)
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                             serialization.NoEncryption()).decode()
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
 
 
 @pytest.fixture
 def tokens(monkeypatch):
     """A server that gives tokens; `answer` is its (status, JSON), `asked` how often it was asked."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -66,13 +69,25 @@ def send_to(address: str, monkeypatch) -> None:
 
 def user_file(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}))
+    path.write_text(
+        json.dumps({"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"})
+    )
     return path
 
 
 def key_file(path: Path, token_uri: str, private_key: str) -> Path:
-    path.write_text(json.dumps({"type": "service_account", "project_id": "proj", "private_key_id": "k", "token_uri": token_uri,
-                                "private_key": private_key, "client_email": "a@proj.iam.gserviceaccount.com"}))
+    path.write_text(
+        json.dumps(
+            {
+                "type": "service_account",
+                "project_id": "proj",
+                "private_key_id": "k",
+                "token_uri": token_uri,
+                "private_key": private_key,
+                "client_email": "a@proj.iam.gserviceaccount.com",
+            }
+        )
+    )
     return path
 
 
@@ -102,7 +117,9 @@ def test_the_file_gcloud_writes_is_found(tokens, bare_machine):
 
 
 def test_a_service_account_serves_both(tokens, tmp_path, monkeypatch, private_key):
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(key_file(tmp_path / "k.json", tokens.address, private_key)))
+    monkeypatch.setenv(
+        "GOOGLE_APPLICATION_CREDENTIALS", str(key_file(tmp_path / "k.json", tokens.address, private_key))
+    )
     auth.authenticate_user()
     auth.authenticate_service_account()
     assert tokens.asked == 1
@@ -146,6 +163,7 @@ def test_a_silent_google_does_not_hold_the_call(tokens, tmp_path, monkeypatch, c
 
 def test_a_metadata_server_that_never_answers_is_not_waited_for(monkeypatch):
     from google.auth import _default
+
     monkeypatch.setattr(auth, "_SECONDS", 1.0)
     monkeypatch.setattr(_default, "_get_gce_credentials", lambda *a, **k: time.sleep(30))
     began = time.monotonic()

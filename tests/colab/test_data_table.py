@@ -24,7 +24,8 @@ def test_large_frames_are_cut_and_it_is_said(capsys):
     assert "c1" in text and "c2" not in text and "10 of 30 rows" in text
     assert capsys.readouterr().out.splitlines() == [
         "Warning: Total number of columns (5) exceeds max_columns (2). limiting to first (2) columns.",
-        "Warning: total number of rows (30) exceeds max_rows (10). Limiting to first (10) rows."]
+        "Warning: total number of rows (30) exceeds max_rows (10). Limiting to first (10) rows.",
+    ]
     many = pandas.DataFrame({"a": range(5000)})
     assert "1000 of 5000 rows" in DataTable(many)._repr_html_()
 
@@ -41,17 +42,18 @@ def test_what_pandas_should_show_itself(capsys, monkeypatch):
 
 def test_enabled_and_disabled_in_ipython(tmp_path):
     from tests.colab.test_userdata import in_process
-    code = ("from IPython.core.interactiveshell import InteractiveShell; shell = InteractiveShell.instance()\n"
-            "import pandas; frame = pandas.DataFrame({'a': [1]})\n"
-            "html = lambda: shell.display_formatter.format(frame)[0]['text/html']\n"
-            "plain = html(); from colabkit.colab import data_table as t\n"
-            "t.disable_dataframe_formatter(); assert html() == plain\n"
-            "t.enable_dataframe_formatter(); t.enable_dataframe_formatter(); assert '1 rows' in html(), html()\n"
-            "t.disable_dataframe_formatter(); assert html() == plain\n"
-            "shell.run_line_magic('load_ext', 'colabkit.colab.data_table'); assert '1 rows' in html()\n"
-            "shell.run_line_magic('unload_ext', 'colabkit.colab.data_table'); assert html() == plain\n"
-            "t.display_dataframe(frame)")
+
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell; shell = InteractiveShell.instance()\n"
+        "import pandas; frame = pandas.DataFrame({'a': [1]})\n"
+        "html = lambda: shell.display_formatter.format(frame)[0]['text/html']\n"
+        "plain = html(); from colabkit.colab import data_table as t\n"
+        "t.disable_dataframe_formatter(); assert html() == plain\n"
+        "t.enable_dataframe_formatter(); t.enable_dataframe_formatter(); assert '1 rows' in html(), html()\n"
+        "t.disable_dataframe_formatter(); assert html() == plain\n"
+        "shell.run_line_magic('load_ext', 'colabkit.colab.data_table'); assert '1 rows' in html()\n"
+        "shell.run_line_magic('unload_ext', 'colabkit.colab.data_table'); assert html() == plain\n"
+        "t.display_dataframe(frame)"
+    )
     done = in_process(code, tmp_path)
     assert done.returncode == 0, done.stderr
-
-

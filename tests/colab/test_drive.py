@@ -1,4 +1,4 @@
-"""Tests of colabkit.colab.drive: a synced folder shown as MyDrive, what exists is not touched, a VM is not kept waiting."""
+"""Tests of colabkit.colab.drive: a synced folder shown as MyDrive, what exists not touched, a VM not kept waiting."""
 
 from __future__ import annotations
 
@@ -40,8 +40,12 @@ def test_the_folder_appears_as_mydrive_and_goes_again(synced, point, capsys):
     assert not point.exists() and sorted(os.listdir(synced)) == ["new.txt", "notes.txt"]
     drive.flush_and_unmount()
     out = capsys.readouterr().out.splitlines()
-    assert out == [f"Mounted at {point}", f"Drive already mounted at {point}; to attempt to forcibly remount, "
-                   f'call drive.mount("{point}", force_remount=True).', "Drive not mounted, so nothing to flush and unmount."]
+    assert out == [
+        f"Mounted at {point}",
+        f"Drive already mounted at {point}; to attempt to forcibly remount, "
+        f'call drive.mount("{point}", force_remount=True).',
+        "Drive not mounted, so nothing to flush and unmount.",
+    ]
 
 
 def test_an_empty_folder_is_used_and_left(synced, point):
@@ -102,10 +106,16 @@ def put_dead_link(point: Path):
 
 
 @pytest.mark.parametrize("force", [False, True])
-@pytest.mark.parametrize("put, words", [
-    (put_file, "must either be a directory or not exist"), (put_full_folder, "must not already contain files"),
-    (put_own_mydrive, "must not already contain files"), (put_link, "must not be a symlink"),
-    (put_dead_link, "must not be a symlink")])
+@pytest.mark.parametrize(
+    "put, words",
+    [
+        (put_file, "must either be a directory or not exist"),
+        (put_full_folder, "must not already contain files"),
+        (put_own_mydrive, "must not already contain files"),
+        (put_link, "must not be a symlink"),
+        (put_dead_link, "must not be a symlink"),
+    ],
+)
 def test_what_exists_is_never_touched(synced, point, put, words, force):
     put(point)
     before = sorted(str(p) for p in point.parent.rglob("*"))
@@ -132,6 +142,7 @@ def test_refusals(synced, tmp_path, monkeypatch):
 def test_a_folder_where_nothing_may_be_written(synced, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
+
     monkeypatch.setattr(Path, "symlink_to", refuse)  # root may write everywhere: no folder refuses by itself
     with pytest.raises(ValueError, match="Permission denied"):
         drive.mount(str(tmp_path / "drive"))
@@ -148,7 +159,9 @@ def test_files_of_the_user_in_the_folder_survive_unmounting(synced, point):
     drive.mount(str(point))
     (point / "mine.txt").write_text("x")
     drive.flush_and_unmount()
-    assert (point / "mine.txt").exists() and (point / "MyDrive" / "notes.txt").exists(), "changed since: not ours any more"
+    assert (point / "mine.txt").exists() and (point / "MyDrive" / "notes.txt").exists(), (
+        "changed since: not ours any more"
+    )
 
 
 # On a Colab VM
@@ -156,7 +169,7 @@ def test_files_of_the_user_in_the_folder_survive_unmounting(synced, point):
 
 @pytest.fixture
 def vm(tmp_path, monkeypatch):
-    """A Colab VM whose file system is below a temporary folder; gives it and what is asked of the real google.colab.drive."""
+    """A Colab VM with its files below a temporary folder; gives it and what the real google.colab.drive is asked."""
     root, asked = tmp_path / "root", []
     (root / "content").mkdir(parents=True)
     (root / "var/colab").mkdir(parents=True)
@@ -169,6 +182,7 @@ def vm(tmp_path, monkeypatch):
         monkeypatch.setattr(drive, "here", lambda: detect({}, root, shell))
         monkeypatch.setattr(drive, "real", lambda name, runtime, answered=True: colab if answered else None)
         return root, asked
+
     return become
 
 
@@ -186,7 +200,10 @@ def test_on_a_vm_everything_else_is_handed_on(vm):
     root, asked = vm(answers=True)
     drive.mount("/content/elsewhere", timeout_ms=5, readonly=True)
     drive.flush_and_unmount(timeout_ms=7)
-    assert asked == [(("/content/elsewhere",), {"force_remount": False, "timeout_ms": 5, "readonly": True}), {"timeout_ms": 7}]
+    assert asked == [
+        (("/content/elsewhere",), {"force_remount": False, "timeout_ms": 5, "readonly": True}),
+        {"timeout_ms": 7},
+    ]
 
 
 def test_headless_on_a_vm_the_refusal_comes_at_once(vm):

@@ -1,4 +1,4 @@
-"""Tests of colabkit.colab.fetched_secrets: what a kernel fetches is known before it can be printed, and stays private."""
+"""Tests of colabkit.colab.fetched_secrets: what kernels fetch is known before it can be printed, and stays private."""
 
 from __future__ import annotations
 

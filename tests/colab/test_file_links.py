@@ -1,4 +1,4 @@
-"""Show a file of this machine as a link in a notebook's page: its bytes in the link, or its place below the notebook."""
+"""A file of this machine as a link in a notebook's page: its bytes in the link, or its place below the notebook."""
 
 from __future__ import annotations
 

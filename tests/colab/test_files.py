@@ -29,7 +29,9 @@ def sources(tmp_path):
 def test_upload_takes_what_the_variable_names(sources, monkeypatch, capsys):
     given(monkeypatch, sources / "a.txt", sources / "müsli 密.tar.gz", sources / "empty")
     assert files.upload() == {"a.txt": b"one", "müsli 密.tar.gz": b"\x00\xff", "empty": b""}
-    assert capsys.readouterr().out .splitlines() == [f"Saving {name} to {name}" for name in ("a.txt", "müsli 密.tar.gz", "empty")]
+    assert capsys.readouterr().out.splitlines() == [
+        f"Saving {name} to {name}" for name in ("a.txt", "müsli 密.tar.gz", "empty")
+    ]
     assert Path("a.txt").read_bytes() == b"one"
 
 
@@ -75,7 +77,9 @@ def test_upload_file_wants_exactly_one(sources, monkeypatch):
     assert not os.path.exists("x")
 
 
-@pytest.mark.parametrize("call", [lambda: files.upload(), lambda: files.upload_file("x")], ids=["upload", "upload_file"])
+@pytest.mark.parametrize(
+    "call", [lambda: files.upload(), lambda: files.upload_file("x")], ids=["upload", "upload_file"]
+)
 def test_headless_without_the_variable_says_how(call):
     with pytest.raises(ValueError) as caught:
         call()
@@ -107,13 +111,3 @@ def test_download_refuses_what_it_cannot_send(tmp_path):
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(IsADirectoryError, match="make_archive"):
             files.download(path)
-
-
-
-
-
-
-
-
-
-

@@ -9,7 +9,9 @@ import pytest
 from tests.colab.kernels import kernel
 
 VALUE = "s3cret-value"
-ALL = "from colabkit.colab import auth, data_table, drive, files, output, patches, runtime, snippets, syntax, userdata\n"
+ALL = (
+    "from colabkit.colab import auth, data_table, drive, files, output, patches, runtime, snippets, syntax, userdata\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +100,19 @@ def test_a_closed_input_is_no_secret(page):
 
 
 def test_links_to_files(page):
-    ran = page.run("open('small.txt', 'w').write('hi'); open('big.bin', 'wb').write(b'x' * (2**20 + 1))\n"
-                   "files.download('small.txt'); files.download('big.bin'); files.view('small.txt')")
+    ran = page.run(
+        "open('small.txt', 'w').write('hi'); open('big.bin', 'wb').write(b'x' * (2**20 + 1))\n"
+        "files.download('small.txt'); files.download('big.bin'); files.view('small.txt')"
+    )
     assert ran.error == "" and len(ran.shown) == 3 and ran.text == ""
     small, big, view = [data["text/html"] for data in ran.shown]
     assert 'download="small.txt" href="data:text/plain;base64,aGk="' in small
     assert 'download="big.bin" href="big.bin"' in big and 'href="small.txt"' in view
     assert all(data["text/plain"].startswith("/") for data in ran.shown)
-    elsewhere = page.run("import tempfile; p = tempfile.mkdtemp() + '/big.bin'; open(p, 'wb').write(b'x' * (2**20 + 1))\n"
-                         "files.download(p)").shown[0]["text/html"]
+    elsewhere = page.run(
+        "import tempfile; p = tempfile.mkdtemp() + '/big.bin'; open(p, 'wb').write(b'x' * (2**20 + 1))\n"
+        "files.download(p)"
+    ).shown[0]["text/html"]
     assert "href" not in elsewhere and "/big.bin</code>" in elsewhere
 
 
@@ -123,8 +129,10 @@ def test_temporary_output_stays_when_it_fails(page):
 
 
 def test_tagged_output_is_cleared_by_tag(page):
-    code = ("with output.use_tags('talk'):\n    print('a')\n    with output.use_tags('intro'):\n        print('b')\n"
-            "with output.use_tags('other', append=False) as tags: print(tags)\n")
+    code = (
+        "with output.use_tags('talk'):\n    print('a')\n    with output.use_tags('intro'):\n        print('b')\n"
+        "with output.use_tags('other', append=False) as tags: print(tags)\n"
+    )
     ran = page.run(code + "output.clear(output_tags=['intro', 'talk'])")
     assert len(ran.closed) == 1 and sum(data == {"text/html": ""} for data in ran.shown) == 1
     ran = page.run("output.clear(output_tags='talk'); output.clear(output_tags='unknown')")
@@ -138,8 +146,10 @@ def test_javascript_runs_without_a_result(page):
 
 
 def test_pages_served_by_the_kernels_machine(page):
-    ran = page.run("output.serve_kernel_port_as_iframe(80, '/p\"', height='9')\n"
-                   "output.serve_kernel_port_as_window(80, anchor_text='<go>')")
+    ran = page.run(
+        "output.serve_kernel_port_as_iframe(80, '/p\"', height='9')\n"
+        "output.serve_kernel_port_as_window(80, anchor_text='<go>')"
+    )
     frame, link = [data["text/html"] for data in ran.shown]
     assert 'src="http://localhost:80/p&quot;"' in frame and 'height="9"' in frame and "&lt;go&gt;" in link
     ran = page.run("os.environ['JUPYTERHUB_SERVICE_PREFIX'] = '/user/me/'; output.serve_kernel_port_as_iframe(80, 'p')")
@@ -164,7 +174,7 @@ def test_a_console_is_asked_for_paths(tmp_path):
 
 REAL = {
     "userdata": "class SecretNotFoundError(Exception): pass\nclass NotebookAccessError(Exception): pass\n"
-                "class TimeoutException(Exception): pass\ndef get(key): return 'vault:' + key",
+    "class TimeoutException(Exception): pass\ndef get(key): return 'vault:' + key",
     "files": "def upload(target_dir): return {'real': target_dir}\ndef download(filename): print('real download', filename)",
     "output": "def eval_js(script, ignore_result=False, timeout_sec=None): return ('real', script, timeout_sec)",
     "auth": "def authenticate_user(clear_output=True, project_id=None): print('real auth', project_id)",
@@ -178,31 +188,51 @@ def colab_vm(folder: Path) -> dict[str, str]:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     # As the real one has it: without, a real one that is installed would come first.
-    (package.parent / "__init__.py").write_text("from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n")
+    (package.parent / "__init__.py").write_text(
+        "from pkgutil import extend_path\n__path__ = extend_path(__path__, __name__)\n"
+    )
     for name, text in REAL.items():
         (package / f"{name}.py").write_text(text)
     root = Path(__file__).resolve().parents[2]
-    return {"PYTHONPATH": f"{package.parents[1]}:{root}", "COLAB_RELEASE_TAG": "release-colab",
-            "TBE_RUNTIME_ADDR": "127.0.0.1:9", "COLAB_JUPYTER_IP": "127.0.0.1"}
+    return {
+        "PYTHONPATH": f"{package.parents[1]}:{root}",
+        "COLAB_RELEASE_TAG": "release-colab",
+        "TBE_RUNTIME_ADDR": "127.0.0.1:9",
+        "COLAB_JUPYTER_IP": "127.0.0.1",
+    }
 
 
 def test_on_a_vm_the_real_one_is_called(tmp_path):
     with kernel(tmp_path, allow_stdin=True, metadata={"colab": {"cell_id": "x"}}, **colab_vm(tmp_path)) as vm:
-        ran = vm.run(ALL + "print(userdata.get('A'), files.upload('d'), output.eval_js('1', timeout_sec=3))\n"
-                     "auth.authenticate_user(project_id='p'); runtime.unassign(); drive.mount('/content/other')\n"
-                     "drive.flush_and_unmount(); open('f', 'w').write('x'); files.download('f')\n"
-                     "print('vault:A' in userdata.fetched_values())\n"
-                     "from colabkit.colab import install; print(install())")
-        assert ran.text.splitlines() == ["vault:A {'real': 'd'} ('real', '1', 3)", "real auth p", "real unassign",
-                                         "real mount /content/other", "real flush", "real download f", "True", "False"], ran
+        ran = vm.run(
+            ALL + "print(userdata.get('A'), files.upload('d'), output.eval_js('1', timeout_sec=3))\n"
+            "auth.authenticate_user(project_id='p'); runtime.unassign(); drive.mount('/content/other')\n"
+            "drive.flush_and_unmount(); open('f', 'w').write('x'); files.download('f')\n"
+            "print('vault:A' in userdata.fetched_values())\n"
+            "from colabkit.colab import install; print(install())"
+        )
+        assert ran.text.splitlines() == [
+            "vault:A {'real': 'd'} ('real', '1', 3)",
+            "real auth p",
+            "real unassign",
+            "real mount /content/other",
+            "real flush",
+            "real download f",
+            "True",
+            "False",
+        ], ran
 
 
 def test_headless_on_a_vm_nothing_that_would_hang_is_called(tmp_path):
     with kernel(tmp_path, allow_stdin=False, **colab_vm(tmp_path)) as vm:
         vm.run(ALL)
-        for code, error in (("userdata.get('A')", "TimeoutException"), ("files.upload()", "NotUploadedError"),
-                            ("output.eval_js('1')", "UnsupportedError"), ("drive.mount('/content/drive')", "MountError"),
-                            ("auth.authenticate_user()", "AuthorizationError")):
+        for code, error in (
+            ("userdata.get('A')", "TimeoutException"),
+            ("files.upload()", "NotUploadedError"),
+            ("output.eval_js('1')", "UnsupportedError"),
+            ("drive.mount('/content/drive')", "MountError"),
+            ("auth.authenticate_user()", "AuthorizationError"),
+        ):
             ran = vm.run(code, timeout=20)
             assert ran.error == error and ran.seconds < 5 and "fix:" in ran.error_text, ran
         assert vm.run("import os; os.environ['A'] = 'v'; print(userdata.get('A'))").text == "v\n"

@@ -10,6 +10,7 @@ def test_images_of_opencv_are_shown_in_their_colours(monkeypatch):
     import IPython.display
 
     from colabkit.colab.patches import cv2_imshow
+
     shown = []
     monkeypatch.setattr(IPython.display, "display", shown.append)
     blue, grey = numpy.zeros((2, 3, 3)), numpy.full((2, 3, 1), 300.0)

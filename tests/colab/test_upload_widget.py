@@ -14,8 +14,18 @@ def test_what_a_button_holds_in_both_generations_of_ipywidgets():
     assert files_of({}) == files_of(()) == []
 
 
-@pytest.mark.parametrize("sent, name", [("a.txt", "a.txt"), ("../../etc/passwd", "passwd"), ("C:\\x\\y.wav", "y.wav"),
-                                        ("/", "upload"), ("", "upload"), ("a/..", "upload"), ("a\0b", "ab"),
-                                        ("ü b.txt", "ü b.txt")])
+@pytest.mark.parametrize(
+    "sent, name",
+    [
+        ("a.txt", "a.txt"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\x\\y.wav", "y.wav"),
+        ("/", "upload"),
+        ("", "upload"),
+        ("a/..", "upload"),
+        ("a\0b", "ab"),
+        ("ü b.txt", "ü b.txt"),
+    ],
+)
 def test_a_sender_cannot_choose_the_folder(sent, name):
     assert bare_name(sent) == name

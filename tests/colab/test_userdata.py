@@ -34,7 +34,9 @@ def put(path: Path, text: str | bytes) -> Path:
 def in_process(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess:
     """Run code in a process of its own, whose keyring is chosen when it starts."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[2])])} | env
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def test_the_environment_comes_first_then_env_files(bare_machine, monkeypatch):
@@ -89,19 +91,26 @@ def test_an_env_folder_and_a_removed_working_directory_do_no_harm(bare_machine, 
 
 def test_a_keyring_is_asked_under_colabkit(tmp_path):
     put(tmp_path / "ring.py", HANGING_KEYRING.format(do="return f'{service}/{name}'"))
-    done = in_process("from colabkit.colab import userdata; print(userdata.get('A'), userdata.fetched_values())", tmp_path,
-                      PYTHON_KEYRING_BACKEND="ring.Keyring")
+    done = in_process(
+        "from colabkit.colab import userdata; print(userdata.get('A'), userdata.fetched_values())",
+        tmp_path,
+        PYTHON_KEYRING_BACKEND="ring.Keyring",
+    )
     assert done.stdout.strip() == "colabkit/A frozenset({'colabkit/A'})", done.stderr
 
 
-@pytest.mark.parametrize("do", ["time.sleep(60)", "raise RuntimeError('locked')", "sys.exit(3)", "return ''", "return None"])
+@pytest.mark.parametrize(
+    "do", ["time.sleep(60)", "raise RuntimeError('locked')", "sys.exit(3)", "return ''", "return None"]
+)
 def test_a_keyring_that_hangs_or_fails_does_not_hurt(tmp_path, do):
     put(tmp_path / "ring.py", HANGING_KEYRING.format(do=do))
-    code = ("import time; from colabkit.colab import userdata\n"
-            "for n in range(2):\n"
-            "    began = time.monotonic()\n"
-            "    try: userdata.get('A')\n"
-            "    except userdata.SecretNotFoundError: print(time.monotonic() - began)\n")
+    code = (
+        "import time; from colabkit.colab import userdata\n"
+        "for n in range(2):\n"
+        "    began = time.monotonic()\n"
+        "    try: userdata.get('A')\n"
+        "    except userdata.SecretNotFoundError: print(time.monotonic() - began)\n"
+    )
     done = in_process(code, tmp_path, PYTHON_KEYRING_BACKEND="ring.Keyring")
     first, second = map(float, done.stdout.split())
     assert first < 5 and second < 1, done.stderr  # the second time it is not asked again
@@ -146,14 +155,18 @@ def test_fetched_values_are_kept_for_redaction(monkeypatch):
 
 def test_values_are_in_no_output(tmp_path):
     put(tmp_path / ".env", "A=s3cret-value\n")
-    done = in_process("import logging; logging.basicConfig(level=0)\nfrom colabkit.colab import userdata\n"
-                      "userdata.get('A')\ntry: userdata.get('B')\nexcept Exception as e: print(repr(e), e)", tmp_path)
+    done = in_process(
+        "import logging; logging.basicConfig(level=0)\nfrom colabkit.colab import userdata\n"
+        "userdata.get('A')\ntry: userdata.get('B')\nexcept Exception as e: print(repr(e), e)",
+        tmp_path,
+    )
     assert done.returncode == 0 and "B does not exist" in done.stdout
     assert "s3cret-value" not in done.stdout + done.stderr
 
 
 def test_many_threads_may_ask_at_once(bare_machine):
     from concurrent.futures import ThreadPoolExecutor
+
     put(bare_machine / ".env", "\n".join(f"K{n}=v{n}" for n in range(20)))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(userdata.get, [f"K{n}" for n in range(20)])) == [f"v{n}" for n in range(20)]

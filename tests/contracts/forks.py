@@ -27,7 +27,8 @@ _CHOSEN_BY_CHANCE = re.compile(r"(?<=generation-\d{9})-[0-9a-f]{6}")
 _PATH_ARGUMENT = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "shutil.rmtree": 0}
 # These start threads of their own, which a forked child lacks and waits for when it ends; or they are not there.
 _NOT_BEFORE_FORK = {"google", "wandb", "IPython", "tensorboard", "onnxruntime", "obstore", "gcsfs", "fsspec", "pyarrow"}
-_ALSO = {"torch": ("torch._dynamo",), "matplotlib": ("matplotlib.figure", "matplotlib.backends.backend_agg")}  # on first use
+# on first use
+_ALSO = {"torch": ("torch._dynamo",), "matplotlib": ("matplotlib.figure", "matplotlib.backends.backend_agg")}
 HUNG_SECONDS = 300.0
 
 
@@ -53,7 +54,13 @@ def serve(pipeline: str) -> int:
 
 def import_whole(pipeline: str) -> None:
     """Import every module of the pipeline and of what lies below it, and whatever their functions import."""
-    for package in ("colabkit.core", "colabkit.runs", "colabkit.training", "colabkit.io", f"colabkit.pipelines.{pipeline}"):
+    for package in (
+        "colabkit.core",
+        "colabkit.runs",
+        "colabkit.training",
+        "colabkit.io",
+        f"colabkit.pipelines.{pipeline}",
+    ):
         parent = importlib.import_module(package)
         for module in pkgutil.walk_packages(parent.__path__, package + "."):
             loaded = importlib.import_module(module.name)
@@ -65,7 +72,11 @@ def import_whole(pipeline: str) -> None:
                         importlib.import_module(name)
                     except ImportError:
                         pass  # a choice for another machine; the run itself says so if it is needed
-    for name in ("colabkit.cli", "colabkit.launch", *(n for p, names in _ALSO.items() if p in sys.modules for n in names)):
+    for name in (
+        "colabkit.cli",
+        "colabkit.launch",
+        *(n for p, names in _ALSO.items() if p in sys.modules for n in names),
+    ):
         importlib.import_module(name)
 
 
@@ -105,6 +116,7 @@ def carry_out(order: dict) -> int:
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)
     watch(order)
     from colabkit.cli import main
+
     return main(order["arguments"])
 
 
@@ -159,7 +171,7 @@ def event_key(event: str, arguments: tuple, folder: str) -> tuple[str, str] | No
         return None
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path).startswith(folder):
         return None
-    relative = os.fspath(path)[len(folder):]
+    relative = os.fspath(path)[len(folder) :]
     return event.rpartition(".")[2], _CHOSEN_BY_CHANCE.sub("", _PROCESS_NUMBER.sub("", relative))
 
 

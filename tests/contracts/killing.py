@@ -32,8 +32,13 @@ def environment(threads: int) -> dict[str, str]:
     """Return the environment of every process that is compared: the number of threads decides sums' order."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("COLABKIT_", "WANDB_"))}
     # OpenBLAS starts its threads when NumPy is imported, pyarrow one of its allocator's: they could not be forked.
-    return kept | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
-                   "JE_ARROW_MALLOC_CONF": "background_thread:false", "PYTHONUNBUFFERED": "1"}
+    return kept | {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": "1",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def arguments(pipeline: str, state: Path, run: str, settings: tuple[str, ...]) -> list[str]:
@@ -43,8 +48,14 @@ def arguments(pipeline: str, state: Path, run: str, settings: tuple[str, ...]) -
 
 def command(line: list[str], *, threads: int = 1, timeout: float = 600) -> Ended:
     """Run colabkit in a process of its own, as a user does."""
-    done = subprocess.run([sys.executable, "-m", "colabkit", *line], env=environment(threads), timeout=timeout,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "colabkit", *line],
+        env=environment(threads),
+        timeout=timeout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     return Ended(done.returncode, done.stdout, 0.0)
 
 
@@ -55,8 +66,14 @@ class Server:
         self.pipeline, self.folder = pipeline, folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self._errors = open(folder / "server.log", "w")
-        self._process = subprocess.Popen([sys.executable, str(SERVER), pipeline], env=environment(threads), text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+        self._process = subprocess.Popen(
+            [sys.executable, str(SERVER), pipeline],
+            env=environment(threads),
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
         self._answer()
 
     def __enter__(self) -> Server:
@@ -119,8 +136,11 @@ def results(folder: Path) -> dict[str, object]:
 
 def differences(expected: dict[str, object], got: dict[str, object]) -> list[str]:
     """Return one line for everything that is not identical, to the last bit."""
-    return [f"{name}: {expected.get(name)!r} undisturbed, {got.get(name)!r} now"
-            for name in sorted(expected.keys() | got.keys()) if repr(expected.get(name)) != repr(got.get(name))]
+    return [
+        f"{name}: {expected.get(name)!r} undisturbed, {got.get(name)!r} now"
+        for name in sorted(expected.keys() | got.keys())
+        if repr(expected.get(name)) != repr(got.get(name))
+    ]
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int, str]]:
@@ -141,19 +161,22 @@ def read_events(listing: Path) -> list[tuple[str, str]]:
 
 
 def is_boundary(event: tuple[str, str]) -> bool:
-    """Tell whether an event is a step's or a checkpoint's boundary: half made, made, recorded; begun, whole, removed."""
+    """Tell whether an event is a step's or checkpoint's boundary: half made, made, recorded; begun, whole, removed."""
     kind, path = event
     parts = path.split("/")
     if kind in ("mkdir", "rename") and len(parts) == 1:
         return not path.endswith(".json") and path not in ("ledger", "logs")
     if kind == "rename" and (parts[0] == "ledger" or parts[-1] == "STARTED.json"):
         return True
-    return len(parts) >= 3 and parts[1] == "checkpoints" and (
-        (kind in ("mkdir", "rmdir") and len(parts) == 3) or (kind == "open" and parts[-1] == "COMMIT.json"))
+    return (
+        len(parts) >= 3
+        and parts[1] == "checkpoints"
+        and ((kind in ("mkdir", "rmdir") and len(parts) == 3) or (kind == "open" and parts[-1] == "COMMIT.json"))
+    )
 
 
 def event_of_step(step: Step, events: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the events inside a step's own work at which to ask it to stop: a checkpoint's end, or its first output."""
+    """Return the events inside a step's work at which to ask it to stop: a checkpoint's end, or its first output."""
     own = [e for e in events if e[1].startswith(f"{step.id}.partial/") and "STARTED.json" not in e[1]]
     whole = [e for e in own if e[0] == "open" and e[1].endswith("/COMMIT.json")]
     return whole[1:3] if step.resumes else own[:1]
@@ -176,8 +199,16 @@ class Tally:
 class Campaign:
     """Kills runs of one pipeline in a folder of its own and compares each with the expected results."""
 
-    def __init__(self, server: Server, state: Path, settings: tuple[str, ...], expected: dict[str, object], *,
-                 most_seconds: float, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        server: Server,
+        state: Path,
+        settings: tuple[str, ...],
+        expected: dict[str, object],
+        *,
+        most_seconds: float,
+        say: Callable[[str], None] = print,
+    ):
         self.server, self.state, self.settings, self.expected = server, state, settings, expected
         self.most_seconds, self.say = most_seconds, say
         self.tally = Tally()

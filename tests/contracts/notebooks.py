@@ -1,4 +1,4 @@
-"""Notebooks with other values in their parameters cell, for front ends that take none, and what runs of them recorded."""
+"""Notebooks with other values in the parameters cell, for front ends that take none, and what their runs recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 
 # Parameters that keep the last cell from failing a run so short that it reaches nothing.
 LENIENT: dict[str, dict[str, float]] = {
-    "asr": {"LARGEST_WER": 99.0}, "dataset": {"LARGEST_DISTANCE_DB": 999.0}, "diarization": {"LARGEST_DER": 99.0}}
+    "asr": {"LARGEST_WER": 99.0},
+    "dataset": {"LARGEST_DISTANCE_DB": 999.0},
+    "diarization": {"LARGEST_DER": 99.0},
+}
 
 
 def with_parameters(notebook: dict, values: dict[str, str | float]) -> dict:
@@ -18,8 +21,12 @@ def with_parameters(notebook: dict, values: dict[str, str | float]) -> dict:
     cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
     source = "".join(cell["source"])
     for name, value in values.items():
-        source, found = re.subn(rf"^{name} = (\"[^\"]*\"|[\d.]+)", lambda m, n=name, v=value: f"{n} = {json.dumps(v)}", source,
-                                flags=re.MULTILINE)
+        source, found = re.subn(
+            rf"^{name} = (\"[^\"]*\"|[\d.]+)",
+            lambda m, n=name, v=value: f"{n} = {json.dumps(v)}",
+            source,
+            flags=re.MULTILINE,
+        )
         if not found:
             raise KeyError(f"{name} is no parameter of this notebook")
     cell["source"] = source

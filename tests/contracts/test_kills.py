@@ -55,7 +55,9 @@ def test_killed_at_many_random_instants(bench):
 
 
 def campaign_in(bench, name: str) -> Campaign:
-    return Campaign(bench.server, bench.state.parent / name, bench.settings, bench.expected, most_seconds=bench.first.seconds)
+    return Campaign(
+        bench.server, bench.state.parent / name, bench.settings, bench.expected, most_seconds=bench.first.seconds
+    )
 
 
 def test_comparison_sees_one_changed_bit(bench, tmp_path):

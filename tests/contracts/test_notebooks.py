@@ -46,7 +46,10 @@ def _dataset_is_good(metrics: dict[str, float]) -> None:
 
 
 GOOD: dict[str, Callable[[dict[str, float]], None]] = {
-    "asr": _asr_is_good, "dataset": _dataset_is_good, "diarization": _diarization_is_good}
+    "asr": _asr_is_good,
+    "dataset": _dataset_is_good,
+    "diarization": _diarization_is_good,
+}
 
 
 @dataclass
@@ -94,8 +97,12 @@ def execute(source: nbformat.NotebookNode, last: str = "") -> nbformat.NotebookN
     """Run all cells in a fresh kernel, and one more where there is a `last`; raises at the first cell that fails."""
     notebook = copy.deepcopy(source)
     notebook.cells += [nbformat.v4.new_code_cell(last)] * bool(last)
-    NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name="python3",
-                   resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=SECONDS_A_CELL,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(ROOT / "notebooks")}},
+    ).execute()
     return notebook
 
 
@@ -135,7 +142,10 @@ def test_nothing_alarming_is_printed(executed):
 
 
 def test_nothing_is_imported_that_no_step_needs(executed):
-    """Colab has TensorFlow, which several libraries import wherever it is: seconds and hundreds of megabytes for nothing."""
+    """Colab has TensorFlow, which several libraries import wherever it is.
+
+    That costs seconds and hundreds of megabytes for nothing.
+    """
     assert executed.imported.strip() == "[]"
 
 
@@ -161,19 +171,31 @@ def test_papermill_sets_parameters(executed, tmp_path, monkeypatch):
     parameters = {"PRESET": "demo", "STATE": str(executed.state)}
     limit = next(n for n in limits_of(executed.source) if n not in parameters)
     with pytest.raises(papermill.PapermillExecutionError, match="AssertionError|assert"):
-        papermill.execute_notebook(source, tmp_path / "bad.ipynb", parameters | {limit: 1e-9}, cwd=cwd,
-                                   kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(
+            source,
+            tmp_path / "bad.ipynb",
+            parameters | {limit: 1e-9},
+            cwd=cwd,
+            kernel_name="python3",
+            progress_bar=False,
+        )
     bad = nbformat.read(tmp_path / "bad.ipynb", as_version=4)
-    assert printed(bad).count("  skip: done ") == len(executed.pipeline.steps), "STATE was not taken from the parameters"
+    assert printed(bad).count("  skip: done ") == len(executed.pipeline.steps), (
+        "STATE was not taken from the parameters"
+    )
     failed = [c for c in bad.cells if any(o.output_type == "error" for o in c.get("outputs", ()))]
     assert [c.source for c in failed] == [next(c.source for c in bad.cells[::-1] if c.cell_type == "code")]
 
 
 def limits_of(notebook: nbformat.NotebookNode) -> list[str]:
     """Return the parameters that stand in the last cell's assertion."""
-    parameters, last = (next(c.source for c in cells if test(c)) for cells, test in (
-        (notebook.cells, lambda c: "parameters" in c.metadata.get("tags", [])),
-        (notebook.cells[::-1], lambda c: c.cell_type == "code")))
+    parameters, last = (
+        next(c.source for c in cells if test(c))
+        for cells, test in (
+            (notebook.cells, lambda c: "parameters" in c.metadata.get("tags", [])),
+            (notebook.cells[::-1], lambda c: c.cell_type == "code"),
+        )
+    )
     names = {t.id for node in ast.parse(parameters).body if isinstance(node, ast.Assign) for t in node.targets}
     tests = [node.test for node in ast.walk(ast.parse(last)) if isinstance(node, ast.Assert)]
     return sorted({n.id for test in tests for n in ast.walk(test) if isinstance(n, ast.Name)} & names)

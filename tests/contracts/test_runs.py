@@ -69,7 +69,9 @@ def test_changed_setting_stops_and_changes_nothing(bench):
 
 def test_setting_that_keeps_the_result_is_no_change(bench):
     config = small_config(bench.pipeline)
-    counted = {name for section in config.__slots__ for name in identity_settings(getattr(config, section), f"{section}.")}
+    counted = {
+        name for section in config.__slots__ for name in identity_settings(getattr(config, section), f"{section}.")
+    }
     for name, value in flat(config).items():
         if name not in counted and isinstance(value, int) and not isinstance(value, bool):
             ended = bench.run("finished", "--set", f"{name}={value + 1}")

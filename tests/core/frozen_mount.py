@@ -1,6 +1,7 @@
-"""A real FUSE mount that takes every request and answers none of them, as a dead Drive does: python frozen_mount.py FOLDER.
+"""A real FUSE mount that takes every request and answers none, as a dead Drive does: python frozen_mount.py FOLDER.
 
-It says READY when it is mounted. When it is killed, whoever waits in the mount gets an error, and the mount can be taken away.
+It says READY when it is mounted. When it is killed, whoever waits in the mount gets an error, and the mount can be
+taken away.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def main(folder: str) -> None:
 def frozen(folder: Path) -> Iterator[str]:
     """Mount it on a new folder; yields "" or why this machine does not allow it."""
     folder.mkdir(parents=True)
-    server = subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         ready = server.stdout.readline().strip() == "READY"
         yield "" if ready else server.communicate()[1].strip().splitlines()[-1]

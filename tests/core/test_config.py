@@ -61,19 +61,38 @@ class Whole:
             yield "train.steps: too many for test.steps"
 
 
-@pytest.mark.parametrize(("kind", "good"), [
-    (int, {"5": 5, "-3": -3, "+3": 3, "1_000": 1000, "1e5": 100_000, "5.0": 5, 5.0: 5, numpy.int64(7): 7, "0": 0,
-           "99999999999999999999": 99999999999999999999}),
-    (float, {"1e-3": 0.001, ".5": 0.5, "-2": -2.0, 3: 3.0, "5_0": 50.0, numpy.float32(0.5): 0.5}),
-    (bool, {"true": True, "False": False, "YES": True, "0": False, "no": False, True: True}),
-    (str, {"": "", "5": "5", "a=b": "a=b", "ü": "ü", Path("/a/b"): "/a/b"}),
-    (float | None, {"none": None, "": None, None: None, "null": None, "2": 2.0}),
-    (Literal["auto", "fast"], {"auto": "auto", "fast": "fast"}),
-    (Literal[1, 2], {1: 1, "2": 2}),
-    (tuple[str, ...], {"a,b": ("a", "b"), "": (), "a": ("a",), "[a, b]": ("a", "b"), '["a", "b"]': ("a", "b"), ("x",): ("x",)}),
-    (tuple[float, float], {"1,2": (1.0, 2.0), "(1, 2)": (1.0, 2.0), (3, 4): (3.0, 4.0)}),
-    (tuple[tuple[int, int], ...], {((1, 2), (3, 4)): ((1, 2), (3, 4))}),
-])
+@pytest.mark.parametrize(
+    ("kind", "good"),
+    [
+        (
+            int,
+            {
+                "5": 5,
+                "-3": -3,
+                "+3": 3,
+                "1_000": 1000,
+                "1e5": 100_000,
+                "5.0": 5,
+                5.0: 5,
+                numpy.int64(7): 7,
+                "0": 0,
+                "99999999999999999999": 99999999999999999999,
+            },
+        ),
+        (float, {"1e-3": 0.001, ".5": 0.5, "-2": -2.0, 3: 3.0, "5_0": 50.0, numpy.float32(0.5): 0.5}),
+        (bool, {"true": True, "False": False, "YES": True, "0": False, "no": False, True: True}),
+        (str, {"": "", "5": "5", "a=b": "a=b", "ü": "ü", Path("/a/b"): "/a/b"}),
+        (float | None, {"none": None, "": None, None: None, "null": None, "2": 2.0}),
+        (Literal["auto", "fast"], {"auto": "auto", "fast": "fast"}),
+        (Literal[1, 2], {1: 1, "2": 2}),
+        (
+            tuple[str, ...],
+            {"a,b": ("a", "b"), "": (), "a": ("a",), "[a, b]": ("a", "b"), '["a", "b"]': ("a", "b"), ("x",): ("x",)},
+        ),
+        (tuple[float, float], {"1,2": (1.0, 2.0), "(1, 2)": (1.0, 2.0), (3, 4): (3.0, 4.0)}),
+        (tuple[tuple[int, int], ...], {((1, 2), (3, 4)): ((1, 2), (3, 4))}),
+    ],
+)
 def test_coerce_takes(kind, good):
     for value, wanted in good.items():
         got = coerce(value, kind)
@@ -81,14 +100,20 @@ def test_coerce_takes(kind, good):
     assert coerce([1, 2], tuple[float, float]) == (1.0, 2.0)
 
 
-@pytest.mark.parametrize(("kind", "bad"), [
-    (int, ["", "x", "1.5", 1.5, "nan", "inf", None, True, [1], b"5", "1e400", "--5", "5 6", math.nan, math.inf]),
-    (float, ["", "x", "nan", "inf", "-inf", "1,5", None, True, [1], math.nan, 10**400, b"1"]),
-    (bool, ["", "x", "2", 1, 0, None, "on"]), (str, [5, None, 1.5, b"x", ["a"], True]),
-    (float | None, ["x", "nan", True]), (Literal["auto", "fast"], ["Auto", "", None, 5]),
-    (Literal[1, 2], [True, "3", 1.0]), (tuple[str, ...], [5, None, {"a": 1}]),
-    (tuple[float, float], ["1", "1,2,3", "a,b", "", (1,), "1,"]),
-])
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        (int, ["", "x", "1.5", 1.5, "nan", "inf", None, True, [1], b"5", "1e400", "--5", "5 6", math.nan, math.inf]),
+        (float, ["", "x", "nan", "inf", "-inf", "1,5", None, True, [1], math.nan, 10**400, b"1"]),
+        (bool, ["", "x", "2", 1, 0, None, "on"]),
+        (str, [5, None, 1.5, b"x", ["a"], True]),
+        (float | None, ["x", "nan", True]),
+        (Literal["auto", "fast"], ["Auto", "", None, 5]),
+        (Literal[1, 2], [True, "3", 1.0]),
+        (tuple[str, ...], [5, None, {"a": 1}]),
+        (tuple[float, float], ["1", "1,2,3", "a,b", "", (1,), "1,"]),
+    ],
+)
 def test_coerce_refuses_and_says_what_it_got(kind, bad):
     for value in bad:
         with pytest.raises(ValueError) as caught:
@@ -103,10 +128,16 @@ def text_of(value) -> str:
 def test_random_settings_as_text_as_values_and_as_json_are_the_same():
     dice = random.Random(0)
     for _ in range(200):
-        inner = Inner(steps=dice.randrange(1, 10**9), rate=dice.choice([dice.random() + 1e-9, 1e-300, 1e300]),
-                      name=dice.choice(["", "a b", "x=y", "ü", "none"]), minutes=dice.choice([None, dice.random()]),
-                      kind=dice.choice(["auto", "fast", "slow"]), shown=dice.random() < 0.5,
-                      tags=tuple(dice.choice("abc") for _ in range(dice.randrange(4))), span=(dice.random(), -dice.random()))
+        inner = Inner(
+            steps=dice.randrange(1, 10**9),
+            rate=dice.choice([dice.random() + 1e-9, 1e-300, 1e300]),
+            name=dice.choice(["", "a b", "x=y", "ü", "none"]),
+            minutes=dice.choice([None, dice.random()]),
+            kind=dice.choice(["auto", "fast", "slow"]),
+            shown=dice.random() < 0.5,
+            tags=tuple(dice.choice("abc") for _ in range(dice.randrange(4))),
+            span=(dice.random(), -dice.random()),
+        )
         config = Whole(test=inner)
         values = {name: getattr(inner, name) for name in Inner.__dataclass_fields__ if name != "grid"}
         by_text = with_settings(Whole(), [f"test.{name}={text_of(value)}" for name, value in values.items()])
@@ -115,13 +146,35 @@ def test_random_settings_as_text_as_values_and_as_json_are_the_same():
         assert by_text == by_value == by_json == config
         assert digest(identity_settings(by_json)) == digest(identity_settings(config))
         assert {name for name, _, _ in differences(config, Whole())} == {
-            f"test.{name}" for name, value in values.items() if value != getattr(Inner(), name)}
+            f"test.{name}" for name, value in values.items() if value != getattr(Inner(), name)
+        }
 
 
 def test_random_rubbish_is_refused_with_our_error_or_taken():
     dice = random.Random(1)
-    rubbish = ["", "x", "-1", "1e999", "nan", None, True, -1, 10**400, [], {}, {"steps": {}}, {"a": {"b": 1}}, object(), b"\xff",
-               (None,), [[1, 2], [3]], "=", "\0", "9" * 5000, {1: 2}]
+    rubbish = [
+        "",
+        "x",
+        "-1",
+        "1e999",
+        "nan",
+        None,
+        True,
+        -1,
+        10**400,
+        [],
+        {},
+        {"steps": {}},
+        {"a": {"b": 1}},
+        object(),
+        b"\xff",
+        (None,),
+        [[1, 2], [3]],
+        "=",
+        "\0",
+        "9" * 5000,
+        {1: 2},
+    ]
     keys = [*Inner.__dataclass_fields__, "train", "test", "seed", "", "stepz", "a.b"]
     for _ in range(2000):
         data = {dice.choice(keys): dice.choice([*rubbish, {dice.choice(keys): dice.choice(rubbish)}]) for _ in range(3)}
@@ -137,9 +190,14 @@ def test_all_faults_are_told_together():
     with pytest.raises(UsageError) as caught:
         build(Whole, {"train": {"stepz": 1, "rate": "fast", "steps": 0}, "tset": {}, "test": 5, "seed": "x"})
     message = str(caught.value)
-    for words in ("train.stepz: no such setting; did you mean steps?", "train.rate: got 'fast', expected a number",
-                  "train.steps: got 0, expected at least 1", "tset: no such setting; did you mean test?",
-                  "test: got 5, expected settings such as test.steps=...", "seed: got 'x', expected a whole number"):
+    for words in (
+        "train.stepz: no such setting; did you mean steps?",
+        "train.rate: got 'fast', expected a number",
+        "train.steps: got 0, expected at least 1",
+        "tset: no such setting; did you mean test?",
+        "test: got 5, expected settings such as test.steps=...",
+        "seed: got 'x', expected a whole number",
+    ):
         assert message.count(words) == 1, message
     assert message.count("train.rate") == 1 and "correct them" in message
     with pytest.raises(UsageError) as caught:  # a value that cannot be read is not judged by the rules too
@@ -153,11 +211,20 @@ def test_rules_of_sections_and_across_sections():
     assert "correct it" in caught.value.fix
 
 
-@pytest.mark.parametrize(("setting", "words"), [
-    ("steps=5", "did you mean train.steps or test.steps or hidden.steps?"), ("trian.steps=5", "did you mean train?"),
-    ("train.stesp=5", "did you mean steps?"), ("sed=1", "did you mean seed?"), ("train.qqqq=1", "there are steps, rate"),
-    ("train.kind=fsat", "did you mean fast?"), ("train=5", "expected settings such as train.steps=..."),
-    ("seed.x=5", "seed: got {'x': '5'}"), ("a..b=1", "a: no such setting")])
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("steps=5", "did you mean train.steps or test.steps or hidden.steps?"),
+        ("trian.steps=5", "did you mean train?"),
+        ("train.stesp=5", "did you mean steps?"),
+        ("sed=1", "did you mean seed?"),
+        ("train.qqqq=1", "there are steps, rate"),
+        ("train.kind=fsat", "did you mean fast?"),
+        ("train=5", "expected settings such as train.steps=..."),
+        ("seed.x=5", "seed: got {'x': '5'}"),
+        ("a..b=1", "a: no such setting"),
+    ],
+)
 def test_did_you_mean(setting, words):
     with pytest.raises(UsageError) as caught:
         with_settings(Whole(), [setting])
@@ -241,16 +308,23 @@ def test_a_former_name_is_taken_with_a_hint(given, name):
 
 
 def test_what_is_given_under_a_former_name_is_judged_as_any_other():
-    for given, words in ((["train.windows=0"], "train.batch: got 0"), (["train.windows=many"], "train.batch: got 'many'"),
-                         (["train.windows=3", "train.batch=4"], "train.windows: is called train.batch now, which is given"),
-                         (["train.window=3"], "train.window: no such setting")):
+    for given, words in (
+        (["train.windows=0"], "train.batch: got 0"),
+        (["train.windows=many"], "train.batch: got 'many'"),
+        (["train.windows=3", "train.batch=4"], "train.windows: is called train.batch now, which is given"),
+        (["train.window=3"], "train.window: no such setting"),
+    ):
         with pytest.raises(UsageError) as told:
             with_settings(Renaming(), given, say=lambda text: None)
         assert words in str(told.value)
 
 
 def test_former_names_are_known_for_records():
-    assert renamed(Renaming) == {"train.windows": "train.batch", "train.size": "train.batch", "train.micro": "train.at_once"}
+    assert renamed(Renaming) == {
+        "train.windows": "train.batch",
+        "train.size": "train.batch",
+        "train.micro": "train.at_once",
+    }
     assert identity_settings(Renaming()) == {"train.batch": 8} and "windows" not in str(describe(Renaming))
     assert renamed(Whole) == {}
 

@@ -39,8 +39,6 @@ def test_a_folder_made_before_mounting_is_not_taken_for_drive(tmp_path):
     assert not drive.drive_status(tmp_path).mounted
 
 
-
-
 def test_a_dead_mount_is_told_with_its_reason(tmp_path, monkeypatch):
     def dead(*args):
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")

@@ -27,8 +27,6 @@ def test_every_kind_has_its_exit_code_and_crosses_processes_whole(kind):
         assert type(other) is kind and str(other) == str(error) and other.got == ["a", 1] and other.fix == "do c"
 
 
-
-
 def test_all_parts_are_printed_the_mend_last():
     lines = str(DataError("Cannot read it.", got="x", expected="y", where="/a/b", fix="do z")).splitlines()
     assert lines == ["Cannot read it: got 'x', expected y.", "  where: /a/b", "  fix:   do z"]

@@ -36,6 +36,7 @@ def names_in(folder: Path) -> list[str]:
 def fail_with(code: int):
     def failing(*args, **kwargs):
         raise OSError(code, os.strerror(code))
+
     return failing
 
 
@@ -152,10 +153,12 @@ def test_a_symlink_stays_a_symlink(tmp_path):
 
 def test_killed_writers_never_leave_a_part(tmp_path):
     target = tmp_path / "ledger.json"
-    code = ("import sys; from colabkit.core.files import write_atomic\n"
-            "print('go', flush=True)\n"
-            "while True:\n"
-            "    for letter in 'abc': write_atomic(sys.argv[1], letter * 300_000, durable=False)\n")
+    code = (
+        "import sys; from colabkit.core.files import write_atomic\n"
+        "print('go', flush=True)\n"
+        "while True:\n"
+        "    for letter in 'abc': write_atomic(sys.argv[1], letter * 300_000, durable=False)\n"
+    )
     for delay in (0.01, 0.03, 0.05):
         writer = subprocess.Popen([sys.executable, "-c", code, str(target)], stdout=subprocess.PIPE)
         writer.stdout.readline()
@@ -174,8 +177,13 @@ def test_killed_writers_never_leave_a_part(tmp_path):
 def test_a_really_full_disk(tmp_path):
     full = tmp_path / "full"
     full.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(full)], capture_output=True).returncode == 0
+    mounted = (
+        shutil.which("mount")
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(full)], capture_output=True
+        ).returncode
+        == 0
+    )
     if not mounted:
         pytest.skip("mounting a small disk needs root")
     try:
@@ -198,12 +206,29 @@ def test_json_round_trip_keeps_order_and_turns_nan_into_null(tmp_path):
     import numpy
 
     path = tmp_path / "a.json"
-    files.write_json(path, {"z": 1, "a": [float("nan"), float("inf"), 1.5], "t": (1, True), "p": Path("x/y"),
-                            "n": numpy.float32("nan"), "i": numpy.int64(3), "ü": None})
+    files.write_json(
+        path,
+        {
+            "z": 1,
+            "a": [float("nan"), float("inf"), 1.5],
+            "t": (1, True),
+            "p": Path("x/y"),
+            "n": numpy.float32("nan"),
+            "i": numpy.int64(3),
+            "ü": None,
+        },
+    )
     assert list(files.read_json(path)) == ["z", "a", "t", "p", "n", "i", "ü"]
-    assert files.read_json(path) == {"z": 1, "a": [None, None, 1.5], "t": [1, True], "p": str(Path("x/y")),
-                                     "n": None, "i": 3, "ü": None}
-    assert "NaN" not in path.read_text() and "\n \"a\"" in path.read_text()
+    assert files.read_json(path) == {
+        "z": 1,
+        "a": [None, None, 1.5],
+        "t": [1, True],
+        "p": str(Path("x/y")),
+        "n": None,
+        "i": 3,
+        "ü": None,
+    }
+    assert "NaN" not in path.read_text() and '\n "a"' in path.read_text()
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path):
@@ -274,8 +299,11 @@ def tree(tmp_path):
 
 def test_fingerprint_of_a_file_is_its_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert files.fingerprint(tmp_path / "a") == files.sha256_file(tmp_path / "a") == (
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    assert (
+        files.fingerprint(tmp_path / "a")
+        == files.sha256_file(tmp_path / "a")
+        == ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    )
 
 
 @pytest.mark.parametrize("measure", [files.fingerprint, files.quick_fingerprint])
@@ -291,11 +319,13 @@ def test_fingerprint_sees_changes_and_only_changes(tree, measure):
     assert measure(tree) == before
     assert measure(shutil.copytree(tree, tree.parent / "copy")) == before
     seen = {before}
-    for change in (lambda: (tree / "two.txt").write_bytes(b"3"),
-                   lambda: (tree / "two.txt").rename(tree / "three.txt"),
-                   lambda: (tree / "a" / "one.wav").rename(tree / "one.wav"),
-                   lambda: (tree / "empty").write_bytes(b""),
-                   lambda: (tree / "three.txt").unlink()):
+    for change in (
+        lambda: (tree / "two.txt").write_bytes(b"3"),
+        lambda: (tree / "two.txt").rename(tree / "three.txt"),
+        lambda: (tree / "a" / "one.wav").rename(tree / "one.wav"),
+        lambda: (tree / "empty").write_bytes(b""),
+        lambda: (tree / "three.txt").unlink(),
+    ):
         change()
         seen.add(measure(tree))
     assert len(seen) == 6

@@ -53,8 +53,9 @@ def hold(tmp_path, monkeypatch):
     started = []
 
     def start(without="nothing", then="time.sleep(60)"):
-        process = subprocess.Popen([sys.executable, "-c", HOLD + then, str(tmp_path / "root"), without],
-                                   stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD + then, str(tmp_path / "root"), without], stdout=subprocess.PIPE, text=True
+        )
         started.append(process)
         return process
 
@@ -67,13 +68,19 @@ def hold(tmp_path, monkeypatch):
 
 def try_to_open(root):
     """Say what another process is told that opens the run and ends."""
-    return subprocess.run([sys.executable, "-c", HOLD, str(root), "nothing"], stdout=subprocess.PIPE,
-                          text=True).stdout
+    return subprocess.run([sys.executable, "-c", HOLD, str(root), "nothing"], stdout=subprocess.PIPE, text=True).stdout
 
 
 def lease(**changes):
-    record = {"pid": 2**22 + 5, "host": "elsewhere", "since": time.time() - 90, "beat": time.time(),
-              "token": "t", "machine": "elsewhere", "born": "1"} | changes
+    record = {
+        "pid": 2**22 + 5,
+        "host": "elsewhere",
+        "since": time.time() - 90,
+        "beat": time.time(),
+        "token": "t",
+        "machine": "elsewhere",
+        "born": "1",
+    } | changes
     return json.dumps(record).encode().ljust(512)
 
 
@@ -126,8 +133,11 @@ def test_a_forked_worker_that_outlives_its_parent_does_not_keep_the_run(hold, wi
 
 @pytest.mark.parametrize("without", WAYS)
 def test_a_forked_worker_that_closes_its_copy_does_not_free_the_run(hold, without):
-    parent = hold(without, "pid = os.fork()\nif pid == 0: run.close(); os._exit(0)\n"
-                           "os.waitpid(pid, 0); print('forked', flush=True); time.sleep(60)")
+    parent = hold(
+        without,
+        "pid = os.fork()\nif pid == 0: run.close(); os._exit(0)\n"
+        "os.waitpid(pid, 0); print('forked', flush=True); time.sleep(60)",
+    )
     assert parent.stdout.readline() == "held\n" and parent.stdout.readline() == "forked\n"
     assert hold(without).stdout.readline().startswith("refused")
 
@@ -167,6 +177,7 @@ def test_every_way_to_have_no_flock_falls_back_to_the_lease(tmp_path, monkeypatc
 
 def test_a_disk_that_fails_while_locking_is_a_state_error_and_leaves_no_lock(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
+
         def full(*args):
             raise OSError(errno.ENOSPC, "No space left")
 
@@ -195,6 +206,7 @@ def test_a_live_lease_is_respected_however_wrong_its_host_s_clock_goes(leased, s
     def beat():
         while not stop.wait(locks.HEARTBEAT_SECONDS):
             path.write_bytes(lease(beat=time.time() + skew_seconds))
+
     beating = threading.Thread(target=beat)
     beating.start()
     try:
@@ -216,8 +228,10 @@ def test_a_lease_given_back_while_it_is_watched_is_taken_at_once(leased, monkeyp
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("content", [lease(beat=time.time() - 61), lease(beat=time.time() + 7_200), b"", b"\0" * 512,
-                                     b"[1]", b'{"pid": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [lease(beat=time.time() - 61), lease(beat=time.time() + 7_200), b"", b"\0" * 512, b"[1]", b'{"pid": "x"}'],
+)
 def test_a_lease_without_heartbeat_or_sense_is_taken_over(leased, content):
     (leased / "asr/run/.lease").write_bytes(content)
     with open_run(leased, "asr", "run") as run:
@@ -227,9 +241,11 @@ def test_a_lease_without_heartbeat_or_sense_is_taken_over(leased, content):
 def test_a_dead_process_of_this_machine_loses_its_lease_at_once(leased):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    for dead in (lease(machine=locks._machine(), pid=ended.pid),
-                 lease(machine=locks._machine(), pid=1, born="-1"),  # a reused pid: started at another time
-                 lease(machine=locks._machine(), pid=os.getpid())):  # ours, never given back
+    for dead in (
+        lease(machine=locks._machine(), pid=ended.pid),
+        lease(machine=locks._machine(), pid=1, born="-1"),  # a reused pid: started at another time
+        lease(machine=locks._machine(), pid=os.getpid()),
+    ):  # ours, never given back
         (leased / "asr/run/.lease").write_bytes(dead)
         open_run(leased, "asr", "run").close()
     living = lease(machine=locks._machine(), pid=1, born=locks._born(1), beat=0)
@@ -306,6 +322,8 @@ def test_a_disk_away_for_a_moment_does_not_end_the_lease(leased):
 
 
 def test_the_module_imports_without_fcntl():
-    code = ("import sys; sys.modules['fcntl'] = None\n"
-            "from colabkit.core import locks; from colabkit.runs import state\nassert locks.fcntl is None")
+    code = (
+        "import sys; sys.modules['fcntl'] = None\n"
+        "from colabkit.core import locks; from colabkit.runs import state\nassert locks.fcntl is None"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -14,13 +14,33 @@ from colabkit.core import mounts
 from colabkit.core.mounts import is_local, look, look_at_all
 from tests.core.frozen_mount import frozen
 
-TABLE = [("/", "overlay"), ("/proc", "proc"), ("/content/drive", "fuse.drive"), ("/nfs", "nfs4"), ("/nfs/local", "tmpfs"),
-         ("/twice", "ext4"), ("/twice", "cifs"), ("/a b", "fuse.x")]
+TABLE = [
+    ("/", "overlay"),
+    ("/proc", "proc"),
+    ("/content/drive", "fuse.drive"),
+    ("/nfs", "nfs4"),
+    ("/nfs/local", "tmpfs"),
+    ("/twice", "ext4"),
+    ("/twice", "cifs"),
+    ("/a b", "fuse.x"),
+]
 
 
-@pytest.mark.parametrize(("path", "local"), [
-    ("/", True), ("/home/x", True), ("/content/drive", False), ("/content/drive/MyDrive/x", False), ("/content/driven", True),
-    ("/nfs/x", False), ("/nfs/local/x", False), ("/twice/x", False), ("/a b/c", False), ("/x/../nfs/y", False)])
+@pytest.mark.parametrize(
+    ("path", "local"),
+    [
+        ("/", True),
+        ("/home/x", True),
+        ("/content/drive", False),
+        ("/content/drive/MyDrive/x", False),
+        ("/content/driven", True),
+        ("/nfs/x", False),
+        ("/nfs/local/x", False),
+        ("/twice/x", False),
+        ("/a b/c", False),
+        ("/x/../nfs/y", False),
+    ],
+)
 def test_the_table_of_mounts_says_what_is_local(path, local):
     assert is_local(path, table=TABLE) == local
 
@@ -36,8 +56,15 @@ def test_links_are_followed_without_touching_what_they_lead_to(tmp_path):
     (tmp_path / "near/up").symlink_to("../link")
     (tmp_path / "here").symlink_to(tmp_path / "near")
     (tmp_path / "loop").symlink_to("loop")
-    for name, local in (("link", False), ("link/below", False), ("near/up", False), ("here", True), ("here/up", False),
-                        ("loop", True), ("near/none/x", True)):
+    for name, local in (
+        ("link", False),
+        ("link/below", False),
+        ("near/up", False),
+        ("here", True),
+        ("here/up", False),
+        ("loop", True),
+        ("near/none/x", True),
+    ):
         assert is_local(tmp_path / name, table=table) == local, name
 
 
@@ -47,7 +74,8 @@ def test_what_is_found(tmp_path, monkeypatch, asked_by_another_process):
         monkeypatch.setattr(mounts, "_mounts", lambda root: [])
     (tmp_path / "ä file").write_text("x")
     folder, missing, file, below_file = look_at_all(
-        [tmp_path, tmp_path / "no/where", tmp_path / "ä file", tmp_path / "ä file/x"], timeout_seconds=20)
+        [tmp_path, tmp_path / "no/where", tmp_path / "ä file", tmp_path / "ä file/x"], timeout_seconds=20
+    )
     assert folder.exists and folder.is_folder and folder.can_write and folder.free_bytes > 0 and folder.fault == ""
     assert not missing.exists and missing.free_bytes > 0 and missing.can_write and missing.fault == ""
     assert file.exists and not file.is_folder and file.fault == ""
@@ -57,6 +85,7 @@ def test_what_is_found(tmp_path, monkeypatch, asked_by_another_process):
 def test_a_dead_mount_is_not_taken_for_a_missing_folder(monkeypatch, tmp_path):
     def dead(path, *args):
         raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
     monkeypatch.setattr(os, "stat", dead)
     found = look(tmp_path)
     assert "the mount is dead" in found.fault and not found.exists
@@ -97,19 +126,27 @@ def test_check_on_a_frozen_mount_ends_in_time(frozen_folder, tmp_path):
     (tmp_path / "link").symlink_to(frozen_folder / "deep")
     for state in (frozen_folder / "state", tmp_path / "link/x"):
         began = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", "colabkit", "check", "--state", str(state)], capture_output=True, text=True,
-                              timeout=30, env=os.environ | {"TMPDIR": str(frozen_folder)})
+        done = subprocess.run(
+            [sys.executable, "-m", "colabkit", "check", "--state", str(state)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=os.environ | {"TMPDIR": str(frozen_folder)},
+        )
         took = time.monotonic() - began
         assert done.returncode == 1 and done.stderr.count("\n") == 4 and took < 5, (took, done.stderr)
         assert "Runs cannot keep their state here" in done.stderr and "fix:   name another folder" in done.stderr
-        assert done.stdout.count("no answer within 2 seconds") == 2, done.stdout  # scratch and state, asked at the same time
+        # scratch and state, asked at the same time
+        assert done.stdout.count("no answer within 2 seconds") == 2, done.stdout
 
 
 def test_detect_with_a_frozen_drive_ends_in_time(tmp_path):
-    code = ("import sys; from colabkit.core.runtime import detect, describe\n"
-            "found = detect({'COLAB_RELEASE_TAG': 'x', 'TBE_RUNTIME_ADDR': 'y'}, sys.argv[1], shell=None)\n"
-            "print(found.drive_mounted, found.drive_fault)\n"
-            "for row in describe(found, env={}): print(row)")
+    code = (
+        "import sys; from colabkit.core.runtime import detect, describe\n"
+        "found = detect({'COLAB_RELEASE_TAG': 'x', 'TBE_RUNTIME_ADDR': 'y'}, sys.argv[1], shell=None)\n"
+        "print(found.drive_mounted, found.drive_fault)\n"
+        "for row in describe(found, env={}): print(row)"
+    )
     with frozen(tmp_path / "content/drive") as refused:
         if refused:
             pytest.skip(f"this machine lets nobody mount: {refused}")

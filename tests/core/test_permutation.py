@@ -33,7 +33,11 @@ def test_golden_values():
     assert permute([0, 1, 499_999, 999_999], 10**6, 7, 3).tolist() == [127055, 236850, 787094, 467483]
     assert permute([0, 1, 10**15 - 1], 10**15, 2**63, -1).tolist() == [1106410515951, 231269661493692, 183352647975983]
     assert [combine(), combine(0), combine(1, 2), combine(-1)] == [
-        0, 9048247064618004702, 5706482197684766580, 14419215886051186988]
+        0,
+        9048247064618004702,
+        5706482197684766580,
+        14419215886051186988,
+    ]
     assert uniform(np.arange(3), 5).tolist() == [0.012592199360905054, 0.3286756416548152, 0.7933001810138691]
 
 
@@ -83,7 +87,10 @@ def test_a_shuffle_forgets_the_order(key):
 
 def test_seeds_and_epochs_are_independent():
     size = 20_000
-    orders = [permute(np.arange(size), size, *key) for key in [(0, 0), (0, 1), (1, 0), (1, 1), (2**32, 0), (0, 2**32), (-1, 0)]]
+    orders = [
+        permute(np.arange(size), size, *key)
+        for key in [(0, 0), (0, 1), (1, 0), (1, 1), (2**32, 0), (0, 2**32), (-1, 0)]
+    ]
     for i, one in enumerate(orders):
         for other in orders[:i]:
             assert np.count_nonzero(one == other) <= 10  # one on average

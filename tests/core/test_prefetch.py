@@ -164,7 +164,9 @@ def test_bytes_are_kept(num_workers):
     sizes = [10, 30, 20, 90, 5, 60, 150, 10, 10, 40]  # 150 is beyond the bound: made alone
     meter = Meter(lambda k: sizes[k % len(sizes)])
     given = 0
-    for k, value in enumerate(prefetch(meter.make, 0, 150, workers=num_workers, ahead=50, max_bytes=100, num_bytes=meter.sizes)):
+    for k, value in enumerate(
+        prefetch(meter.make, 0, 150, workers=num_workers, ahead=50, max_bytes=100, num_bytes=meter.sizes)
+    ):
         assert value.size == meter.sizes(k)
         meter.given, given = k + 1, given + 1
         if k % 7 == 0:
@@ -314,8 +316,11 @@ def test_settings_that_cannot_be(num_workers, kind):
 
 def test_leaving_the_interpreter_in_the_middle_is_silent_and_prompt(tmp_path):
     """Processes that end with the interpreter are not replaced."""
-    (tmp_path / "reading.py").write_text("import time\ndef read(k):\n    time.sleep(0.01 if k < 4 else 30)\n    return k\n")
-    (tmp_path / "leaving.py").write_text(textwrap.dedent("""
+    (tmp_path / "reading.py").write_text(
+        "import time\ndef read(k):\n    time.sleep(0.01 if k < 4 else 30)\n    return k\n"
+    )
+    (tmp_path / "leaving.py").write_text(
+        textwrap.dedent("""
         import sys
         from colabkit.core.prefetch import prefetch
         from reading import read
@@ -324,9 +329,16 @@ def test_leaving_the_interpreter_in_the_middle_is_silent_and_prompt(tmp_path):
             for k in items:
                 if k == 3:
                     sys.exit(5)
-    """))
+    """)
+    )
     began = time.monotonic()
-    ended = subprocess.run([sys.executable, "leaving.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                           capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "leaving.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (ended.returncode, ended.stdout, ended.stderr) == (5, "", "")
     assert time.monotonic() - began < 15

@@ -1,4 +1,4 @@
-"""Tests of colabkit.core.progress: few lines in a log, one line in a terminal, one display in a page; little stays of a day."""
+"""Tests of core.progress: few lines in a log, one line in a terminal, one display in a page; little stays of a day."""
 
 from __future__ import annotations
 
@@ -63,8 +63,15 @@ def test_a_log_gets_at_most_one_line_in_ten_seconds_and_one_at_the_end(log, caps
 def test_a_line_tells_values_speed_and_time_left(log):
     bar = Progress(100, "train", done=20, unit="windows")
     log.now += 10
-    bar.update(20, loss=torch.tensor(0.123456), step=3, best=math.inf, worst=torch.tensor(math.nan), name="x",
-               half=torch.tensor(0.5).half())
+    bar.update(
+        20,
+        loss=torch.tensor(0.123456),
+        step=3,
+        best=math.inf,
+        worst=torch.tensor(math.nan),
+        name="x",
+        half=torch.tensor(0.5).half(),
+    )
     assert bar.line() == "train: 40/100, loss 0.1235, step 3, name x, half 0.5, 2 windows/s, 0:30 left"
     log.now += 7190
     assert bar.line().endswith("0.00278 windows/s, 6:00:00 left")
@@ -117,6 +124,7 @@ def test_values_are_read_only_when_a_line_is_shown(log):
         def __float__(self):
             reads.append(1)
             return 1.0
+
     bar = Progress(1000, "train")
     for _ in range(1000):
         log.now += 0.0999
@@ -128,6 +136,7 @@ def test_a_broken_value_does_not_hide_why_the_loop_broke(log):
     class Broken:
         def __float__(self):
             raise RuntimeError("device lost")
+
     with pytest.raises(KeyError, match="cause"), Progress(5, "train") as bar:
         bar.update(loss=Broken())
         raise KeyError("cause")
@@ -144,7 +153,11 @@ def test_a_terminal_gets_one_line_that_fits(clock, monkeypatch):
             bar.update(loss=1.0, another_long_name=2.0)
     shown = screen.getvalue().split("\r\x1b[2K")[1:]
     assert 15 <= len(shown) <= 25 and all(len(line.rstrip("\n")) <= 29 for line in shown)
-    assert shown[0].startswith("train: 1/100") and shown[-1].startswith("train: 100/100") and screen.getvalue().count("\n") == 1
+    assert (
+        shown[0].startswith("train: 1/100")
+        and shown[-1].startswith("train: 100/100")
+        and screen.getvalue().count("\n") == 1
+    )
 
 
 def test_a_day_in_a_terminal_that_is_recorded_stays_small(clock, monkeypatch):
@@ -234,8 +247,11 @@ def test_a_day_in_a_page_is_few_messages_of_which_little_stays(kernel):
     assert len(json.dumps(lines + shown[-1:])) < MOST_BYTES / 10, "this is what the saved notebook holds"
 
 
-@pytest.mark.parametrize(("metadata", "allow_stdin"), [({}, True), ({}, False), (PAGES["JupyterLab"], False)],
-                         ids=["console", "headless", "headless as if a page"])
+@pytest.mark.parametrize(
+    ("metadata", "allow_stdin"),
+    [({}, True), ({}, False), (PAGES["JupyterLab"], False)],
+    ids=["console", "headless", "headless as if a page"],
+)
 def test_who_does_not_renew_displays_gets_lines(kernel, metadata, allow_stdin):
     sent = kernel.run(DAY, metadata, allow_stdin=allow_stdin)
     assert {m["msg_type"] for m in sent} == {"stream"} and {m["content"]["name"] for m in sent} == {"stdout"}
@@ -247,8 +263,13 @@ def test_papermill_tells_progress_in_its_log_and_keeps_little(tmp_path):
     cells = [nbformat.v4.new_code_cell(BLOCKED), nbformat.v4.new_code_cell(DAY)]
     kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), tmp_path / "day.ipynb")
-    done = subprocess.run([sys.executable, "-m", "papermill", "day.ipynb", "done.ipynb", "--log-output", "--no-progress-bar"],
-                          cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "day.ipynb", "done.ipynb", "--log-output", "--no-progress-bar"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert 300 < done.stderr.count("a < b: ") < 500 and len(done.stderr) < MOST_BYTES / 5
     assert (tmp_path / "done.ipynb").stat().st_size < MOST_BYTES / 5

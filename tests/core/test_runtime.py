@@ -20,12 +20,14 @@ from tests.core.places import COLAB, OF_COLAB, OF_JUPYTERLAB, PLACES, SERVED_BY_
 
 
 def test_this_machine_is_described_fast_and_without_torch():
-    code = ("import sys, time, os; start = time.perf_counter()\n"
-            "from colabkit.core.runtime import detect, describe\n"
-            "rows = describe(detect({'PATH': ''}), '.'); took = time.perf_counter() - start\n"
-            "assert not {'torch', 'numpy', 'IPython', 'psutil', 'google.colab'} & set(sys.modules)\n"
-            "assert all(isinstance(cell, str) and cell for row in rows for cell in row[:2])\n"
-            "print(took)")
+    code = (
+        "import sys, time, os; start = time.perf_counter()\n"
+        "from colabkit.core.runtime import detect, describe\n"
+        "rows = describe(detect({'PATH': ''}), '.'); took = time.perf_counter() - start\n"
+        "assert not {'torch', 'numpy', 'IPython', 'psutil', 'google.colab'} & set(sys.modules)\n"
+        "assert all(isinstance(cell, str) and cell for row in rows for cell in row[:2])\n"
+        "print(took)"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     took = float(done.stdout)
     assert took < 2  # about 0.1 s; the rest is room for a busy machine
@@ -48,14 +50,31 @@ def test_a_colab_vm_is_known_by_its_services_or_its_file(tmp_path):
     assert not detect({"VERTEX_PRODUCT": "OTHER"}, tmp_path, shell=None).on_colab_enterprise
 
 
-@pytest.mark.parametrize("files, cpus", [
-    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
-    ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n",
-      "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 1),
-    ({"proc/self/cgroup": "3:cpuacct,cpu:/x\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000",
-      "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 1),
-    ({"sys/fs/cgroup/cpu.max": "1 0"}, None), ({"sys/fs/cgroup/cpu.max": "rubbish"}, None),
-    ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None)])
+@pytest.mark.parametrize(
+    "files, cpus",
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/cpu.max": "50000 100000\n",
+                "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+            },
+            1,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpuacct,cpu:/x\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            1,
+        ),
+        ({"sys/fs/cgroup/cpu.max": "1 0"}, None),
+        ({"sys/fs/cgroup/cpu.max": "rubbish"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+    ],
+)
 def test_cpus_honour_affinity_and_quota(tmp_path, files, cpus):
     for name, text in files.items():
         put(tmp_path / name, text)
@@ -63,15 +82,23 @@ def test_cpus_honour_affinity_and_quota(tmp_path, files, cpus):
     assert detect({}, tmp_path, shell=None).num_cpus == (cpus or everything)
 
 
-@pytest.mark.parametrize("files, gib", [
-    ({}, 12.0),
-    ({"sys/fs/cgroup/memory.max": str(2 << 30)}, 2.0),
-    ({"sys/fs/cgroup/memory.max": "max"}, 12.0),
-    ({"proc/self/cgroup": "0::/in\n", "sys/fs/cgroup/in/memory.max": str(3 << 30)}, 3.0),
-    ({"proc/self/cgroup": "4:memory:/host/path\n",
-      "sys/fs/cgroup/memory/memory.limit_in_bytes": str(4 << 30)}, 4.0),
-    ({"proc/self/cgroup": "4:memory:/\n",
-      "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712"}, 12.0)])
+@pytest.mark.parametrize(
+    "files, gib",
+    [
+        ({}, 12.0),
+        ({"sys/fs/cgroup/memory.max": str(2 << 30)}, 2.0),
+        ({"sys/fs/cgroup/memory.max": "max"}, 12.0),
+        ({"proc/self/cgroup": "0::/in\n", "sys/fs/cgroup/in/memory.max": str(3 << 30)}, 3.0),
+        (
+            {"proc/self/cgroup": "4:memory:/host/path\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": str(4 << 30)},
+            4.0,
+        ),
+        (
+            {"proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712"},
+            12.0,
+        ),
+    ],
+)
 def test_memory_honours_the_container(tmp_path, files, gib):
     put(tmp_path / "proc/meminfo", f"MemFree: 1 kB\nMemTotal:       {12 << 20} kB\n")
     for name, text in files.items():
@@ -107,7 +134,9 @@ def test_a_stand_in_for_google_colab_is_not_taken_for_colab(tmp_path, monkeypatc
     assert not found.on_colab_vm and found.front_end == "jupyterlab" and not found.answers_drive_auth
 
 
-@pytest.mark.parametrize("drawn, installed, row", [(True, True, "yes"), (True, False, "not installed"), (False, True, "no")])
+@pytest.mark.parametrize(
+    "drawn, installed, row", [(True, True, "yes"), (True, False, "not installed"), (False, True, "no")]
+)
 def test_widgets_need_a_front_end_and_a_library(tmp_path, monkeypatch, drawn, installed, row):
     monkeypatch.setattr("colabkit.core.runtime._is_installed", lambda module: installed)
     found = detect({}, tmp_path, shell=shell(metadata=OF_JUPYTERLAB, allow_stdin=drawn))
@@ -117,7 +146,13 @@ def test_widgets_need_a_front_end_and_a_library(tmp_path, monkeypatch, drawn, in
 
 
 def test_a_product_name_in_the_environment_is_no_front_end(tmp_path):
-    env = {"VSCODE_PID": "1", "TERM_PROGRAM": "vscode", "COLAB_GPU": "1", "JPY_PARENT_PID": "1", "JPY_SESSION_NAME": "a.ipynb"}
+    env = {
+        "VSCODE_PID": "1",
+        "TERM_PROGRAM": "vscode",
+        "COLAB_GPU": "1",
+        "JPY_PARENT_PID": "1",
+        "JPY_SESSION_NAME": "a.ipynb",
+    }
     assert detect(env, tmp_path, shell=None).front_end == "none"
 
 
@@ -150,6 +185,7 @@ def kernels():
     def start(**env):
         started.append(manager.start_new_kernel(kernel_name="python3", env=os.environ | env))
         return started[-1][0].connection_file, started[-1][1]
+
     yield start
     for kernel, client in started:
         client.stop_channels()
@@ -157,25 +193,45 @@ def kernels():
 
 
 def test_front_end_in_a_real_kernel(kernels):
-    """Of one's own and on a Colab VM; asked by the process that started it and by another one; with input and without."""
-    for env, expected in (({}, {"mine": ["none", "jupyter"], "another": ["none", "jupyter"]}),
-                          (SERVED_BY_COLAB, {"mine": ["none", "colab-web"], "another": ["colab-cli", "colab-web"]})):
+    """Of one's own and on a Colab VM; asked by the process that started it and by another; with input and without."""
+    for env, expected in (
+        ({}, {"mine": ["none", "jupyter"], "another": ["none", "jupyter"]}),
+        (SERVED_BY_COLAB, {"mine": ["none", "colab-web"], "another": ["colab-cli", "colab-web"]}),
+    ):
         connection, client = kernels(**env)
         for allow_stdin in (False, True):
             seen = []
-            client.execute_interactive(SEEN, allow_stdin=allow_stdin, timeout=30,
-                                       output_hook=lambda m, seen=seen: seen.append(m["content"].get("text", "")))
+            client.execute_interactive(
+                SEEN,
+                allow_stdin=allow_stdin,
+                timeout=30,
+                output_hook=lambda m, seen=seen: seen.append(m["content"].get("text", "")),
+            )
             assert "".join(seen).split()[0] == expected["mine"][allow_stdin], seen
-            done = subprocess.run([sys.executable, "-c", CLIENT, connection, SEEN, str(allow_stdin)], capture_output=True,
-                                  text=True, timeout=60)
+            done = subprocess.run(
+                [sys.executable, "-c", CLIENT, connection, SEEN, str(allow_stdin)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
             assert done.stdout.split()[:1] == [expected["another"][allow_stdin]], done.stderr
 
 
 def test_what_the_pages_send_reaches_detect_in_a_real_kernel(kernels):
     _, client = kernels()
     for metadata, front_end in ((OF_COLAB, "colab-web"), (OF_JUPYTERLAB, "jupyterlab")):
-        message = client.session.msg("execute_request", {"code": SEEN, "silent": False, "store_history": False,
-                                     "user_expressions": {}, "allow_stdin": True, "stop_on_error": True}, metadata=metadata)
+        message = client.session.msg(
+            "execute_request",
+            {
+                "code": SEEN,
+                "silent": False,
+                "store_history": False,
+                "user_expressions": {},
+                "allow_stdin": True,
+                "stop_on_error": True,
+            },
+            metadata=metadata,
+        )
         client.shell_channel.send(message)
         texts = []
         while True:
@@ -205,13 +261,16 @@ def test_describe_tells_what_things_mean(tmp_path):
     assert rows["state folder"][0] == "none yet" and "state disk" not in rows
 
 
-@pytest.mark.parametrize("state, env, value, words", [
-    ("", {}, "free", "the default on a computer of your own"),
-    ("", {"COLABKIT_STATE": "{tmp}/new/ü"}, "free", "the folder is made by the first run"),
-    ("{tmp}/file", {}, "cannot be used", "it is a file, not a folder"),
-    ("{tmp}/file/below", {}, "cannot be used", "Not a directory"),
-    ("{tmp}/locked", {}, "cannot be written", "chmod"),
-])
+@pytest.mark.parametrize(
+    "state, env, value, words",
+    [
+        ("", {}, "free", "the default on a computer of your own"),
+        ("", {"COLABKIT_STATE": "{tmp}/new/ü"}, "free", "the folder is made by the first run"),
+        ("{tmp}/file", {}, "cannot be used", "it is a file, not a folder"),
+        ("{tmp}/file/below", {}, "cannot be used", "Not a directory"),
+        ("{tmp}/locked", {}, "cannot be written", "chmod"),
+    ],
+)
 def test_the_state_disk_in_every_condition(tmp_path, monkeypatch, state, env, value, words):
     allowed = os.access  # root may write anywhere
     monkeypatch.setattr(os, "access", lambda place, mode: "locked" not in str(place) and allowed(place, mode))

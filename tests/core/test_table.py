@@ -12,9 +12,18 @@ from colabkit.core.table import Table
 
 
 def test_a_table_is_aligned_and_escaped():
-    table = Table(["metric", "v"], [["der", 0.123456], ["<b>", None], ["nan", math.nan], ["whole", 16000]], title="T & t")
-    assert str(table).splitlines() == ["T & t", "metric       v", "------  ------", "der     0.1235", "<b>       None",
-                                       "nan        nan", "whole    16000"]
+    table = Table(
+        ["metric", "v"], [["der", 0.123456], ["<b>", None], ["nan", math.nan], ["whole", 16000]], title="T & t"
+    )
+    assert str(table).splitlines() == [
+        "T & t",
+        "metric       v",
+        "------  ------",
+        "der     0.1235",
+        "<b>       None",
+        "nan        nan",
+        "whole    16000",
+    ]
     assert repr(table) == str(table)
     html = table._repr_html_()
     assert "&lt;b&gt;" in html and "<b>" not in html and "T &amp; t" in html and html.count("<tr>") == 5

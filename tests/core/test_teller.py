@@ -12,7 +12,10 @@ def test_it_prints_what_is_said_chosen_and_left_aside(capsys):
     assert teller.choose("train.workers", 4, "there are 5 cores") == 4
     teller.problem("a.wav", "it is empty")
     assert capsys.readouterr().out.splitlines() == [
-        "3 recordings", "  choice: train.workers = 4, because there are 5 cores", "  left aside: a.wav: it is empty"]
+        "3 recordings",
+        "  choice: train.workers = 4, because there are 5 cores",
+        "  left aside: a.wav: it is empty",
+    ]
 
 
 def test_its_lines_may_go_elsewhere(capsys):

@@ -31,6 +31,7 @@ def main() -> None:
                 return operation(self, self.backing + path, *arguments)
             except OSError as error:
                 raise FuseOSError(error.errno) from error
+
         return carried_out
 
     class FailingMount(Operations):
@@ -56,8 +57,11 @@ def main() -> None:
             if weather.get("full") and operation in ("write", "create", "mkdir"):
                 raise FuseOSError(errno.ENOSPC)
 
-        def init(self, path): pass
-        def destroy(self, path): pass
+        def init(self, path):
+            pass
+
+        def destroy(self, path):
+            pass
 
         def getattr(self, path, handle=None):
             found = os.lstat(path)
@@ -68,7 +72,10 @@ def main() -> None:
 
         def statfs(self, path):
             found = os.statvfs(path)
-            return {key: getattr(found, key) for key in ("f_bavail", "f_bfree", "f_blocks", "f_bsize", "f_files", "f_frsize")}
+            return {
+                key: getattr(found, key)
+                for key in ("f_bavail", "f_bfree", "f_blocks", "f_bsize", "f_files", "f_frsize")
+            }
 
         def create(self, path, mode, info=None):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
@@ -88,23 +95,49 @@ def main() -> None:
         def release(self, path, handle):
             os.close(handle)
 
-        def flush(self, path, handle): pass
-        def fsync(self, path, data_only, handle): os.fsync(handle)
-        def mkdir(self, path, mode): os.mkdir(path, mode)
-        def rmdir(self, path): os.rmdir(path)
-        def unlink(self, path): os.unlink(path)
-        def rename(self, path, new): os.rename(path, self.backing + new)
-        def chmod(self, path, mode): os.chmod(path, mode)
-        def utimens(self, path, times=None): os.utime(path, times)
-        def access(self, path, mode): pass
+        def flush(self, path, handle):
+            pass
+
+        def fsync(self, path, data_only, handle):
+            os.fsync(handle)
+
+        def mkdir(self, path, mode):
+            os.mkdir(path, mode)
+
+        def rmdir(self, path):
+            os.rmdir(path)
+
+        def unlink(self, path):
+            os.unlink(path)
+
+        def rename(self, path, new):
+            os.rename(path, self.backing + new)
+
+        def chmod(self, path, mode):
+            os.chmod(path, mode)
+
+        def utimens(self, path, times=None):
+            os.utime(path, times)
+
+        def access(self, path, mode):
+            pass
 
     for name, operation in list(vars(FailingMount).items()):
         if not name.startswith("_"):
             setattr(FailingMount, name, failing(operation))
     backing, mountpoint, weather = sys.argv[1:]
     # The kernel remembers nothing, so that every fault is seen.
-    FUSE(FailingMount(backing, weather), mountpoint, foreground=True, nothreads=True, fsname="drive", direct_io=True,
-         attr_timeout=0, entry_timeout=0, negative_timeout=0)
+    FUSE(
+        FailingMount(backing, weather),
+        mountpoint,
+        foreground=True,
+        nothreads=True,
+        fsname="drive",
+        direct_io=True,
+        attr_timeout=0,
+        entry_timeout=0,
+        negative_timeout=0,
+    )
 
 
 if __name__ == "__main__":

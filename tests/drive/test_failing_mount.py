@@ -41,8 +41,9 @@ class Mounted:
     def mount(self) -> None:
         subprocess.run(["umount", "-l", self.path], capture_output=True)
         with open(self._log, "a") as log:
-            self.process = subprocess.Popen([sys.executable, str(MOUNT), self.backing, self.path, self._weather], stdout=log,
-                                            stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, str(MOUNT), self.backing, self.path, self._weather], stdout=log, stderr=log
+            )
         deadline = time.monotonic() + 10
         while not os.path.ismount(self.path):
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -117,7 +118,9 @@ def use(config, run):
 def carry_out(root: Path, said: list[str]) -> None:
     folder = open_run(root, "toy", "a", lazily=True)
     try:
-        Run(pipeline="toy", steps=(make, train, use), config=Config(), preset="demo", run_folder=folder, say=said.append).do_all()
+        Run(
+            pipeline="toy", steps=(make, train, use), config=Config(), preset="demo", run_folder=folder, say=said.append
+        ).do_all()
     finally:
         folder.close()
 
@@ -213,6 +216,7 @@ def test_a_mount_that_dies_is_one_error_and_the_work_on_this_machine_is_taken_up
     def die():
         drive.process.kill()
         drive.process.wait()
+
     HOOKS[20] = die
     monkeypatch.setattr("colabkit.training.checkpoints.checkpoints.END_PATIENCE_SECONDS", 0.2)
     with pytest.raises(StateError) as caught:
@@ -221,4 +225,6 @@ def test_a_mount_that_dies_is_one_error_and_the_work_on_this_machine_is_taken_up
     assert TRAINED == list(range(STEPS_OF_TRAINING)), "training itself went on to its end"
     drive.mount()
     carry_out(drive.path, said)
-    assert result(drive.backing) == calm and TRAINED == list(range(STEPS_OF_TRAINING)), "and nothing of it was done again"
+    assert result(drive.backing) == calm and TRAINED == list(range(STEPS_OF_TRAINING)), (
+        "and nothing of it was done again"
+    )

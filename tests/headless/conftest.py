@@ -16,12 +16,16 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 BIN = Path(sys.executable).parent
-PARAMETERS = 'TEXT = ""\nNUMBER = 3\nRATE = 0.5\nFLAG = False\nPRESET = "demo"  #@param ["demo", "quick"]\nANYTHING = None\n'
+PARAMETERS = (
+    'TEXT = ""\nNUMBER = 3\nRATE = 0.5\nFLAG = False\nPRESET = "demo"  #@param ["demo", "quick"]\nANYTHING = None\n'
+)
 
 
 def book(*cells: str, parameters: str | None = PARAMETERS, path: Path | None = None) -> nbformat.NotebookNode:
-    """Return a notebook with a parameters cell and these code cells, each below a heading; written when there is a path."""
-    notebook = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    """Return a notebook of a parameters cell and these code cells, each below a heading; written if there is a path."""
+    notebook = new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
     if parameters is not None:
         notebook.cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
     for number, code in enumerate(cells, 1):
@@ -36,7 +40,7 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 
 def statuses(notebook: nbformat.NotebookNode) -> list[str]:
-    """Return the statuses of the code cells; what comes after a cell that failed or is at work must not claim anything."""
+    """Return the code cells' statuses; what comes after a cell that failed or is at work must not claim anything."""
     all_of_them = [cell.metadata.papermill.status for cell in notebook.cells if "papermill" in cell.metadata]
     reached = [s != "pending" for s in all_of_them]
     assert reached == sorted(reached, reverse=True), all_of_them
@@ -52,8 +56,14 @@ class Process:
 
     def __init__(self, *command: str | Path, cwd: Path, env: dict[str, str] | None = None):
         self._log = open(cwd / "process.log", "w+")  # a file: nobody must empty a pipe
-        self._process = subprocess.Popen([str(c) for c in command], cwd=cwd, stdout=self._log, stderr=subprocess.STDOUT,
-                                         env=os.environ | (env or {}), stdin=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [str(c) for c in command],
+            cwd=cwd,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | (env or {}),
+            stdin=subprocess.DEVNULL,
+        )
         self.pid = self._process.pid
 
     def text(self) -> str:
@@ -88,6 +98,7 @@ def start(tmp_path) -> Iterator[Callable[..., Process]]:
         folder.mkdir()
         started.append(Process(BIN / name, *arguments, cwd=folder, env=env))
         return started[-1]
+
     yield begin
     for process in started:
         process.close()

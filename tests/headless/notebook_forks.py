@@ -3,9 +3,10 @@
 Both then start in a fraction of a second, and are processes of their own, as they always are: they can be killed apart
 or together, at an instant or at a cell's boundary. Orders come as JSON lines, an answer goes back for each.
 
-An order holds: `arguments` of papermill's command, `log`, `steps` (a file that each optimizer step is written into), and
-perhaps `victims` ("kernel", "papermill" or both) with `cell` and `moment` ("before" it begins or "after" it ended), with
-`kill_after_seconds`, or with `kill_at_step`; or `stop_at_step`: then papermill gets SIGTERM when this optimizer step is done.
+An order holds: `arguments` of papermill's command, `log`, `steps` (a file that each optimizer step is written into),
+and perhaps `victims` ("kernel", "papermill" or both) with `cell` and `moment` ("before" it begins or "after" it ended),
+with `kill_after_seconds`, or with `kill_at_step`; or `stop_at_step`: then papermill gets SIGTERM when this optimizer
+step is done.
 """
 
 from __future__ import annotations
@@ -32,9 +33,18 @@ def serve(pipeline: str) -> int:
     import_whole(pipeline)
     missing = [name for name in _NOT_BEFORE_FORK if name not in sys.modules]
     sys.modules.update(dict.fromkeys(missing))
-    for name in ("papermill.cli", "papermill.engines", "nbclient", "ipykernel.kernelapp", "ipykernel.ipkernel", "psutil",
-                 "colabkit.headless.client", "colabkit.headless.record", "IPython.core.display",
-                 "matplotlib_inline.backend_inline"):
+    for name in (
+        "papermill.cli",
+        "papermill.engines",
+        "nbclient",
+        "ipykernel.kernelapp",
+        "ipykernel.ipkernel",
+        "psutil",
+        "colabkit.headless.client",
+        "colabkit.headless.record",
+        "IPython.core.display",
+        "matplotlib_inline.backend_inline",
+    ):
         importlib.import_module(name)
     for name in missing:
         del sys.modules[name]
@@ -100,10 +110,12 @@ def carry_out(order: dict) -> int:
         os.dup2(old, new)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w", buffering=1), open(2, "w", buffering=1)
     from jupyter_client.provisioning import local_provisioner
+
     local_provisioner.launch_kernel = lambda cmd, **how: ForkedKernel(cmd, order, **how)
     if "cell" in order:
         _kill_at_boundary(order)
     from papermill.cli import papermill
+
     try:
         papermill(order["arguments"])
     except SystemExit as ended:
@@ -114,6 +126,7 @@ def carry_out(order: dict) -> int:
 def _kill_at_boundary(order: dict) -> None:
     """Kill just before the wanted code cell is noted as begun, or just after it is noted as ended."""
     from colabkit.headless.record import Record
+
     plain_begins, plain_ends = Record.cell_begins, Record.cell_ends
 
     def strike(record: Any, cell: Any) -> None:
@@ -133,6 +146,7 @@ def _kill_at_boundary(order: dict) -> None:
         plain_ends(self, cell, *arguments, **options)
         if order["moment"] == "after":
             strike(self, cell)
+
     Record.cell_begins, Record.cell_ends = begins, ends
 
 
@@ -150,7 +164,7 @@ class ForkedKernel:
             os.close(ready)
             os.setsid()
             os.close(tell)
-            _run_kernel(cmd[cmd.index("-f"):], order, env, cwd, parent)
+            _run_kernel(cmd[cmd.index("-f") :], order, env, cwd, parent)
         os.close(tell)
         os.read(ready, 1)  # it leads its process group now
         os.close(ready)
@@ -190,10 +204,12 @@ def _run_kernel(arguments: list[str], order: dict, env: dict[str, str], cwd: str
         os.chdir(cwd or ".")
         _write_down_steps(order)
         from ipykernel.kernelapp import IPKernelApp
+
         IPKernelApp.launch_instance(argv=[*arguments, f"--IPKernelApp.parent_handle={parent}"])
         os._exit(0)
     except BaseException:
         import traceback
+
         traceback.print_exc()
         os._exit(70)
 
@@ -201,6 +217,7 @@ def _run_kernel(arguments: list[str], order: dict, env: dict[str, str], cwd: str
 def _write_down_steps(order: dict) -> None:
     """Write the number of each optimizer step that is done into the order's file; ask for a stop at the wanted one."""
     from colabkit.pipelines.diarization.train import loop
+
     target = os.open(order["steps"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     plain = loop.average_weights
 
@@ -215,6 +232,7 @@ def _write_down_steps(order: dict) -> None:
         if arguments[3] == order.get("stop_at_step"):
             os.kill(os.getppid(), signal.SIGTERM)
             time.sleep(0.3)  # it reaches us by papermill
+
     loop.average_weights = average_weights
 
 

@@ -1,4 +1,4 @@
-"""Kill a notebook's kernel and papermill at cell boundaries and at random instants, run it again until it ends, compare."""
+"""Kills of a notebook's kernel and papermill, at cell boundaries and at random; run again until it ends, compared."""
 
 from __future__ import annotations
 
@@ -29,20 +29,38 @@ def arguments(state: Path, run: str, output: Path) -> list[str]:
     """Return the command line of papermill for one run."""
     pipeline = find(PIPELINE)
     values = {"STATE": str(state), "RUN": run, "SETTINGS": " ".join(settings_of(pipeline)), "LARGEST_DER": "9"}
-    return [str(ROOT / "notebooks" / f"{pipeline.notebook}.ipynb"), str(output), "--engine", "colabkit", "--kernel", "python3",
-            "--autosave-cell-every", "1", *(w for name, value in values.items() for w in ("-p", name, value))]
+    return [
+        str(ROOT / "notebooks" / f"{pipeline.notebook}.ipynb"),
+        str(output),
+        "--engine",
+        "colabkit",
+        "--kernel",
+        "python3",
+        "--autosave-cell-every",
+        "1",
+        *(w for name, value in values.items() for w in ("-p", name, value)),
+    ]
 
 
 def made_by(state: Path, run: str) -> dict[str, object]:
-    """Return all of a run that must be equal. The order of its choices is no part of it: a resumed step tells some anew."""
+    """Return all of a run that must be equal.
+
+    The order of its choices is no part of it: a resumed step tells some anew.
+    """
     found = results(state / PIPELINE / run)
     return found | {"choices": dict(sorted(found["choices"].items()))}
 
 
 def plainly(state: Path, run: str, output: Path) -> str:
     """Run papermill as a user does, with nothing imported before; returns what it printed."""
-    done = subprocess.run([str(BIN / "papermill"), *arguments(state, run, output)], env=environment(1), timeout=600,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [str(BIN / "papermill"), *arguments(state, run, output)],
+        env=environment(1),
+        timeout=600,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     if done.returncode:
         raise RuntimeError(f"the undisturbed run failed:\n{done.stdout}")
     return done.stdout
@@ -65,8 +83,11 @@ class Tally:
 
     def __str__(self) -> str:
         of = ", ".join(f"{number} of {victims}" for victims, number in sorted(self.kills.items()))
-        return (f"{self.num_kills} kills ({of}), {self.runs} runs ended and compared, {len(self.faults)} faults; "
-                f"{self.repeated_steps} of {self.steps} optimizer steps repeated, at most {self.most_repeated_steps} by one kill")
+        return (
+            f"{self.num_kills} kills ({of}), {self.runs} runs ended and compared, {len(self.faults)} faults; "
+            f"{self.repeated_steps} of {self.steps} optimizer steps repeated, "
+            f"at most {self.most_repeated_steps} by one kill"
+        )
 
 
 class Server:
@@ -75,8 +96,15 @@ class Server:
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         self._errors = open(folder / "server.log", "w")
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.headless.notebook_forks", PIPELINE], cwd=ROOT, text=True,
-                                         env=environment(1), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.headless.notebook_forks", PIPELINE],
+            cwd=ROOT,
+            text=True,
+            env=environment(1),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
         self._answer()
 
     def __enter__(self) -> Server:
@@ -138,14 +166,16 @@ class Campaign:
             self.attempt(cell=cell, moment=moment, victims=next(self._victims))
 
     def at_random(self, most_kills: int, seed: int = 0) -> None:
-        """Kill at random instants, a quarter of them within training, until there are so many kills or something is wrong."""
+        """Kill at random instants, a quarter within training, until there are so many kills or something is wrong."""
         chance = random.Random(seed)
         while self.tally.num_kills < most_kills and not self.tally.faults:
             if chance.random() < 0.25:
                 self.attempt(kill_at_step=chance.randrange(NUM_STEPS), victims=next(self._victims))
                 continue
             scale = chance.choice((0.3, 0.6, 1.0))  # what is done already is skipped: later attempts are shorter
-            self.attempt(kill_after_seconds=chance.uniform(0.05, 1.0) * scale * self.seconds, victims=next(self._victims))
+            self.attempt(
+                kill_after_seconds=chance.uniform(0.05, 1.0) * scale * self.seconds, victims=next(self._victims)
+            )
 
     def finish(self) -> Tally:
         """Let the run at hand end undisturbed, and compare it."""
@@ -162,8 +192,14 @@ class Campaign:
         for old in (log, Path(f"{log}.kernel")):
             old.unlink(missing_ok=True)
         before = self._steps_file.stat().st_size if self._steps_file.exists() else 0
-        answer = self.server.run({"arguments": arguments(self.state, self.name, self.output), "log": str(log),
-                                  "steps": str(self._steps_file), **order})
+        answer = self.server.run(
+            {
+                "arguments": arguments(self.state, self.name, self.output),
+                "log": str(log),
+                "steps": str(self._steps_file),
+                **order,
+            }
+        )
         text = log.read_text(errors="replace") if log.exists() else ""  # it may be killed before it has one
         self._count_steps(before)
         self._check_records()
@@ -174,8 +210,11 @@ class Campaign:
             return False
         victims = "+".join(order.get("victims", ()))
         wanted = -9 if "papermill" in victims else 1
-        if answer["code"] in (wanted, -9) and victims and (answer["code"] == -9 or "killed by SIGKILL" in text
-                                                            or "The kernel did not start" in text):
+        if (
+            answer["code"] in (wanted, -9)
+            and victims
+            and (answer["code"] == -9 or "killed by SIGKILL" in text or "The kernel did not start" in text)
+        ):
             self.tally.kills[victims] = self.tally.kills.get(victims, 0) + 1
             self._check_statuses(answer["code"])
         elif "stop_at_step" in order and answer["code"] == 75:
@@ -214,8 +253,11 @@ class Campaign:
             notebook = nbformat.read(self.output, as_version=4)
             found = statuses(notebook)
             # Killed itself, papermill may have noted before that its kernel was.
-            allowed = {-9: ({"completed", "running", "failed", "pending"}, 1), 1: ({"completed", "failed", "pending"}, 1),
-                       75: ({"completed", "failed", "pending"}, 1)}[code]
+            allowed = {
+                -9: ({"completed", "running", "failed", "pending"}, 1),
+                1: ({"completed", "failed", "pending"}, 1),
+                75: ({"completed", "failed", "pending"}, 1),
+            }[code]
             assert set(found) <= allowed[0] and found.count("running") + found.count("failed") <= allowed[1], found
             assert code == -9 or notebook.metadata.papermill.exception is True, found
             assert code == -9 or found.count("failed") == 1 or set(found) == {"pending"}, found

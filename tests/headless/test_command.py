@@ -35,14 +35,24 @@ def test_a_cell_that_fails(tmp_path, capsys):
     assert statuses(read(tmp_path / "b.ipynb")) == ["completed", "failed", "pending"]
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
-    (["nothing"], "There is no such notebook"), (["a.ipynb", "-p", "NUMBR=1"], "did you mean NUMBER?"),
-    (["a.ipynb", "-p", "NUMBER"], "expected NAME=VALUE"), (["a.ipynb", "-p", "=1"], "expected NAME=VALUE"),
-    (["a.ipynb", "-p", "NUMBER=1", "-p", "NUMBER=2"], "given twice"), (["a.ipynb", "-p", "NUMBER=x"], "a whole number"),
-    (["a.ipynb", "-p", "HF_TOKEN=x"], "environment variable"), (["a.ipynb", "--output", "a.ipynb"], "take the place of"),
-    (["a.ipynb", "--output", "."], "is a folder"), (["a.ipynb", "--output", "none/b.ipynb"], "mkdir -p"),
-    (["a.ipynb", "--output", "s3://bucket"], "no address of a notebook"), (["text.ipynb"], "Cannot read the notebook"),
-    (["list.ipynb"], "Cannot read the notebook")])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing"], "There is no such notebook"),
+        (["a.ipynb", "-p", "NUMBR=1"], "did you mean NUMBER?"),
+        (["a.ipynb", "-p", "NUMBER"], "expected NAME=VALUE"),
+        (["a.ipynb", "-p", "=1"], "expected NAME=VALUE"),
+        (["a.ipynb", "-p", "NUMBER=1", "-p", "NUMBER=2"], "given twice"),
+        (["a.ipynb", "-p", "NUMBER=x"], "a whole number"),
+        (["a.ipynb", "-p", "HF_TOKEN=x"], "environment variable"),
+        (["a.ipynb", "--output", "a.ipynb"], "take the place of"),
+        (["a.ipynb", "--output", "."], "is a folder"),
+        (["a.ipynb", "--output", "none/b.ipynb"], "mkdir -p"),
+        (["a.ipynb", "--output", "s3://bucket"], "no address of a notebook"),
+        (["text.ipynb"], "Cannot read the notebook"),
+        (["list.ipynb"], "Cannot read the notebook"),
+    ],
+)
 def test_wrong_use_starts_nothing(arguments, told, tmp_path, capsys):
     book("open('ran', 'w')", path=tmp_path / "a.ipynb")
     (tmp_path / "text.ipynb").write_text("no notebook")

@@ -22,11 +22,19 @@ SECRET = "hunter2-hunter2-hunter2"
 @pytest.fixture
 def execute(tmp_path):
     """Run cells through papermill's own function, with our engine, in this process."""
+
     def run(*cells: str, parameters: dict | None = None, **options):
         source = book(*cells, path=tmp_path / "in.ipynb")
         assert source
-        return papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", parameters, engine_name="colabkit",
-                                          cwd=tmp_path, **{"progress_bar": False} | options)
+        return papermill.execute_notebook(
+            tmp_path / "in.ipynb",
+            tmp_path / "out.ipynb",
+            parameters,
+            engine_name="colabkit",
+            cwd=tmp_path,
+            **{"progress_bar": False} | options,
+        )
+
     return run
 
 
@@ -36,16 +44,23 @@ def output(tmp_path):
 
 
 def test_a_notebook_runs(execute, output, capsys):
-    done = execute("print(TEXT * 2, NUMBER + 1, RATE)", "x = 5\nx", "%%time\n!echo shell",
-                   "from IPython.display import display\nh = display('first', display_id=True)\nfor i in range(3): h.update(i)",
-                   parameters={"TEXT": 12, "RATE": 1}, progress_bar=True)
+    done = execute(
+        "print(TEXT * 2, NUMBER + 1, RATE)",
+        "x = 5\nx",
+        "%%time\n!echo shell",
+        "from IPython.display import display\nh = display('first', display_id=True)\nfor i in range(3): h.update(i)",
+        parameters={"TEXT": 12, "RATE": 1},
+        progress_bar=True,
+    )
     assert statuses(done) == ["completed"] * 6 == statuses(output()), "with the cell that papermill adds"
     assert printed(done).startswith("1212 4 1.0\n") and "shell" in printed(done)
     assert done.cells[5].outputs[0].data["text/plain"] == "5"
     assert [o.data["text/plain"] for o in done.cells[-1].outputs] == ["2"], "only the last state of a display"
     about = done.metadata.papermill
     assert about.exception is None and about.parameters == {"TEXT": "12", "RATE": 1.0} and about.duration > 0
-    assert done.metadata.language_info.name == "python" and json.loads(json.dumps(done)) == json.loads(json.dumps(output()))
+    assert done.metadata.language_info.name == "python" and json.loads(json.dumps(done)) == json.loads(
+        json.dumps(output())
+    )
     said = capsys.readouterr()
     assert said.out == "" and "[3/6] Part 1\n  1212 4 1.0\n[4/6] Part 2\n  5\n" in said.err
 
@@ -54,16 +69,22 @@ def test_a_cell_that_fails_is_papermills_error(execute, output):
     with pytest.raises(papermill.PapermillExecutionError, match="ZeroDivisionError"):
         execute("print(1)", "1 / 0", "print('never')")
     found = output()
-    assert statuses(found) == ["completed", "completed", "failed", "pending"] and found.metadata.papermill.exception is True
+    assert (
+        statuses(found) == ["completed", "completed", "failed", "pending"]
+        and found.metadata.papermill.exception is True
+    )
     assert "papermill-error-cell" in str(found.cells), "papermill's marks are there"
-    assert [o.ename for c in found.cells for o in c.get("outputs", ()) if o.output_type == "error"] == ["ZeroDivisionError"]
+    assert [o.ename for c in found.cells for o in c.get("outputs", ()) if o.output_type == "error"] == [
+        "ZeroDivisionError"
+    ]
 
 
 def test_a_cell_that_may_fail(execute, tmp_path):
     notebook = book("1 / 0", "print('on')")
     notebook.cells[2].metadata["tags"] = ["raises-exception"]
-    done = papermill.engines.papermill_engines.get_engine("colabkit").execute_notebook(_prepared(notebook), "python3",
-                                                                                       progress_bar=False)
+    done = papermill.engines.papermill_engines.get_engine("colabkit").execute_notebook(
+        _prepared(notebook), "python3", progress_bar=False
+    )
     assert statuses(done) == ["completed"] * 3
 
 
@@ -78,7 +99,10 @@ def test_our_errors_keep_their_exit_codes(execute):
     stopped = "from colabkit.core.errors import Stopped\nraise Stopped('Stopped by SIGTERM', fix='run again')"
     with pytest.raises(CellFailed, match="run again") as caught:
         execute(stopped)
-    assert caught.value.exit_code == 75 and str(caught.value) == "[2/2] Part 1 failed: Stopped by SIGTERM.\n  fix:   run again"
+    assert (
+        caught.value.exit_code == 75
+        and str(caught.value) == "[2/2] Part 1 failed: Stopped by SIGTERM.\n  fix:   run again"
+    )
     with pytest.raises(CellFailed) as caught:
         execute("class UsageError(Exception): pass\nraise UsageError('of somebody else')", raise_failures=True)
     assert caught.value.exit_code == 1
@@ -87,12 +111,18 @@ def test_our_errors_keep_their_exit_codes(execute):
 def test_a_kernel_that_dies(execute, output):
     began = time.monotonic()
     with pytest.raises(KernelDied) as caught:
-        execute("print('fine')", "import os, time\n"
-                "print('last words', flush=True)\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)", "print('never')")
+        execute(
+            "print('fine')",
+            "import os, time\nprint('last words', flush=True)\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)",
+            "print('never')",
+        )
     assert time.monotonic() - began < 30
     assert caught.value.exit_code == 1 and "[3/4] Part 2: killed by SIGKILL" in str(caught.value)
     found = output()
-    assert statuses(found) == ["completed", "completed", "failed", "pending"] and found.metadata.papermill.exception is True
+    assert (
+        statuses(found) == ["completed", "completed", "failed", "pending"]
+        and found.metadata.papermill.exception is True
+    )
     failed = found.cells[4]
     assert failed.outputs[0].text == "last words\n" and failed.outputs[1].ename == "KernelDied"
     assert failed.metadata.papermill.exception is True and "SIGKILL" in failed.outputs[1].evalue
@@ -100,9 +130,11 @@ def test_a_kernel_that_dies(execute, output):
 
 def test_workers_of_a_dead_kernel_are_gone(execute, output):
     with pytest.raises(KernelDied):
-        execute("import os, subprocess, sys\n"
-                "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-                "print(worker.pid, flush=True)\nimport time; time.sleep(0.5)\nos.kill(os.getpid(), 9)")
+        execute(
+            "import os, subprocess, sys\n"
+            "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+            "print(worker.pid, flush=True)\nimport time; time.sleep(0.5)\nos.kill(os.getpid(), 9)"
+        )
     worker = int(printed(output()))
     wait_until(lambda: not is_alive(worker), seconds=5)
 
@@ -125,7 +157,9 @@ def test_a_kernel_that_hangs(execute, output):
         execute("import threading\nthreading.Event().wait()", "print('never')", hung_after_minutes=2 / 60)
     found = output()
     assert statuses(found) == ["completed", "failed", "pending"]
-    assert [o.ename for o in found.cells[2].outputs] == ["KeyboardInterrupt"], "it was interrupted, which shows where it hung"
+    assert [o.ename for o in found.cells[2].outputs] == ["KeyboardInterrupt"], (
+        "it was interrupted, which shows where it hung"
+    )
 
 
 def test_wrong_use(execute, tmp_path, monkeypatch):
@@ -137,8 +171,9 @@ def test_wrong_use(execute, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="COLABKIT_HUNG_AFTER"):
         execute("1")
     with pytest.raises(UsageError, match="mkdir -p"):
-        papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "none" / "out.ipynb", engine_name="colabkit",
-                                   hung_after_minutes=1)
+        papermill.execute_notebook(
+            tmp_path / "in.ipynb", tmp_path / "none" / "out.ipynb", engine_name="colabkit", hung_after_minutes=1
+        )
 
 
 def test_an_earlier_notebook_is_kept_until_there_is_a_newer_whole_one(execute, output, tmp_path):
@@ -177,11 +212,14 @@ def test_no_secret_reaches_the_file_at_any_moment(execute, tmp_path, monkeypatch
         if str(new).endswith(".ipynb"):
             versions.append(open(old, encoding="utf-8").read())
         replace(old, new)
+
     monkeypatch.setattr(os, "replace", look)
     copy = io.StringIO()
     with pytest.raises(papermill.PapermillExecutionError) as caught:
         execute(SPILLS, f"unused = '{SECRET}'", autosave_cell_every=0.3, progress_bar=True, stdout_file=copy)
-    told = "".join((*versions, str(caught.value), *capsys.readouterr(), copy.getvalue(), (tmp_path / "out.ipynb").read_text()))
+    told = "".join(
+        (*versions, str(caught.value), *capsys.readouterr(), copy.getvalue(), (tmp_path / "out.ipynb").read_text())
+    )
     assert len(versions) >= 6 and "[redacted]" in versions[-1] and "[redacted]" in copy.getvalue()
     for spelling in ("hunter2-hunte", "r2-hunter2", "abcDEFabcDEF", "p&ss<w>", "p&amp;ss", "ss<w>'ord"):
         assert spelling not in told, spelling
@@ -192,15 +230,20 @@ def test_a_secret_that_the_kernel_fetched_is_as_unseen(execute, output, tmp_path
     monkeypatch.delenv("COLABKIT_FETCHED_SECRETS", raising=False)
     monkeypatch.setenv("FAVOURITE_FISH", "swordfish on friday")
     monkeypatch.setenv("COURSE", "mackerel")
-    done = execute("from colabkit.colab import userdata\nfish = userdata.get('FAVOURITE_FISH')\nprint('dish:', fish)",
-                   "import os\nos.environ['COURSE'], fish", progress_bar=True)
+    done = execute(
+        "from colabkit.colab import userdata\nfish = userdata.get('FAVOURITE_FISH')\nprint('dish:', fish)",
+        "import os\nos.environ['COURSE'], fish",
+        progress_bar=True,
+    )
     told = "".join((*capsys.readouterr(), (tmp_path / "out.ipynb").read_text()))
     assert "swordfish" not in told and "dish: [redacted]" in told and "mackerel" in printed(output()) + str(done)
     assert "COLABKIT_FETCHED_SECRETS" not in os.environ
 
 
 def test_much_output_does_not_fill_the_notebook(execute, tmp_path, capsys):
-    done = execute("for i in range(60_000): print('a line of output that nobody will read, number', i)", progress_bar=True)
+    done = execute(
+        "for i in range(60_000): print('a line of output that nobody will read, number', i)", progress_bar=True
+    )
     assert (tmp_path / "out.ipynb").stat().st_size < 1_000_000 and "number 59999\n" in printed(done)
     assert len(capsys.readouterr().err.splitlines()) < 250
 
@@ -209,14 +252,19 @@ def test_a_long_cell_is_saved_while_it_runs(execute, tmp_path, monkeypatch):
     seen, replace = [], os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (seen.append(open(a, encoding="utf-8").read()), replace(a, b)))
     execute("import time\nprint('printed early', flush=True)\ntime.sleep(3)", autosave_cell_every=1)
-    texts = [t for t in seen if '"status": "running"' in t and "printed early" in t.replace("print('printed early'", "")]
+    texts = [
+        t for t in seen if '"status": "running"' in t and "printed early" in t.replace("print('printed early'", "")
+    ]
     assert texts, "what was printed is on the disk before the cell ends, without another message"
 
 
 def test_asked_to_stop_before_the_first_cell(execute, output, monkeypatch):
     start = client_module.Client.start_new_kernel
-    monkeypatch.setattr(client_module.Client, "start_new_kernel",
-                        lambda self, **how: (start(self, **how), os.kill(os.getpid(), signal.SIGTERM)))
+    monkeypatch.setattr(
+        client_module.Client,
+        "start_new_kernel",
+        lambda self, **how: (start(self, **how), os.kill(os.getpid(), signal.SIGTERM)),
+    )
     with pytest.raises(Stopped) as caught:
         execute("print(1)")
     assert caught.value.exit_code == 75 and statuses(output()) == ["pending", "pending"]
@@ -225,7 +273,9 @@ def test_asked_to_stop_before_the_first_cell(execute, output, monkeypatch):
 
 def test_kernels_workers_are_not_hurt_by_the_handler(execute):
     """A forked worker inherits the kernel's handler of SIGTERM: it must end by it, and the kernel go on."""
-    done = execute("import multiprocessing, time\n"
-                   "worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
-                   "worker.start()\ntime.sleep(0.3)\nworker.terminate()\nworker.join(10)\nprint(worker.exitcode)")
+    done = execute(
+        "import multiprocessing, time\n"
+        "worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        "worker.start()\ntime.sleep(0.3)\nworker.terminate()\nworker.join(10)\nprint(worker.exitcode)"
+    )
     assert printed(done) == "-15\n"

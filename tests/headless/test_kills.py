@@ -1,4 +1,6 @@
-"""A notebook that is killed, kernel or papermill or both, and run again makes what an undisturbed one makes. A short campaign.
+"""A notebook that is killed, kernel or papermill or both, and run again makes what an undisturbed one makes.
+
+A short campaign.
 
 benchmarks/notebook_kills.py is the long one.
 """
@@ -32,8 +34,9 @@ def server(place):
 def run(server, place, name: str, **order) -> tuple[dict, nbformat.NotebookNode, str]:
     log, output = place / f"{name}.log", place / f"{name}.ipynb"
     log.unlink(missing_ok=True)
-    answer = server.run({"arguments": arguments(place / "state", name, output), "log": str(log),
-                         "steps": str(place / "steps"), **order})
+    answer = server.run(
+        {"arguments": arguments(place / "state", name, output), "log": str(log), "steps": str(place / "steps"), **order}
+    )
     return answer, nbformat.read(output, as_version=4), log.read_text()
 
 
@@ -48,8 +51,12 @@ def finished(server, place):
 def test_killed_and_run_again(server, place, finished):
     campaign = Campaign(server, place / "campaign", made_by(place / "state", "finished"))
     cells = _cells_with_steps(place)
-    for cell, moment, victims in ((cells[0], "after", ("kernel",)), (cells[1], "after", ("kernel", "papermill")),
-                                  (cells[2], "before", ("papermill",)), (cells[3], "before", ("kernel",))):
+    for cell, moment, victims in (
+        (cells[0], "after", ("kernel",)),
+        (cells[1], "after", ("kernel", "papermill")),
+        (cells[2], "before", ("papermill",)),
+        (cells[3], "before", ("kernel",)),
+    ):
         assert campaign.attempt(cell=cell, moment=moment, victims=victims), f"was not killed {moment} cell {cell}"
     campaign.finish()
     for step, victims in ((4, ("kernel",)), (8, ("papermill",))):
@@ -58,8 +65,12 @@ def test_killed_and_run_again(server, place, finished):
     campaign.at_random(8, seed=1)
     tally = campaign.finish()
     print(tally)
-    assert tally.faults == [] and tally.num_kills >= 8 and tally.runs >= 2 and set(tally.kills) == {
-        "kernel", "papermill", "kernel+papermill"}
+    assert (
+        tally.faults == []
+        and tally.num_kills >= 8
+        and tally.runs >= 2
+        and set(tally.kills) == {"kernel", "papermill", "kernel+papermill"}
+    )
     assert 0 < tally.repeated_steps and tally.most_repeated_steps <= CHECKPOINT_EVERY_STEPS
 
 
@@ -81,7 +92,9 @@ def test_sigterm_in_the_middle_of_training(server, place, finished):
     (place / "steps").unlink()
     answer, notebook, text = run(server, place, "terminated")
     assert answer["code"] == 0, text
-    assert next(map(int, (place / "steps").read_text().split())) == done[-1] + 1, "no step is repeated, none is left out"
+    assert next(map(int, (place / "steps").read_text().split())) == done[-1] + 1, (
+        "no step is repeated, none is left out"
+    )
     assert f"continues at step {done[-1] + 1} of 12" in printed(notebook)
     assert made_by(place / "state", "terminated") == made_by(place / "state", "finished")
 
@@ -99,4 +112,5 @@ def test_a_finished_notebook_takes_seconds(server, place, finished):
 
 def _seconds(start: str, end: str) -> float:
     from datetime import datetime
+
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

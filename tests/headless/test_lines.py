@@ -69,7 +69,9 @@ def test_progress_at_most_one_line_in_ten_seconds(shown, said, clock):
     for second in range(100):
         for part in range(4):
             clock.now = 1000 + second + part / 4
-            shown.message(*bar(f"train: {second}.{part}", "display_data" if second + part == 0 else "update_display_data"))
+            shown.message(
+                *bar(f"train: {second}.{part}", "display_data" if second + part == 0 else "update_display_data")
+            )
     shown.cell_ends()
     assert said[0] == "  train: 0.0" and said[-1] == "  train: 99.3" and len(said) == 11
 

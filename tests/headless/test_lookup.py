@@ -31,10 +31,19 @@ def test_paths_and_addresses(tmp_path, monkeypatch):
         assert find_notebook(name) == name
 
 
-@pytest.mark.parametrize(("name", "meant"), [
-    ("99", "colabkit notebook asr"), ("diarisation", "colabkit notebook diarization"), ("", "colabkit"),
-    ("no/such.ipynb", "correct the path"), ("x.ipynb", "correct the path"), ("https://host/a.ipynb", "did you mean"),
-    ("gcs://bucket/a.ipynb", "gs://bucket/a.ipynb"), ("S3://b/a.ipynb", "s3://b/a.ipynb")])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("99", "colabkit notebook asr"),
+        ("diarisation", "colabkit notebook diarization"),
+        ("", "colabkit"),
+        ("no/such.ipynb", "correct the path"),
+        ("x.ipynb", "correct the path"),
+        ("https://host/a.ipynb", "did you mean"),
+        ("gcs://bucket/a.ipynb", "gs://bucket/a.ipynb"),
+        ("S3://b/a.ipynb", "s3://b/a.ipynb"),
+    ],
+)
 def test_what_there_is_not(name, meant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as caught:
@@ -48,16 +57,36 @@ def test_installed_without_its_repository(tmp_path):
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "colabkit", "notebooks"):
         subprocess.run(["cp", "-r", str(ROOT / name), str(source / name)], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-                    "--ignore-installed", "--prefix", str(tmp_path / "prefix"), str(source)], check=True, capture_output=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--ignore-installed",
+            "--prefix",
+            str(tmp_path / "prefix"),
+            str(source),
+        ],
+        check=True,
+        capture_output=True,
+    )
     site = next((tmp_path / "prefix").rglob("site-packages"))
-    code = ("import sys; sys.path.insert(0, sys.argv[1])\nfrom colabkit.headless.lookup import find_notebook\n"
-            "from colabkit.core.errors import UsageError\n"
-            "try: print(find_notebook('01'))\nexcept UsageError as error: print(error)")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\nfrom colabkit.headless.lookup import find_notebook\n"
+        "from colabkit.core.errors import UsageError\n"
+        "try: print(find_notebook('01'))\nexcept UsageError as error: print(error)"
+    )
 
     def ask() -> str:
-        return subprocess.run([sys.executable, "-P", "-c", code, str(site)], cwd=tmp_path, check=True,
-                              capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            [sys.executable, "-P", "-c", code, str(site)], cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
     found = Path(ask())
     assert found.read_bytes() == NOTEBOOK.read_bytes() and tmp_path in found.parents
     found.unlink()

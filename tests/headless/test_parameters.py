@@ -20,22 +20,48 @@ def given(is_text: bool = False, **values):
 
 def test_types_of_values_that_papermill_read():
     assert given(TEXT=12, NUMBER=4.0, RATE=1, FLAG=True, PRESET="quick", ANYTHING=[1]) == {
-        "TEXT": "12", "NUMBER": 4, "RATE": 1.0, "FLAG": True, "PRESET": "quick", "ANYTHING": [1]}
+        "TEXT": "12",
+        "NUMBER": 4,
+        "RATE": 1.0,
+        "FLAG": True,
+        "PRESET": "quick",
+        "ANYTHING": [1],
+    }
     assert type(given(NUMBER=4.0)["NUMBER"]) is int and type(given(RATE=1)["RATE"]) is float
     assert given(TEXT=True)["TEXT"] == "True" and given(TEXT=0.5)["TEXT"] == "0.5" and given(FLAG=1)["FLAG"] is True
 
 
 def test_types_of_values_that_were_typed_in():
     assert given(True, TEXT="007", NUMBER=" 4", RATE="1e-3", FLAG="yes", ANYTHING="[1, 'a']") == {
-        "TEXT": "007", "NUMBER": 4, "RATE": 0.001, "FLAG": True, "ANYTHING": [1, "a"]}
+        "TEXT": "007",
+        "NUMBER": 4,
+        "RATE": 0.001,
+        "FLAG": True,
+        "ANYTHING": [1, "a"],
+    }
     assert given(True, TEXT="", ANYTHING="some words") == {"TEXT": "", "ANYTHING": "some words"}
     assert given(True, TEXT="ünïcode 'quotes' \"too\" \\ {x}")["TEXT"] == "ünïcode 'quotes' \"too\" \\ {x}"
     assert math.isinf(given(True, RATE="inf")["RATE"]) and given(True, FLAG="0")["FLAG"] is False
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("NUMBER", "abc"), ("NUMBER", 3.5), ("NUMBER", True), ("NUMBER", None), ("NUMBER", ""), ("RATE", "abc"), ("RATE", []),
-    ("RATE", False), ("FLAG", "maybe"), ("FLAG", 7), ("TEXT", None), ("TEXT", [1]), ("PRESET", "medium")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NUMBER", "abc"),
+        ("NUMBER", 3.5),
+        ("NUMBER", True),
+        ("NUMBER", None),
+        ("NUMBER", ""),
+        ("RATE", "abc"),
+        ("RATE", []),
+        ("RATE", False),
+        ("FLAG", "maybe"),
+        ("FLAG", 7),
+        ("TEXT", None),
+        ("TEXT", [1]),
+        ("PRESET", "medium"),
+    ],
+)
 def test_wrong_types_are_refused(name, value):
     for is_text in (True, False) if isinstance(value, str) else (False,):
         with pytest.raises(UsageError, match=name) as caught:
@@ -46,7 +72,7 @@ def test_wrong_types_are_refused(name, value):
 def test_choices_of_a_form():
     free = book(parameters='PRESET = "demo"  #@param ["demo", "quick"] {allow-input: true}\n')
     assert checked({"PRESET": "mine"}, declared(free, "x"), "x") == {"PRESET": "mine"}
-    numbers = book(parameters="N = 3  #@param [1, 2, 3] {type:\"raw\"}\nODD = 1  #@param [unreadable]\n")
+    numbers = book(parameters='N = 3  #@param [1, 2, 3] {type:"raw"}\nODD = 1  #@param [unreadable]\n')
     assert checked({"N": "2", "ODD": "5"}, declared(numbers, "x"), "x", is_text=True) == {"N": 2, "ODD": 5}
     with pytest.raises(UsageError, match="no such choice"):
         checked({"N": 4}, declared(numbers, "x"), "x")
@@ -105,7 +131,9 @@ def test_engine_starts_nothing(tmp_path, bad):
 def test_engine_wants_the_tag_also_without_values(tmp_path):
     book("1", parameters=None, path=tmp_path / "in.ipynb")
     with pytest.raises(UsageError, match="parameters are"):
-        papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", engine_name="colabkit", progress_bar=False)
+        papermill.execute_notebook(
+            tmp_path / "in.ipynb", tmp_path / "out.ipynb", engine_name="colabkit", progress_bar=False
+        )
     assert not (tmp_path / "out.ipynb").exists()
 
 
@@ -118,7 +146,9 @@ def test_engine_runs_python_only(tmp_path):
 
 def test_papermill_command_ends_with_2(start, tmp_path):
     book("print(1)", path=tmp_path / "in.ipynb")
-    process = start("papermill", tmp_path / "in.ipynb", tmp_path / "out.ipynb", "--engine", "colabkit", "-p", "NUMBR", "4")
+    process = start(
+        "papermill", tmp_path / "in.ipynb", tmp_path / "out.ipynb", "--engine", "colabkit", "-p", "NUMBR", "4"
+    )
     assert process.end() == 2
     text = process.text()
     assert "did you mean NUMBER?" in text and "Traceback" not in text and not (tmp_path / "out.ipynb").exists()

@@ -21,22 +21,39 @@ from colabkit.headless.places import (
 
 def executed(*statuses: str, shows: bool = True) -> str:
     outputs = [{"text": "x"}] if shows else []
-    return json.dumps({"cells": [{"cell_type": "code", "metadata": {"papermill": {"status": s}}, "outputs": outputs}
-                                 for s in statuses]})
+    return json.dumps(
+        {
+            "cells": [
+                {"cell_type": "code", "metadata": {"papermill": {"status": s}}, "outputs": outputs} for s in statuses
+            ]
+        }
+    )
 
 
-@pytest.mark.parametrize(("text", "alone", "beside"), [
-    (executed("completed", "completed"), True, True), (executed("completed", "failed", "pending"), True, False),
-    (executed("running"), True, False), (executed("completed", shows=False), False, False), (executed(), False, False),
-    ("no notebook", True, True), ("[]", True, True), ("{}", True, True),
-    (json.dumps({"cells": [{"cell_type": "code", "metadata": {}, "outputs": [1]}]}), True, True)])
+@pytest.mark.parametrize(
+    ("text", "alone", "beside"),
+    [
+        (executed("completed", "completed"), True, True),
+        (executed("completed", "failed", "pending"), True, False),
+        (executed("running"), True, False),
+        (executed("completed", shows=False), False, False),
+        (executed(), False, False),
+        ("no notebook", True, True),
+        ("[]", True, True),
+        ("{}", True, True),
+        (json.dumps({"cells": [{"cell_type": "code", "metadata": {}, "outputs": [1]}]}), True, True),
+    ],
+)
 def test_what_is_kept(text, alone, beside):
     assert is_worth_keeping(text, has_previous=False) == alone
     assert is_worth_keeping(text, has_previous=True) == beside
 
 
 def test_names():
-    assert previous_of("out/01.ipynb") == "out/01.previous.ipynb" and previous_of("s3://b/a.b/x.ipynb") == "s3://b/a.b/x.previous.ipynb"
+    assert (
+        previous_of("out/01.ipynb") == "out/01.previous.ipynb"
+        and previous_of("s3://b/a.b/x.ipynb") == "s3://b/a.b/x.previous.ipynb"
+    )
     assert previous_of("a.b/x") == "a.b/x.previous" and previous_of("x") == "x.previous"
 
 
@@ -89,6 +106,7 @@ def test_foreign_places():
             if text == "bad":
                 raise KeyError("token")
             self.written = (text, address)
+
     place = ForeignPlace("abs://x/y.ipynb", Handler())
     place.keep_previous()
     place.write("text", patient=True)

@@ -20,8 +20,11 @@ SECRET = "hunter2hunter2"
 def record_of(notebook, path, **options) -> Record:
     for cell in notebook.cells:
         cell.metadata.setdefault("papermill", {})
-    return Record(notebook, FilePlace(path) if path else None, **{
-        "autosave_seconds": 0.1, "secrets": (SECRET,), "say": lambda line: None} | options)
+    return Record(
+        notebook,
+        FilePlace(path) if path else None,
+        **{"autosave_seconds": 0.1, "secrets": (SECRET,), "say": lambda line: None} | options,
+    )
 
 
 def test_statuses_at_every_moment(tmp_path):
@@ -32,7 +35,9 @@ def test_statuses_at_every_moment(tmp_path):
     record = record_of(notebook, path)
     record.begin()
     saved = read(path)
-    assert statuses(saved) == ["pending"] * 4 and saved.cells[2].outputs == [] and saved.cells[2].execution_count is None
+    assert (
+        statuses(saved) == ["pending"] * 4 and saved.cells[2].outputs == [] and saved.cells[2].execution_count is None
+    )
     assert saved.metadata.papermill.start_time and saved.metadata.papermill.end_time is None
     for cell in notebook.cells[:4]:
         record.cell_begins(cell)
@@ -44,12 +49,18 @@ def test_statuses_at_every_moment(tmp_path):
     record.cell_ends(notebook.cells[4], "Kernel killed", kind="KernelDied")
     record.end(whole=False)
     saved = read(path)
-    assert statuses(saved) == ["completed", "completed", "failed", "pending"] and saved.metadata.papermill.exception is True
+    assert (
+        statuses(saved) == ["completed", "completed", "failed", "pending"]
+        and saved.metadata.papermill.exception is True
+    )
     assert [c.metadata.papermill.status for c in saved.cells] == ["completed"] * 4 + ["failed"] + ["pending"] * 2
     failed = saved.cells[4]
     assert failed.metadata.papermill.exception is True and failed.metadata.papermill.duration >= 0
-    assert failed.outputs == [from_dict({"output_type": "error", "ename": "KernelDied", "evalue": "Kernel killed",
-                                         "traceback": ["Kernel killed"]})]
+    assert failed.outputs == [
+        from_dict(
+            {"output_type": "error", "ename": "KernelDied", "evalue": "Kernel killed", "traceback": ["Kernel killed"]}
+        )
+    ]
     assert saved.metadata.papermill.end_time and saved.metadata.papermill.duration >= 0
 
 

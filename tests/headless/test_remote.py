@@ -19,8 +19,15 @@ from tests.headless.conftest import book, printed, statuses, wait_until
 from tests.servers.gcs import GcsServer
 from tests.servers.s3 import S3Server
 
-OF_ENVIRONMENT = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_SKIP_SIGNATURE",
-                  "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS")
+OF_ENVIRONMENT = (
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT",
+    "AWS_SKIP_SIGNATURE",
+    "STORAGE_EMULATOR_HOST",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+)
 KEY = "runs/ünï codé #1.ipynb"
 
 
@@ -81,7 +88,13 @@ def test_what_cannot_be_done(scheme, monkeypatch):
         notebooks.read(f"{scheme}://bucket/none.ipynb")
     with pytest.raises(UsageError, match="no such bucket"):
         notebooks.write("x", f"{scheme}://nowhere-at-all/x.ipynb")
-    for address in (f"{scheme}://bucket", f"{scheme}://bucket/", f"{scheme}://bucket/folder/", f"{scheme}:bucket/x", "https://h/x"):
+    for address in (
+        f"{scheme}://bucket",
+        f"{scheme}://bucket/",
+        f"{scheme}://bucket/folder/",
+        f"{scheme}:bucket/x",
+        "https://h/x",
+    ):
         with pytest.raises(UsageError):
             notebooks.bucket_of(address)
     with pytest.raises(UsageError, match="no right to write in this bucket") as caught:
@@ -102,19 +115,30 @@ def test_papermill_runs_from_bucket_to_bucket(scheme):
     notebooks.write(nbformat.writes(book("print('in the bucket', TEXT)")), f"{scheme}://bucket/in.ipynb")
     output = f"{scheme}://bucket/out.ipynb"
     for text in ("one", "two"):
-        papermill.execute_notebook(f"{scheme}://bucket/in.ipynb", output, {"TEXT": text}, engine_name="colabkit",
-                                   progress_bar=False)
+        papermill.execute_notebook(
+            f"{scheme}://bucket/in.ipynb", output, {"TEXT": text}, engine_name="colabkit", progress_bar=False
+        )
     assert printed(nbformat.reads(notebooks.read(output), 4)) == "in the bucket two\n"
     assert printed(nbformat.reads(notebooks.read(f"{scheme}://bucket/out.previous.ipynb"), 4)) == "in the bucket one\n"
 
 
 def test_a_lost_machine_leaves_the_latest_state_in_the_bucket(start, scheme):
     """By papermill's own command, whose handlers come from the entry points."""
-    notebooks.write(nbformat.writes(book("import time\nprint('before', flush=True)\ntime.sleep(600)", "print('never')")),
-                    f"{scheme}://bucket/long.ipynb")
+    notebooks.write(
+        nbformat.writes(book("import time\nprint('before', flush=True)\ntime.sleep(600)", "print('never')")),
+        f"{scheme}://bucket/long.ipynb",
+    )
     output = f"{scheme}://bucket/lost.ipynb"
-    process = start("papermill", f"{scheme}://bucket/long.ipynb", output, "--engine", "colabkit", "--autosave-cell-every", "1",
-                    env=dict(os.environ))
+    process = start(
+        "papermill",
+        f"{scheme}://bucket/long.ipynb",
+        output,
+        "--engine",
+        "colabkit",
+        "--autosave-cell-every",
+        "1",
+        env=dict(os.environ),
+    )
     process.wait_for("  before")
     wait_until(lambda: printed(nbformat.reads(notebooks.read(output), 4)) == "before\n")
     process.send(signal.SIGKILL)

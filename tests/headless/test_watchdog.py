@@ -35,11 +35,15 @@ def end(process: subprocess.Popen) -> None:
 
 @contextmanager
 def watched(code: str, **limits: float) -> Iterator[tuple[Watchdog, subprocess.Popen]]:
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     process.stdout.readline()
-    dog = Watchdog(process.pid, Limits(**{"hung_after_seconds": 1.0, "interrupt_seconds": 0.5, "stop_seconds": 1.0} | limits),
-                   lambda line: None)
+    dog = Watchdog(
+        process.pid,
+        Limits(**{"hung_after_seconds": 1.0, "interrupt_seconds": 0.5, "stop_seconds": 1.0} | limits),
+        lambda line: None,
+    )
     dog.start()
     try:
         yield dog, process

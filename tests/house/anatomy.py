@@ -22,29 +22,58 @@ COLUMNS = ("preset", "time", "memory", "disk", "accounts")
 TAGS = ("install", "parameters")
 _PATH = re.compile(r"""["'](?:/content|/root|/home|/tmp|/mnt|/drive|~/|[A-Z]:\\)""")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_SECRET = re.compile(r"hf_[A-Za-z0-9]{16,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{20,}")
-# What a front end writes beside these tells of one execution or of one person: timings, session and cell ids, file names.
+_SECRET = re.compile(
+    r"hf_[A-Za-z0-9]{16,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{20,}"
+)
+# What a front end writes beside these tells of one execution or of one person: timings, session and cell ids, file
+# names.
 _METADATA = {"accelerator", "colab", "kernelspec", "language_info"}
 _COLAB_METADATA = {"provenance": [], "toc_visible": True}
-_FORBIDDEN = {ast.FunctionDef: "def", ast.AsyncFunctionDef: "def", ast.ClassDef: "class", ast.For: "for", ast.AsyncFor: "for",
-              ast.While: "while", ast.Lambda: "lambda", ast.Try: "try", ast.With: "with", ast.AsyncWith: "with",
-              ast.Match: "match", ast.IfExp: "if", ast.NamedExpr: ":=", ast.Global: "global", ast.Delete: "del",
-              ast.Raise: "raise", ast.ListComp: "a comprehension", ast.DictComp: "a comprehension",
-              ast.SetComp: "a comprehension", ast.GeneratorExp: "a comprehension"}
+_FORBIDDEN = {
+    ast.FunctionDef: "def",
+    ast.AsyncFunctionDef: "def",
+    ast.ClassDef: "class",
+    ast.For: "for",
+    ast.AsyncFor: "for",
+    ast.While: "while",
+    ast.Lambda: "lambda",
+    ast.Try: "try",
+    ast.With: "with",
+    ast.AsyncWith: "with",
+    ast.Match: "match",
+    ast.IfExp: "if",
+    ast.NamedExpr: ":=",
+    ast.Global: "global",
+    ast.Delete: "del",
+    ast.Raise: "raise",
+    ast.ListComp: "a comprehension",
+    ast.DictComp: "a comprehension",
+    ast.SetComp: "a comprehension",
+    ast.GeneratorExp: "a comprehension",
+}
 _SHELL = {"system", "popen", "Popen", "check_call", "check_output", "getoutput", "run_cell", "run_line_magic"}
 
 
-def check(notebook: dict, *, name: str, pipeline: str, presets: Iterable[str], step_ids: Iterable[str],
-          where: Address) -> list[str]:
+def check(
+    notebook: dict, *, name: str, pipeline: str, presets: Iterable[str], step_ids: Iterable[str], where: Address
+) -> list[str]:
     """Return a line for every departure.
 
-    `name` is the file's stem, `presets` and `step_ids` are the pipeline's in order, `where` is the repository's address.
+    `name` is the file's stem, `presets` and `step_ids` are the pipeline's in order, `where` is the repository's
+    address.
     """
     if not notebook.get("cells"):
         return ["cells: there are none"]
-    return [*_metadata(notebook), *_title(notebook, name, list(presets), where), *_order(notebook, pipeline),
-            *_install(notebook, pipeline, where), *_parameters(notebook, list(presets)), *_code(notebook),
-            *_steps(notebook, list(step_ids)), *_last(notebook)]
+    return [
+        *_metadata(notebook),
+        *_title(notebook, name, list(presets), where),
+        *_order(notebook, pipeline),
+        *_install(notebook, pipeline, where),
+        *_parameters(notebook, list(presets)),
+        *_code(notebook),
+        *_steps(notebook, list(step_ids)),
+        *_last(notebook),
+    ]
 
 
 def check_text(text: str, **facts) -> list[str]:
@@ -54,7 +83,9 @@ def check_text(text: str, **facts) -> list[str]:
     except json.JSONDecodeError as error:
         return [f"file: is not JSON: {error}"]
     as_written = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    untidy = ["file: is not written as Jupyter writes it; open it in JupyterLab and save it, or strip it with nbstripout"]
+    untidy = [
+        "file: is not written as Jupyter writes it; open it in JupyterLab and save it, or strip it with nbstripout"
+    ]
     return (untidy if as_written != text else []) + check(notebook, **facts)
 
 
@@ -87,7 +118,9 @@ def _metadata(notebook: dict) -> Iterator[str]:
         yield f"metadata: {key} tells of one execution or one person; remove it"
     if set(about.get("language_info", {})) - {"name"}:
         yield "metadata: language_info holds the versions of one machine; keep its name alone"
-    if about.get("colab", _COLAB_METADATA) | _COLAB_METADATA != _COLAB_METADATA or about.get("colab", {}).get("provenance"):
+    if about.get("colab", _COLAB_METADATA) | _COLAB_METADATA != _COLAB_METADATA or about.get("colab", {}).get(
+        "provenance"
+    ):
         yield f"metadata: colab holds more than {_COLAB_METADATA}"
     ids = [cell.get("id") for cell in notebook["cells"]]
     if None in ids or len(set(ids)) != len(ids) or not all(_ID.fullmatch(str(found)) for found in ids):
@@ -128,12 +161,22 @@ def _title(notebook: dict, name: str, presets: list[str], where: Address) -> Ite
 def _order(notebook: dict, pipeline: str) -> Iterator[str]:
     """Install, parameters, configuration and start come first, each below text of its own."""
     cells = code_cells(notebook)
-    kinds = [("install", "install" in _tags(cell)) if i == 0 else ("parameters", "parameters" in _tags(cell)) if i == 1
-             else ("configuration", f'colabkit.configure("{pipeline}", PRESET' in source(cell)) if i == 2
-             else ("start", f'colabkit.start("{pipeline}", ' in source(cell)) for i, cell in enumerate(cells[:4])]
+    kinds = [
+        ("install", "install" in _tags(cell))
+        if i == 0
+        else ("parameters", "parameters" in _tags(cell))
+        if i == 1
+        else ("configuration", f'colabkit.configure("{pipeline}", PRESET' in source(cell))
+        if i == 2
+        else ("start", f'colabkit.start("{pipeline}", ' in source(cell))
+        for i, cell in enumerate(cells[:4])
+    ]
     wrong = [kind for kind, there in kinds if not there]
     if wrong or len(cells) < 5:
-        yield f"order: expected install, parameters, configuration, start, then steps; look at {', '.join(wrong) or 'the end'}"
+        yield (
+            "order: expected install, parameters, configuration, start, then steps; "
+            f"look at {', '.join(wrong) or 'the end'}"
+        )
     before = None
     for cell in notebook["cells"]:
         alone = cell["cell_type"] == "code" and (before is None or before["cell_type"] != "markdown")
@@ -169,7 +212,12 @@ def _parameters(notebook: dict, presets: list[str]) -> Iterator[str]:
 
 def _code(notebook: dict) -> Iterator[str]:
     cells = code_cells(notebook)
-    lines = [line for cell in cells for line in source(cell).splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    lines = [
+        line
+        for cell in cells
+        for line in source(cell).splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     if len(lines) > MOST_CODE_LINES:
         yield f"code: {len(lines)} lines, expected at most {MOST_CODE_LINES}; move logic into the package"
     for cell in cells:
@@ -229,7 +277,11 @@ def _last(notebook: dict) -> Iterator[str]:
     if last["cell_type"] != "markdown":
         yield "last cell: is not text; say where the files are, how it resumes and what next"
         return
-    for what, pattern in (("what next", "What next"), ("where the files are", "folder"), ("how it resumes", "continue|resume")):
+    for what, pattern in (
+        ("what next", "What next"),
+        ("where the files are", "folder"),
+        ("how it resumes", "continue|resume"),
+    ):
         if not re.search(pattern, source(last)):
             yield f"last cell: does not say {what}"
 
@@ -237,15 +289,22 @@ def _last(notebook: dict) -> Iterator[str]:
 def check_file(path: Path) -> list[str]:
     """Check a notebook of this repository against the pipeline it belongs to."""
     from colabkit.pipelines import discover
+
     pipeline = next((p for p in discover() if p.notebook == path.stem), None)
     if pipeline is None:
         return [f"file: belongs to no pipeline; they have {', '.join(p.notebook for p in discover())}"]
-    return check_text(path.read_text(encoding="utf-8"), name=path.stem, pipeline=pipeline.name, presets=list(pipeline.presets),
-                      step_ids=[step.id for step in pipeline.steps], where=address())
+    return check_text(
+        path.read_text(encoding="utf-8"),
+        name=path.stem,
+        pipeline=pipeline.name,
+        presets=list(pipeline.presets),
+        step_ids=[step.id for step in pipeline.steps],
+        where=address(),
+    )
 
 
 def main(names: list[str]) -> int:
-    """Print every departure of the files, by default all notebooks; returns 1 if there is one, 2 if a file cannot be read."""
+    """Print every departure of the files, by default all notebooks; returns 1 if any, 2 if a file cannot be read."""
     worst = 0
     for name in names or sorted(map(str, (Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))):
         try:

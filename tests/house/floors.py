@@ -1,9 +1,9 @@
 """Read the imports of a source tree and tell which break the floors, each with the way to mend it.
 
-The folder is the floor. 0: core, the standard library and numpy; what else it bridges it imports on use. 1: runs. 2: training; io
-and colab. 3: loopback. 4: pipelines. 5: cli, headless, launch, plan and worker. Nobody imports upward, in functions neither; runs
-and training nothing of io, colab and loopback, nor these of them; no pipeline another; no cycles. Whatever is heavy to import
-stands in a room for it.
+The folder is the floor. 0: core, the standard library and numpy; what else it bridges it imports on use. 1: runs. 2:
+training; io and colab. 3: loopback. 4: pipelines. 5: cli, headless, launch, plan and worker. Nobody imports upward, in
+functions neither; runs and training nothing of io, colab and loopback, nor these of them; no pipeline another; no
+cycles. Whatever is heavy to import stands in a room for it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,32 @@ from pathlib import Path
 
 FLOORS = {"core": 0, "runs": 1, "training": 2, "io": 2, "colab": 2, "loopback": 3, "pipelines": 4}
 FRONT = 5  # everything else
-HEAVY = {"torch", "torchaudio", "accelerate", "transformers", "onnx", "onnxruntime", "matplotlib", "safetensors", "wandb",
-         "tensorboard", "tensorflow", "IPython", "ipywidgets", "google", "ray", "espeakng_loader", "librosa", "numba", "sklearn",
-         "pandas", "mediapipe", "cv2", "av", "gradio"}
+HEAVY = {
+    "torch",
+    "torchaudio",
+    "accelerate",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "matplotlib",
+    "safetensors",
+    "wandb",
+    "tensorboard",
+    "tensorflow",
+    "IPython",
+    "ipywidgets",
+    "google",
+    "ray",
+    "espeakng_loader",
+    "librosa",
+    "numba",
+    "sklearn",
+    "pandas",
+    "mediapipe",
+    "cv2",
+    "av",
+    "gradio",
+}
 # Rooms whose modules are useless without torch. A step.py is what the recipe calls, and never heavy.
 HEAVY_ROOMS = ("model", "models", "train", "tracing")
 WINGS = ({"runs", "training"}, {"io", "colab", "loopback"})  # one knows nothing of the other
@@ -55,8 +78,13 @@ def find_modules(root: Path, package: str) -> dict[str, Path]:
 def read_imports(module: str, path: Path, modules: dict[str, Path]) -> Iterator[Import]:
     """Yield every import of a module, those in functions and import_module("...") included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = {id(child) for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-              for child in ast.walk(node) if child is not node}
+    inside = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for child in ast.walk(node)
+        if child is not node
+    }
     for node in ast.walk(tree):
         for name in _names(node, module, path.stem == "__init__", modules):
             yield Import(module, name, node.lineno, id(node) not in inside)
@@ -70,7 +98,11 @@ def _names(node: ast.AST, module: str, is_package: bool, modules: dict[str, Path
         source = ".".join([*parents, *([node.module] if node.module else [])])
         submodules = {f"{source}.{alias.name}" for alias in node.names}
         return sorted({name if name in modules else source for name in submodules})
-    if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module" and node.args:
+    if (
+        isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module"
+        and node.args
+    ):
         first = node.args[0]
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
             return [first.value]
@@ -98,10 +130,14 @@ def faults_of(found: Import, package: str, heavy: Set[str]) -> Iterator[str]:
     elif outside in sys.stdlib_module_names:
         return
     elif here == 0 and found.top and outside != "numpy":
-        yield f"{at} at the top: core is the standard library and numpy; mend: import it inside the function that uses it"
+        yield (
+            f"{at} at the top: core is the standard library and numpy; mend: import it inside the function that uses it"
+        )
     elif found.top and outside in HEAVY and not _may_be_heavy(found.importer):
-        yield (f"{at} at the top, which makes importing {found.importer} slow; mend: import it inside the function that "
-               f"uses it, or move the code to a room named {' or '.join(HEAVY_ROOMS)}")
+        yield (
+            f"{at} at the top, which makes importing {found.importer} slow; mend: import it inside the function that "
+            f"uses it, or move the code to a room named {' or '.join(HEAVY_ROOMS)}"
+        )
     elif found.top and here == 4 and found.importer.split(".")[3:] in ([], *([name] for name in BARE)):
         yield f"{at} at the top, which `list` would need; mend: import it inside the step that uses it"
 
@@ -112,10 +148,15 @@ def _faults_inside(found: Import, package: str, here: int, at: str) -> Iterator[
         if here != FRONT:
             yield f"{at}: nobody but the front door imports cli or launch; mend: move what is needed into core"
     elif there > here:
-        yield (f"{at}: floor {here} must not know floor {there}; mend: hand it in as an argument, or move the code "
-               f"both need down to {'core' if here == 0 else 'io'}")
+        yield (
+            f"{at}: floor {here} must not know floor {there}; mend: hand it in as an argument, or move the code "
+            f"both need down to {'core' if here == 0 else 'io'}"
+        )
     elif {_wing(found.importer), _wing(found.name)} == {0, 1}:
-        yield f"{at}: runs and training know nothing of io, nor io of them; mend: hand it in as an argument, or move it to core"
+        yield (
+            f"{at}: runs and training know nothing of io, nor io of them; "
+            "mend: hand it in as an argument, or move it to core"
+        )
     elif here == there == 4:
         mine, other = found.importer.split(".")[2:3], found.name.split(".")[2:3]
         if mine and other and mine != other:
@@ -139,8 +180,11 @@ def cycles(imports: list[Import], modules: dict[str, Path]) -> list[str]:
             edges[found.importer].add(found.name)
     reach = {name: _reachable(name, edges) for name in edges}
     groups = {tuple(sorted(n for n in reach[name] if name in reach[n])) for name in edges if name in reach[name]}
-    return [f"{' <-> '.join(group)}: a circle of imports; mend: move what they share into a module that imports none of them"
-            for group in sorted(groups)]
+    return [
+        f"{' <-> '.join(group)}: a circle of imports; "
+        "mend: move what they share into a module that imports none of them"
+        for group in sorted(groups)
+    ]
 
 
 def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:

@@ -12,8 +12,15 @@ from typing import Any
 REQUIRED = ("PRESET", "RUN", "STATE", "SETTINGS")
 _FORM = re.compile(r"#@param(?:\s+(?P<choices>\[.*?\]))?(?:\s+(?P<options>\{.*\}))?")
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
-_TYPES = {"string": (str,), "raw": (str, int, float, bool, list), "boolean": (bool,), "date": (str,), "integer": (int,),
-          "number": (int, float), "slider": (int, float)}
+_TYPES = {
+    "string": (str,),
+    "raw": (str, int, float, bool, list),
+    "boolean": (bool,),
+    "date": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "slider": (int, float),
+}
 _OPTIONS = {"type", "min", "max", "step", "allow-input", "placeholder", "isTemplate"}
 
 
@@ -49,7 +56,7 @@ def faults_in(text: str, presets: list[str]) -> Iterator[str]:
         if statement.end_lineno != statement.lineno or lines[statement.lineno - 1].count(";"):
             yield f"parameters: {name} does not stand on a line of its own; forms and papermill read line by line"
             continue
-        before, comment = line[:statement.end_col_offset], line[statement.end_col_offset:].strip()
+        before, comment = line[: statement.end_col_offset], line[statement.end_col_offset :].strip()
         if "#" in before:
             yield f"parameters: {name} has a # in its default; papermill would cut it there"
         if not comment.startswith("#@param"):
@@ -82,7 +89,9 @@ def _faults_of_form(name: str, default: Any, comment: str, presets: list[str]) -
         return
     try:
         # Colab takes bare words as keys; the values are JSON in both.
-        options = json.loads(re.sub(r"([{,]\s*)([A-Za-z-]+)\s*:", r'\1"\2":', form["options"])) if form["options"] else {}
+        options = (
+            json.loads(re.sub(r"([{,]\s*)([A-Za-z-]+)\s*:", r'\1"\2":', form["options"])) if form["options"] else {}
+        )
         choices = json.loads(form["choices"]) if form["choices"] else None
     except json.JSONDecodeError as error:
         yield f"parameters: {name}: the form is not JSON: {error.msg}"

@@ -1,7 +1,10 @@
-"""The house in figures, by room: logical lines, and modules that have a test of their own. `python -m tests.house.mirrors`
+"""The house in figures, by room: logical lines, and modules that have a test of their own.
 
-A logical line is one statement, however it is broken: a NEWLINE token of tokenize. A module colabkit/a/b.py is mirrored when
-there is tests/a/test_b.py; a package's own __init__.py, where it holds more than its docstring, by tests/a/test_a.py.
+`python -m tests.house.mirrors`
+
+A logical line is one statement, however it is broken: a NEWLINE token of tokenize. A module colabkit/a/b.py is mirrored
+when there is tests/a/test_b.py; a package's own __init__.py, where it holds more than its docstring, by
+tests/a/test_a.py.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ def logical_lines(path: Path) -> int:
 
 
 def room_of(path: Path) -> str:
-    """Return the room of a module of the package: a folder of it, a pipeline, "front door" for what lies beside them."""
+    """Return the room of a module of the package: a folder of it, a pipeline, "front door" for what lies beside."""
     *folders, _ = path.relative_to(ROOT / "colabkit").parts
     if not folders:
         return "front door"
@@ -38,8 +41,11 @@ def place_of_test(path: Path) -> Path:
 
 def mirrored(modules: list[Path]) -> dict[Path, bool]:
     """Tell of each module that holds code whether it has its test."""
-    return {path: place_of_test(path).is_file() for path in modules
-            if path.stem != "__main__" and not (path.stem == "__init__" and logical_lines(path) < 5)}
+    return {
+        path: place_of_test(path).is_file()
+        for path in modules
+        if path.stem != "__main__" and not (path.stem == "__init__" and logical_lines(path) < 5)
+    }
 
 
 def table() -> Table:
@@ -53,7 +59,9 @@ def table() -> Table:
         have[room_of(path)] += is_there
         of[room_of(path)] += 1
     rows = [[room, lines[room], files[room], f"{have[room]} of {of[room]}"] for room in sorted(lines)]
-    rows.append(["all", lines.total(), files.total(), f"{have.total()} of {of.total()}, {have.total() / of.total():.1%}"])
+    rows.append(
+        ["all", lines.total(), files.total(), f"{have.total()} of {of.total()}, {have.total() / of.total():.1%}"]
+    )
     return Table(["room", "logical lines", "files", "with a test of their own"], rows)
 
 

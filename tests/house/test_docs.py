@@ -44,5 +44,9 @@ def test_where_to_run_names_every_place_and_real_files():
 
 def test_checks_themselves():
     assert is_real(whole("colabkit run")) and is_real(whole("colabkit run ... --processes 2"))
-    assert not is_real(whole("colabkit fly")) and not is_real(whole("colabkit fly ... x")) and not is_real("colabkit run --fly")
+    assert (
+        not is_real(whole("colabkit fly"))
+        and not is_real(whole("colabkit fly ... x"))
+        and not is_real("colabkit run --fly")
+    )
     assert anchors("# A b\n## Colab's line, *x*\n```\n# no\n```") == {"a-b", "colabs-line-x"}

@@ -38,7 +38,7 @@ GOOD = {
     "kit/pipelines/__init__.py": "def find(): pass\n",
     "kit/pipelines/a/__init__.py": "RATE = 1\n",
     "kit/pipelines/a/recipe.py": "from kit.pipelines.a import RATE\ndef f():\n    import torch\n"
-                                 "    from kit.pipelines.a import export\n",
+    "    from kit.pipelines.a import export\n",
     "kit/pipelines/a/export.py": "from kit.io import audio\ndef f():\n    from kit.pipelines.a.model import network\n",
     "kit/pipelines/a/model/__init__.py": "",
     "kit/pipelines/a/model/network.py": "import torch\nfrom kit.training.tracing import fake\n",
@@ -47,29 +47,65 @@ GOOD = {
 }
 BREAKS = {
     "core imports third party": ("kit/core/errors.py", "import yaml\n", "standard library and numpy"),
-    "core imports third party in a class": ("kit/core/errors.py", "class A:\n    import pyarrow\n", "standard library and numpy"),
-    "core imports runs": ("kit/core/errors.py", "def f():\n    from kit.runs import state\n", "0 must not know floor 1"),
+    "core imports third party in a class": (
+        "kit/core/errors.py",
+        "class A:\n    import pyarrow\n",
+        "standard library and numpy",
+    ),
+    "core imports runs": (
+        "kit/core/errors.py",
+        "def f():\n    from kit.runs import state\n",
+        "0 must not know floor 1",
+    ),
     "core imports io": ("kit/core/state.py", "def f():\n    import kit.io.audio\n", "floor 0 must not know floor 2"),
-    "core imports a pipeline": ("kit/core/state.py", "from kit.pipelines import find\n", "floor 0 must not know floor 4"),
-    "core imports it by name": ("kit/core/state.py", "import importlib as i\ni.import_module('kit.io.audio')\n", "floor 2"),
-    "io imports a pipeline": ("kit/io/audio.py", "def f():\n    from ..pipelines.a import export\n", "2 must not know floor 4"),
+    "core imports a pipeline": (
+        "kit/core/state.py",
+        "from kit.pipelines import find\n",
+        "floor 0 must not know floor 4",
+    ),
+    "core imports it by name": (
+        "kit/core/state.py",
+        "import importlib as i\ni.import_module('kit.io.audio')\n",
+        "floor 2",
+    ),
+    "io imports a pipeline": (
+        "kit/io/audio.py",
+        "def f():\n    from ..pipelines.a import export\n",
+        "2 must not know floor 4",
+    ),
     "io imports runs": ("kit/io/audio.py", "from kit.runs import state\n", "nothing of io"),
     "training imports io": ("kit/training/stream.py", "def f():\n    import kit.io.audio\n", "nothing of io"),
     "runs import training": ("kit/runs/state.py", "from kit.training import stream\n", "floor 1 must not know floor 2"),
     "core imports torch at the top": ("kit/core/state.py", "import torch\n", "inside the function"),
     "a step imports torch at the top": ("kit/pipelines/a/model/step.py", "import torch\n", "inside the function"),
     "training imports librosa at the top": ("kit/training/stream.py", "import librosa\n", "a room named model"),
-    "a step imports what imports torch": ("kit/pipelines/a/cut.py", "from kit.pipelines.a.model import network\n", "with it"),
+    "a step imports what imports torch": (
+        "kit/pipelines/a/cut.py",
+        "from kit.pipelines.a.model import network\n",
+        "with it",
+    ),
     "training imports its heavy room": ("kit/training/stream.py", "from kit.training.tracing import fake\n", "with it"),
     "io imports torch in a class": ("kit/io/audio.py", "class A:\n    import torch\n", "inside the function"),
     "recipe imports torch at the top": ("kit/pipelines/a/recipe.py", "import torch.nn\n", "inside the function"),
     "recipe imports numpy at the top": ("kit/pipelines/a/recipe.py", "from numpy import pi\n", "inside the step"),
     "a package imports scipy at the top": ("kit/pipelines/b/__init__.py", "import scipy\n", "the step"),
-    "a pipeline imports another": ("kit/pipelines/b/recipe.py", "def f():\n    from kit.pipelines.a import export\n", "no pipe"),
+    "a pipeline imports another": (
+        "kit/pipelines/b/recipe.py",
+        "def f():\n    from kit.pipelines.a import export\n",
+        "no pipe",
+    ),
     "a pipeline imports launch": ("kit/pipelines/b/recipe.py", "from kit import launch\n", "nobody but the front door"),
-    "core imports the command line": ("kit/core/state.py", "def f():\n    from kit.cli import main\n", "the front door"),
+    "core imports the command line": (
+        "kit/core/state.py",
+        "def f():\n    from kit.cli import main\n",
+        "the front door",
+    ),
     "a circle": ("kit/io/audio.py", "from kit.io import video\n", "circle of imports"),
-    "a circle through a function": ("kit/core/errors.py", "def f():\n    from kit.core import accelerators\n", "circle"),
+    "a circle through a function": (
+        "kit/core/errors.py",
+        "def f():\n    from kit.core import accelerators\n",
+        "circle",
+    ),
     "it imports its tests": ("kit/io/audio.py", "import tests.house\n", "without its tests"),
 }
 

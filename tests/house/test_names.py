@@ -1,4 +1,4 @@
-"""Names of modules: no two of one scope that differ by an ending, no crumbs of files, docstrings that begin with the noun."""
+"""Names of modules: no two of a scope that differ by an ending, no crumbs, docstrings that begin with the noun."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ FOUND_BY_NAME = {"needs", "step"}  # by colabkit/pipelines, and by whoever reads
 
 def stem(name: str) -> str:
     """Return a module's name without the endings of its words: predict of predictions, predict, predicting."""
+
     def cut(word: str) -> str:
         return next((word[: -len(e)] for e in ENDINGS if word.endswith(e) and len(word) - len(e) >= 3), word)
+
     return "_".join(map(cut, name.split("_")))
 
 
@@ -44,11 +46,17 @@ def twins(names: set[str]) -> list[list[str]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-@pytest.mark.parametrize("names, found", [
-    ({"predict", "predictions"}, [["predict", "predictions"]]),
-    ({"encode", "encoding", "encoder"}, [["encode", "encoder", "encoding"]]),
-    ({"source", "sources"}, [["source", "sources"]]), ({"listen", "listened", "list"}, [["listen", "listened"]]),
-    ({"shard", "share", "short"}, []), ({"run_codec", "run_codecs"}, [["run_codec", "run_codecs"]])])
+@pytest.mark.parametrize(
+    "names, found",
+    [
+        ({"predict", "predictions"}, [["predict", "predictions"]]),
+        ({"encode", "encoding", "encoder"}, [["encode", "encoder", "encoding"]]),
+        ({"source", "sources"}, [["source", "sources"]]),
+        ({"listen", "listened", "list"}, [["listen", "listened"]]),
+        ({"shard", "share", "short"}, []),
+        ({"run_codec", "run_codecs"}, [["run_codec", "run_codecs"]]),
+    ],
+)
 def test_twins_are_recognised(names, found):
     assert twins(names) == found
 
@@ -58,9 +66,13 @@ def test_no_two_modules_of_one_scope_differ_by_an_ending():
 
 
 def test_what_is_short_lives_with_a_neighbour():
-    crumbs = [f"{path.relative_to(ROOT)}: {count} lines" for path in MODULES
-              if path.relative_to(ROOT).parts[0] not in MIRRORED and path.stem not in FOUND_BY_NAME
-              and (count := len(path.read_text(encoding="utf-8").splitlines())) < FEWEST_LINES]
+    crumbs = [
+        f"{path.relative_to(ROOT)}: {count} lines"
+        for path in MODULES
+        if path.relative_to(ROOT).parts[0] not in MIRRORED
+        and path.stem not in FOUND_BY_NAME
+        and (count := len(path.read_text(encoding="utf-8").splitlines())) < FEWEST_LINES
+    ]
     assert crumbs == [], "a neighbour takes them in"
 
 

@@ -56,14 +56,23 @@ def _markdown(text: str, id: str) -> dict:
 
 
 def _code(text: str, id: str, *tags: str) -> dict:
-    return {"cell_type": "code", "id": id, "metadata": {"tags": list(tags)} if tags else {}, "execution_count": None,
-            "outputs": [], "source": text.splitlines(keepends=True)}
+    return {
+        "cell_type": "code",
+        "id": id,
+        "metadata": {"tags": list(tags)} if tags else {},
+        "execution_count": None,
+        "outputs": [],
+        "source": text.splitlines(keepends=True),
+    }
 
 
 DOES = "**Does** it. **Reads** that. **Writes** this. **Takes** a minute."
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 LINK = f"[![x]({BADGE})]({WHERE.badge}/notebooks/01_a.ipynb)"
-TABLE = "| preset | time | memory | disk | accounts |\n|-|-|-|-|-|\n| `demo` | 1 | 2 | 3 | 4 |\n| `full` | 1 | 2 | 3 | 4 |\n"
+TABLE = (
+    "| preset | time | memory | disk | accounts |\n|-|-|-|-|-|\n"
+    "| `demo` | 1 | 2 | 3 | 4 |\n| `full` | 1 | 2 | 3 | 4 |\n"
+)
 PARAMETERS = """PRESET = "demo"  #@param ["demo", "full"]
 RUN = ""  #@param {type:"string"}
 STATE = ""  #@param {type: "string"}
@@ -73,23 +82,54 @@ KIND = "c"  #@param ["a", "b"] {allow-input: true}
 DAY = "2026-01-31"  #@param {type:"date"}
 FAST = True  #@param {type:"boolean"}
 LARGEST = 0.5  #@param {type:"number"}"""
-(TITLE, T_INSTALL, INSTALL, T_PARAMETERS, PARAMETER, T_CONFIGURE, CONFIGURE, T_START, START, T_FIRST, FIRST, T_SECOND, SECOND,
- T_RESULTS, RESULTS, ASSERTION, LAST) = range(17)
-GOOD = {"nbformat": 4, "nbformat_minor": 5, "cells": [
-    _markdown(f"# Title\n{LINK}\n{TABLE}", "a"),
-    _markdown("## Install", "b"), _code(install_cell("kit", WHERE), "c", "install"),
-    _markdown("## Parameters", "d"), _code(PARAMETERS, "e", "parameters"),
-    _markdown("## Configuration", "f"),
-    _code('config = colabkit.configure("kit", PRESET, [SIZE, KIND, DAY, FAST], SETTINGS)', "g"),
-    _markdown("## Start", "h"), _code('run = colabkit.start("kit", config, preset=PRESET, run=RUN, state=STATE)', "i"),
-    _markdown(DOES, "j"), _code("run.do(\"01_x\");", "k"),
-    _markdown(DOES, "l"), _code("run.do('02_y');", "m"),
-    _markdown("## Results", "n"), _code("display(run.metrics_table())", "o"),
-    _code("assert der < LARGEST, f'bad: {der}'\nrun.close()", "p"),
-    _markdown("## What next\nAll is in the run's folder; run it again, it continues.", "q")],
-    "metadata": {"accelerator": "GPU", "colab": {"provenance": [], "toc_visible": True},
-                 "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-                 "language_info": {"name": "python"}}}
+(
+    TITLE,
+    T_INSTALL,
+    INSTALL,
+    T_PARAMETERS,
+    PARAMETER,
+    T_CONFIGURE,
+    CONFIGURE,
+    T_START,
+    START,
+    T_FIRST,
+    FIRST,
+    T_SECOND,
+    SECOND,
+    T_RESULTS,
+    RESULTS,
+    ASSERTION,
+    LAST,
+) = range(17)
+GOOD = {
+    "nbformat": 4,
+    "nbformat_minor": 5,
+    "cells": [
+        _markdown(f"# Title\n{LINK}\n{TABLE}", "a"),
+        _markdown("## Install", "b"),
+        _code(install_cell("kit", WHERE), "c", "install"),
+        _markdown("## Parameters", "d"),
+        _code(PARAMETERS, "e", "parameters"),
+        _markdown("## Configuration", "f"),
+        _code('config = colabkit.configure("kit", PRESET, [SIZE, KIND, DAY, FAST], SETTINGS)', "g"),
+        _markdown("## Start", "h"),
+        _code('run = colabkit.start("kit", config, preset=PRESET, run=RUN, state=STATE)', "i"),
+        _markdown(DOES, "j"),
+        _code('run.do("01_x");', "k"),
+        _markdown(DOES, "l"),
+        _code("run.do('02_y');", "m"),
+        _markdown("## Results", "n"),
+        _code("display(run.metrics_table())", "o"),
+        _code("assert der < LARGEST, f'bad: {der}'\nrun.close()", "p"),
+        _markdown("## What next\nAll is in the run's folder; run it again, it continues.", "q"),
+    ],
+    "metadata": {
+        "accelerator": "GPU",
+        "colab": {"provenance": [], "toc_visible": True},
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    },
+}
 FACTS = {"name": "01_a", "pipeline": "kit", "presets": ["demo", "full"], "step_ids": ["01_x", "02_y"], "where": WHERE}
 
 
@@ -136,7 +176,9 @@ BROKEN = {
     "metadata: colab holds": _metadata(colab={"provenance": [{"file_id": "1aB"}]}),
     "colab holds more": _metadata(colab={"provenance": [], "name": "Copy of 01", "gpuType": "T4"}),
     "cell k: metadata execution": _with(FIRST, metadata={"execution": {"iopub.execute_input": "2026-01-01"}}),
-    "cell k: metadata executionInfo": _with(FIRST, metadata={"executionInfo": {"user": {"userId": "1"}}, "outputId": "x"}),
+    "cell k: metadata executionInfo": _with(
+        FIRST, metadata={"executionInfo": {"user": {"userId": "1"}}, "outputId": "x"}
+    ),
     "cell e: metadata colab": _with(PARAMETER, metadata={"tags": ["parameters"], "colab": {"base_uri": "x"}}),
     "tag injected-parameters": _with(FIRST, metadata={"tags": ["injected-parameters"]}),
     "tag skip-execution": _with(FIRST, metadata={"tags": ["skip-execution"]}),
@@ -165,12 +207,13 @@ BROKEN = {
     "run make stamp": _put(INSTALL, "someone/kit", "else/kit"),
     "the extra is not [kit]": _put(INSTALL, "colabkit[kit]", "colabkit[all]"),
     "install: is not what": _with_text(INSTALL, "!apt-get install k"),
-    "notebooks/stamp.py says": _put(INSTALL, '"colabkit[kit]', "colabkit[kit]"),  # without quotes the shell sees brackets
+    # without quotes the shell sees brackets
+    "notebooks/stamp.py says": _put(INSTALL, '"colabkit[kit]', "colabkit[kit]"),
     # forms
     "is not NAME = literal": _put(PARAMETER, "SIZE = 3", "SIZE = compute()"),
-    "'import os' is not NAME": _put(PARAMETER, "FAST = True  #@param {type:\"boolean\"}", "import os"),
+    "'import os' is not NAME": _put(PARAMETER, 'FAST = True  #@param {type:"boolean"}', "import os"),
     "parameters: is not Python": _put(PARAMETER, "SIZE = 3", "SIZE = = 3"),
-    "SIZE is assigned twice": _put(PARAMETER, "FAST = True", "SIZE = 1  #@param {type:\"integer\"}\nFAST = True"),
+    "SIZE is assigned twice": _put(PARAMETER, "FAST = True", 'SIZE = 1  #@param {type:"integer"}\nFAST = True'),
     "size is not in capitals": _put(PARAMETER, "SIZE", "size"),
     "FAST does not stand on a line of its own": _put(PARAMETER, "FAST = True", "FAST = (\n  True)"),
     "KIND has a # in its default": _put(PARAMETER, '"c"', '"#c"'),
@@ -206,7 +249,7 @@ BROKEN = {
     "has :=": _plus("print(x := 1)"),
     "has raise": _plus("raise ValueError"),
     "has a comprehension": _plus("y = [x for x in z]"),
-    "hard path": _plus("x = \"/content/drive/MyDrive\""),
+    "hard path": _plus('x = "/content/drive/MyDrive"'),
     "shell or magic": _plus("!ls"),
     "magic line": _plus("%matplotlib inline"),
     "calls the shell": _plus("import os\nos.system('ls')"),
@@ -241,9 +284,14 @@ def test_every_departure_is_seen(part):
     assert any(part in fault for fault in faults), faults
 
 
-@pytest.mark.parametrize(("text", "part"), [
-    ("{", "is not JSON"), (json.dumps(GOOD), "is not written as Jupyter writes it"),
-    (json.dumps(GOOD, indent=2, sort_keys=True) + "\n", "is not written as Jupyter writes it")])
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "is not JSON"),
+        (json.dumps(GOOD), "is not written as Jupyter writes it"),
+        (json.dumps(GOOD, indent=2, sort_keys=True) + "\n", "is not written as Jupyter writes it"),
+    ],
+)
 def test_the_file_itself_is_looked_at(text, part):
     assert part in check_text(text, **FACTS)[0]
 

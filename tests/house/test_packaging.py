@@ -26,7 +26,11 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 
 def lines_of(name: str) -> list[str]:
-    return [line.strip() for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line.strip() and line[0] != "#"]
+    return [
+        line.strip()
+        for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
+        if line.strip() and line[0] != "#"
+    ]
 
 
 def flattened(extra: str) -> set[str]:
@@ -53,7 +57,11 @@ def test_every_pipeline_has_an_extra():
 
 
 def test_nothing_is_pinned_for_those_who_install():
-    for text in (*PROJECT["dependencies"], *(t for extra in EXTRAS.values() for t in extra), *lines_of("requirements.txt")):
+    for text in (
+        *PROJECT["dependencies"],
+        *(t for extra in EXTRAS.values() for t in extra),
+        *lines_of("requirements.txt"),
+    ):
         operators = {s.operator for s in Requirement(text).specifier}
         assert operators <= {">=", "!=", "<"}, f"{text} would replace what Colab has"
 
@@ -62,18 +70,25 @@ def test_constraints_pin_one_fitting_version_of_each():
     pins = {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines_of("constraints.txt"))}
     assert len(pins) == len(lines_of("constraints.txt")), "something is pinned twice"
     assert all(re.fullmatch(r"==[^*,]+", str(specifier)) for specifier in pins.values())
-    needed = [Requirement(t) for t in PROJECT["dependencies"]] + [Requirement(t) for extra in EXTRAS for t in flattened(extra)]
+    needed = [Requirement(t) for t in PROJECT["dependencies"]] + [
+        Requirement(t) for extra in EXTRAS for t in flattened(extra)
+    ]
     assert len(needed) > 15
     for requirement in needed:
         version = str(pins[canonicalize_name(requirement.name)]).removeprefix("==")
-        assert requirement.specifier.contains(Version(version), prereleases=True), f"{requirement} but {version} is pinned"
+        assert requirement.specifier.contains(Version(version), prereleases=True), (
+            f"{requirement} but {version} is pinned"
+        )
 
 
 def test_nothing_in_constraints_is_there_for_nothing():
     """Everything pinned is reached from what pyproject.toml asks for: a stray name is somebody else's package."""
     from importlib.metadata import PackageNotFoundError, distribution
+
     pins = {canonicalize_name(Requirement(line).name) for line in lines_of("constraints.txt")}
-    waiting = [Requirement(t) for t in PROJECT["dependencies"]] + [Requirement(t) for extra in EXTRAS for t in flattened(extra)]
+    waiting = [Requirement(t) for t in PROJECT["dependencies"]] + [
+        Requirement(t) for extra in EXTRAS for t in flattened(extra)
+    ]
     reached: set[tuple[str, str]] = set()
     while waiting:
         requirement = waiting.pop()
@@ -100,7 +115,9 @@ def test_licence_is_apache_2():
 def test_continuous_integration_is_one_command():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().startswith("#!/usr/bin/env bash\n") and re.search(r"^make test$", script.read_text(), re.MULTILINE)
+    assert script.read_text().startswith("#!/usr/bin/env bash\n") and re.search(
+        r"^make test$", script.read_text(), re.MULTILINE
+    )
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
 
 
@@ -109,7 +126,9 @@ def test_data_files_of_the_package_are_shipped():
     for path in (ROOT / "colabkit").rglob("*"):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             package = ".".join(path.parent.relative_to(ROOT).parts)
-            assert any(path.match(pattern) for pattern in globs.get(package, [])), f"{path} would be missing from a wheel"
+            assert any(path.match(pattern) for pattern in globs.get(package, [])), (
+                f"{path} would be missing from a wheel"
+            )
 
 
 def build(what: str, source: Path, place: Path) -> Path:
@@ -156,7 +175,9 @@ def test_what_the_version_suites_leave_out_is_there_and_rests_on_nobody_else():
     left_out = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert len(left_out) > 10
     for name in left_out:
-        assert (ROOT / name).is_file(), f"Makefile, OURS_ALONE: {name} is not there any more: say its new name, or take it out"
+        assert (ROOT / name).is_file(), (
+            f"Makefile, OURS_ALONE: {name} is not there any more: say its new name, or take it out"
+        )
         nodes = list(ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))))
         imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -178,7 +199,9 @@ def test_all_floors_are_tried():
 
 
 def test_what_is_long_is_left_to_test_all():
-    commands = {target: subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True).stdout
-                for target in ("test", "test-all")}
+    commands = {
+        target: subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True).stdout
+        for target in ("test", "test-all")
+    }
     assert '-m "not long"' in commands["test"]
     assert " -m pytest " in commands["test-all"] and "long" not in commands["test-all"]

@@ -39,7 +39,11 @@ def commands(text: str) -> list[str]:
     blocks = re.findall(r"```(?:bash|sh|shell|console|text)?\n(.*?)```", text, flags=re.DOTALL)
     lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"(?<!`)`((?:colabkit|make|python -m colabkit) [^`\n]+)`(?!`)", text)
-    return [line.partition("  #")[0].strip() for line in lines if re.match(r"(?:colabkit|make|python3? -m colabkit)\b", line)]
+    return [
+        line.partition("  #")[0].strip()
+        for line in lines
+        if re.match(r"(?:colabkit|make|python3? -m colabkit)\b", line)
+    ]
 
 
 def test_links_lead_somewhere(text):
@@ -64,7 +68,7 @@ def is_real(line: str) -> bool:
     words = [w for w in shlex.split(line) if w not in ("|", "...")]
     if words[0] == "make":
         return subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True).returncode == 0
-    words = words[words.index("colabkit") + 1:]
+    words = words[words.index("colabkit") + 1 :]
     if not words or words[0].startswith("-"):
         return words in ([], ["--help"])
     try:
@@ -73,6 +77,7 @@ def is_real(line: str) -> bool:
         return end.code == 0
     from colabkit.core.errors import ColabkitError
     from colabkit.launch import configure
+
     try:
         if hasattr(options, "preset"):
             configure(options.name, options.preset, options.set, say=lambda _: None)
@@ -84,7 +89,9 @@ def is_real(line: str) -> bool:
 def test_every_notebook_is_in_the_table(text):
     rows = [line for line in text.splitlines() if line.lstrip().startswith("|")]
     for pipeline in discover():
-        assert any(f"notebooks/{pipeline.notebook}.ipynb" in row for row in rows), f"{pipeline.notebook} is not in the table"
+        assert any(f"notebooks/{pipeline.notebook}.ipynb" in row for row in rows), (
+            f"{pipeline.notebook} is not in the table"
+        )
 
 
 def test_notebooks_named_exist(text):
@@ -97,7 +104,17 @@ def test_checks_themselves():
     assert targets("[a](b/c.md#x) [f](https://g#h) [h](#i)") == ["b/c.md", "https://g"]
     shown = "Run `make test`.\n```bash\n$ colabkit run diarization --set train.steps=5  # short\nls\n```"
     assert commands(shown) == ["colabkit run diarization --set train.steps=5", "make test"]
-    assert is_real("colabkit run diarization --set train.steps=5") and is_real("make test") and is_real("python -m colabkit list")
-    for wrong in ("colabkit fly", "colabkit run diarization --fast", "colabkit run diarization --set train.stepz=5",
-                  "colabkit run diarization --preset huge", "colabkit run nothing", "make cake"):
+    assert (
+        is_real("colabkit run diarization --set train.steps=5")
+        and is_real("make test")
+        and is_real("python -m colabkit list")
+    )
+    for wrong in (
+        "colabkit fly",
+        "colabkit run diarization --fast",
+        "colabkit run diarization --set train.stepz=5",
+        "colabkit run diarization --preset huge",
+        "colabkit run nothing",
+        "make cake",
+    ):
         assert not is_real(wrong), wrong

@@ -1,4 +1,4 @@
-"""The repository's address stands in one place and is stamped into the rest: idempotent, and byte for byte elsewhere."""
+"""The repository's address stands in one place and is stamped into the rest: idempotent, byte for byte elsewhere."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def test_the_address_stands_nowhere_else():
     for name in filter(None, listed.stdout.decode().split("\0")):
         path = ROOT / name
         if path.is_file() and path not in allowed:
-            assert address_text.encode() not in path.read_bytes(), f"{name} holds the repository's address: read it instead"
+            assert address_text.encode() not in path.read_bytes(), (
+                f"{name} holds the repository's address: read it instead"
+            )
 
 
 def test_nothing_tells_to_install_by_the_name_alone():
@@ -67,10 +69,14 @@ def test_nothing_tells_to_install_by_the_name_alone():
     assert not by_name.search('pip install x "colabkit[a,b] @ git+https://y"')
     for path in (*places(), *ROOT.glob("colabkit/**/*.py"), *ROOT.glob("benchmarks/**/*.py"), ROOT / "install.py"):
         found = by_name.search(path.read_text(encoding="utf-8"))
-        assert found is None, f"{path.relative_to(ROOT)} says {found[0]!r}: name the repository, as errors.install_command does"
+        assert found is None, (
+            f"{path.relative_to(ROOT)} says {found[0]!r}: name the repository, as errors.install_command does"
+        )
 
 
-@pytest.mark.parametrize(("project", "revision"), [("else-where/other.kit_2", "v0.2.0"), ("a/b", "release/1.0"), ("a/b", "main")])
+@pytest.mark.parametrize(
+    ("project", "revision"), [("else-where/other.kit_2", "v0.2.0"), ("a/b", "release/1.0"), ("a/b", "main")]
+)
 def test_moving_the_repository_changes_the_address_and_nothing_else(copy, project, revision):
     before = contents(copy)
     move(copy, project, revision)
@@ -78,9 +84,14 @@ def test_moving_the_repository_changes_the_address_and_nothing_else(copy, projec
     assert [path for path in changed if path.suffix == ".ipynb"] == sorted(copy.glob("notebooks/*.ipynb"))
     for path, old in before.items():
         new = path.read_bytes()
-        lines = [line for line in difflib.unified_diff(old.decode().splitlines(True), new.decode().splitlines(True), n=0)
-                 if line[0] in "+-" and line[:3] not in ("+++", "---")]
-        assert all(re.search(rf"{COLAB}|\]\(https://github\.com/|git\+https://github\.com/", line) for line in lines), lines
+        lines = [
+            line
+            for line in difflib.unified_diff(old.decode().splitlines(True), new.decode().splitlines(True), n=0)
+            if line[0] in "+-" and line[:3] not in ("+++", "---")
+        ]
+        assert all(re.search(rf"{COLAB}|\]\(https://github\.com/|git\+https://github\.com/", line) for line in lines), (
+            lines
+        )
         assert stamped(new.decode(), address(ROOT)).encode() == old  # and back again
         if path.suffix == ".ipynb":
             text = "".join("".join(cell["source"]) for cell in json.loads(new)["cells"])
@@ -101,9 +112,13 @@ def test_line_ends_and_bytes_are_kept(copy):
 
 def test_old_forms_of_the_address_are_stamped_too():
     where = Address("a/b", "v1")
-    assert stamped('"colabkit[diarization] @ git+https://github.com/old/name"', where) == \
-        '"colabkit[diarization] @ git+https://github.com/a/b@v1"'
-    assert stamped("pip install 'colabkit[hubert] @ git+ssh://git@host/x.git@0f0f'", where).endswith("git+https://github.com/a/b@v1'")
+    assert (
+        stamped('"colabkit[diarization] @ git+https://github.com/old/name"', where)
+        == '"colabkit[diarization] @ git+https://github.com/a/b@v1"'
+    )
+    assert stamped("pip install 'colabkit[hubert] @ git+ssh://git@host/x.git@0f0f'", where).endswith(
+        "git+https://github.com/a/b@v1'"
+    )
     other = f"see https://github.com/pyannote/pyannote-audio and {COLAB}/assets/colab-badge.svg and pip install git+https://x"
     assert stamped(other, where) == other
 
@@ -112,20 +127,40 @@ def test_links_to_files_of_the_repository_become_absolute():
     """As README.md is shown on an index; a picture is asked for as it is, not as a page about it."""
     where = Address("a/b", "release/1.0")
     here = "https://github.com/a/b"
-    assert stamped("[x](docs/batch-size.md#y) ![z](docs/timeline.png)", where) == \
-        f"[x]({here}/blob/release/1.0/docs/batch-size.md#y) ![z]({here}/raw/release/1.0/docs/timeline.png)"
+    assert (
+        stamped("[x](docs/batch-size.md#y) ![z](docs/timeline.png)", where)
+        == f"[x]({here}/blob/release/1.0/docs/batch-size.md#y) ![z]({here}/raw/release/1.0/docs/timeline.png)"
+    )
     moved = stamped("[x](https://github.com/old/na.me/blob/release/0.9/docs/batch-size.md)", where)
     assert moved == f"[x]({here}/blob/release/1.0/docs/batch-size.md)"
-    for other in ("[x](https://github.com/c/d/blob/main/docs/not-ours.md)", "[x](batch-size.md)", "[x](../docs/batch-size.md)",
-                  "docs/batch-size.md", "[x](https://c.org/docs/batch-size.md)"):
+    for other in (
+        "[x](https://github.com/c/d/blob/main/docs/not-ours.md)",
+        "[x](batch-size.md)",
+        "[x](../docs/batch-size.md)",
+        "docs/batch-size.md",
+        "[x](https://c.org/docs/batch-size.md)",
+    ):
         assert stamped(other, where) == other
 
 
-@pytest.mark.parametrize(("old", "new", "words"), [
-    ('Repository = "https://github.com/', 'Repository = "https://gitlab.com/', "expected https://github.com/OWNER/NAME"),
-    ('Repository = "https://github.com/', 'Repository = "git@github.com:', "expected https://github.com/OWNER/NAME"),
-    ("Repository = ", "Homepage = ", "Repository is ''"), ('revision = "main"', 'revision = ""', "a branch or a tag"),
-    ('revision = "main"', 'revision = "ma in"', "a branch or a tag")])
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            'Repository = "https://github.com/',
+            'Repository = "https://gitlab.com/',
+            "expected https://github.com/OWNER/NAME",
+        ),
+        (
+            'Repository = "https://github.com/',
+            'Repository = "git@github.com:',
+            "expected https://github.com/OWNER/NAME",
+        ),
+        ("Repository = ", "Homepage = ", "Repository is ''"),
+        ('revision = "main"', 'revision = ""', "a branch or a tag"),
+        ('revision = "main"', 'revision = "ma in"', "a branch or a tag"),
+    ],
+)
 def test_an_address_that_cannot_be_is_told_and_nothing_written(copy, old, new, words):
     settings = copy / "pyproject.toml"
     assert old in settings.read_text()
@@ -145,9 +180,13 @@ def test_a_notebook_without_a_place_for_it_is_told_and_nothing_written(copy):
     assert contents(copy) == before
 
 
-@pytest.mark.parametrize("spelling", ["https://github.com/a/b", "https://github.com/a/b/", "https://github.com/a/b.git"])
+@pytest.mark.parametrize(
+    "spelling", ["https://github.com/a/b", "https://github.com/a/b/", "https://github.com/a/b.git"]
+)
 def test_spellings_of_one_address(tmp_path, spelling):
-    (tmp_path / "pyproject.toml").write_text(f'[project.urls]\nRepository = "{spelling}"\n[tool.colabkit]\nrevision = "main"\n')
+    (tmp_path / "pyproject.toml").write_text(
+        f'[project.urls]\nRepository = "{spelling}"\n[tool.colabkit]\nrevision = "main"\n'
+    )
     assert address(tmp_path) == Address("a/b", "main")
 
 

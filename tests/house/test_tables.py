@@ -15,8 +15,10 @@ SHOWN = ("torch", "transformers", "huggingface-hub", "numpy", "pyarrow", "gcsfs"
 def versions() -> str:
     """Return what was tried, an environment a row."""
     lines = ["| tried | on | Python | " + " | ".join(SHOWN) + " |", "|" + "---|" * (len(SHOWN) + 3)]
-    lines += [f"| {e.name} | {e.date} | {e.python} | " + " | ".join(e.versions.get(name, "") for name in SHOWN) + " |"
-              for e in tried.environments()]
+    lines += [
+        f"| {e.name} | {e.date} | {e.python} | " + " | ".join(e.versions.get(name, "") for name in SHOWN) + " |"
+        for e in tried.environments()
+    ]
     return "\n".join(lines)
 
 
@@ -33,8 +35,11 @@ TABLES = {"versions": versions, "differences": differences}
 def written(text: str) -> str:
     """Return the page with every table as it is now."""
     for name, table in TABLES.items():
-        text = re.sub(rf"(?s)(<!-- {name} -->\n)(?:\|[^\n]*\n)*(<!-- end -->)",
-                      lambda found, t=table: found[1] + t() + "\n" + found[2], text)
+        text = re.sub(
+            rf"(?s)(<!-- {name} -->\n)(?:\|[^\n]*\n)*(<!-- end -->)",
+            lambda found, t=table: found[1] + t() + "\n" + found[2],
+            text,
+        )
     return text
 
 

@@ -1,7 +1,7 @@
-"""A google.colab that stands in where the real one's source cannot be had: the names, parameters and errors that we wrote down.
+"""A google.colab to stand in where the real one's source cannot be had: names, parameters and errors we wrote down.
 
-Made of tests/colab/google_colab_api.json. On the runtime nobody answers, so that a call does what the real one does then: it
-raises the first error that is known of it, or returns nothing.
+Made of tests/colab/google_colab_api.json. On the runtime nobody answers, so that a call does what the real one does
+then: it raises the first error that is known of it, or returns nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ def _source(name: str, module: dict) -> str:
     known = set(module["classes"])
     for function, spec in module["functions"].items():
         raised = next((error for error in spec["raises"] if error in known or error in _BUILTIN), "")
-        body = f"    raise {raised}('nobody answers')" if raised else "    yield" if spec["contextmanager"] else "    return None"
+        body = (
+            f"    raise {raised}('nobody answers')"
+            if raised
+            else "    yield"
+            if spec["contextmanager"]
+            else "    return None"
+        )
         lines += ["@contextlib.contextmanager"] * spec["contextmanager"]
         lines += [f"def {function}({_parameters(spec['parameters'])}):", body, ""]
     return "\n".join(lines)

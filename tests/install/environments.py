@@ -4,8 +4,9 @@ colab     all that a Colab runtime brings, by its published list, with PyTorch's
 lowest    the lowest versions that pyproject.toml allows, on the Python of --python
 gpu-host  as seen on GPU servers: Python 3.12, torch 2.11, transformers 5.17
 
-Python is taken where it is: --python (make PYTHON=...), else the one that the kind wants, else the nearest there is, which is
-said. What cannot be had is left out by name; FOLDER/built.json keeps what was. Packages come by uv, from the index that pip asks.
+Python is taken where it is: --python (make PYTHON=...), else the one that the kind wants, else the nearest there is,
+which is said. What cannot be had is left out by name; FOLDER/built.json keeps what was. Packages come by uv, from the
+index that pip asks.
 """
 
 from __future__ import annotations
@@ -34,20 +35,44 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILT, SUITE = "built.json", "suite"
 COLABTOOLS = "https://github.com/googlecolab/colabtools"
 BUILD_SECONDS = 45  # for a package that is to be had only as source
-_COMPILED = ("numpy", "scipy", "scikit-learn", "pyarrow", "onnx", "onnxruntime", "matplotlib", "safetensors",
-             "cryptography", "soxr")
+_COMPILED = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pyarrow",
+    "onnx",
+    "onnxruntime",
+    "matplotlib",
+    "safetensors",
+    "cryptography",
+    "soxr",
+)
 BESIDE = ("ipython", "jupyter-client", "protobuf", "tensorflow")  # that Colab's other packages hold fast
 GPU_HOST = ("torch==2.11.0", "transformers==5.17.0")
 PYTHONS = {"colab": ("3.13", "3.12", "3.11"), "lowest": ("3.11", "3.12", "3.13"), "gpu-host": ("3.12",)}
 # What the tests of the package need: as test in pyproject.toml has it, without what serves browsers and mounts alone.
-TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "moto[server]>=5.0", "gcp-storage-emulator>=2024.8.3",
-         "datasets>=4.0", "cryptography>=42", "pyannote.metrics>=4.0", "nbmake>=1.5.5", "mfusepy>=3.0", "ruff>=0.8")
+TOOLS = (
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "moto[server]>=5.0",
+    "gcp-storage-emulator>=2024.8.3",
+    "datasets>=4.0",
+    "cryptography>=42",
+    "pyannote.metrics>=4.0",
+    "nbmake>=1.5.5",
+    "mfusepy>=3.0",
+    "ruff>=0.8",
+)
 _CULPRIT = re.compile(r"Because (?P<why>.*?)(?: and|\. And because) you require (?P<name>[A-Za-z0-9_.-]+)==")
 
 
 @dataclass
 class Built:
-    """What an environment is. `left_out`: package -> why; `instead`: package -> what is there instead of what was wanted."""
+    """What an environment is.
+
+    `left_out`: package -> why; `instead`: package -> what is there instead of what was wanted.
+    """
 
     kind: str
     of: str  # the date of the list, or what was asked for
@@ -83,7 +108,8 @@ def build_colab(folder: Path, python: str) -> Built:
     lines, sources = _with_wheels(folder, lines, built)
     _install(folder, *lines, "--no-deps", "--no-build")
     _from_source(folder, sources, built)
-    # The default build brings CUDA's libraries, some of other versions than the list's: it is they that PyTorch imports.
+    # The default build brings CUDA's libraries, some of other versions than the list's: it is they that PyTorch
+    # imports.
     before = _installed(folder)
     held = [f"{name}=={version}" for name, version in before.items() if not name.startswith("nvidia-")]
     _install(folder, *companions, "--no-build", constraints=held)
@@ -147,10 +173,17 @@ KINDS = {"colab": build_colab, "lowest": build_lowest, "gpu-host": build_gpu_hos
 
 
 def wanted_packages() -> set[str]:
-    """Return the names of what the package and its pipelines' extras ask for, and of what Colab's other packages hold fast."""
+    """Return names of what the package and its pipelines' extras ask for, and what Colab's other packages hold fast."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = [*project["dependencies"], *(text for name, extra in project["optional-dependencies"].items()
-                                         if name not in ("test", "cluster") for text in extra)]
+    asked = [
+        *project["dependencies"],
+        *(
+            text
+            for name, extra in project["optional-dependencies"].items()
+            if name not in ("test", "cluster")
+            for text in extra
+        ),
+    ]
     return {canonicalize_name(Requirement(text).name) for text in asked} - {project["name"]} | set(BESIDE)
 
 
@@ -178,9 +211,15 @@ def _make(folder: Path, built: Built, python: str, wanted: str = "") -> None:
         if _uv("venv", "--seed", "--python", place, folder).returncode == 0:
             break
     else:
-        raise SystemExit(f"There is no Python {' or '.join(versions)} here: name one that is: make PYTHON=/path/to/python3 ...")
-    built.python = subprocess.run([python_of(folder), "-c", "import platform; print(platform.python_version())"], check=True,
-                                  capture_output=True, text=True).stdout.strip()
+        raise SystemExit(
+            f"There is no Python {' or '.join(versions)} here: name one that is: make PYTHON=/path/to/python3 ..."
+        )
+    built.python = subprocess.run(
+        [python_of(folder), "-c", "import platform; print(platform.python_version())"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
     if wanted and built.python != wanted:
         built.instead["python"] = f"{built.python} instead of {wanted}: it is what this machine has"
 
@@ -195,23 +234,34 @@ def _with_wheels(folder: Path, lines: list[str], built: Built) -> tuple[list[str
     """Return the lines of which the index has wheels that fit, and those of which it has the source alone."""
     lines, sources = list(lines), []
     while True:
-        done = _uv("pip", "install", "--dry-run", "--no-deps", "--no-build", "--python", python_of(folder), requirements=lines)
+        done = _uv(
+            "pip", "install", "--dry-run", "--no-deps", "--no-build", "--python", python_of(folder), requirements=lines
+        )
         if done.returncode == 0:
             return lines, sources
         found = _CULPRIT.search(" ".join(done.stderr.split()))
-        culprit = next((line for line in lines if found and canonicalize_name(line.partition("==")[0]) ==
-                        canonicalize_name(found["name"])), None)
+        culprit = next(
+            (
+                line
+                for line in lines
+                if found and canonicalize_name(line.partition("==")[0]) == canonicalize_name(found["name"])
+            ),
+            None,
+        )
         if culprit is None:
             raise SystemExit(f"The packages of the list cannot be had:\n{done.stderr}")
         lines.remove(culprit)
         if "wheels" in found["why"]:
             sources.append(culprit)
         else:
-            built.left_out[canonicalize_name(culprit.partition("==")[0])] = found["why"].partition(", we can conclude")[0]
+            built.left_out[canonicalize_name(culprit.partition("==")[0])] = found["why"].partition(", we can conclude")[
+                0
+            ]
 
 
 def _from_source(folder: Path, lines: Iterable[str], built: Built) -> None:
     """Build what has no wheel, where that is done in a short time and with what this machine has."""
+
     def build(line: str) -> tuple[str, str]:
         name = canonicalize_name(line.partition("==")[0])
         try:
@@ -219,12 +269,13 @@ def _from_source(folder: Path, lines: Iterable[str], built: Built) -> None:
         except subprocess.TimeoutExpired:
             return name, f"only as source, whose build takes more than {BUILD_SECONDS} s"
         return name, "" if done.returncode == 0 else "only as source, which does not build with what is here"
+
     with ThreadPoolExecutor(2) as threads:
         built.left_out.update((name, why) for name, why in threads.map(build, lines) if why)
 
 
 def _google_colab(folder: Path) -> str:
-    """Install the real google.colab where its source can be had (COLABTOOLS names a checkout); returns where it is from."""
+    """Install the real google.colab where its source can be had (COLABTOOLS: a checkout); returns where it is from."""
     given = os.environ.get("COLABTOOLS", "")
     with tempfile.TemporaryDirectory() as place:
         if given:
@@ -238,28 +289,43 @@ def _google_colab(folder: Path) -> str:
 def _cloned(url: str, place: str) -> bool:
     """Fetch a repository; tell whether it could be had."""
     try:
-        return not subprocess.run(["git", "clone", "--quiet", "--depth", "1", url, place], capture_output=True, timeout=60,
-                                  env=os.environ | {"GIT_TERMINAL_PROMPT": "0"}).returncode
+        return not subprocess.run(
+            ["git", "clone", "--quiet", "--depth", "1", url, place],
+            capture_output=True,
+            timeout=60,
+            env=os.environ | {"GIT_TERMINAL_PROMPT": "0"},
+        ).returncode
     except (OSError, subprocess.TimeoutExpired):
         return False
 
 
 def _installed(folder: Path) -> dict[str, str]:
     listed = _uv("pip", "list", "--format", "json", "--python", python_of(folder))
-    return {canonicalize_name(entry["name"]): entry["version"] for entry in json.loads(listed.stdout)
-            if "editable_project_location" not in entry}
+    return {
+        canonicalize_name(entry["name"]): entry["version"]
+        for entry in json.loads(listed.stdout)
+        if "editable_project_location" not in entry
+    }
 
 
 def _install(folder: Path, *what: str, constraints: Iterable[str] = ()) -> None:
     options = [word for word in what if word.startswith("--") or not re.match(r"[A-Za-z0-9._-]+==", word)]
     packages = [word for word in what if word not in options]
-    done = _uv("pip", "install", "--python", python_of(folder), *options, requirements=packages, constraints=constraints)
+    done = _uv(
+        "pip", "install", "--python", python_of(folder), *options, requirements=packages, constraints=constraints
+    )
     if done.returncode:
-        raise SystemExit(f"{folder} cannot be built:\n{done.stderr}\nCheck the network and free disk (15 GB), then run it again.")
+        raise SystemExit(
+            f"{folder} cannot be built:\n{done.stderr}\nCheck the network and free disk (15 GB), then run it again."
+        )
 
 
-def _uv(*command: str | Path, requirements: Iterable[str] = (), constraints: Iterable[str] = (),
-        seconds: float | None = None) -> subprocess.CompletedProcess:
+def _uv(
+    *command: str | Path,
+    requirements: Iterable[str] = (),
+    constraints: Iterable[str] = (),
+    seconds: float | None = None,
+) -> subprocess.CompletedProcess:
     """Run uv, with requirements and constraints in files."""
     binary = Path(sys.executable).with_name("uv")
     if not binary.exists():
@@ -274,8 +340,14 @@ def _uv(*command: str | Path, requirements: Iterable[str] = (), constraints: Ite
                 path = Path(place, option)
                 path.write_text("\n".join(lines) + "\n", encoding="utf-8")
                 more += [option, path]
-        with subprocess.Popen([binary, *command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              env=environment, start_new_session=True) as process:
+        with subprocess.Popen(
+            [binary, *command, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        ) as process:
             try:
                 output, errors = process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
@@ -301,8 +373,12 @@ def main(arguments: list[str] | None = None) -> None:
     built.save(folder)
     print(f"{options.folder}: {built.kind}, {built.of}, Python {built.python}, {len(_installed(folder))} packages")
     if built.kind == "colab":
-        print(f"  google.colab: {built.google_colab or 'its source cannot be had here: our description of it stands in'}")
-    for name, why in sorted({**built.instead, **{name: f"left out: {why}" for name, why in built.left_out.items()}}.items()):
+        print(
+            f"  google.colab: {built.google_colab or 'its source cannot be had here: our description of it stands in'}"
+        )
+    for name, why in sorted(
+        {**built.instead, **{name: f"left out: {why}" for name, why in built.left_out.items()}}.items()
+    ):
         print(f"  {name}: {why}")
 
 

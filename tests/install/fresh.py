@@ -1,4 +1,4 @@
-"""Fresh places to install into: a wheel and a git repository of this checkout, environments, and a kernel to run the cell in."""
+"""Fresh places to install into: this checkout's wheel and git repository, environments, a kernel to run the cell in."""
 
 from __future__ import annotations
 
@@ -25,8 +25,13 @@ SECONDS = 240
 
 def pip(*arguments: str, python: Path | str = sys.executable, **more) -> subprocess.CompletedProcess:
     """Run this environment's pip, for the environment of `python`."""
-    return subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *arguments], capture_output=True, text=True,
-                          timeout=SECONDS, **more)
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        **more,
+    )
 
 
 def index_answers() -> bool:
@@ -46,8 +51,16 @@ def copy_of_checkout(folder: Path) -> Path:
 
 def wheel_of(checkout: Path, folder: Path) -> Path:
     """Build the wheel, without network."""
-    done = pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--ignore-requires-python", "--wheel-dir", str(folder),
-               str(checkout))
+    done = pip(
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--ignore-requires-python",
+        "--wheel-dir",
+        str(folder),
+        str(checkout),
+    )
     assert done.returncode == 0, done.stderr
     return next(folder.glob("colabkit-*.whl"))
 
@@ -56,13 +69,18 @@ def wheel_of(checkout: Path, folder: Path) -> Path:
 def repository_of(checkout: Path) -> Iterator[str]:
     """Serve a git repository of it over HTTP on loopback, with a branch main; yields what an install line says."""
     git = ["git", "-C", str(checkout), "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    for command in (["init", "--quiet", "--initial-branch", "main"], ["add", "."], ["commit", "--quiet", "-m", "x"],
-                    ["update-server-info"]):
+    for command in (
+        ["init", "--quiet", "--initial-branch", "main"],
+        ["add", "."],
+        ["commit", "--quiet", "-m", "x"],
+        ["update-server-info"],
+    ):
         subprocess.run([*git, *command], check=True, capture_output=True)
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
+
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(checkout))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"git+http://127.0.0.1:{server.server_port}/.git@main"
@@ -81,7 +99,9 @@ def environment(folder: Path, without: Iterable[str] = ()) -> Path:
     here = [Path(place) for place in sys.path if Path(place, "").is_dir() and any(Path(place).glob("*.dist-info"))]
     for entry in (entry for place in here for entry in place.iterdir()):
         name, target = re.split(r"-\d", entry.name)[0], preinstalled / entry.name
-        known = any(preinstalled.glob(f"{name}-[0-9]*.dist-info")) if entry.suffix == ".dist-info" else target.is_symlink()
+        known = (
+            any(preinstalled.glob(f"{name}-[0-9]*.dist-info")) if entry.suffix == ".dist-info" else target.is_symlink()
+        )
         if name not in left_out and not known and entry.suffix != ".pth" and not entry.name.startswith("__editable__"):
             target.symlink_to(entry)
     (site_packages(folder) / "preinstalled.pth").write_text(f"{preinstalled}\n")
@@ -121,6 +141,7 @@ class Kernel:
 
     def __init__(self, python: Path, cwd: Path, **env: str):
         from jupyter_client import KernelManager
+
         self.manager = KernelManager()
         self.manager._kernel_spec = None
         self.manager.kernel_spec.argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -141,7 +162,10 @@ class Kernel:
         """Run a cell; returns what it printed and its error, "" if there was none."""
         printed: list[str] = []
         reply = self.client.execute_interactive(
-            code, allow_stdin=False, timeout=SECONDS,
-            output_hook=lambda message: printed.append(message["content"].get("text", "")))["content"]
+            code,
+            allow_stdin=False,
+            timeout=SECONDS,
+            output_hook=lambda message: printed.append(message["content"].get("text", "")),
+        )["content"]
         error = f"{reply['ename']}: {reply['evalue']}" if reply["status"] == "error" else ""
         return "".join(printed), error

@@ -1,7 +1,7 @@
 """Write down that the tests passed in an environment: python -m tests.install.record_tried "NAME" FOLDER
 
-Its versions go into colabkit/core/versions/tried.json, which `colabkit check` and docs/where-to-run.md tell of, with today's
-date; an entry of the same name is replaced.
+Its versions go into colabkit/core/versions/tried.json, which `colabkit check` and docs/where-to-run.md tell of, with
+today's date; an entry of the same name is replaced.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ def record(name: str, folder: Path) -> tried.Environment:
     command = [folder.absolute() / "bin" / "python", "-c", _ASK]
     asked = subprocess.run(command, check=True, capture_output=True, text=True, cwd="/")
     python, versions = json.loads(asked.stdout)
-    entry = {"name": name, "date": datetime.now(UTC).date().isoformat(), "python": python,
-             "versions": {package: versions[package] for package in sorted(wanted_packages()) if package in versions}}
+    entry = {
+        "name": name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": python,
+        "versions": {package: versions[package] for package in sorted(wanted_packages()) if package in versions},
+    }
     known = json.loads(tried.PLACE.read_text(encoding="utf-8")) if tried.PLACE.exists() else []
     others = [old for old in known if old["name"] != name]
     entries = sorted([*others, entry], key=lambda one: [int(n) for n in one["versions"]["transformers"].split(".")[:3]])

@@ -1,4 +1,4 @@
-"""The notebook's install cell, carried out in real kernels of fresh environments: what it adds, leaves alone, and says."""
+"""The notebook's install cell, run in real kernels of fresh environments: what it adds, leaves alone, and says."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from tests.install.fresh import Kernel, install_cell
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 NOWHERE = "http://127.0.0.1:9/simple"  # nothing listens there
-DEAD_NETWORK = {"PIP_INDEX_URL": NOWHERE, "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "", "PIP_RETRIES": "0",
-                "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+DEAD_NETWORK = {
+    "PIP_INDEX_URL": NOWHERE,
+    "PIP_EXTRA_INDEX_URL": "",
+    "PIP_FIND_LINKS": "",
+    "PIP_RETRIES": "0",
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_NO_CACHE_DIR": "1",
+}
 WHERE_THEY_ARE = "import torch, numpy; print(torch.__file__, torch.__version__, numpy.__file__, numpy.__version__)"
 
 
@@ -71,13 +77,19 @@ def test_from_git_what_is_missing_is_fetched_and_a_constraint_is_kept(tmp_path, 
     folder = tmp_path / "env"
     python = fresh.environment(folder, without={"obstore", "espeakng_loader", "ipywidgets"})
     (tmp_path / "held.txt").write_text("obstore==0.11.0\ntorch==2.13.0\n")
-    with fresh.repository_of(fresh.copy_of_checkout(tmp_path / "checkout")) as source, \
-            Kernel(python, cwd, PIP_CONSTRAINT=str(tmp_path / "held.txt"), PIP_RETRIES="1") as kernel:
+    with (
+        fresh.repository_of(fresh.copy_of_checkout(tmp_path / "checkout")) as source,
+        Kernel(python, cwd, PIP_CONSTRAINT=str(tmp_path / "held.txt"), PIP_RETRIES="1") as kernel,
+    ):
         before, _ = kernel.run(WHERE_THEY_ARE)
         printed, error = kernel.run(install_cell(source))
         assert not error, printed
-        assert kernel.run("import colabkit.runs.state; from importlib.metadata import version; print(version('obstore'))")[0] == \
-            "0.11.0\n"
+        assert (
+            kernel.run("import colabkit.runs.state; from importlib.metadata import version; print(version('obstore'))")[
+                0
+            ]
+            == "0.11.0\n"
+        )
         assert kernel.run(WHERE_THEY_ARE)[0] == before
         printed, error = kernel.run("import colabkit; print(colabkit.machine_table())")
         assert not error and "all works without" in printed and "headless" in printed
@@ -133,17 +145,23 @@ def test_a_kernel_without_pip_is_told(tmp_path, wheel, cwd):
     assert "No module named pip" in refused(python, cwd, wheel.as_uri())
 
 
-@pytest.mark.skipif("COLABKIT_FULL_INSTALL" not in os.environ,
-                    reason="takes two minutes and 2 GB of disk: COLABKIT_FULL_INSTALL=1 runs it")
+@pytest.mark.skipif(
+    "COLABKIT_FULL_INSTALL" not in os.environ,
+    reason="takes two minutes and 2 GB of disk: COLABKIT_FULL_INSTALL=1 runs it",
+)
 def test_everything_from_the_index(tmp_path, cwd, index):
-    """A kernel and nothing else, PyTorch held to the version of constraints.txt (or another build of it, by PIP_* settings)."""
+    """A kernel and nothing else, PyTorch held to constraints.txt's version (or another build, by PIP_* settings)."""
     fresh.venv.create(tmp_path / "env", with_pip=True)
     python = python_of(tmp_path / "env")
     subprocess.run([python, "-m", "pip", "install", "--quiet", "ipykernel"], check=True)
-    torch = next(line for line in (fresh.ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
+    torch = next(
+        line for line in (fresh.ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch==")
+    )
     (tmp_path / "held.txt").write_text(torch)
-    with fresh.repository_of(fresh.copy_of_checkout(tmp_path / "checkout")) as source, \
-            Kernel(python, cwd, PIP_CONSTRAINT=str(tmp_path / "held.txt")) as kernel:
+    with (
+        fresh.repository_of(fresh.copy_of_checkout(tmp_path / "checkout")) as source,
+        Kernel(python, cwd, PIP_CONSTRAINT=str(tmp_path / "held.txt")) as kernel,
+    ):
         printed, error = kernel.run(install_cell(source))
         assert not error, printed
         assert kernel.run(install_cell(source)) == ("", "")

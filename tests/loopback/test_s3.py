@@ -32,20 +32,36 @@ def server(certificates):
 def boto(server, certificates, secret=KEYS["mouse"], key="mouse"):
     boto3 = pytest.importorskip("boto3")
     from botocore.config import Config
-    return boto3.client("s3", endpoint_url=server.url, aws_access_key_id=key, aws_secret_access_key=secret,
-                        region_name="us-east-1", verify=str(certificates.authority),
-                        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}))
+
+    return boto3.client(
+        "s3",
+        endpoint_url=server.url,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        region_name="us-east-1",
+        verify=str(certificates.authority),
+        config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+    )
 
 
 def obstore_of(server, certificates, **config):
     store = pytest.importorskip("obstore.store")
-    return store.S3Store("voices", config={"endpoint": server.url, "access_key_id": "mouse", "secret_access_key": KEYS["mouse"],
-                                           "region": "us-east-1", **config},
-                         client_options={"root_certificate": certificates.authority.read_bytes()})
+    return store.S3Store(
+        "voices",
+        config={
+            "endpoint": server.url,
+            "access_key_id": "mouse",
+            "secret_access_key": KEYS["mouse"],
+            "region": "us-east-1",
+            **config,
+        },
+        client_options={"root_certificate": certificates.authority.read_bytes()},
+    )
 
 
 def test_boto_writes_reads_lists_and_deletes(server, certificates):
     from botocore.exceptions import ClientError
+
     s3 = boto(server, certificates)
     names = [f"a/{i:04d} ü+&<.npz" for i in range(1203)]
     for name in names:
@@ -68,6 +84,7 @@ def test_boto_writes_reads_lists_and_deletes(server, certificates):
 
 def test_conditions_hold_even_for_writers_that_race(server, certificates):
     from botocore.exceptions import ClientError
+
     won, barrier = [], threading.Barrier(8)
 
     def write(number: int) -> None:
@@ -79,6 +96,7 @@ def test_conditions_hold_even_for_writers_that_race(server, certificates):
             assert "PreconditionFailed" in str(error)
         else:
             won.append(number)
+
     threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
@@ -97,6 +115,7 @@ def test_conditions_hold_even_for_writers_that_race(server, certificates):
 
 def test_obstore_with_large_objects_unsigned_payloads_and_conditions(server, certificates):
     import obstore
+
     store = obstore_of(server, certificates, unsigned_payload=True)
     content = os.urandom(12 << 20)
     obstore.put(store, "large", content)
@@ -111,8 +130,11 @@ def test_obstore_with_large_objects_unsigned_payloads_and_conditions(server, cer
 
 def test_wrong_keys_are_refused_with_what_amazon_says(server, certificates):
     from botocore.exceptions import ClientError
-    for client, code in ((boto(server, certificates, secret="wrong"), "SignatureDoesNotMatch"),
-                         (boto(server, certificates, key="cat"), "InvalidAccessKeyId")):
+
+    for client, code in (
+        (boto(server, certificates, secret="wrong"), "SignatureDoesNotMatch"),
+        (boto(server, certificates, key="cat"), "InvalidAccessKeyId"),
+    ):
         with pytest.raises(ClientError, match=code):
             client.list_objects_v2(Bucket="voices")
     server.expired.add("mouse")
@@ -129,6 +151,7 @@ def test_wrong_keys_are_refused_with_what_amazon_says(server, certificates):
 
 def test_presigned_links_are_checked(server, certificates):
     import ssl
+
     server.put("voices", "a b", b"content")
     context = ssl.create_default_context(cafile=str(certificates.authority))
     link = boto(server, certificates).generate_presigned_url("get_object", Params={"Bucket": "voices", "Key": "a b"})
@@ -136,6 +159,7 @@ def test_presigned_links_are_checked(server, certificates):
     from datetime import timedelta
 
     import obstore
+
     link = obstore.sign(obstore_of(server, certificates), "GET", "a b", timedelta(seconds=60))
     assert urllib.request.urlopen(link, context=context).read() == b"content"
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -157,6 +181,7 @@ def test_a_folder_is_found_again_by_the_next_server(tmp_path, certificates):
 def test_faults_may_be_ordered(server, certificates):
     server.before = lambda request: Answer(503) if request.method == "GET" else None
     from botocore.exceptions import ClientError
+
     with pytest.raises(ClientError, match="503"):
         boto(server, certificates).list_objects_v2(Bucket="voices")
 
@@ -165,9 +190,19 @@ def test_faults_may_be_ordered(server, certificates):
 def test_s5cmd_copies_a_folder(server, certificates, tmp_path):
     for i in range(20):
         (tmp_path / f"{i}.bin").write_bytes(os.urandom(1000))
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "mouse", "AWS_SECRET_ACCESS_KEY": KEYS["mouse"], "AWS_REGION": "us-east-1",
-                   "AWS_CA_BUNDLE": str(certificates.authority)}
-    done = subprocess.run(["s5cmd", "--endpoint-url", server.url, "cp", f"{tmp_path}/*", "s3://voices/copy/"],
-                          capture_output=True, text=True, env=environment, timeout=60)
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": "mouse",
+        "AWS_SECRET_ACCESS_KEY": KEYS["mouse"],
+        "AWS_REGION": "us-east-1",
+        "AWS_CA_BUNDLE": str(certificates.authority),
+    }
+    done = subprocess.run(
+        ["s5cmd", "--endpoint-url", server.url, "cp", f"{tmp_path}/*", "s3://voices/copy/"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert len(server.buckets["voices"].keys_after("copy/", 100)) == 20

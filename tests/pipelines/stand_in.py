@@ -29,6 +29,7 @@ class StandInRun(Told):
                 super().update(count, **values)
                 if self.done == run.stop_at_step:
                     run.stop_requested = "SIGTERM"
+
         return Counted(total, title, done=done, unit=unit)
 
     def wants_checkpoint(self) -> bool:

@@ -1,7 +1,7 @@
-"""A Google Drive that behaves as badly as real ones have been reported to, in memory: the medium that generations are tried on.
+"""A Google Drive in memory that behaves as badly as real ones are reported to: the medium generations are tried on.
 
-A machine sees its own cache; what it does there goes up later, in order. Losing the machine loses what had not gone up: the file
-that was on its way is there in part, or twice, or not at all. Removed files lie in a trash that counts.
+A machine sees its own cache; what it does there goes up later, in order. Losing the machine loses what had not gone up:
+the file that was on its way is there in part, or twice, or not at all. Removed files lie in a trash that counts.
 """
 
 from __future__ import annotations
@@ -55,8 +55,13 @@ class EmulatedDrive(Medium):
 
     def names(self, folder: Path) -> list[str]:
         self._operate()
-        now = sorted({path.relative_to(folder).parts[0] for path in (*self.files, *self.folders)
-                      if path != folder and path.is_relative_to(folder)})
+        now = sorted(
+            {
+                path.relative_to(folder).parts[0]
+                for path in (*self.files, *self.folders)
+                if path != folder and path.is_relative_to(folder)
+            }
+        )
         if self.dice.random() < self.weather.stale_share:
             return self._old_names.get(folder, [])
         self._old_names[folder] = now
@@ -80,7 +85,7 @@ class EmulatedDrive(Medium):
             raise OSError(errno.EDQUOT, "Disk quota exceeded", str(path))
         size, sha256 = len(data), hashlib.sha256(data).hexdigest()
         if data and self.dice.random() < self.weather.garbled_share:
-            self.files[path] = data[:self.dice.randrange(len(data))]
+            self.files[path] = data[: self.dice.randrange(len(data))]
         self._upload("write", path, self.files[path])
         return size, sha256
 
@@ -129,12 +134,12 @@ class EmulatedDrive(Medium):
         self._go_up()
 
     def machine_lost(self) -> None:
-        """End the machine: another one sees only what had gone up, and the file that was on its way as it happened to be."""
+        """End the machine: another sees only what had gone up, and the file on its way as it happened to be."""
         self.num_machines_lost += 1
         if self._queue:
             _, kind, path, data = self._queue[0]
             if kind == "write" and path not in self.stored and self.dice.random() < 0.7:
-                part = data[:self.dice.randrange(len(data) + 1)]
+                part = data[: self.dice.randrange(len(data) + 1)]
                 twice = path.parent.with_name(path.parent.name + " (1)") / path.name
                 self.stored[twice if self.dice.random() < 0.3 else path] = part
         self._queue.clear()
@@ -162,7 +167,9 @@ class EmulatedDrive(Medium):
             self._never.add(path)
             return
         self._never.discard(path)
-        due = self.num_operations + (self.dice.randrange(self.weather.lag_operations + 1) if self.weather.lag_operations else 0)
+        due = self.num_operations + (
+            self.dice.randrange(self.weather.lag_operations + 1) if self.weather.lag_operations else 0
+        )
         self._queue.append((max([due, *(d for d, *_ in self._queue[-1:])]), kind, path, data))
         self._go_up()
 

@@ -48,4 +48,8 @@ def test_slurm_and_colab(tmp_path):
 def test_every_end_is_told_once_when_it_is_near():
     now = time.time()
     lifetime = Lifetime([End(now + 100, "first"), End(now + 200, "second"), End(now + 5000, "later")])
-    assert [end and end.reason for end in (lifetime.ending(), lifetime.ending(), lifetime.ending())] == ["first", "second", None]
+    assert [end and end.reason for end in (lifetime.ending(), lifetime.ending(), lifetime.ending())] == [
+        "first",
+        "second",
+        None,
+    ]

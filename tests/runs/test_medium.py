@@ -1,4 +1,4 @@
-"""A medium's faults are OSError with their own number, whatever operation meets them: by it a Drive is waited for or not."""
+"""A medium's faults are OSError with their own number, whatever the operation: by it a Drive is waited for or not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,19 @@ OPERATIONS = {
     "remove": lambda medium, at: medium.remove(at / "old"),
     "free_bytes": lambda medium, at: medium.free_bytes(at),
 }
-CALLS = ((os, "open"), (os, "fsync"), (os, "mkdir"), (os, "listdir"), (os, "lstat"), (os, "truncate"), (os, "unlink"),
-         (os, "rmdir"), (shutil, "disk_usage"), (os, "write"), (os, "close"))
+CALLS = (
+    (os, "open"),
+    (os, "fsync"),
+    (os, "mkdir"),
+    (os, "listdir"),
+    (os, "lstat"),
+    (os, "truncate"),
+    (os, "unlink"),
+    (os, "rmdir"),
+    (shutil, "disk_usage"),
+    (os, "write"),
+    (os, "close"),
+)
 
 
 @pytest.mark.parametrize("code", [errno.ENOTCONN, errno.EIO, errno.ENOSPC])
@@ -38,6 +49,7 @@ def test_a_fault_of_any_call_keeps_its_number(tmp_path, monkeypatch, name, code)
                 return real(*args, **how)
             met.append(args)
             raise OSError(code, os.strerror(code))
+
         with monkeypatch.context() as patch:
             patch.setattr(module, call, failing)
             try:

@@ -1,4 +1,4 @@
-"""Tests of colabkit.runs.ownership: other projects' folders and newer states are refused, and nothing in them is touched."""
+"""Tests of runs.ownership: other projects' folders and newer states are refused, and nothing in them is touched."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def test_another_projects_folder_on_drive_is_refused_and_one_that_was_named_is_s
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "train.py").write_text("x")
     text = refused(StateRoot(tmp_path, "", chosen_by_us=True))
-    assert "belongs to something else" in text and "checkpoints, train.py" in text and f"--state {tmp_path}-state" in text
+    assert (
+        "belongs to something else" in text and "checkpoints, train.py" in text and f"--state {tmp_path}-state" in text
+    )
     open_run(StateRoot(tmp_path, ""), "asr", "demo").close()
 
 
@@ -63,7 +65,9 @@ def test_a_run_folder_of_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize("place", [MARKER, "asr/demo/config.json"])
 def test_a_state_of_a_newer_colabkit_is_refused(tmp_path, place):
     (tmp_path / "asr/demo").mkdir(parents=True)
-    (tmp_path / place).write_text(json.dumps({"project": "colabkit", "format": FORMAT + 1, "version": "9.1", "pipeline": "asr"}))
+    (tmp_path / place).write_text(
+        json.dumps({"project": "colabkit", "format": FORMAT + 1, "version": "9.1", "pipeline": "asr"})
+    )
     text = refused(tmp_path)
     assert "newer colabkit 9.1" in text and 'pip install --upgrade "colabkit @ git+https://' in text
 

@@ -24,8 +24,15 @@ def written(report):
 
 def test_a_report_has_every_part_from_the_first_moment(report):
     report.save()
-    assert written(report) == {"pipeline": "toy", "run": "a", "state": "started", "metrics": {}, "steps": [], "choices": [],
-                               "problems": []}
+    assert written(report) == {
+        "pipeline": "toy",
+        "run": "a",
+        "state": "started",
+        "metrics": {},
+        "steps": [],
+        "choices": [],
+        "problems": [],
+    }
 
 
 def test_a_choice_is_told_and_written_at_once_and_the_last_one_counts(tmp_path):
@@ -55,8 +62,13 @@ def test_numbers_that_json_lacks_become_null(report):
 
 def test_adopt_takes_over_a_record(report):
     report.choose("kept", 1, "mine")
-    report.adopt({"metrics": {"der": 0.1}, "choices": [{"name": "old", "value": 2, "reason": "r"}],
-                  "problems": [{"item": "i", "reason": "r"}]})
+    report.adopt(
+        {
+            "metrics": {"der": 0.1},
+            "choices": [{"name": "old", "value": 2, "reason": "r"}],
+            "problems": [{"item": "i", "reason": "r"}],
+        }
+    )
     report.adopt({"metrics": None})
     report.adopt({})
     report.save()
@@ -82,10 +94,13 @@ def test_the_file_is_whole_at_every_moment(report, monkeypatch):
     def read():
         while not stop.is_set():
             seen.append(len(written(report)["problems"]))
+
     reader = threading.Thread(target=read)
     reader.start()
-    writers = [threading.Thread(target=lambda n=n: [(report.problem(f"{n}.{i}", "r" * 50), report.save()) for i in range(40)])
-               for n in range(3)]
+    writers = [
+        threading.Thread(target=lambda n=n: [(report.problem(f"{n}.{i}", "r" * 50), report.save()) for i in range(40)])
+        for n in range(3)
+    ]
     for thread in writers:
         thread.start()
     for thread in writers:
@@ -93,11 +108,3 @@ def test_the_file_is_whole_at_every_moment(report, monkeypatch):
     stop.set()
     reader.join()
     assert len(written(report)["problems"]) == 120 and seen == sorted(seen)
-
-
-
-
-
-
-
-

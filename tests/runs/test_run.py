@@ -33,6 +33,7 @@ def signal_at(step_id, unit, number=signal.SIGTERM):
     def hook(name, at, run):
         if (name, at) == (step_id, unit):
             os.kill(os.getpid(), number)
+
     return hook
 
 
@@ -40,6 +41,7 @@ def raise_at(step_id, error):
     def hook(name, at, run):
         if name == step_id:
             raise error
+
     return hook
 
 
@@ -47,8 +49,10 @@ def raise_at(step_id, error):
 
 
 def test_a_step_of_another_machine_is_left_to_it_and_not_recorded(toy):
-    steps = tuple(replace(s, elsewhere=lambda config: "the machine in the attic does it") if s.id == "02_grow" else s
-                  for s in toy.STEPS)
+    steps = tuple(
+        replace(s, elsewhere=lambda config: "the machine in the attic does it") if s.id == "02_grow" else s
+        for s in toy.STEPS
+    )
     with pytest.raises(UsageError):
         toy.do_all(steps=steps)  # what needs its result cannot go on here
     assert "02_grow  skip: the machine in the attic does it" in toy.said
@@ -70,7 +74,9 @@ def test_a_whole_run_and_its_report(toy):
     report = report_of(toy)
     assert report["state"] == "done" and report["metrics"] == {"numbers": 3, "sum": 6.0, "result": 6.0}
     assert steps_of(toy) == {"01_make": "run", "02_grow": "run", "03_use": "run"}
-    assert [c["name"] for c in report["choices"]] == ["make.size", "grow.plan"] and report["problems"][0]["item"] == "seven"
+    assert [c["name"] for c in report["choices"]] == ["make.size", "grow.plan"] and report["problems"][0][
+        "item"
+    ] == "seven"
     config = json.loads((toy.root / "toy/a/config.json").read_text())
     assert config["pipeline"] == "toy" and config["settings"]["make"]["comment"] == "kept"
     assert toy.said[0] == "01_make  run: not done yet" and toy.said[-1].startswith("03_use  done in ")
@@ -88,7 +94,8 @@ def test_a_skipped_step_keeps_its_metrics_choices_and_problems_in_the_report(toy
     after = report_of(toy)
     assert steps_of(toy) == {"01_make": "skip", "02_grow": "skip", "03_use": "run"}
     assert {k: before[k] for k in ("metrics", "choices", "problems", "state")} == {
-        k: after[k] for k in ("metrics", "choices", "problems", "state")}
+        k: after[k] for k in ("metrics", "choices", "problems", "state")
+    }
 
 
 def test_steps_before_the_first_asked_for_stay_in_the_report(toy):
@@ -120,6 +127,7 @@ def test_metrics_that_are_no_number_do_not_cost_the_step(toy):
     def odd(config, run):
         """Measure nothing."""
         return {"nan": float("nan"), "inf": float("inf"), "none": None}
+
     steps = (*toy.STEPS, odd)
     toy.do_all(steps=steps)
     toy.do_all(steps=steps)
@@ -130,6 +138,7 @@ def test_a_step_may_return_nothing(toy):
     @step("01_quiet")
     def quiet(config, run):
         """Be quiet."""
+
     toy.do_all(steps=(quiet,))
     assert report_of(toy)["state"] == "done" and report_of(toy)["metrics"] == {}
 
@@ -142,7 +151,9 @@ def test_sigterm_in_a_step_that_does_not_resume_stops_at_once_and_a_later_run_go
     toy.hooks.append(signal_at("03_use", 0))
     with pytest.raises(Stopped) as caught:
         toy.do_all()
-    assert caught.value.exit_code == 75 and "SIGTERM" in str(caught.value) and signal.getsignal(signal.SIGTERM) == before
+    assert (
+        caught.value.exit_code == 75 and "SIGTERM" in str(caught.value) and signal.getsignal(signal.SIGTERM) == before
+    )
     assert report_of(toy)["state"] == "stopped" and steps_of(toy)["03_use"] == "stopped"
     toy.hooks.clear()
     assert toy.do_all() == [("03_use", 0)] and report_of(toy)["state"] == "done"
@@ -193,6 +204,7 @@ def test_a_step_that_swallows_the_stop_is_not_taken_for_done(toy):
         except Exception as error:
             run.report.problem("a.wav", str(error))
         (run.output / "a.txt").write_text("")
+
     with pytest.raises(Stopped):
         toy.do_all(steps=(greedy,))
     assert not (toy.root / "toy/a/ledger/01_greedy.json").exists()
@@ -230,6 +242,7 @@ def test_in_a_thread_there_are_no_signals_but_the_work_is_done(toy):
             toy.do_all()
         except BaseException as error:
             faults.append(error)
+
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
@@ -250,8 +263,16 @@ def test_a_choice_made_before_the_stop_is_remembered_after_it(toy):
 # Failed
 
 
-@pytest.mark.parametrize("error", [RuntimeError("it broke\nsecond line"), DataError("Bad data", fix="mend"), MemoryError(),
-                                   OSError("a library's message"), AssertionError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("it broke\nsecond line"),
+        DataError("Bad data", fix="mend"),
+        MemoryError(),
+        OSError("a library's message"),
+        AssertionError(),
+    ],
+)
 def test_an_error_in_a_step_is_raised_as_it_is_and_reported(toy, error):
     toy.hooks.append(raise_at("03_use", error))
     with pytest.raises(type(error)) as caught:
@@ -268,7 +289,11 @@ def test_a_disk_fault_becomes_our_error(toy, code):
     toy.hooks.append(raise_at("03_use", OSError(code, "no", "/somewhere/file")))
     with pytest.raises(StateError) as caught:
         toy.do_all()
-    assert caught.value.errno == code and "finish 03_use" in str(caught.value) and isinstance(caught.value.__cause__, OSError)
+    assert (
+        caught.value.errno == code
+        and "finish 03_use" in str(caught.value)
+        and isinstance(caught.value.__cause__, OSError)
+    )
 
 
 def test_a_disk_that_is_full_for_the_report_too_does_not_hide_the_cause(toy, monkeypatch):
@@ -279,6 +304,7 @@ def test_a_disk_that_is_full_for_the_report_too_does_not_hide_the_cause(toy, mon
         if name == "03_use":
             monkeypatch.setattr(files, "write_json", full)
             raise OSError(errno.ENOSPC, "No space left on device", "/x")
+
     toy.hooks.append(hook)
     with pytest.raises(StateError, match="finish 03_use"):
         toy.do_all()
@@ -290,7 +316,9 @@ def test_a_disk_that_is_full_for_the_report_too_does_not_hide_the_cause(toy, mon
 
 def test_a_disk_that_fails_before_the_step_begins_is_reported_too(toy, monkeypatch):
     toy.do_all()
-    monkeypatch.setattr(type(toy.root), "rename", lambda *args: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only")))
+    monkeypatch.setattr(
+        type(toy.root), "rename", lambda *args: (_ for _ in ()).throw(OSError(errno.EROFS, "read-only"))
+    )
     with pytest.raises(StateError, match="read-only"):
         toy.do_all(redo=["03"])
     (toy.root / "toy/a/03_use/result.json").unlink()
@@ -313,6 +341,7 @@ def test_a_run_that_stops_for_other_settings_says_so_in_the_report(toy):
 def test_a_run_that_was_taken_over_publishes_nothing(toy):
     def hook(name, unit, run):
         run.run_folder.ensure_held = lambda: (_ for _ in ()).throw(StateError("taken over", fix="use another"))
+
     toy.hooks.append(hook)
     with pytest.raises(StateError, match="taken over"):
         toy.do_all()
@@ -324,7 +353,9 @@ def test_a_library_that_is_not_installed_is_told_with_its_cure_but_a_fault_of_ou
     toy.hooks.append(raise_at("03_use", ModuleNotFoundError(f"No module named {name!r}", name=name)))
     with pytest.raises(StateError if told else ModuleNotFoundError) as caught:
         toy.do_all()
-    assert told in getattr(caught.value, "fix", "") and name in str(caught.value) and report_of(toy)["state"] == "failed"
+    assert (
+        told in getattr(caught.value, "fix", "") and name in str(caught.value) and report_of(toy)["state"] == "failed"
+    )
 
 
 # The lock
@@ -336,6 +367,7 @@ OPEN = "import sys; from colabkit.runs.state import open_run; open_run(sys.argv[
 def test_an_open_run_is_locked_and_a_closed_one_is_not(toy):
     def other():
         return subprocess.run([sys.executable, "-c", OPEN, str(toy.root)], capture_output=True, text=True)
+
     with toy.open() as run:
         assert other().returncode == 0, "it is only looked at"
         run.hold()
@@ -363,8 +395,10 @@ def test_a_step_that_resumes_and_another_version_of_it_do_not_mix(toy):
 
 
 def everything_in(folder):
-    return {path: (path.stat().st_mtime_ns, path.stat().st_ino, path.is_dir() or path.read_bytes())
-            for path in [folder, *folder.rglob("*")]}
+    return {
+        path: (path.stat().st_mtime_ns, path.stat().st_ino, path.is_dir() or path.read_bytes())
+        for path in [folder, *folder.rglob("*")]
+    }
 
 
 def test_a_finished_run_is_gone_through_without_a_single_write(toy):
@@ -404,8 +438,7 @@ def test_what_another_process_did_meanwhile_is_not_done_again(toy):
 
 
 def test_a_run_that_is_worked_at_is_refused_at_once_and_the_look_leaves_no_trace(toy):
-    looking = ("import sys; from colabkit.runs.state import open_run\n"
-               "open_run(sys.argv[1], 'toy', 'a', lazily=True)")
+    looking = "import sys; from colabkit.runs.state import open_run\nopen_run(sys.argv[1], 'toy', 'a', lazily=True)"
     with toy.open() as run:
         run.hold()
         before = everything_in(toy.root)
@@ -423,6 +456,7 @@ def drive(monkeypatch):
     from colabkit.runs import run as run_module
     from colabkit.runs.medium import MountedDrive
     from colabkit.training.checkpoints import checkpoints
+
     for module in (run_module, checkpoints):
         monkeypatch.setattr(module, "medium_of", lambda path: MountedDrive())
 
@@ -443,6 +477,7 @@ def test_checkpoints_of_a_run_on_drive_go_to_this_machine_first_and_leave_nothin
             os.kill(os.getpid(), signal.SIGTERM)
             raise run.stopped()
         files.write_json(run.output / "w.json", 1)
+
     with pytest.raises(Stopped):
         toy.do_all(steps=(train,))
     assert places[0][0].exists()
@@ -457,12 +492,16 @@ def test_a_report_that_drive_does_not_take_is_written_later(toy, monkeypatch):
 
     def away(path, *args, **how):
         if failing and path.name == "report.json":
-            raise files.disk_fault(OSError(errno.ENOTCONN, "Transport endpoint is not connected"), path, "write report.json")
+            raise files.disk_fault(
+                OSError(errno.ENOTCONN, "Transport endpoint is not connected"), path, "write report.json"
+            )
         write(path, *args, **how)
+
     monkeypatch.setattr(files, "write_json", away)
 
     def hook(name, unit, run):
         failing[:] = [1] if (name, unit) in (("02_grow", 1), ("02_grow", 2)) else []
+
     toy.hooks.append(hook)
     toy.do_all()
     assert report_of(toy)["state"] == "done" and "report.json" not in str(report_of(toy)["problems"])

@@ -38,8 +38,10 @@ def colab(root, **extra):
 
 
 def snapshot(root):
-    return sorted((str(path.relative_to(root)), os.readlink(path) if path.is_symlink() else path.is_dir() or
-                   path.read_bytes()) for path in root.rglob("*"))
+    return sorted(
+        (str(path.relative_to(root)), os.readlink(path) if path.is_symlink() else path.is_dir() or path.read_bytes())
+        for path in root.rglob("*")
+    )
 
 
 def never_mount(mountpoint):
@@ -88,9 +90,15 @@ def test_drive_is_mounted_once_when_absent(vm):
     assert asked == [str(vm / "content/drive")]
 
 
-@pytest.mark.parametrize("mount", [
-    lambda mountpoint: None, lambda mountpoint: (_ for _ in ()).throw(ValueError("mount failed")),
-    lambda mountpoint: (_ for _ in ()).throw(NotImplementedError()), None])
+@pytest.mark.parametrize(
+    "mount",
+    [
+        lambda mountpoint: None,
+        lambda mountpoint: (_ for _ in ()).throw(ValueError("mount failed")),
+        lambda mountpoint: (_ for _ in ()).throw(NotImplementedError()),
+        None,
+    ],
+)
 @pytest.mark.parametrize("explicit", [None, "content/drive/MyDrive/mine"])
 def test_without_drive_nothing_is_made_and_the_mend_is_told(vm, mount, explicit):
     before = snapshot(vm)
@@ -196,9 +204,16 @@ def test_a_file_in_the_place_of_the_drive_folder(drive_vm):
 # Disks that refuse
 
 
-@pytest.mark.parametrize("code, word", [
-    (errno.EROFS, "read-only"), (errno.ENOSPC, "full"), (errno.EDQUOT, "full"), (errno.EACCES, "permission"),
-    (errno.ENOTCONN, "does not answer")])
+@pytest.mark.parametrize(
+    "code, word",
+    [
+        (errno.EROFS, "read-only"),
+        (errno.ENOSPC, "full"),
+        (errno.EDQUOT, "full"),
+        (errno.EACCES, "permission"),
+        (errno.ENOTCONN, "does not answer"),
+    ],
+)
 def test_a_disk_that_cannot_be_written_is_found_at_the_start(tmp_path, monkeypatch, code, word):
     real = open
 
@@ -288,8 +303,9 @@ def test_scratch_that_somebody_else_prepared_is_refused(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "trap") == []
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/abs", "a b", "-x", ".hidden", "x" * 65,
-                                  "a\n", "ü", "a.", "a\0b", None])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/abs", "a b", "-x", ".hidden", "x" * 65, "a\n", "ü", "a.", "a\0b", None]
+)
 def test_bad_names_are_usage_errors_with_a_better_one(tmp_path, name):
     with pytest.raises(UsageError) as caught:
         open_run(tmp_path, "asr", name)

@@ -42,11 +42,15 @@ def test_a_second_run_skips_everything_and_changes_no_result(toy):
     assert toy.do_all() == []
     assert toy.outcomes() == ["skip"] * 3 and "unchanged" in toy.said[0]
     after = files_of(toy.root / "toy/a")
-    assert {k: v for k, v in before.items() if k != "report.json"} == {k: v for k, v in after.items() if k != "report.json"}
+    assert {k: v for k, v in before.items() if k != "report.json"} == {
+        k: v for k, v in after.items() if k != "report.json"
+    }
 
 
-@pytest.mark.parametrize(("changed", "stops_at", "words"), [
-    ({"size": 5}, "01_make", "make.size=3, now 5"), ({"rate": 0.25}, "01_make", "grow.rate=0.5, now 0.25")])
+@pytest.mark.parametrize(
+    ("changed", "stops_at", "words"),
+    [({"size": 5}, "01_make", "make.size=3, now 5"), ({"rate": 0.25}, "01_make", "grow.rate=0.5, now 0.25")],
+)
 def test_a_changed_setting_stops_and_tells_old_new_and_the_mend(toy, changed, stops_at, words):
     toy.do_all()
     before = files_of(toy.root / "toy/a")
@@ -93,12 +97,26 @@ def test_a_changed_outside_input_stops_and_names_it(toy, tmp_path):
         toy.do_all(folder=str(tmp_path / "mine.wav"))
 
 
-@pytest.mark.parametrize("spoil", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:-1]),
-                                   lambda p: p.write_bytes(b"X" + p.read_bytes()[1:]), lambda p: p.write_bytes(b"")],
-                         ids=["missing", "truncated", "altered", "empty"])
-@pytest.mark.parametrize(("name", "done_again"), [
-    ("01_make/numbers.json", [("01_make", 0)]), ("03_use/result.json", [("03_use", 0)]),
-    ("02_grow/grown.json", []), ("02_grow/extra/more.json", [])])  # what resumes is not done again
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda p: p.unlink(),
+        lambda p: p.write_bytes(p.read_bytes()[:-1]),
+        lambda p: p.write_bytes(b"X" + p.read_bytes()[1:]),
+        lambda p: p.write_bytes(b""),
+    ],
+    ids=["missing", "truncated", "altered", "empty"],
+)
+@pytest.mark.parametrize(
+    ("name", "done_again"),
+    [
+        ("01_make/numbers.json", [("01_make", 0)]),
+        ("03_use/result.json", [("03_use", 0)]),
+        # What resumes is not done again.
+        ("02_grow/grown.json", []),
+        ("02_grow/extra/more.json", []),
+    ],
+)
 def test_a_broken_output_is_made_again_and_what_reads_it_is_skipped(toy, name, spoil, done_again):
     toy.do_all()
     path = toy.root / "toy/a" / name
@@ -211,6 +229,7 @@ def stop_at(unit):
     def hook(name, at, run):
         if name == "02_grow" and at == unit:
             raise RuntimeError("power cut")
+
     return hook
 
 
@@ -230,7 +249,10 @@ def test_half_made_work_with_a_changed_setting_stops_and_is_kept_by_redo(toy):
     with pytest.raises(RuntimeError):
         toy.do_all(steps=steps)
     toy.hooks.clear()
-    with toy.open(steps, rate=2.0) as run, pytest.raises(ChangedError, match="02_grow.*half made with grow.rate=0.5, now 2.0"):
+    with (
+        toy.open(steps, rate=2.0) as run,
+        pytest.raises(ChangedError, match="02_grow.*half made with grow.rate=0.5, now 2.0"),
+    ):
         run.ledger.redo(steps[0], run.config)
         run.do("01_make")
         (toy.root / "toy/a/superseded/02_grow.partial.1").rename(toy.root / "toy/a/02_grow.partial")
@@ -262,6 +284,7 @@ def test_half_made_work_that_cannot_resume_begins_again_from_nothing(toy):
     def hook(name, at, run):
         (run.output / "litter.json").write_text("{}")
         raise RuntimeError
+
     toy.hooks.append(hook)
     with pytest.raises(RuntimeError):
         toy.do_all(start="01", stop="01")
@@ -295,6 +318,7 @@ def test_redo_leaves_later_steps_that_read_something_else(toy):
     @step("04_other", uses=("grow",))
     def other(config, run):
         """Read nothing."""
+
     steps = (*toy.STEPS, other)
     toy.do_all(steps=steps)
     with pytest.raises(ChangedError, match="04_other"):
@@ -377,7 +401,12 @@ def test_a_kill_before_any_file_operation_ends_in_the_same_result(toy, killer, n
     if broken:
         (prepared / broken).unlink()
     records = [json.loads(path.read_text()) for path in prepared.glob("ledger/*.json")]
-    made = {digest: name for record in records for name, (_, digest) in record["outputs"].items() if name not in (broken or "")}
+    made = {
+        digest: name
+        for record in records
+        for name, (_, digest) in record["outputs"].items()
+        if name not in (broken or "")
+    }
     toy.do_all(run="wanted", **settings)
     wanted = result(toy, "wanted")
     num_kills = 0

@@ -46,16 +46,32 @@ class FaultProxy(HttpServer):
     not on the order in which threads ask. `counts` says what was done; an answer without a body cannot be cut.
     """
 
-    def __init__(self, target_url: str, *, seed: int = 0, resets: float = 0.0, truncations: float = 0.0, refusals: float = 0.0,
-                 retry_after_seconds: float = 0, slow: float = 0.0, slow_bytes_per_second: float = 100_000,
-                 corrupt: float = 0.0, only: str = "", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        target_url: str,
+        *,
+        seed: int = 0,
+        resets: float = 0.0,
+        truncations: float = 0.0,
+        refusals: float = 0.0,
+        retry_after_seconds: float = 0,
+        slow: float = 0.0,
+        slow_bytes_per_second: float = 100_000,
+        corrupt: float = 0.0,
+        only: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__(tls=tls)
         parts = urlsplit(target_url)
         if parts.path.strip("/") or not parts.port:
             raise ValueError(f"got {target_url}, expected http://host:port")
         self.target = (parts.hostname, parts.port)
         self.seed, self.resets, self.truncations, self.refusals, self.slow = seed, resets, truncations, refusals, slow
-        self.corrupt, self.retry_after_seconds, self.slow_bytes_per_second = corrupt, retry_after_seconds, slow_bytes_per_second
+        self.corrupt, self.retry_after_seconds, self.slow_bytes_per_second = (
+            corrupt,
+            retry_after_seconds,
+            slow_bytes_per_second,
+        )
         self.only, self.enabled = re.compile(only), True
         self.counts = dict.fromkeys(("requests", "resets", "truncations", "429", "503", "slow", "corrupt"), 0)
         self._seen: Counter[int] = Counter()
@@ -86,7 +102,9 @@ class FaultProxy(HttpServer):
                 return Fault("")
             self._seen[hash(key)] += 1
             key = f"{key} {self._seen[hash(key)]}"
-        chance, variant, place = (n / 2**64 for n in struct.unpack("3Q", blake2b(key.encode(), digest_size=24).digest()))
+        chance, variant, place = (
+            n / 2**64 for n in struct.unpack("3Q", blake2b(key.encode(), digest_size=24).digest())
+        )
         for kind in ("resets", "truncations", "refusals", "slow", "corrupt"):
             chance -= getattr(self, kind)
             if chance < 0:
@@ -119,7 +137,9 @@ class FaultProxy(HttpServer):
         except OSError as error:
             upstream.close()
             self.note(request, 502)
-            client.send(Answer(502, {}, f"the server behind the proxy: {error!r}".encode()), with_body=request.method != "HEAD")
+            client.send(
+                Answer(502, {}, f"the server behind the proxy: {error!r}".encode()), with_body=request.method != "HEAD"
+            )
             return
         if fault.kind == "resets" and not length:
             upstream.end_answer(read_whole=True)
@@ -140,10 +160,10 @@ class FaultProxy(HttpServer):
         stop = place if fault.kind in ("resets", "truncations") else length
         slow = self.slow_bytes_per_second if fault.kind == "slow" else 0.0
         view = memoryview(upstream.block)
-        view = view[:max(1, int(slow * _PACE_SECONDS))] if slow else view
+        view = view[: max(1, int(slow * _PACE_SECONDS))] if slow else view
         sent = 0
         while head or sent < stop:
-            count = upstream.body.readinto1(view[:stop - sent]) if sent < stop else 0
+            count = upstream.body.readinto1(view[: stop - sent]) if sent < stop else 0
             if fault.kind == "corrupt" and sent <= place < sent + count:
                 view[place - sent] ^= 1 + int(fault.variant * 255)
             client.write(head, view[:count])
@@ -157,7 +177,7 @@ class FaultProxy(HttpServer):
 
 
 class Upstream:
-    """A connection to the server behind, kept as long as the client's; `body` is what is to be read of its last answer."""
+    """A connection to the server behind, kept as long as the client's; `body` is yet to be read of its last answer."""
 
     def __init__(self, address: tuple[str, int]):
         self.address, self.block, self.body = address, bytearray(BLOCK_BYTES), io.BytesIO()

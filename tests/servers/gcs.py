@@ -1,8 +1,8 @@
 """Google Cloud Storage on loopback: gcp-storage-emulator in memory, with ranged downloads, pages and order put right.
 
 The emulator's own server speaks HTTP/1.0 to one client at a time, copies whole objects, and knows neither 416 nor
-ranges from the end; so media is answered here, over the JSON and the XML interface (/BUCKET/NAME, which obstore speaks), and
-the rest (listing, metadata, uploads) by the emulator's handlers.
+ranges from the end; so media is answered here, over the JSON and the XML interface (/BUCKET/NAME, which obstore
+speaks), and the rest (listing, metadata, uploads) by the emulator's handlers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class GcsServer(HttpServer):
 
     def environment(self, url: str | None = None) -> dict[str, str]:
         """Return the variables that lead gcsfs here, or to a proxy before it; give it token="anon" besides."""
-        return {"STORAGE_EMULATOR_HOST": url or self.url, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false", "NO_GCE_CHECK": "true"}
+        return {
+            "STORAGE_EMULATOR_HOST": url or self.url,
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+            "NO_GCE_CHECK": "true",
+        }
 
     def answer(self, request: Request) -> Answer:
         """Answer media here and leave the rest to the emulator."""
@@ -84,7 +88,10 @@ class GcsServer(HttpServer):
         from gcp_storage_emulator.exceptions import NotFound
 
         try:
-            about, content = self._storage.get_file_obj(bucket, name), self._storage.get_file(bucket, name, show_error=False)
+            about, content = (
+                self._storage.get_file_obj(bucket, name),
+                self._storage.get_file(bucket, name, show_error=False),
+            )
         except NotFound:
             return _refuse(404, f"No such object: {ascii(f'{bucket}/{name}')}")
         query = request.query
@@ -93,10 +100,18 @@ class GcsServer(HttpServer):
         if query.get("ifGenerationMatch", [about["generation"]]) != [about["generation"]]:
             return _refuse(412, "At least one of the pre-conditions you specified did not hold.")
         view = memoryview(content)
-        return answer_range(request, len(content), lambda start, stop: view[start:stop], {
-            "Content-Type": about["contentType"] or "application/octet-stream", "ETag": f'"{about["etag"]}"',
-            "X-Goog-Generation": about["generation"], "X-Goog-Metageneration": about["metageneration"],
-            "X-Goog-Hash": f"crc32c={about['crc32c']},md5={about['md5Hash']}"})
+        return answer_range(
+            request,
+            len(content),
+            lambda start, stop: view[start:stop],
+            {
+                "Content-Type": about["contentType"] or "application/octet-stream",
+                "ETag": f'"{about["etag"]}"',
+                "X-Goog-Generation": about["generation"],
+                "X-Goog-Metageneration": about["metageneration"],
+                "X-Goog-Hash": f"crc32c={about['crc32c']},md5={about['md5Hash']}",
+            },
+        )
 
 
 def _make_storage():
@@ -136,10 +151,19 @@ def _ask_emulator(request: Request, storage: object) -> Answer:
     def set_status(status: int, phrase: str) -> None:
         answer.status = status
 
-    Router(SimpleNamespace(
-        path=request.target, headers=fields, rfile=io.BytesIO(request.body), storage=storage, wfile=stream,
-        server=SimpleNamespace(server_address=("127.0.0.1", 0)), send_response=set_status,
-        send_header=answer.fields.__setitem__, end_headers=lambda: None)).handle(request.method.replace("HEAD", "GET"))
+    Router(
+        SimpleNamespace(
+            path=request.target,
+            headers=fields,
+            rfile=io.BytesIO(request.body),
+            storage=storage,
+            wfile=stream,
+            server=SimpleNamespace(server_address=("127.0.0.1", 0)),
+            send_response=set_status,
+            send_header=answer.fields.__setitem__,
+            end_headers=lambda: None,
+        )
+    ).handle(request.method.replace("HEAD", "GET"))
     answer.fields.pop("Content-Length", None)
     answer.body = stream.getvalue()
     if answer.status >= HTTPStatus.BAD_REQUEST and not answer.body:
@@ -148,5 +172,7 @@ def _ask_emulator(request: Request, storage: object) -> Answer:
 
 
 def _refuse(status: int, message: str) -> Answer:
-    error: Mapping = {"error": {"code": status, "message": message, "errors": [{"message": message, "domain": "global"}]}}
+    error: Mapping = {
+        "error": {"code": status, "message": message, "errors": [{"message": message, "domain": "global"}]}
+    }
     return Answer(status, {"Content-Type": "application/json; charset=UTF-8"}, json.dumps(error).encode())

@@ -32,8 +32,13 @@ class S3Server:
         import urllib3
 
         root = Path(__file__).resolve().parents[2]
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.servers.s3"], cwd=root, stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.servers.s3"],
+            cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         port = self._process.stdout.readline().strip()
         if not port:
             raise RuntimeError(f"moto did not start: exit code {self._process.wait()}")
@@ -64,9 +69,16 @@ class S3Server:
 
     def environment(self, url: str | None = None) -> dict[str, str]:
         """Return the variables that lead boto3 and obstore here, or to a proxy before it."""
-        return {"AWS_ENDPOINT_URL": url or self.url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-                "AWS_DEFAULT_REGION": "us-east-1", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
-                "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false", "AWS_EC2_METADATA_DISABLED": "true"}
+        return {
+            "AWS_ENDPOINT_URL": url or self.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
     def _send(self, method: str, path: str, body: bytes) -> int:
         return self._pool.request(method, self.url + path, body=body, headers=_SIGNED).status
@@ -102,7 +114,10 @@ class MotoServer(HttpServer):
 def _is_plain(request: Request) -> bool:
     """Tell whether a request is signed and asks for the newest version of an object."""
     query = request.query
-    return ("authorization" in request.fields or "X-Amz-Signature" in query) and not {"versionId", "partNumber"} & query.keys()
+    return ("authorization" in request.fields or "X-Amz-Signature" in query) and not {
+        "versionId",
+        "partNumber",
+    } & query.keys()
 
 
 def _has_expired(request: Request) -> bool:
@@ -129,8 +144,12 @@ def _read(request: Request, found) -> Answer:
             found._value_buffer.seek(start)
             return found._value_buffer.read(stop - start)
 
-    answer = answer_range(request, found.size, take, {
-        "Content-Type": "binary/octet-stream", "ETag": found.etag, "Last-Modified": found.last_modified_RFC1123})
+    answer = answer_range(
+        request,
+        found.size,
+        take,
+        {"Content-Type": "binary/octet-stream", "ETag": found.etag, "Last-Modified": found.last_modified_RFC1123},
+    )
     return _refuse(416, "InvalidRange", "The requested range is not satisfiable") if answer.status == 416 else answer
 
 
@@ -138,11 +157,25 @@ def _ask(application, request: Request) -> Answer:
     """Let a WSGI application answer a request."""
     path, _, query = request.target.partition("?")
     host, _, port = request.fields.get("host", "127.0.0.1:80").partition(":")
-    environ = {"REQUEST_METHOD": request.method, "SCRIPT_NAME": "", "PATH_INFO": unquote(path, "latin-1"), "QUERY_STRING": query,
-               "RAW_URI": request.target, "REQUEST_URI": request.target, "SERVER_NAME": host, "SERVER_PORT": port or "80",
-               "SERVER_PROTOCOL": "HTTP/1.1", "REMOTE_ADDR": "127.0.0.1", "wsgi.version": (1, 0), "wsgi.url_scheme": "http",
-               "wsgi.input": io.BytesIO(request.body), "wsgi.errors": sys.stderr, "wsgi.multithread": True,
-               "wsgi.multiprocess": False, "wsgi.run_once": False}
+    environ = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote(path, "latin-1"),
+        "QUERY_STRING": query,
+        "RAW_URI": request.target,
+        "REQUEST_URI": request.target,
+        "SERVER_NAME": host,
+        "SERVER_PORT": port or "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
     fields = {name: value for name, value in request.fields.items() if name not in ("transfer-encoding", "expect")}
     fields["content-length"] = str(len(request.body))
     for name, value in fields.items():

@@ -1,4 +1,4 @@
-"""The S3 and GCS servers that other tests stand on behave like the real ones, asked by boto3, obstore, gcsfs and plain HTTP."""
+"""The S3 and GCS servers of other tests behave like the real ones, asked by boto3, obstore, gcsfs and plain HTTP."""
 
 from __future__ import annotations
 
@@ -59,7 +59,11 @@ def test_boto3_and_obstore_use_s3(s3, http, monkeypatch):
     signed = obstore.sign(store, "GET", "a/ü b.bin", timedelta(minutes=5))
     short = obstore.sign(store, "GET", "a/ü b.bin", timedelta(seconds=1))
     part = http.request("GET", signed, headers={"Range": "bytes=100-199"})
-    assert (part.status, part.data, part.headers["Content-Range"]) == (206, LARGE[100:200], f"bytes 100-199/{len(LARGE)}")
+    assert (part.status, part.data, part.headers["Content-Range"]) == (
+        206,
+        LARGE[100:200],
+        f"bytes 100-199/{len(LARGE)}",
+    )
     assert http.request("GET", signed, headers={"Range": f"bytes={len(LARGE)}-"}).status == 416
     assert http.request("GET", signed.partition("?")[0], headers={"Range": "bytes=0-1"}).status == 403  # not signed
     with pytest.raises(FileNotFoundError):
@@ -119,9 +123,16 @@ def test_gcsfs_and_raw_media_downloads(gcs, http, tmp_path):
     listed = http.request("GET", f"{gcs.url}/storage/v1/b/bkt/o").json()["items"]
     assert [about["name"] for about in listed] == ["a/deep/x", "a/ü b.bin", "new", "z"]
     name = quote("a/ü b.bin", safe="")
-    for address in (f"{gcs.url}/storage/v1/b/bkt/o/{name}?alt=media", f"{gcs.url}/download/storage/v1/b/bkt/o/{name}?alt=media"):
+    for address in (
+        f"{gcs.url}/storage/v1/b/bkt/o/{name}?alt=media",
+        f"{gcs.url}/download/storage/v1/b/bkt/o/{name}?alt=media",
+    ):
         part = http.request("GET", address, headers={"Range": "bytes=100-199"})
-        assert (part.status, part.data, part.headers["Content-Range"]) == (206, LARGE[100:200], f"bytes 100-199/{len(LARGE)}")
+        assert (part.status, part.data, part.headers["Content-Range"]) == (
+            206,
+            LARGE[100:200],
+            f"bytes 100-199/{len(LARGE)}",
+        )
         assert http.request("GET", address, headers={"Range": "bytes=-3"}).data == LARGE[-3:]
         assert http.request("GET", address, headers={"Range": f"bytes={len(LARGE)}-"}).status == 416
         assert http.request("GET", f"{address}&generation=1").status == 404

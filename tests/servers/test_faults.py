@@ -34,7 +34,9 @@ def http():
 
 
 def ask(http, proxy: FaultProxy, start: int = 0, stop: int = 400_000) -> urllib3.BaseHTTPResponse:
-    return http.request("GET", proxy.url + ADDRESS, headers={"Range": f"bytes={start}-{stop - 1}"}, preload_content=False)
+    return http.request(
+        "GET", proxy.url + ADDRESS, headers={"Range": f"bytes={start}-{stop - 1}"}, preload_content=False
+    )
 
 
 def test_resets_come_before_the_answer_and_within_the_body(gcs, http):
@@ -95,10 +97,11 @@ def test_corruption_changes_one_byte(gcs, http):
 
 def outcomes(http, proxy: FaultProxy, order: list[int]) -> dict[int, str]:
     """Ask for every part once, eight at a time; return what became of it."""
+
     def outcome(i: int) -> str:
         try:
             answer = ask(http, proxy, i * 1000, i * 1000 + 900)
-            good = answer.read() == DATA[i * 1000:i * 1000 + 900]
+            good = answer.read() == DATA[i * 1000 : i * 1000 + 900]
             return f"{answer.status} {good}"
         except HTTPError as error:
             return type(error).__name__
@@ -114,8 +117,9 @@ def test_faults_depend_on_the_seed_and_not_on_the_order(gcs, http):
         with FaultProxy(gcs.url, seed=seed, **rates) as proxy:
             seen.append(outcomes(http, proxy, order))
             counts = proxy.counts
-        assert counts["requests"] == 300 and sum(counts[k] for k in ("resets", "truncations", "429", "503", "corrupt")) == sum(
-            outcome != "206 True" for outcome in seen[-1].values())
+        assert counts["requests"] == 300 and sum(
+            counts[k] for k in ("resets", "truncations", "429", "503", "corrupt")
+        ) == sum(outcome != "206 True" for outcome in seen[-1].values())
         assert all(10 < counts[kind] < 60 for kind in ("resets", "truncations", "corrupt"))
     assert seen[0] == seen[1] != seen[2]
 
@@ -137,7 +141,10 @@ def test_only_some_paths_and_nothing_when_not_enabled(gcs, http):
 @pytest.mark.parametrize("large", [True, False])
 def test_a_hub_behind_it_redirects_to_it(http, large):
     only = "^/cdn/|resolve-cache"
-    with HubServer(large_bytes=1000 if large else 10_000_000) as hub, FaultProxy(hub.url, refusals=1, only=only) as proxy:
+    with (
+        HubServer(large_bytes=1000 if large else 10_000_000) as hub,
+        FaultProxy(hub.url, refusals=1, only=only) as proxy,
+    ):
         hub.add_dataset("o/s", {"ü": DATA})
         address = f"{proxy.url}/datasets/o/s/resolve/main/%C3%BC"
         redirects = urllib3.Retry(3, redirect=2, respect_retry_after_header=False)
@@ -154,8 +161,14 @@ def test_s3_passes_unharmed():
     with S3Server() as s3, FaultProxy(s3.url, resets=0.5, truncations=0.5) as proxy:
         proxy.enabled = False
         s3.put("bucket", "there", b"")
-        store = obstore.store.S3Store("bucket", endpoint=proxy.url, access_key_id="x", secret_access_key="y", region="us-east-1",
-                                      client_options={"allow_http": True})
+        store = obstore.store.S3Store(
+            "bucket",
+            endpoint=proxy.url,
+            access_key_id="x",
+            secret_access_key="y",
+            region="us-east-1",
+            client_options={"allow_http": True},
+        )
         for content in (DATA * 4, b"short", b""):
             obstore.put(store, "ü/put", content)
             assert bytes(obstore.get(store, "ü/put").bytes()) == content

@@ -64,7 +64,8 @@ told = {"sha": info.sha, "card": info.card_data.to_dict()}
 told["siblings"] = {s.rfilename: [s.size, bool(s.lfs)] for s in info.siblings}
 told["tree"] = [f.path for f in tree]
 told["folder"] = [f.path for f in api.list_repo_tree("o/s", "d\\u00e4ta", repo_type="dataset")]
-told["paths_info"] = [p.path for p in api.get_paths_info("o/s", ["README.md", "d\\u00e4ta", "nothing"], repo_type="dataset")]
+told["paths_info"] = [p.path for p in api.get_paths_info("o/s", ["README.md", "d\\u00e4ta", "nothing"], \
+repo_type="dataset")]
 refs = api.list_repo_refs("o/s", repo_type="dataset")
 told["refs"] = {r.ref: r.target_commit for r in [*refs.branches, *refs.converts]}
 told["files"] = [sums(get("o/s", p)) for p in ("d\\u00e4ta/a b.bin", "d\\u00e4ta/small")]
@@ -75,12 +76,14 @@ with fs.open("datasets/o/s/d\\u00e4ta/a b.bin", block_size=1 << 16) as file:
     told["middle"] = file.read(100_000).hex()
 told["fs"] = sorted(fs.find("datasets/o/s@refs/convert/parquet/"))
 told["errors"] = [
-    name_of(get, "o/s", "nothing"), name_of(get, "o/s", "README.md", revision="nothing"), name_of(api.dataset_info, "o/nothing"),
+    name_of(get, "o/s", "nothing"), name_of(get, "o/s", "README.md", revision="nothing"), \
+name_of(api.dataset_info, "o/nothing"),
     name_of(get, "o/gated", "x", token=False), name_of(get, "o/gated", "x", token="stranger"),
     name_of(api.dataset_info, "o/private", token=False), name_of(api.dataset_info, "o/private", token="stranger"),
     name_of(api.auth_check, "o/gated", repo_type="dataset"), name_of(api.whoami, token="expired")]
 told["snapshot"] = name_of(snapshot_download, "o/gated", repo_type="dataset", token="good")[:1]
-told["gated"], told["private"] = get("o/gated", "x", token="good").decode(), api.dataset_info("o/private", token="good").private
+told["gated"], told["private"] = get("o/gated", "x", token="good").decode(), \
+api.dataset_info("o/private", token="good").private
 told["known"], told["who"] = api.dataset_info("o/gated").gated, api.whoami(token="good")["name"]
 print(json.dumps(told))
 """
@@ -90,7 +93,13 @@ def test_huggingface_hub_reads(hub, tmp_path):
     (tmp_path / "large").write_bytes(LARGE)
     hub.tokens, hub.tokens_without_access = {"good"}, {"stranger"}
     old = hub.add_dataset("o/s", {"README.md": b"old"})
-    files = {"README.md": CARD, "däta/a b.bin": tmp_path / "large", "däta/small": b"s", "däta/deep/er/x": b"x", "empty": b""}
+    files = {
+        "README.md": CARD,
+        "däta/a b.bin": tmp_path / "large",
+        "däta/small": b"s",
+        "däta/deep/er/x": b"x",
+        "empty": b"",
+    }
     new = hub.add_dataset("o/s", files)
     converted = hub.add_dataset("o/s", {"p.bin": LARGE[::-1]}, revision="refs/convert/parquet")
     hub.add_dataset("o/gated", {"x": b"inside", "large": LARGE}, gated=True)
@@ -108,9 +117,16 @@ def test_huggingface_hub_reads(hub, tmp_path):
     assert bytes.fromhex(told["middle"]) == LARGE[1_000_000:1_100_000]
     assert told["fs"] == ["datasets/o/s@refs/convert/parquet/p.bin"] and told["snapshot"] == "'"
     assert told["errors"] == [
-        "RemoteEntryNotFoundError 404", "RevisionNotFoundError 404", "RepositoryNotFoundError 401", "GatedRepoError 401",
-        "GatedRepoError 403", "RepositoryNotFoundError 401", "RepositoryNotFoundError 404", "GatedRepoError 401",
-        "HfHubHTTPError 401"]
+        "RemoteEntryNotFoundError 404",
+        "RevisionNotFoundError 404",
+        "RepositoryNotFoundError 401",
+        "GatedRepoError 401",
+        "GatedRepoError 403",
+        "RepositoryNotFoundError 401",
+        "RepositoryNotFoundError 404",
+        "GatedRepoError 401",
+        "HfHubHTTPError 401",
+    ]
     assert (told["gated"], told["private"], told["known"], told["who"]) == ("inside", True, "auto", "tester")
     assert any(path.startswith("/cdn/") and span and status == 206 for _, path, span, status in hub.requests)
 
@@ -130,16 +146,28 @@ def test_datasets_streams_the_configs_of_a_card(hub, tmp_path):
     import pyarrow.parquet as pq
 
     def shard(first: int, num_rows: int) -> bytes:
-        rows = [{"id": i, "audio": {"bytes": random.Random(i).randbytes(20_000), "path": f"{i}.wav"}}
-                for i in range(first, first + num_rows)]
+        rows = [
+            {"id": i, "audio": {"bytes": random.Random(i).randbytes(20_000), "path": f"{i}.wav"}}
+            for i in range(first, first + num_rows)
+        ]
         pq.write_table(pa.Table.from_pylist(rows), sink := io.BytesIO(), row_group_size=3)
         return sink.getvalue()
 
-    hub.add_dataset("o/s", {"README.md": CARD, "clean/train/0.parquet": shard(0, 7), "clean/train/1.parquet": shard(7, 5),
-                            "clean/test/0.parquet": shard(100, 1), "other/train/0.parquet": shard(200, 2)})
+    hub.add_dataset(
+        "o/s",
+        {
+            "README.md": CARD,
+            "clean/train/0.parquet": shard(0, 7),
+            "clean/train/1.parquet": shard(7, 5),
+            "clean/test/0.parquet": shard(100, 1),
+            "other/train/0.parquet": shard(200, 2),
+        },
+    )
     told = run_client(STREAM, hub.environment(), tmp_path)
     ids = {"train": range(12), "test": [100], "other": [200, 201]}
-    assert told == {name: [[i, random.Random(i).randbytes(20_000).hex()] for i in numbers] for name, numbers in ids.items()}
+    assert told == {
+        name: [[i, random.Random(i).randbytes(20_000).hex()] for i in numbers] for name, numbers in ids.items()
+    }
 
 
 def test_a_signed_link_expires_and_is_one_of_this_hub(hub, http):
@@ -157,7 +185,11 @@ def test_a_signed_link_expires_and_is_one_of_this_hub(hub, http):
 def test_a_token_expires_while_the_hub_runs(hub, http):
     hub.tokens = {"good"}
     hub.add_dataset("o/gated", {"x": b"inside"}, gated=True)
-    ask = lambda: http.request("GET", f"{hub.url}/datasets/o/gated/resolve/main/x", headers={"Authorization": "Bearer good"})  # noqa: E731
+
+    def ask():
+        address = f"{hub.url}/datasets/o/gated/resolve/main/x"
+        return http.request("GET", address, headers={"Authorization": "Bearer good"})
+
     assert ask().data == b"inside"
     hub.tokens = set()
     assert ask().status == 401
@@ -169,8 +201,14 @@ def test_ranges(hub, http, tmp_path, kept):
     hub.add_dataset("o/s", {"a.bin": LARGE if kept == "memory" else tmp_path / "a.bin", "empty": b""})
     address, size = link(http, hub, "o/s/resolve/main/a.bin"), len(LARGE)
     ask = lambda span, method="GET", **more: http.request(method, address, headers={"Range": span, **more})  # noqa: E731
-    for span, part in (("0-0", LARGE[:1]), ("-7", LARGE[-7:]), (f"{size - 3}-", LARGE[-3:]), ("9-99999999", LARGE[9:]),
-                       ("1-2500000", LARGE[1:2500001]), (f"-{size + 9}", LARGE)):
+    for span, part in (
+        ("0-0", LARGE[:1]),
+        ("-7", LARGE[-7:]),
+        (f"{size - 3}-", LARGE[-3:]),
+        ("9-99999999", LARGE[9:]),
+        ("1-2500000", LARGE[1:2500001]),
+        (f"-{size + 9}", LARGE),
+    ):
         answer = ask(f"bytes={span}")
         start = LARGE.index(part) if len(part) < size else 0
         assert (answer.status, answer.data == part) == (206, True)
@@ -183,8 +221,13 @@ def test_ranges(hub, http, tmp_path, kept):
     assert (head.status, head.headers["Content-Length"], head.data) == (206, "10", b"")
     etag = head.headers["ETag"]
     assert etag == f'"{hashlib.sha256(LARGE).hexdigest()}"' and head.headers["Accept-Ranges"] == "bytes"
-    assert ask("bytes=0-9", **{"If-Match": etag}).status == 206 and ask("bytes=0-9", **{"If-Match": '"x"'}).status == 412
-    assert ask("bytes=0-9", **{"If-Range": '"x"'}).status == 200 and ask("bytes=0-9", **{"If-None-Match": etag}).status == 304
+    assert (
+        ask("bytes=0-9", **{"If-Match": etag}).status == 206 and ask("bytes=0-9", **{"If-Match": '"x"'}).status == 412
+    )
+    assert (
+        ask("bytes=0-9", **{"If-Range": '"x"'}).status == 200
+        and ask("bytes=0-9", **{"If-None-Match": etag}).status == 304
+    )
     empty = http.request("GET", f"{hub.url}/datasets/o/s/resolve/main/empty", headers={"Range": "bytes=0-"})
     assert empty.status == 416
 
@@ -202,7 +245,10 @@ def test_connections_are_kept_and_served_at_once(hub):
 
     def read(i: int) -> bool:
         start = i * 1000
-        return pool.request("GET", address, headers={"Range": f"bytes={start}-{start + 4999}"}).data == LARGE[start:start + 5000]
+        return (
+            pool.request("GET", address, headers={"Range": f"bytes={start}-{start + 4999}"}).data
+            == LARGE[start : start + 5000]
+        )
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(read, range(2000)))
@@ -220,7 +266,8 @@ def test_a_server_that_has_gone_answers_no_more(http):
 def test_writes_need_a_right_a_signature_and_the_content_they_name(hub, http):
     hub.writers, hub.tokens = {"writer": ("me",)}, {"reader"}
     ask = lambda path, body, token="writer": http.request(  # noqa: E731
-        "POST", hub.url + path, body=body, headers={"Authorization": f"Bearer {token}"} if token else {})
+        "POST", hub.url + path, body=body, headers={"Authorization": f"Bearer {token}"} if token else {}
+    )
     make = json.dumps({"name": "m", "organization": "me", "type": "model", "visibility": "private"})
     tokens = (None, "reader", "writer", "writer")
     assert [ask("/api/repos/create", make, token).status for token in tokens] == [401, 403, 200, 409]
@@ -242,7 +289,9 @@ def test_writes_need_a_right_a_signature_and_the_content_they_name(hub, http):
     old = json.dumps({"key": "header", "value": {"summary": "x", "parentCommit": "0" * 40}})
     assert ask("/api/models/me/m/commit/main", f"{old}\n{large}").status == 412
     assert ask("/api/models/me/m/commit/main", f"{head}\n{large}").status == 200
-    read = http.request("GET", f"{hub.url}/me/m/resolve/main/b.bin", headers={"Authorization": "Bearer writer"}, redirect=False)
+    read = http.request(
+        "GET", f"{hub.url}/me/m/resolve/main/b.bin", headers={"Authorization": "Bearer writer"}, redirect=False
+    )
     assert read.status == 302 and http.request("GET", read.headers["Location"]).data == LARGE
     assert http.request("GET", f"{hub.url}/me/m/resolve/main/b.bin").status == 401
 
@@ -258,7 +307,8 @@ files = {"data/a.parquet": large, "data/b.parquet": b"small", "README.md": b"x"}
 add = [CommitOperationAdd(path, content) for path, content in files.items()]
 api.create_commit("me/d", add, commit_message="one", repo_type="dataset")
 api.create_commit("me/d", [CommitOperationDelete("data/b.parquet")], commit_message="two", repo_type="dataset")
-print(json.dumps({"files": api.list_repo_files("me/d", repo_type="dataset"), "private": api.dataset_info("me/d").private}))
+print(json.dumps({"files": api.list_repo_files("me/d", repo_type="dataset"), \
+"private": api.dataset_info("me/d").private}))
 """
 READ_BACK = """
 import hashlib, json
@@ -281,7 +331,9 @@ def test_datasets_are_written_and_outlive_the_process(tmp_path):
         hub.writers = {"writer": ("me",)}
         assert list(hub.repos["me/d"].commits) == commits and hub.repos["o/s"].private and not hub.models
         told = run_client(READ_BACK, hub.environment(), tmp_path)
-        assert told["sha256"] == hashlib.sha256(bytes(range(256)) * 2000).hexdigest() and "data/a.parquet" in told["files"]
+        assert (
+            told["sha256"] == hashlib.sha256(bytes(range(256)) * 2000).hexdigest() and "data/a.parquet" in told["files"]
+        )
 
 
 def test_uploads_that_nobody_committed_outlive_the_process(http, tmp_path):
@@ -301,16 +353,22 @@ def test_uploads_that_nobody_committed_outlive_the_process(http, tmp_path):
                 assert http.request("PUT", href, body=LARGE[:-1]).status == 400  # cut on its way
                 assert http.request("PUT", href, body=LARGE).status == 200
             else:
-                lines = [{"key": "header", "value": {"summary": "x"}},
-                         {"key": "lfsFile", "value": {"path": "a.bin", "algo": "sha256", "oid": oid, "size": len(LARGE)}}]
+                lines = [
+                    {"key": "header", "value": {"summary": "x"}},
+                    {"key": "lfsFile", "value": {"path": "a.bin", "algo": "sha256", "oid": oid, "size": len(LARGE)}},
+                ]
                 body = "\n".join(json.dumps(line) for line in lines)
-                assert http.request("POST", f"{hub.url}/api/datasets/me/d/commit/main", body=body, headers=fields).status == 200
+                assert (
+                    http.request("POST", f"{hub.url}/api/datasets/me/d/commit/main", body=body, headers=fields).status
+                    == 200
+                )
                 assert hub.repos["me/d"].find("main").files["a.bin"].take(0, 10) is not None
 
 
 def test_quotas_refuse_with_the_fields_of_the_real_one(hub, http):
     from colabkit.io.places.http.patience import ordered_wait_seconds
     from colabkit.loopback.hub_quota import Quota
+
     hub.add_dataset("o/s", {"a": b"x"})
     hub.api_quota = Quota(2, 0.5)
     ask = lambda: http.request("GET", f"{hub.url}/api/datasets/o/s", retries=False)  # noqa: E731
@@ -326,13 +384,19 @@ def test_quotas_refuse_with_the_fields_of_the_real_one(hub, http):
 def test_commits_at_once_lose_nothing(hub, http):
     hub.writers = {"writer": ("me",)}
     fields = {"Authorization": "Bearer writer"}
-    http.request("POST", f"{hub.url}/api/repos/create", body=json.dumps({"name": "d", "type": "dataset"}), headers=fields)
+    http.request(
+        "POST", f"{hub.url}/api/repos/create", body=json.dumps({"name": "d", "type": "dataset"}), headers=fields
+    )
 
     def commit(i: int) -> int:
-        lines = [{"key": "header", "value": {"summary": "x"}},
-                 {"key": "file", "value": {"path": f"{i}.txt", "content": "YQ==", "encoding": "base64"}}]
-        return http.request("POST", f"{hub.url}/api/datasets/me/d/commit/main", body="\n".join(map(json.dumps, lines)),
-                            headers=fields).status
+        lines = [
+            {"key": "header", "value": {"summary": "x"}},
+            {"key": "file", "value": {"path": f"{i}.txt", "content": "YQ==", "encoding": "base64"}},
+        ]
+        return http.request(
+            "POST", f"{hub.url}/api/datasets/me/d/commit/main", body="\n".join(map(json.dumps, lines)), headers=fields
+        ).status
+
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(commit, range(40))) == {200}
     assert len(hub.repos["me/d"].find("main").files) == 41 and len(hub.repos["me/d"].commits) == 41

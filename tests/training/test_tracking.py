@@ -1,4 +1,4 @@
-"""Tests of colabkit.training.tracking: which tracker is taken and why, curves that go on, and no tracker that costs the run."""
+"""Tests of training.tracking: which tracker is taken and why, curves that go on, and no tracker that costs the run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,24 @@ from colabkit.training.tracking import Tracker, open_tracker
 def run(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     choices, said = [], []
-    return SimpleNamespace(pipeline="toy", name="a", path=tmp_path, choices=choices, said=said, say=said.append,
-                           choose=lambda name, value, reason: choices.append((name, value, reason)))
+    return SimpleNamespace(
+        pipeline="toy",
+        name="a",
+        path=tmp_path,
+        choices=choices,
+        said=said,
+        say=said.append,
+        choose=lambda name, value, reason: choices.append((name, value, reason)),
+    )
 
 
 @pytest.fixture
 def installed(monkeypatch):
     """Say what is installed."""
+
     def set_installed(*names):
         monkeypatch.setattr(tracking, "find_spec", lambda name: object() if name in names else None)
+
     return set_installed
 
 
@@ -67,7 +76,11 @@ def test_auto_takes_wandb_only_with_a_key(run, installed, wandb, monkeypatch):
     tracker = open_tracker("auto", run, resume_step=0, settings={"lr": 1})
     tracker.log(3, {"loss": 0.5})
     tracker.close()
-    assert [c[1] for c in run.choices] == ["none", "wandb"] and wandb.logged == [(3, {"loss": 0.5})] and wandb.finished == 1
+    assert (
+        [c[1] for c in run.choices] == ["none", "wandb"]
+        and wandb.logged == [(3, {"loss": 0.5})]
+        and wandb.finished == 1
+    )
     how = wandb.started[0]
     assert how["id"] == "toy-a" and how["resume"] == "allow" and how["mode"] == "online" and how["config"] == {"lr": 1}
     assert "k" not in [str(part) for choice in run.choices for part in choice], "no secret in the report"
@@ -110,6 +123,7 @@ def test_a_tensorboard_curve_goes_on_where_the_run_resumes(run, installed):
         second.log(step, {"loss": 20.0 + step})
     second.close()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     curve = EventAccumulator(str(run.path / "logs/tensorboard")).Reload().Scalars("loss")
     assert [(point.step, point.value) for point in curve] == [(1, 11), (2, 12), *((s, 20 + s) for s in range(3, 8))]
     assert run.choices[0][1] == "tensorboard"
@@ -123,8 +137,11 @@ def test_a_tracker_that_fails_later_is_told_once_and_costs_nothing(run, installe
 
     def away(step, values):
         raise OSError(107, "Transport endpoint is not connected")
+
     monkeypatch.setattr(tracking._Wandb, "log", lambda self, step, values: away(step, values))
     for step in (2, 3):
         tracker.log(step, {"a": 1.0})
     tracker.close()
-    assert len(wandb.logged) == 1 and len(run.said) == 1 and "history.jsonl" in run.said[0] and "endpoint" in run.said[0]
+    assert (
+        len(wandb.logged) == 1 and len(run.said) == 1 and "history.jsonl" in run.said[0] and "endpoint" in run.said[0]
+    )

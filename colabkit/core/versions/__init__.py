@@ -1,1 +1,1 @@
-"""Other people's libraries, whose versions lie years apart: `differences` between them, and which ones were `tried` together."""
+"""Other people's libraries, with versions years apart: `differences` between them, and which were `tried` together."""

@@ -17,7 +17,10 @@ PLACE = Path(__file__).with_name("tried.json")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Versions that were together when the tests passed. `versions`: package -> version; `date`: when they were tried."""
+    """Versions that were together when the tests passed.
+
+    `versions`: package -> version; `date`: when they were tried.
+    """
 
     name: str
     date: str
@@ -70,4 +73,8 @@ def row(python: str) -> tuple[str, str, str]:
         last = max(environment.date for environment in environments())
         return "libraries", "tried", f"all within the versions that were tried, the last time on {last}"
     told = "; ".join(strangers[:4]) + (f"; {len(strangers) - 4} more" if len(strangers) > 4 else "")
-    return "libraries", "not all tried", told + ": they may work; if something fails, this is the first thing to look at"
+    return (
+        "libraries",
+        "not all tried",
+        told + ": they may work; if something fails, this is the first thing to look at",
+    )

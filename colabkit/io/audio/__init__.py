@@ -136,9 +136,7 @@ def write_wav(path: str | os.PathLike, wave: np.ndarray, rate_hz: int, *, as_flo
                 fix="divide the wave by its peak, or pass as_float=True",
             )
         samples = np.minimum(np.round(wave * 32768), 32767).astype(np.int16)
-    soundfile.write(
-        os.fspath(path), samples, int(rate_hz), format="WAV", subtype="FLOAT" if as_float else "PCM_16"
-    )
+    soundfile.write(os.fspath(path), samples, int(rate_hz), format="WAV", subtype="FLOAT" if as_float else "PCM_16")
 
 
 def find_audio(folder: str | os.PathLike) -> list[Path]:
@@ -158,16 +156,12 @@ def find_audio(folder: str | os.PathLike) -> list[Path]:
         visited.add(here)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
-            Path(place, name)
-            for name in names
-            if not name.startswith(".") and name.lower().endswith(AUDIO_SUFFIXES)
+            Path(place, name) for name in names if not name.startswith(".") and name.lower().endswith(AUDIO_SUFFIXES)
         ]
     return sorted(found)
 
 
-def _read_window(
-    audio: OpenedAudio, rate_hz: int, start_seconds: float, duration_seconds: float | None
-) -> np.ndarray:
+def _read_window(audio: OpenedAudio, rate_hz: int, start_seconds: float, duration_seconds: float | None) -> np.ndarray:
     whole_count = int(audio.num_frames * rate_hz / audio.rate_hz + 0.5)
     first = round(start_seconds * rate_hz)
     last = whole_count

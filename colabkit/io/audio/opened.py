@@ -82,9 +82,7 @@ class OpenedAudio:
                 if self.file.channels == 1:
                     num_read = len(self.file.read(out=wave[done:]))
                 else:
-                    block = self.file.read(
-                        min(_BLOCK_FRAMES, wave.size - done), dtype="float32", always_2d=True
-                    )
+                    block = self.file.read(min(_BLOCK_FRAMES, wave.size - done), dtype="float32", always_2d=True)
                     num_read = len(block)
                     np.dot(block, weights, out=wave[done : done + num_read])
                 if num_read == 0:
@@ -174,9 +172,7 @@ class OpenedAudio:
         if self.file.format == "MP3":
             self._check_mp3_length()
         if self.num_frames >= 1 << 50:
-            raise DataError(
-                "The header does not tell the length", where=self.name, fix=f"write it again: {_CONVERT}"
-            )
+            raise DataError("The header does not tell the length", where=self.name, fix=f"write it again: {_CONVERT}")
 
     def _cut_short(self, got: str) -> DataError:
         return DataError(

@@ -1,6 +1,7 @@
-"""The shapes of well-known speech models, kept in the package, so that a model can be built or sized without its weights.
+"""The shapes of well-known speech models, kept in the package, so that a model can be built or sized without weights.
 
-The settings are those of the models' published config.json that differ from the defaults of their class in transformers.
+The settings are those of the models' published config.json that differ from the defaults of their class in
+transformers.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any
 
 from colabkit.core.errors import DataError
 
-CONFIG_CLASSES = {"wav2vec2": ("wav2vec2.configuration_wav2vec2", "Wav2Vec2Config"),
-                  "hubert": ("hubert.configuration_hubert", "HubertConfig"),
-                  "wavlm": ("wavlm.configuration_wavlm", "WavLMConfig"),
-                  "wav2vec2-bert": ("wav2vec2_bert.configuration_wav2vec2_bert", "Wav2Vec2BertConfig"),
-                  "whisper": ("whisper.configuration_whisper", "WhisperConfig")}
+CONFIG_CLASSES = {
+    "wav2vec2": ("wav2vec2.configuration_wav2vec2", "Wav2Vec2Config"),
+    "hubert": ("hubert.configuration_hubert", "HubertConfig"),
+    "wavlm": ("wavlm.configuration_wavlm", "WavLMConfig"),
+    "wav2vec2-bert": ("wav2vec2_bert.configuration_wav2vec2_bert", "Wav2Vec2BertConfig"),
+    "whisper": ("whisper.configuration_whisper", "WhisperConfig"),
+}
 
 
 @cache
@@ -32,14 +35,20 @@ def names() -> list[str]:
 
 
 def hub_id(name: str) -> str | None:
-    """Return the Hub id under which a model's shape is kept, by that id or a short name; None for a model that is not known."""
+    """Return the Hub id under which a model's shape is kept, by that id or a short name; None for an unknown model."""
     wanted = name.strip().lower()
-    return next((known for known, entry in _known().items()
-                 if wanted == known.lower() or wanted in (alias.lower() for alias in entry["aliases"])), None)
+    return next(
+        (
+            known
+            for known, entry in _known().items()
+            if wanted == known.lower() or wanted in (alias.lower() for alias in entry["aliases"])
+        ),
+        None,
+    )
 
 
 def config_of(name: str, *, offline: bool = False) -> Any:
-    """Return the transformers config of a model: of a folder, of the shapes kept here, or (unless `offline`) of the Hub.
+    """Return the transformers config of a model: of a folder, of the shapes kept here or (unless `offline`) of the Hub.
 
     Raises: DataError for a model that is none of these, with the nearest name that is.
     """
@@ -58,14 +67,25 @@ def config_of(name: str, *, offline: bool = False) -> Any:
 
 def _read_config(place: str, name: str) -> Any:
     from transformers.models.auto.configuration_auto import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(place)
     except (OSError, ValueError, KeyError) as error:
-        raise _unknown(name, "a Hub id that can be reached, or a folder with a model",
-                       f"{type(error).__name__}: {error}".splitlines()[0][:200]) from error
+        raise _unknown(
+            name,
+            "a Hub id that can be reached, or a folder with a model",
+            f"{type(error).__name__}: {error}".splitlines()[0][:200],
+        ) from error
 
 
 def _unknown(name: str, expected: str, why: str = "") -> DataError:
-    near = difflib.get_close_matches(name, [*names(), *(alias for entry in _known().values() for alias in entry["aliases"])], n=1)
-    return DataError(f"The shape of this model is not known{f' ({why})' if why else ''}", got=name, expected=expected,
-                     where="model", fix=f"did you mean {near[0]}?" if near else "take one of " + ", ".join(names()[:6]) + " ...")
+    near = difflib.get_close_matches(
+        name, [*names(), *(alias for entry in _known().values() for alias in entry["aliases"])], n=1
+    )
+    return DataError(
+        f"The shape of this model is not known{f' ({why})' if why else ''}",
+        got=name,
+        expected=expected,
+        where="model",
+        fix=f"did you mean {near[0]}?" if near else "take one of " + ", ".join(names()[:6]) + " ...",
+    )

@@ -1,9 +1,11 @@
 """Models of transformers from the Hub or a folder: loaded quietly, whole, with errors that say how to mend them.
 
-    with broken_companions_masked():
-        config_class = transformers_class("AutoConfig")
-        with quietly(), named_faults(name, what="encoder", setting="model.encoder_name", example="facebook/hubert-base-ls960"):
-            config = config_class.from_pretrained(place_of(name))
+with broken_companions_masked():
+    config_class = transformers_class("AutoConfig")
+    with quietly(), named_faults(
+        name, what="encoder", setting="model.encoder_name", example="facebook/hubert-base-ls960"
+    ):
+        config = config_class.from_pretrained(place_of(name))
 """
 
 from __future__ import annotations
@@ -62,9 +64,13 @@ def transformers_class(name: str, *, what: str = "Pretrained models", otherwise:
     try:
         return getattr(importlib.import_module("transformers"), name)
     except Exception as error:  # whatever a half-installed package raises
-        raise StateError(f"{what} need a usable transformers", got=f"{type(error).__name__}: {error}"[:200],
-                         expected="transformers 5.13 or newer", where=f"from transformers import {name}",
-                         fix="pip install -U transformers" + (f", or {otherwise}" if otherwise else "")) from error
+        raise StateError(
+            f"{what} need a usable transformers",
+            got=f"{type(error).__name__}: {error}"[:200],
+            expected="transformers 5.13 or newer",
+            where=f"from transformers import {name}",
+            fix="pip install -U transformers" + (f", or {otherwise}" if otherwise else ""),
+        ) from error
 
 
 def place_of(name: str) -> str:
@@ -77,29 +83,41 @@ def place_of(name: str) -> str:
 def named_faults(name: str, *, what: str, setting: str, example: str, otherwise: str = "") -> Iterator[None]:
     """Turn what goes wrong on the way from the Hub or a folder into one error that says how to mend it.
 
-    `what` is loaded, as in "encoder"; `setting` names it; `example` is a Hub id that works; `otherwise`: what else to do.
+    `what` is loaded, as in "encoder"; `setting` names it; `example` is a Hub id that works; `otherwise`: what else to
+    do.
     """
     from safetensors import SafetensorError
+
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         text = f"{type(error).__name__}: {error}"
         chain = text + " " + repr(error.__cause__)
-        if any(word in chain.lower() for word in ("gated repo", "401 client error", "403 client error", "unauthorized")):
+        if any(
+            word in chain.lower() for word in ("gated repo", "401 client error", "403 client error", "unauthorized")
+        ):
             fix = "accept the model's terms on its Hub page, then set HF_TOKEN (on Colab: Secrets) and run this again"
         elif Path(name).expanduser().is_dir():
             fix = "the folder needs config.json and model.safetensors: make it with model.save_pretrained(folder)"
         else:
-            fix = (f"connect to the Internet, or --set {setting}=FOLDER of a downloaded model; Hub ids look like {example}, "
-                   "private ones need HF_TOKEN" + (f"; or {otherwise}" if otherwise else ""))
-        raise DataError(f"The pretrained {what} cannot be had", got=text.splitlines()[0][:200],
-                        expected="a Hub id or a folder with a model", where=name, fix=fix) from error
+            fix = (
+                f"connect to the Internet, or --set {setting}=FOLDER of a downloaded model; Hub ids look like "
+                f"{example}, private ones need HF_TOKEN" + (f"; or {otherwise}" if otherwise else "")
+            )
+        raise DataError(
+            f"The pretrained {what} cannot be had",
+            got=text.splitlines()[0][:200],
+            expected="a Hub id or a folder with a model",
+            where=name,
+            fix=fix,
+        ) from error
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
     """Keep transformers' notes and bars about weights that are not used or newly made off the screen."""
     from transformers.utils import logging
+
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -119,12 +137,17 @@ def lacking_weights(info: Mapping[str, Any]) -> list[str]:
 def require_whole(lacking: list[str], name: str, *, what: str, fix: str) -> None:
     """Raise a DataError when tensors are lacking."""
     if lacking:
-        raise DataError(f"The {what}'s weights are not whole", got=f"{len(lacking)} tensors missing, such as {lacking[0]}",
-                        expected="all weights of the model", where=name, fix=fix)
+        raise DataError(
+            f"The {what}'s weights are not whole",
+            got=f"{len(lacking)} tensors missing, such as {lacking[0]}",
+            expected="all weights of the model",
+            where=name,
+            fix=fix,
+        )
 
 
 def normalises(name: str, config: Any) -> bool:
-    """Read whether a model of waves was trained on normalised ones; one that does not say is judged by its norm layers."""
+    """Read whether a model of waves was trained on normalised ones; where it does not say, its norm layers decide."""
     try:
         with quietly():
             return bool(transformers_class("Wav2Vec2FeatureExtractor").from_pretrained(name).do_normalize)

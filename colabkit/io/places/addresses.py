@@ -17,7 +17,7 @@ def split_scheme(address: str) -> tuple[str, str]:
     if not found or (not found[2] and scheme not in (*FORMS, *_MEANT)):
         return "", address
     well_written = scheme == found[1] and bool(found[2]) == (scheme != "hub")
-    return scheme + ("?" if scheme in FORMS and not well_written else ""), address[found.end():]
+    return scheme + ("?" if scheme in FORMS and not well_written else ""), address[found.end() :]
 
 
 def meant(scheme: str, rest: str) -> str:

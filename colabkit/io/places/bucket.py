@@ -50,9 +50,12 @@ class Bucket:
 
     def __init__(self, bucket: str, prefix: str, address: str = ""):
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", bucket):
-            raise UsageError("This is no name of a bucket", got=bucket,
-                             expected=f"{self.scheme}://BUCKET/PREFIX, in small letters",
-                             fix="copy the bucket's name from its console page")
+            raise UsageError(
+                "This is no name of a bucket",
+                got=bucket,
+                expected=f"{self.scheme}://BUCKET/PREFIX, in small letters",
+                fix="copy the bucket's name from its console page",
+            )
         self.bucket, self.prefix = bucket, prefix.strip("/")
         self.address = address or f"{self.scheme}://{joined(bucket, self.prefix)}"
         self.patience_seconds = PATIENCE_SECONDS
@@ -115,9 +118,13 @@ class Bucket:
         while page := self._ask(lambda client, after=last: client.page(whole, after), "list", whole):
             for found in page:
                 if found.name <= last:
-                    raise DataError("The store does not list its objects in order", got=f"{found.name} after {last}",
-                                    expected="names in the order of their bytes", where=self.address,
-                                    fix="use a bucket of the general kind")
+                    raise DataError(
+                        "The store does not list its objects in order",
+                        got=f"{found.name} after {last}",
+                        expected="names in the order of their bytes",
+                        where=self.address,
+                        fix="use a bucket of the general kind",
+                    )
                 last, name = found.name, found.name[skip:]
                 if is_listed(name, prefix):
                     yield StoredObject(name, found.size, found.version, found.stored_seconds)
@@ -129,7 +136,10 @@ class Bucket:
         return None if found is None else StoredObject(name, found.size, found.version)
 
     def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
-        """Return bytes start..stop. Raises: DataError when it is not there or shorter, ChangedError on another version."""
+        """Return bytes start..stop.
+
+        Raises: DataError when it is not there or shorter, ChangedError on another version.
+        """
         return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
@@ -146,8 +156,8 @@ class Bucket:
     def put(self, name: str, content: bytes | Path, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
         """Write an object whole and return its version; above 64 MiB in parts, conditional ones always at once.
 
-        A conditional put whose first answer was lost finds its own object there: when that has just these bytes it counts
-        as written. So what workers claim things with must differ between them. Raises: Taken.
+        A conditional put whose first answer was lost finds its own object there: when that has just these bytes it
+        counts as written. So what workers claim things with must differ between them. Raises: Taken.
         """
         key, num_tries = self._key(name), 0
         with faults_told(content if isinstance(content, Path) else "", f"read what is to be {key}"):
@@ -162,6 +172,7 @@ class Bucket:
             if in_parts:
                 return client.put_parts(key, content, max(_PART_BYTES, -(-size // _MOST_PARTS)))
             return client.put(key, content, only_if_absent=only_if_absent, only_if_version=only_if_version)
+
         try:
             version = self._ask(write, "write", key, or_none=bool(only_if_version))
         except Fault:  # the condition did not hold
@@ -185,12 +196,16 @@ class Bucket:
         return joined(self.prefix, check_name(name, self.address))
 
     def _ask(self, call: Callable[[Client], T], doing: str, key: str, *, or_none: bool = False) -> T | None:
-        """Ask once more after faults that pass, and in another way where the first is refused. A condition that does not hold
-        is raised as the Fault it is.
+        """Ask once more after faults that pass, and in another way where the first is refused.
+
+        A condition that does not hold is raised as the Fault it is.
         """
         if _forked and self.needs_threads():
-            raise StateError(f"A bucket cannot be {_PAST[doing]} in a forked process", where=self.address,
-                             fix='do it before the fork, or start processes by multiprocessing.get_context("spawn")')
+            raise StateError(
+                f"A bucket cannot be {_PAST[doing]} in a forked process",
+                where=self.address,
+                fix='do it before the fork, or start processes by multiprocessing.get_context("spawn")',
+            )
         asked = self._asked.get()
         # Who was never heard of may not exist: somebody waits for the first word.
         patience = Patience(self.patience_seconds if asked["answers"] else min(self.patience_seconds, OPENING_SECONDS))

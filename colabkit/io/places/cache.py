@@ -33,14 +33,21 @@ class Cached:
     """A pinned place whose ranges are kept in `folder`, at most `max_bytes` of them, the ones used last.
 
     Several processes may share the folder; it survives kills. A range of an object that has changed is not found again,
-    since its version is part of its name: that is what `versions` says (object name -> version), or else a listing. When the
-    disk is full or fails, the cache goes off with one warning and reading goes on. Raises: UsageError for a budget of zero.
+    since its version is part of its name: that is what `versions` says (object name -> version), or else a listing.
+    When the disk is full or fails, the cache goes off with one warning and reading goes on. Raises: UsageError for a
+    budget of zero.
     """
 
-    def __init__(self, store: Pinned, folder: str | os.PathLike, max_bytes: int, versions: Mapping[str, str] | None = None):
+    def __init__(
+        self, store: Pinned, folder: str | os.PathLike, max_bytes: int, versions: Mapping[str, str] | None = None
+    ):
         if max_bytes <= 0:
-            raise UsageError("A cache needs room", got=f"{max_bytes} bytes", expected="more than 0",
-                             fix="give it a budget, or use the store without a cache")
+            raise UsageError(
+                "A cache needs room",
+                got=f"{max_bytes} bytes",
+                expected="more than 0",
+                fix="give it a budget, or use the store without a cache",
+            )
         self.store, self.folder, self.max_bytes = store, Path(os.path.abspath(folder)), int(max_bytes)
         self.address = store.address
         self._versions = dict(versions) if versions is not None else None
@@ -130,10 +137,10 @@ class _Shelf:
             self._turn_off(error)
             raw = None
         if raw is not None:
-            content, tail = memoryview(raw)[:-_TAIL.size], raw[-_TAIL.size:]
+            content, tail = memoryview(raw)[: -_TAIL.size], raw[-_TAIL.size :]
             if tail == _tail(content, key):
                 self.counts["hits"] += 1
-                return raw[:-_TAIL.size]
+                return raw[: -_TAIL.size]
             self.counts["corrupt"] += 1
             logging.getLogger(__name__).warning("%s was damaged: removed, and fetched again", path)
             self.drop(key)
@@ -169,8 +176,11 @@ class _Shelf:
         with self._lock:
             was_off, self.is_off = self.is_off, True
         if not was_off:
-            logging.getLogger(__name__).warning("the cache in %s is off from now on, and reading goes on without it: %s",
-                                                self.folder, str(error).splitlines()[0])
+            logging.getLogger(__name__).warning(
+                "the cache in %s is off from now on, and reading goes on without it: %s",
+                self.folder,
+                str(error).splitlines()[0],
+            )
 
     def _look_through(self, *, coming_bytes: int = 0, remove_unfinished: bool = False) -> None:
         """Sum up what all processes have written, and remove what was used longest ago when that is too much."""

@@ -1,4 +1,4 @@
-"""A local folder as a place: read by many threads at once; written whole, with true conditional puts between processes."""
+"""A local folder as a place: read by many threads at once; written whole, conditional puts hold between processes."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ class Folder:
         self.root = Path(os.path.realpath(os.path.expanduser(folder)))
         self.address = os.fspath(self.root)
         if self.root.exists() and not self.root.is_dir():
-            raise UsageError("The address is a file, not a folder", got=self._given,
-                             fix=f"give the folder that holds it: {self.root.parent}")
+            raise UsageError(
+                "The address is a file, not a folder",
+                got=self._given,
+                fix=f"give the folder that holds it: {self.root.parent}",
+            )
         self._keeps_open, self._open = keeps_open, PerProcess(_OpenFiles)
 
     def __repr__(self) -> str:
@@ -72,7 +75,10 @@ class Folder:
         raise UsageError("There is no such folder", got=self._given, fix=fix)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield the files below a prefix, sorted as buckets sort them. Raises: DataError for a name that cannot be told."""
+        """Yield the files below a prefix, sorted as buckets sort them.
+
+        Raises: DataError for a name that cannot be told.
+        """
         prefix = joined("", prefix)
         for name, found in self._walk(os.path.join(self.address, prefix), f"{prefix}/" if prefix else ""):
             if is_listed(name, prefix):
@@ -84,7 +90,10 @@ class Folder:
         return StoredObject(name, found.st_size, _version(found)) if found and stat.S_ISREG(found.st_mode) else None
 
     def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
-        """Return bytes start..stop. Raises: DataError when it is not there or shorter, ChangedError on another version."""
+        """Return bytes start..stop.
+
+        Raises: DataError when it is not there or shorter, ChangedError on another version.
+        """
         return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
@@ -96,6 +105,7 @@ class Folder:
             if version not in ("", opened.version):
                 raise other_version(name, self.address, opened.version, version)
             return Found(opened.between(start, stop), opened.version)
+
         return self._read(read, name)
 
     def put(self, name: str, content: bytes | Path, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
@@ -103,6 +113,7 @@ class Folder:
         path = self._path(name)
         write = _put_if_absent if only_if_absent else os.replace
         if only_if_version:
+
             def write(partial: Path, path: Path) -> None:
                 with _locked(path.parent / _LOCK):
                     if _version(os.stat(path)) != only_if_version:
@@ -118,6 +129,7 @@ class Folder:
             finally:
                 partial.unlink(missing_ok=True)
             return version
+
         try:
             return patiently(put)
         except FileExistsError:
@@ -157,7 +169,10 @@ class Folder:
             return None
 
     def _told(self, act: Callable[[str], T], path: str) -> T:
-        """Read, again where a mount is away for a moment. Raises: Unreachable, FileNotFoundError, NotADirectoryError."""
+        """Read, again where a mount is away for a moment.
+
+        Raises: Unreachable, FileNotFoundError, NotADirectoryError.
+        """
         patience = None
         while True:
             try:
@@ -173,13 +188,17 @@ class Folder:
             patience = patience or Patience(_DEADLINE_SECONDS, cap_seconds=5.0)
             patience.wait(cause, path)
 
-    def _walk(self, folder: str, prefix: str,
-              above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
+    def _walk(
+        self, folder: str, prefix: str, above: tuple[tuple[int, int], ...] = ()
+    ) -> Iterator[tuple[str, os.stat_result]]:
         """Yield the files of a folder and those below it; a link back to a folder above is not followed."""
+
         def look(path: str) -> tuple[os.stat_result, list[tuple[str, os.DirEntry]]]:
             with os.scandir(path) as entries:
-                return os.stat(path), sorted((entry.name + "/" * entry.is_dir(), entry)
-                                             for entry in entries if not is_hidden(entry.name))
+                return os.stat(path), sorted(
+                    (entry.name + "/" * entry.is_dir(), entry) for entry in entries if not is_hidden(entry.name)
+                )
+
         try:
             found, names = self._told(look, folder)
         except _NOT_THERE:
@@ -198,13 +217,15 @@ class Folder:
         try:
             about = self._told(lambda _: entry.stat(), entry.path)
         except _NOT_THERE:
-            logging.getLogger(__name__).warning("%s is a link that leads nowhere, or was just removed: left out", entry.path)
+            logging.getLogger(__name__).warning(
+                "%s is a link that leads nowhere, or was just removed: left out", entry.path
+            )
             return None
         return about if stat.S_ISREG(about.st_mode) else None
 
 
 class _OpenFile:
-    """A descriptor that closes when the last reader lets go of it, so that none reads another file through its number."""
+    """A descriptor that closes when its last reader lets go, so that none reads another file through its number."""
 
     __slots__ = ("handle", "version", "__weakref__")
 
@@ -240,7 +261,10 @@ class _OpenFiles:
         self._lock = threading.Lock()
 
     def file(self, path: str, version: str) -> _OpenFile:
-        """Return a file; the one that is kept only where it is of this version and lies there still. Raises: OSError."""
+        """Return a file; the one that is kept only where it is of this version and lies there still.
+
+        Raises: OSError.
+        """
         with self._lock:
             if kept := self._files.get(path):
                 self._files.move_to_end(path)
@@ -264,16 +288,26 @@ def _readable(name: str, entry: os.DirEntry) -> str:
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise DataError("A file's name is not valid UTF-8", got=os.fsencode(name), where=os.path.dirname(entry.path),
-                        fix="rename it, for example with convmv -f latin1 -t utf8 --notest") from error
+        raise DataError(
+            "A file's name is not valid UTF-8",
+            got=os.fsencode(name),
+            where=os.path.dirname(entry.path),
+            fix="rename it, for example with convmv -f latin1 -t utf8 --notest",
+        ) from error
     return name
 
 
 def _cannot_read(error: OSError, path: str) -> Unreachable:
-    fixes = {errno.EACCES: f"give yourself the right to read: chmod -R u+rX '{path}'",
-             errno.EMFILE: "raise the limit: ulimit -n 4096"}
-    return Unreachable("Cannot read the data", got=error.strerror or type(error).__name__, where=path,
-                       fix=fixes.get(error.errno, "check the disk or mount, then run the same command again"))
+    fixes = {
+        errno.EACCES: f"give yourself the right to read: chmod -R u+rX '{path}'",
+        errno.EMFILE: "raise the limit: ulimit -n 4096",
+    }
+    return Unreachable(
+        "Cannot read the data",
+        got=error.strerror or type(error).__name__,
+        where=path,
+        fix=fixes.get(error.errno, "check the disk or mount, then run the same command again"),
+    )
 
 
 def _write(partial: Path, content: bytes | Path) -> str:
@@ -286,7 +320,8 @@ def _write(partial: Path, content: bytes | Path) -> str:
             file.write(content)
         file.flush()
         now = time.time_ns()
-        os.utime(file.fileno(), ns=(now, now))  # the system's own times are milliseconds apart: two puts could have the same
+        # the system's own times are milliseconds apart: two puts could have the same
+        os.utime(file.fileno(), ns=(now, now))
         os.fsync(file.fileno())
         return _version(os.fstat(file.fileno()))
 
@@ -320,8 +355,12 @@ def _locked(path: Path) -> Iterator[None]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         if fcntl is None:
-            raise StateError("Objects of a folder cannot be replaced by their version on this system", where=path.parent,
-                             expected="file locks", fix="use a folder on Linux or macOS, or a bucket")
+            raise StateError(
+                "Objects of a folder cannot be replaced by their version on this system",
+                where=path.parent,
+                expected="file locks",
+                fix="use a folder on Linux or macOS, or a bucket",
+            )
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,7 +1,7 @@
 """A bucket of Google Cloud Storage: signed in by gcsfs, listed over its JSON interface, read and written by obstore.
 
-Listings are asked for here: gcsfs brings all pages or none and waits as it likes, obstore's listings lack the generations,
-and neither hears Retry-After.
+Listings are asked for here: gcsfs brings all pages or none and waits as it likes, obstore's listings lack the
+generations, and neither hears Retry-After.
 Source: https://cloud.google.com/storage/docs/json_api/v1/objects (list, and get with alt=media).
 """
 
@@ -29,18 +29,24 @@ from colabkit.io.places.place import Found, StoredObject
 _DEFAULT_ENDPOINT = "https://storage.googleapis.com"
 _TOKEN_SECONDS = 60  # then the credentials are asked whether their token is still young
 _FIELDS = "nextPageToken,items(name,size,generation,updated)"
-LOG_IN = ("run `gcloud auth application-default login` (in Colab: from google.colab import auth; auth.authenticate_user()) "
-          "or set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account")
-_RIGHTS = {"list": "storage.objects.list", "read": "storage.objects.get", "write": "storage.objects.create",
-           "delete": "storage.objects.delete"}
+LOG_IN = (
+    "run `gcloud auth application-default login` (in Colab: from google.colab import auth; auth.authenticate_user()) "
+    "or set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account"
+)
+_RIGHTS = {
+    "list": "storage.objects.list",
+    "read": "storage.objects.get",
+    "write": "storage.objects.create",
+    "delete": "storage.objects.delete",
+}
 
 
 class GcsBucket(Bucket):
     """Objects below a prefix of a bucket; their version is the generation.
 
     The credentials are those that gcsfs finds: the login of gcloud or Colab, the machine's account, or nobody's.
-    STORAGE_EMULATOR_HOST is honoured, without credentials. Raises: UsageError, DataError, Unreachable, Taken; StateError in
-    a forked process.
+    STORAGE_EMULATOR_HOST is honoured, without credentials. Raises: UsageError, DataError, Unreachable, Taken;
+    StateError in a forked process.
     """
 
     scheme = "gs"
@@ -65,20 +71,31 @@ class GcsBucket(Bucket):
     def explain(self, fault: Fault, doing: str) -> ColabkitError:
         """Return the error that says what to do about a fault."""
         if fault.kind == "credentials":
-            return UsageError("The Google credentials are not accepted any more", got=fault.cause, where=self.address,
-                              fix=LOG_IN)
+            return UsageError(
+                "The Google credentials are not accepted any more", got=fault.cause, where=self.address, fix=LOG_IN
+            )
         if fault.kind == "name":
             return unusable_name(fault.cause, self.address)
         if fault.status == 404:
-            return UsageError("There is no such bucket", got=self.bucket, where=self.address,
-                              fix="check the name, and the endpoint if it is not the provider's own")
+            return UsageError(
+                "There is no such bucket",
+                got=self.bucket,
+                where=self.address,
+                fix="check the name, and the endpoint if it is not the provider's own",
+            )
         if fault.status in (400, 401, 403):
             what = f"The account has no right to {doing} {'' if doing == 'list' else 'in '}this bucket"
             if self._account.is_nobody():
                 what = "The bucket is not public, and no Google credentials were found"
-            return UsageError(what, got=fault.cause, expected=f"the right {_RIGHTS[doing]}", where=self.address, fix=LOG_IN)
-        return DataError(f"Cannot {doing} in this bucket", got=fault.cause,
-                         where=f"{self.address} at {self._account.endpoint}", fix="check STORAGE_EMULATOR_HOST and the proxy")
+            return UsageError(
+                what, got=fault.cause, expected=f"the right {_RIGHTS[doing]}", where=self.address, fix=LOG_IN
+            )
+        return DataError(
+            f"Cannot {doing} in this bucket",
+            got=fault.cause,
+            where=f"{self.address} at {self._account.endpoint}",
+            fix="check STORAGE_EMULATOR_HOST and the proxy",
+        )
 
 
 class _Account:
@@ -105,7 +122,10 @@ class _Account:
         return next(iter(headers.values()), "").partition(" ")[2]
 
     def renew(self, refused: Client) -> bool:
-        """Get another token than a refused client's, unless another thread has; False for who has none. Raises: Fault."""
+        """Get another token than a refused client's, unless another thread has; False for who has none.
+
+        Raises: Fault.
+        """
         credentials = self._credentials.get().credentials
         if credentials is None:
             return False
@@ -114,6 +134,7 @@ class _Account:
             from google.auth.transport.requests import Request
 
             credentials.refresh(Request())
+
         with self._renewing.get():
             if refused in (self.clients.made(), self.json.made()):
                 _with_google(fetch)
@@ -124,13 +145,22 @@ class _Account:
     def store(self, seconds: float, retries: int = 0, **extra: Any) -> Any:
         """Open obstore's client. Raises: Fault."""
         from obstore.store import GCSStore
-        settings: dict[str, Any] = {"retry_config": {"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
-                                    "client_options": {"allow_http": self.endpoint.startswith("http:"),
-                                                       "timeout": timedelta(seconds=seconds), **extra}}
+
+        settings: dict[str, Any] = {
+            "retry_config": {"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
+            "client_options": {
+                "allow_http": self.endpoint.startswith("http:"),
+                "timeout": timedelta(seconds=seconds),
+                **extra,
+            },
+        }
         at = {"base_url": self.endpoint} if self._given else {}
         if self._is_emulator:
-            key = {**dict.fromkeys(("client_email", "private_key", "private_key_id"), ""), "gcs_base_url": self.endpoint,
-                   "disable_oauth": True}
+            key = {
+                **dict.fromkeys(("client_email", "private_key", "private_key_id"), ""),
+                "gcs_base_url": self.endpoint,
+                "disable_oauth": True,
+            }
             return GCSStore(self.bucket, config={"service_account_key": json.dumps(key)}, **settings)
         if self.token():
             return GCSStore(self.bucket, config=at, credential_provider=self._credential, **settings)
@@ -164,15 +194,22 @@ class _JsonClient:
         """Return the next objects below a prefix; pages of nothing but markers are read over."""
         token = self._next.pop((prefix, after), "")
         while True:
-            query = {"maxResults": PAGE_OBJECTS, "fields": _FIELDS, **({"prefix": f"{prefix}/"} if prefix else {}),
-                     **({"pageToken": token} if token else {"startOffset": after} if after else {})}
+            query = {
+                "maxResults": PAGE_OBJECTS,
+                "fields": _FIELDS,
+                **({"prefix": f"{prefix}/"} if prefix else {}),
+                **({"pageToken": token} if token else {"startOffset": after} if after else {}),
+            }
             _, body = self._ask(f"/storage/v1/b/{self._account.bucket}/o?{urlencode(query)}")
             try:
                 page = json.loads(body)
             except ValueError:
                 raise Fault("an answer that is no JSON", kind="answer") from None
-            found = [StoredObject(item["name"], int(item.get("size", 0)), str(item.get("generation", "")), _seconds(item))
-                     for item in page.get("items", ()) if item["name"] > after and not item["name"].endswith("/")]
+            found = [
+                StoredObject(item["name"], int(item.get("size", 0)), str(item.get("generation", "")), _seconds(item))
+                for item in page.get("items", ())
+                if item["name"] > after and not item["name"].endswith("/")
+            ]
             token = page.get("nextPageToken", "")
             if found or not token:
                 if found and token:
@@ -184,7 +221,9 @@ class _JsonClient:
         query = urlencode({"alt": "media", **({"ifGenerationMatch": version} if version else {})})
         wanted = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
         try:
-            fields, body = self._ask(f"/download/storage/v1/b/{self._account.bucket}/o/{quote(key, safe='')}?{query}", wanted)
+            fields, body = self._ask(
+                f"/download/storage/v1/b/{self._account.bucket}/o/{quote(key, safe='')}?{query}", wanted
+            )
         except Fault as fault:
             if fault.status == 416:
                 return Found(b"", "")

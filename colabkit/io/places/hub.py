@@ -1,4 +1,4 @@
-"""A dataset repository on the Hugging Face Hub, pinned to one commit, read by byte ranges; nothing is written to disk."""
+"""A dataset repository on the Hugging Face Hub, pinned to a commit, read by byte ranges; nothing is written to disk."""
 
 from __future__ import annotations
 
@@ -30,38 +30,54 @@ T = TypeVar("T")
 def parse_hub_address(address: str) -> tuple[str, list[str], str | None]:
     """Split "hub:ORG/NAME[/PART...][@REVISION]" into (repository, further parts, revision or None).
 
-    "hub:NAME" alone is an old repository without a namespace, such as hub:squad; with further parts the first two are always
-    ORG/NAME. The revision follows the last "@" and may hold "/", as refs/convert/parquet does. Raises: UsageError.
+    "hub:NAME" alone is an old repository without a namespace, such as hub:squad; with further parts the first two are
+    always ORG/NAME. The revision follows the last "@" and may hold "/", as refs/convert/parquet does. Raises:
+    UsageError.
     """
     body, at, revision = address.removeprefix("hub:").rpartition("@")
     if not at:
         body, revision = revision, ""
     parts = [part for part in body.split("/") if part]
     if not parts or not address.startswith("hub:") or (at and not revision):
-        raise UsageError("This is no address of a Hub dataset", got=address, expected="hub:ORG/NAME or hub:ORG/NAME@REVISION",
-                         fix="copy the name from the top of the dataset's page, for example hub:openslr/librispeech_asr")
+        raise UsageError(
+            "This is no address of a Hub dataset",
+            got=address,
+            expected="hub:ORG/NAME or hub:ORG/NAME@REVISION",
+            fix="copy the name from the top of the dataset's page, for example hub:openslr/librispeech_asr",
+        )
     return "/".join(parts[:2]), parts[2:], revision or None
 
 
 class HubDataset:
-    """A dataset of the Hub, or a folder of it, at the commit that `revision` (a branch, tag or commit) names at opening.
+    """A dataset of the Hub, or a folder of it, at the commit `revision` (a branch, tag or commit) names at opening.
 
-    `endpoint` is HF_ENDPOINT unless given, `token` what huggingface_hub finds. It is read and never written; the commit in
-    its `address` pins what is read, so that no answer tells a version. A body that breaks off is taken up at its last byte.
-    Safe for many threads; each process has connections of its own, after a fork too. Raises: UsageError when the dataset or
-    the revision does not exist or wants a token; Unreachable.
+    `endpoint` is HF_ENDPOINT unless given, `token` what huggingface_hub finds. It is read and never written; the commit
+    in its `address` pins what is read, so that no answer tells a version. A body that breaks off is taken up at its
+    last byte. Safe for many threads; each process has connections of its own, after a fork too. Raises: UsageError when
+    the dataset or the revision does not exist or wants a token; Unreachable.
     """
 
-    def __init__(self, repo_id: str, revision: str | None = None, token: str | None = None, endpoint: str | None = None,
-                 folder: str = ""):
+    def __init__(
+        self,
+        repo_id: str,
+        revision: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+        folder: str = "",
+    ):
         import huggingface_hub
 
         self.repo_id, self.folder = repo_id, folder.strip("/")
         self.endpoint = (endpoint or os.environ.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT).rstrip("/")
         self._given_token, self._token = token, token or huggingface_hub.get_token()
         self.page = f"{self.endpoint}/datasets/{repo_id}"
-        info = self._ask(_OPENING_SECONDS, revision, lambda: self._api().dataset_info(
-            repo_id, revision=revision, timeout=_OPENING_SECONDS / 2, expand=["sha", "gated"]))
+        info = self._ask(
+            _OPENING_SECONDS,
+            revision,
+            lambda: self._api().dataset_info(
+                repo_id, revision=revision, timeout=_OPENING_SECONDS / 2, expand=["sha", "gated"]
+            ),
+        )
         self.revision = info.sha
         if info.gated:
             self._ask(_OPENING_SECONDS, revision, lambda: self._api().auth_check(repo_id, repo_type="dataset"))
@@ -98,18 +114,35 @@ class HubDataset:
         prefix = joined("", prefix)
 
         def fetch() -> list[Any]:
-            return list(self._api().list_repo_tree(self.repo_id, joined(self.folder, prefix) or None, recursive=True,
-                                                   revision=self.revision, repo_type="dataset"))
+            return list(
+                self._api().list_repo_tree(
+                    self.repo_id,
+                    joined(self.folder, prefix) or None,
+                    recursive=True,
+                    revision=self.revision,
+                    repo_type="dataset",
+                )
+            )
+
         skip = len(self.folder) + 1 if self.folder else 0
-        files = [(entry.path[skip:], entry) for entry in self._ask(_LISTING_SECONDS, self.revision, fetch)
-                 if getattr(entry, "blob_id", None)]  # folders have none
-        return iter(sorted((_stored(name, entry) for name, entry in files if is_listed(name, prefix)), key=lambda o: o.name))
+        # Folders have no blob_id.
+        files = [
+            (entry.path[skip:], entry)
+            for entry in self._ask(_LISTING_SECONDS, self.revision, fetch)
+            if getattr(entry, "blob_id", None)
+        ]
+        return iter(
+            sorted((_stored(name, entry) for name, entry in files if is_listed(name, prefix)), key=lambda o: o.name)
+        )
 
     def find(self, name: str) -> StoredObject | None:
         """Return size and version of a file, None when it is not there."""
         path = joined(self.folder, name)
-        found = self._ask(_LISTING_SECONDS, self.revision, lambda: self._api().get_paths_info(
-            self.repo_id, [path], revision=self.revision, repo_type="dataset"))
+        found = self._ask(
+            _LISTING_SECONDS,
+            self.revision,
+            lambda: self._api().get_paths_info(self.repo_id, [path], revision=self.revision, repo_type="dataset"),
+        )
         return next((_stored(name, entry) for entry in found if getattr(entry, "blob_id", None)), None)
 
     def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
@@ -117,7 +150,10 @@ class HubDataset:
         return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
-        """Return bytes start..stop, None when it is not there. Raises: as RangeClient.read; of a commit there is one version."""
+        """Return bytes start..stop, None when it is not there.
+
+        Raises: as RangeClient.read; of a commit there is one version.
+        """
         check_range(name, start, stop)
         try:
             return Found(self._client.read(self._links.get()(name), start, stop, f"{name} of {self.address}"), "")
@@ -138,9 +174,13 @@ class HubDataset:
         self._client.close()
 
     def _not_written(self, name: str) -> UsageError:
-        return UsageError("A dataset of the Hub is read here, and not written", got=name, where=self.address,
-                          fix="write to a bucket of the Hub (hf://buckets/NAMESPACE/NAME), to s3://, gs:// or a folder; "
-                              "`colabkit run dataset` publishes what it made as a dataset")
+        return UsageError(
+            "A dataset of the Hub is read here, and not written",
+            got=name,
+            where=self.address,
+            fix="write to a bucket of the Hub (hf://buckets/NAMESPACE/NAME), to s3://, gs:// or a folder; "
+            "`colabkit run dataset` publishes what it made as a dataset",
+        )
 
     def _make_links(self) -> Callable[[str], Link]:
         return lru_cache(_MOST_LINKS)(self._link)
@@ -151,8 +191,13 @@ class HubDataset:
 
         def make() -> tuple[str, dict[str, str]]:
             return url, {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        return Link(make, refresh=self._look_for_token, fix_refused=f"see at {self.page} whether you have access; to give a new "
-                                                                   f"token {_LOG_IN}, then run the same command again")
+
+        return Link(
+            make,
+            refresh=self._look_for_token,
+            fix_refused=f"see at {self.page} whether you have access; to give a new "
+            f"token {_LOG_IN}, then run the same command again",
+        )
 
     def _look_for_token(self, refused: Mapping[str, str]) -> None:
         """Take the token of another login, which may have come since, if the refused one is still ours."""
@@ -176,11 +221,18 @@ class HubDataset:
             try:
                 return call()
             except errors.HFValidationError as error:
-                raise UsageError("This is no name of a Hub dataset", got=self.repo_id, expected="hub:ORG/NAME",
-                                 fix="copy the name from the top of the dataset's page") from error
+                raise UsageError(
+                    "This is no name of a Hub dataset",
+                    got=self.repo_id,
+                    expected="hub:ORG/NAME",
+                    fix="copy the name from the top of the dataset's page",
+                ) from error
             except errors.OfflineModeIsEnabled as error:
-                raise UsageError("The Hub may not be asked: offline mode is on", got=self.repo_id,
-                                 fix="unset HF_HUB_OFFLINE, or read a copy of the data in a folder") from error
+                raise UsageError(
+                    "The Hub may not be asked: offline mode is on",
+                    got=self.repo_id,
+                    fix="unset HF_HUB_OFFLINE, or read a copy of the data in a folder",
+                ) from error
             except (errors.HTTPError, OSError) as error:
                 response = getattr(error, "response", None)
                 status = response.status_code if response is not None else 0
@@ -188,7 +240,9 @@ class HubDataset:
                     raise self._explain(error, status, revision) from error
                 cause = f"status {status}" if status else type(error).__name__
                 ordered_seconds = ordered_wait_seconds(response.headers) if status else None
-            patience.wait(cause, f"{self.repo_id} at {urlsplit(self.endpoint).netloc.rpartition('@')[2]}", ordered_seconds)
+            patience.wait(
+                cause, f"{self.repo_id} at {urlsplit(self.endpoint).netloc.rpartition('@')[2]}", ordered_seconds
+            )
 
     def _explain(self, error: Exception, status: int, revision: str | None) -> ColabkitError:
         """Turn a refusal into what the user can do about it."""
@@ -196,25 +250,51 @@ class HubDataset:
 
         if isinstance(error, errors.GatedRepoError):
             who = " (the one whose token is in use did not)" if self._token else f", then {_LOG_IN}"
-            return UsageError("The dataset is open only to accounts that accepted its terms", got=self.repo_id, where=self.page,
-                              fix=f"accept the terms at {self.page} with your account{who}")
+            return UsageError(
+                "The dataset is open only to accounts that accepted its terms",
+                got=self.repo_id,
+                where=self.page,
+                fix=f"accept the terms at {self.page} with your account{who}",
+            )
         if isinstance(error, errors.RevisionNotFoundError):
-            return UsageError("The dataset has no such revision", got=revision, where=self.page,
-                              fix=f"choose a branch, tag or commit at {self.page}/tree/main, or leave @{revision} out")
+            return UsageError(
+                "The dataset has no such revision",
+                got=revision,
+                where=self.page,
+                fix=f"choose a branch, tag or commit at {self.page}/tree/main, or leave @{revision} out",
+            )
         if isinstance(error, errors.DisabledRepoError):
-            return UsageError("The Hub has disabled this dataset", got=self.repo_id, where=self.page, fix="use another dataset")
+            return UsageError(
+                "The Hub has disabled this dataset", got=self.repo_id, where=self.page, fix="use another dataset"
+            )
         if isinstance(error, errors.RepositoryNotFoundError):
             private = "check that the account of this token may read it" if self._token else _LOG_IN
-            return UsageError("There is no such dataset on the Hub, or it is private", got=self.repo_id, where=self.page,
-                              fix=f"check the name; if it is private, {private}")
+            return UsageError(
+                "There is no such dataset on the Hub, or it is private",
+                got=self.repo_id,
+                where=self.page,
+                fix=f"check the name; if it is private, {private}",
+            )
         if isinstance(error, errors.EntryNotFoundError):
-            return UsageError("The dataset has no such folder", got=self.folder, where=f"{self.page}/tree/{self.revision}",
-                              fix="correct what follows ORG/NAME in the address")
+            return UsageError(
+                "The dataset has no such folder",
+                got=self.folder,
+                where=f"{self.page}/tree/{self.revision}",
+                fix="correct what follows ORG/NAME in the address",
+            )
         if status == 401:
-            return UsageError("The Hub does not accept the token", got="status 401", where=self.endpoint,
-                              fix=f"make a new token at {self.endpoint}/settings/tokens, then {_LOG_IN}")
-        return UsageError("The Hub refuses", got=f"status {status}", where=self.page,
-                          fix=f"open {self.page} in a browser to see why; to log in {_LOG_IN}")
+            return UsageError(
+                "The Hub does not accept the token",
+                got="status 401",
+                where=self.endpoint,
+                fix=f"make a new token at {self.endpoint}/settings/tokens, then {_LOG_IN}",
+            )
+        return UsageError(
+            "The Hub refuses",
+            got=f"status {status}",
+            where=self.page,
+            fix=f"open {self.page} in a browser to see why; to log in {_LOG_IN}",
+        )
 
 
 def _stored(name: str, entry: Any) -> StoredObject:

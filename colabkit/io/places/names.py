@@ -1,4 +1,4 @@
-"""Names of objects: what may be one, how prefixes join, which are shown; and the errors of objects that are not as meant."""
+"""Names of objects: what may be one, how prefixes join, which are shown; and the errors of objects not as meant."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ def is_hidden(name: str) -> bool:
 
 def unusable_name(name: str, address: str, fix: str = "rename it") -> DataError:
     """Return the error for a name that not every kind of place takes."""
-    return DataError("An object has a name that cannot be used", got=name, where=address,
-                     expected='names without empty parts, "." and ".." between the slashes', fix=fix)
+    return DataError(
+        "An object has a name that cannot be used",
+        got=name,
+        where=address,
+        expected='names without empty parts, "." and ".." between the slashes',
+        fix=fix,
+    )
 
 
 def check_name(name: str, address: str) -> str:
@@ -40,40 +45,66 @@ def joined(prefix: str, name: str) -> str:
 
 def is_listed(name: str, prefix: str) -> bool:
     """Tell whether listings show an object: not what is hidden below the prefix, nor the markers that consoles make."""
-    below = name[len(prefix) + 1:] if prefix else name
+    below = name[len(prefix) + 1 :] if prefix else name
     return bool(below) and not name.endswith("/") and not is_hidden(below)
 
 
 def content_of(found: Found | None, name: str, address: str, start: int, stop: int | None) -> bytes:
-    """Return all the bytes start..stop that were asked for. Raises: DataError where the object is not there, or shorter."""
+    """Return all the bytes start..stop that were asked for.
+
+    Raises: DataError where the object is not there, or shorter.
+    """
     if found is None:
         raise DataError("There is no such object", got=name, where=address, fix="list what is there, or make it first")
     if stop is not None and len(found.content) != stop - start:
-        raise DataError("An object is shorter than what was asked of it", got=f"{name}: {start + len(found.content)} bytes",
-                        expected=f"{stop} bytes", where=address, fix="make it again: it was cut, or is another one by now")
+        raise DataError(
+            "An object is shorter than what was asked of it",
+            got=f"{name}: {start + len(found.content)} bytes",
+            expected=f"{stop} bytes",
+            where=address,
+            fix="make it again: it was cut, or is another one by now",
+        )
     return found.content
 
 
 def other_version(name: str, address: str, got: str, expected: str) -> ChangedError:
     """Return the error of an object that is not the one that was meant."""
-    return ChangedError("An object changed since it was listed", got=f"{name} in version {got or 'another'}",
-                        expected=f"version {expected}", where=address,
-                        fix="run the same command again: what was made of the old content is made again")
+    return ChangedError(
+        "An object changed since it was listed",
+        got=f"{name} in version {got or 'another'}",
+        expected=f"version {expected}",
+        where=address,
+        fix="run the same command again: what was made of the old content is made again",
+    )
 
 
 def vanished(where: str, got: str) -> DataError:
     """Return the error of data that an index speaks of and that is not there."""
-    return DataError("The data vanished: it was there when it was indexed", got=got, where=where,
-                     fix="put it back or mount its disk again, or index the data again")
+    return DataError(
+        "The data vanished: it was there when it was indexed",
+        got=got,
+        where=where,
+        fix="put it back or mount its disk again, or index the data again",
+    )
 
 
 def cut_short(where: str, got: str, expected_bytes: int) -> DataError:
     """Return the error of data that ends before what an index says of it."""
-    return DataError("The data is shorter than the index says", got=got, expected=f"at least {expected_bytes} bytes",
-                     where=where, fix=_TO_INDEX_AGAIN)
+    return DataError(
+        "The data is shorter than the index says",
+        got=got,
+        expected=f"at least {expected_bytes} bytes",
+        where=where,
+        fix=_TO_INDEX_AGAIN,
+    )
 
 
 def changed(where: str, got: str, expected: str) -> DataError:
     """Return the error of data that is not what it was."""
-    return DataError("The data changed while it was being read", got=got, expected=expected, where=where,
-                     fix="leave the data as it is while it is used; to use the new content, index it again")
+    return DataError(
+        "The data changed while it was being read",
+        got=got,
+        expected=expected,
+        where=where,
+        fix="leave the data as it is while it is used; to use the new content, index it again",
+    )

@@ -17,8 +17,8 @@ class Pinned:
         speech.list()[0]                             # StoredObject(name=..., size=..., version=...)
         speech.read("train/0000.tar", 512, 70_000)   # these bytes, or an error that says what is wrong
 
-    `address` leads to the same content or to an error. Safe for many threads; goes to other processes as places do, with
-    what was listed. Raises: UsageError when the place is not there or may not be read; Unreachable.
+    `address` leads to the same content or to an error. Safe for many threads; goes to other processes as places do,
+    with what was listed. Raises: UsageError when the place is not there or may not be read; Unreachable.
     """
 
     def __init__(self, place: Place):
@@ -52,7 +52,9 @@ class Pinned:
         """
         check_range(name, start, stop)
         if ".." in name.split("/") or os.path.isabs(name):
-            raise UsageError("This name leads out of the folder", got=name, where=self.address, fix="index the data again")
+            raise UsageError(
+                "This name leads out of the folder", got=name, where=self.address, fix="index the data again"
+            )
         if stop == start:
             return b""
         where, pinned = f"{name} of {self.address}", self._versions.get(name, "")

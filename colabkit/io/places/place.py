@@ -14,7 +14,8 @@ from colabkit.core.errors import StateError
 class StoredObject:
     """One object: `name` below the place's root with "/" between the parts; `version` changes when the content does.
 
-    `stored_seconds` is when a listing says that it was written, by the place's own clock, since 1970; 0 where none says so.
+    `stored_seconds` is when a listing says that it was written, by the place's own clock, since 1970; 0 where none says
+    so.
     """
 
     name: str
@@ -36,24 +37,29 @@ class Taken(StateError):
 
 def taken(name: str, address: str, *, absent: bool) -> Taken:
     """Return the error for an object of this name; `absent` says that none was wanted there."""
-    return Taken("Nothing was written: the object is there already" if absent else
-                 "Nothing was written: the object has another version by now", got=name, where=address,
-                 fix="read what is there and decide anew: another worker was faster")
+    return Taken(
+        "Nothing was written: the object is there already"
+        if absent
+        else "Nothing was written: the object has another version by now",
+        got=name,
+        where=address,
+        fix="read what is there and decide anew: another worker was faster",
+    )
 
 
 class Place(Protocol):
     """Objects below an address. `address` is free of secrets; names are relative to it, with "/" between their parts.
 
         place = open_place("s3://my-bucket/speech")                    # nothing is asked yet
-        sizes = {found.name: found.size for found in place.list()}     # all, sorted by name; place.list("train") the half
+        sizes = {found.name: found.size for found in place.list()}     # all, by name; place.list("train") the half
         header = place.get("train/0000.tar", 0, 512)                   # one request for these bytes
         version = place.put("claims/7", b"mine", only_if_absent=True)  # of all who try, one; Taken for the others
         place.below("train").find("0000.tar")                          # None when it is not there
 
-    Safe for many threads; goes to other processes, where it opens its own connections (started by spawn: what reads buckets
-    refuses to work in a forked one). Passing faults (503, resets, time-outs) are tried again inside with Patience until
-    Unreachable. Other errors of all methods: UsageError for missing rights or keys that are not accepted (never with a
-    secret in it), DataError, StateError for the disk.
+    Safe for many threads; goes to other processes, where it opens its own connections (started by spawn: what reads
+    buckets refuses to work in a forked one). Passing faults (503, resets, time-outs) are tried again inside with
+    Patience until Unreachable. Other errors of all methods: UsageError for missing rights or keys that are not accepted
+    (never with a secret in it), DataError, StateError for the disk.
     """
 
     address: str
@@ -71,12 +77,13 @@ class Place(Protocol):
         """Return size and version of an object, None when it is not there."""
 
     def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
-        """Return bytes start..stop, or to the end. Raises: DataError when it is not there, or shorter; ChangedError when a
-        version is given and it is another one.
+        """Return bytes start..stop, or to the end.
+
+        Raises: DataError when it is not there, or shorter; ChangedError when a version is given and it is another one.
         """
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
-        """Return bytes start..stop, fewer where the object ends before, and their version; None when it is not there."""
+        """Return bytes start..stop, fewer where the object ends before, and their version; None if it is not there."""
 
     def put(self, name: str, content: bytes | Path, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
         """Write an object whole and return its version; large ones in parts.

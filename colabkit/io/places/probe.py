@@ -20,17 +20,29 @@ _RACERS = 2
 _PART_BYTES = 5 << 20  # the least that S3 takes
 
 _FOLLOWS = {  # what is tried: what follows where it is honoured, and where it is not
-    "if_none_match": ("put only if absent (If-None-Match)", "several machines may work on one plan, each piece is committed once",
-                      "give each machine its own share of the pieces: nobody can see that another was first"),
+    "if_none_match": (
+        "put only if absent (If-None-Match)",
+        "several machines may work on one plan, each piece is committed once",
+        "give each machine its own share of the pieces: nobody can see that another was first",
+    ),
     "one_of_a_race": ("of two puts at once one wins", "claims of pieces hold", "as above: claims are not safe here"),
-    "if_match": ("put only over a version (If-Match)", "claims that ran out are taken over",
-                 "a claim of a machine that died is waited for and removed by hand"),
+    "if_match": (
+        "put only over a version (If-Match)",
+        "claims that ran out are taken over",
+        "a claim of a machine that died is waited for and removed by hand",
+    ),
     "ranges": ("reading a range", "single segments are read from the middle of a shard", "shards are fetched whole"),
     "multipart": ("sending in parts", "objects above 64 MiB are sent in parts", "keep shards below 64 MiB"),
-    "may_delete": ("deleting", "what is replaced and what was tried is removed",
-                   "nothing is removed: old claims and what was tried here stay"),
-    "version_is_md5": ("the ETag is the MD5", "uploads can be compared with local files by it",
-                       "contents are compared by the CRC-32 in the manifest alone"),
+    "may_delete": (
+        "deleting",
+        "what is replaced and what was tried is removed",
+        "nothing is removed: old claims and what was tried here stay",
+    ),
+    "version_is_md5": (
+        "the ETag is the MD5",
+        "uploads can be compared with local files by it",
+        "contents are compared by the CRC-32 in the manifest alone",
+    ),
 }
 
 
@@ -55,8 +67,15 @@ class Honours:
 
     def table(self) -> Table:
         """Return what is honoured, and what follows."""
-        rows = [[_FOLLOWS[one.name][0], "yes" if (yes := getattr(self, one.name)) else "NO", _FOLLOWS[one.name][1 if yes else 2]]
-                for one in fields(self) if one.name in _FOLLOWS]
+        rows = [
+            [
+                _FOLLOWS[one.name][0],
+                "yes" if (yes := getattr(self, one.name)) else "NO",
+                _FOLLOWS[one.name][1 if yes else 2],
+            ]
+            for one in fields(self)
+            if one.name in _FOLLOWS
+        ]
         return Table(["the store", "", "so"], rows, title=f"what {self.address} honours")
 
 
@@ -107,12 +126,21 @@ def _probe(objects: Place) -> Honours:
         except UsageError:
             left.append(f"{inner.address}/{name}")
     may_delete = not left and inner.find("one") is None
-    return Honours(if_none_match, one_wins, if_match, ranges, multipart, may_delete, version == hashlib.md5(first).hexdigest(),
-                   objects.address, tuple(left))
+    return Honours(
+        if_none_match,
+        one_wins,
+        if_match,
+        ranges,
+        multipart,
+        may_delete,
+        version == hashlib.md5(first).hexdigest(),
+        objects.address,
+        tuple(left),
+    )
 
 
 def _is_refused(put: Callable[[], object]) -> bool:
-    """Tell whether a put is refused because of its condition; a store that does not know conditions may refuse it otherwise."""
+    """Tell whether a put is refused for its condition; a store that knows no conditions may refuse it otherwise."""
     try:
         put()
     except Taken:
@@ -137,6 +165,7 @@ def _race(inner: Place) -> bool:
             pass  # the other one won
         except ColabkitError as error:
             faults.append(error)
+
     threads = [threading.Thread(target=run, args=(number,)) for number in range(_RACERS)]
     for thread in threads:
         thread.start()
@@ -168,8 +197,12 @@ def _has_parts(inner: Place, written: list[str]) -> bool:
         client.put_parts(f"{inner.prefix}/parts", content, _PART_BYTES)
     except Fault as fault:
         if fault.status in (0, 429) or fault.status >= 500 and fault.status not in (501, 505):
-            raise Unreachable("Cannot try what the store honours", got=fault.cause, where=inner.address,
-                              fix="run the same command again when it answers") from None
+            raise Unreachable(
+                "Cannot try what the store honours",
+                got=fault.cause,
+                where=inner.address,
+                fix="run the same command again when it answers",
+            ) from None
         return False
     written.append("parts")
     found = inner.find("parts")

@@ -28,8 +28,8 @@ Kind = Literal["keys", "nobody", "role"]
 class S3Bucket(Bucket):
     """Objects below a prefix of a bucket, reached as a profile says.
 
-    Where nothing identifies us the bucket is tried as a public one, then as the role of the machine. Errors say which right is
-    missing. Raises: UsageError, DataError, Unreachable, Taken; StateError in a forked process.
+    Where nothing identifies us the bucket is tried as a public one, then as the role of the machine. Errors say which
+    right is missing. Raises: UsageError, DataError, Unreachable, Taken; StateError in a forked process.
     """
 
     scheme = "s3"
@@ -82,9 +82,13 @@ class _Way:
         self._kinds = _kinds(profile)
         self.kind = self._kinds.pop(0)
         if not profile.verify:
-            print(f"WARNING: {address} is reached WITHOUT verifying who answers (verify=False): anybody between here and there "
-                  "can read and change everything. What makes this needless: "
-                  f"colabkit trust {profile.endpoint or 'URL'}", file=sys.stderr, flush=True)
+            print(
+                f"WARNING: {address} is reached WITHOUT verifying who answers (verify=False): anybody between here and "
+                "there can read and change everything. What makes this needless: "
+                f"colabkit trust {profile.endpoint or 'URL'}",
+                file=sys.stderr,
+                flush=True,
+            )
         self.clients, self.hearing = PerProcess(self._open), PerProcess(self._open_hearing)
         self._changing = PerProcess(threading.Lock)
 
@@ -111,11 +115,16 @@ class _Way:
         try:
             return ObstoreClient(_maker(self.profile, self.kind, self.region or "us-east-1"))
         except Exception as error:  # obstore's own kinds: the settings cannot be used
-            if type(error).__module__.partition(".")[0] not in ("obstore", "builtins") or isinstance(error, ImportError):
+            if type(error).__module__.partition(".")[0] not in ("obstore", "builtins") or isinstance(
+                error, ImportError
+            ):
                 raise
-            raise UsageError("The S3 settings cannot be used", got=type(error).__name__,
-                             where=self.profile.endpoint or self.address,
-                             fix="check the endpoint, the region and the certificates") from None
+            raise UsageError(
+                "The S3 settings cannot be used",
+                got=type(error).__name__,
+                where=self.profile.endpoint or self.address,
+                fix="check the endpoint, the region and the certificates",
+            ) from None
 
     def _open_hearing(self) -> Client | None:
         return self._open_own() if not self.is_pinned and (self.profile.has_keys or self.kind == "nobody") else None
@@ -124,8 +133,12 @@ class _Way:
         found, region = self.profile, self.region or "us-east-1"
         root = found.endpoint or f"https://s3.{region}.amazonaws.com"
         signer = Signer(found.access_key, found.secret_key, found.session_token, region) if found.has_keys else None
-        return SignedClient(f"{root}/{found.bucket}" if found.path_style or not found.endpoint else root, signer,
-                            ca_bundle=found.ca_bundle, verify=found.verify)
+        return SignedClient(
+            f"{root}/{found.bucket}" if found.path_style or not found.endpoint else root,
+            signer,
+            ca_bundle=found.ca_bundle,
+            verify=found.verify,
+        )
 
     def _region_at_amazon(self) -> str:
         """Ask Amazon where the bucket lies, which it tells to anybody; elsewhere there is mostly one region."""
@@ -135,8 +148,12 @@ class _Way:
             fields, _ = Connections().answer("HEAD", f"https://s3.amazonaws.com/{self.profile.bucket}", {})
         except Fault as fault:
             if fault.status == 404:
-                raise UsageError("There is no such bucket", got=self.profile.bucket, where=self.address,
-                                 fix="check the name; if it is not at Amazon, set AWS_ENDPOINT_URL or S3_ENDPOINT_URL") from None
+                raise UsageError(
+                    "There is no such bucket",
+                    got=self.profile.bucket,
+                    where=self.address,
+                    fix="check the name; if it is not at Amazon, set AWS_ENDPOINT_URL or S3_ENDPOINT_URL",
+                ) from None
             if not 300 <= fault.status < 500:
                 raise
             return fault.region
@@ -144,26 +161,39 @@ class _Way:
 
 
 def _maker(profile: S3Profile, kind: Kind, region: str) -> Any:
-    """Return what opens obstore's clients with the profile's values alone: it would take others from the environment."""
+    """Return what opens obstore's clients with the profile's values only: it would take others from the environment."""
     from obstore.store import S3Store
 
-    config: dict[str, Any] = {"region": region, "disable_bulk_delete": True, "skip_signature": kind == "nobody",
-                              "virtual_hosted_style_request": not profile.path_style,
-                              # A hash of the payload proves to the server what verified TLS proves already.
-                              "unsigned_payload": profile.verify and not profile.is_http}
+    config: dict[str, Any] = {
+        "region": region,
+        "disable_bulk_delete": True,
+        "skip_signature": kind == "nobody",
+        "virtual_hosted_style_request": not profile.path_style,
+        # A hash of the payload proves to the server what verified TLS proves already.
+        "unsigned_payload": profile.verify and not profile.is_http,
+    }
     if profile.endpoint:
         config |= {"endpoint": profile.endpoint, "aws_endpoint_url_s3": profile.endpoint}
     more: dict[str, Any] = {"credential_provider": _Given(profile)} if kind == "keys" and profile.has_keys else {}
-    options: dict[str, Any] = {"allow_http": profile.is_http, "pool_max_idle_per_host": "256",
-                               "connect_timeout": timedelta(seconds=3 if kind == "role" else 10)}
+    options: dict[str, Any] = {
+        "allow_http": profile.is_http,
+        "pool_max_idle_per_host": "256",
+        "connect_timeout": timedelta(seconds=3 if kind == "role" else 10),
+    }
     if not profile.verify:
         options["allow_invalid_certificates"] = True
     elif profile.ca_bundle:
         options["root_certificate"] = Path(profile.ca_bundle).read_bytes()
 
     def make(seconds: float, retries: int = 0, **extra: Any) -> Any:
-        return S3Store(profile.bucket, config=config, client_options={**options, "timeout": timedelta(seconds=seconds), **extra},
-                       retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=60)}, **more)
+        return S3Store(
+            profile.bucket,
+            config=config,
+            client_options={**options, "timeout": timedelta(seconds=seconds), **extra},
+            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=60)},
+            **more,
+        )
+
     return make
 
 
@@ -175,8 +205,12 @@ class _Given:
 
     def __call__(self) -> dict[str, Any]:
         found = self._profile
-        return {"access_key_id": found.access_key, "secret_access_key": found.secret_key, "token": found.session_token or None,
-                "expires_at": None}
+        return {
+            "access_key_id": found.access_key,
+            "secret_access_key": found.secret_key,
+            "token": found.session_token or None,
+            "expires_at": None,
+        }
 
 
 def _kinds(profile: S3Profile) -> list[Kind]:

@@ -15,24 +15,37 @@ from colabkit.core.errors import UsageError
 from colabkit.core.table import Table
 
 ENDPOINT_NAMES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "S3_ENDPOINT_URL")
-ROLE_NAMES = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_WEB_IDENTITY_TOKEN_FILE")
+ROLE_NAMES = (
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
 KEYS_FIX = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in Colab: keep them under Secrets, the key on the left)"
 _VARIABLES = {
-    "bucket": ("S3_BUCKET_NAME", "AWS_BUCKET"), "endpoint": ENDPOINT_NAMES,
-    "region": ("AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION"), "access_key": ("AWS_ACCESS_KEY_ID", "S3_ACCESS_KEY"),
-    "secret_key": ("AWS_SECRET_ACCESS_KEY", "S3_SECRET_KEY"), "session_token": ("AWS_SESSION_TOKEN", "S3_SESSION_TOKEN"),
-    "ca_bundle": ("AWS_CA_BUNDLE", "S3_CA_BUNDLE", "REQUESTS_CA_BUNDLE")}
+    "bucket": ("S3_BUCKET_NAME", "AWS_BUCKET"),
+    "endpoint": ENDPOINT_NAMES,
+    "region": ("AWS_REGION", "AWS_DEFAULT_REGION", "S3_REGION"),
+    "access_key": ("AWS_ACCESS_KEY_ID", "S3_ACCESS_KEY"),
+    "secret_key": ("AWS_SECRET_ACCESS_KEY", "S3_SECRET_KEY"),
+    "session_token": ("AWS_SESSION_TOKEN", "S3_SESSION_TOKEN"),
+    "ca_bundle": ("AWS_CA_BUNDLE", "S3_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+}
 _SECRET = ("access_key", "secret_key", "session_token")
 _IN_CONFIG = {"region": "region", "endpoint": "endpoint_url", "ca_bundle": "ca_bundle"}  # as `aws configure` names them
-_IN_KEYS = {"access_key": "aws_access_key_id", "secret_key": "aws_secret_access_key", "session_token": "aws_session_token"}
+_IN_KEYS = {
+    "access_key": "aws_access_key_id",
+    "secret_key": "aws_secret_access_key",
+    "session_token": "aws_session_token",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class S3Profile:
     """How to reach one bucket. Printed without its secrets; `sources` says of each value where it was found.
 
-    `path_style` puts the bucket's name into the path, as servers with an endpoint of their own want it. `ca_bundle` is the path
-    of certificates (PEM) that are trusted besides the system's. `verify=False` talks to whoever answers: it must be said here.
+    `path_style` puts the bucket's name into the path, as servers with an endpoint of their own want it. `ca_bundle` is
+    the path of certificates (PEM) that are trusted besides the system's. `verify=False` talks to whoever answers: it
+    must be said here.
     """
 
     bucket: str
@@ -52,19 +65,32 @@ class S3Profile:
         if self.path_style is None:
             put(self, "path_style", bool(self.endpoint))
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", self.bucket):
-            raise UsageError("This is no name of a bucket", got=self.bucket, expected="s3://BUCKET/PREFIX, in small letters",
-                             fix="copy the bucket's name from its console page, or set S3_BUCKET_NAME")
+            raise UsageError(
+                "This is no name of a bucket",
+                got=self.bucket,
+                expected="s3://BUCKET/PREFIX, in small letters",
+                fix="copy the bucket's name from its console page, or set S3_BUCKET_NAME",
+            )
         if not re.match(r"https?://[^/@]+(/[^@?]*)?$|$", self.endpoint):
-            raise UsageError("The S3 endpoint is no web address", got=re.sub(r"//[^/]*@", "//", self.endpoint),
-                             expected="https://HOST or http://HOST:PORT, without a user in it",
-                             fix="correct AWS_ENDPOINT_URL or S3_ENDPOINT_URL, or unset it for Amazon's own S3")
+            raise UsageError(
+                "The S3 endpoint is no web address",
+                got=re.sub(r"//[^/]*@", "//", self.endpoint),
+                expected="https://HOST or http://HOST:PORT, without a user in it",
+                fix="correct AWS_ENDPOINT_URL or S3_ENDPOINT_URL, or unset it for Amazon's own S3",
+            )
         if bool(self.access_key) != bool(self.secret_key):
             names = _VARIABLES["secret_key" if self.access_key else "access_key"]
-            raise UsageError("One of the two S3 keys is missing", got="the access key alone" if self.access_key else
-                             "the secret key alone", fix=f"set {' or '.join(names)} too (in Colab: keep both under Secrets)")
+            raise UsageError(
+                "One of the two S3 keys is missing",
+                got="the access key alone" if self.access_key else "the secret key alone",
+                fix=f"set {' or '.join(names)} too (in Colab: keep both under Secrets)",
+            )
         if self.ca_bundle and not os.path.isfile(self.ca_bundle):
-            raise UsageError("There is no file of certificates at this path", got=self.ca_bundle,
-                             fix="correct or unset AWS_CA_BUNDLE; `colabkit trust URL` writes such a file")
+            raise UsageError(
+                "There is no file of certificates at this path",
+                got=self.ca_bundle,
+                fix="correct or unset AWS_CA_BUNDLE; `colabkit trust URL` writes such a file",
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "sources": dict(self.sources)}
@@ -82,7 +108,8 @@ class S3Profile:
         """Return a profile of these values and, for what is not given, of what is found.
 
         Asked in this order: arguments, `like`, the environment (AWS_... first, then S3_ENDPOINT_URL, S3_ACCESS_KEY,
-        S3_SECRET_KEY, S3_BUCKET_NAME), secrets (of Colab, a .env file or the keyring), ~/.aws. Keys are taken from one place.
+        S3_SECRET_KEY, S3_BUCKET_NAME), secrets (of Colab, a .env file or the keyring), ~/.aws. Keys are taken from one
+        place.
         Raises: UsageError.
         """
         unknown = given.keys() - {one.name for one in fields(cls)} | given.keys() & {"sources"}
@@ -138,8 +165,11 @@ def _keys() -> Iterator[tuple[str, Any, str]]:
     families = list(zip(*(_VARIABLES[name] for name in _SECRET), strict=True))
     for get, kind in ((os.environ.get, ""), (_secret, "secret ")):
         for family in families:
-            found = {name: value for name, variable in zip(_SECRET, family, strict=True)
-                     if (name != "session_token" or get is os.environ.get) and (value := get(variable))}
+            found = {
+                name: value
+                for name, variable in zip(_SECRET, family, strict=True)
+                if (name != "session_token" or get is os.environ.get) and (value := get(variable))
+            }
             if get is not os.environ.get and "access_key" in found and (token := get(family[2])):
                 found["session_token"] = token
             if "access_key" in found or "secret_key" in found:
@@ -151,7 +181,9 @@ def _keys() -> Iterator[tuple[str, Any, str]]:
     yield from ((name, keys[key], "~/.aws/credentials") for name, key in _IN_KEYS.items() if keys.get(key))
 
 
-def _first(name: str, variables: tuple[str, ...], get: Callable[[str], str | None], kind: str) -> Iterator[tuple[str, Any, str]]:
+def _first(
+    name: str, variables: tuple[str, ...], get: Callable[[str], str | None], kind: str
+) -> Iterator[tuple[str, Any, str]]:
     for variable in variables:
         if value := get(variable):
             yield name, value, kind + variable
@@ -164,8 +196,10 @@ def _secret(name: str) -> str | None:
     from colabkit.colab.place import here
     from colabkit.colab.secret_sources import find_secret
     from colabkit.core.errors import ColabkitError
+
     if here().answers_secrets:
         from colabkit.colab import userdata
+
         try:
             return userdata.get(name)
         except (ColabkitError, userdata.SecretNotFoundError, userdata.TimeoutException):
@@ -183,8 +217,12 @@ def _keys_of_file() -> dict[str, str]:
     found = _read_config(path, "credentials file")
     keys = dict(found[profile]) if profile in found else {}
     if os.environ.get("AWS_PROFILE") and "aws_access_key_id" not in keys:
-        raise UsageError("The AWS profile has no keys of its own", got=profile, where=path,
-                         fix=f'eval "$(aws configure export-credentials --profile {profile} --format env)"')
+        raise UsageError(
+            "The AWS profile has no keys of its own",
+            got=profile,
+            where=path,
+            fix=f'eval "$(aws configure export-credentials --profile {profile} --format env)"',
+        )
     return keys
 
 
@@ -193,8 +231,12 @@ def _read_config(path: Path, what: str) -> configparser.ConfigParser:
     try:
         found.read(path, encoding="utf-8")
     except (configparser.Error, OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read the AWS {what}", got=type(error).__name__, where=path,
-                         fix="write it again with `aws configure`") from None
+        raise UsageError(
+            f"Cannot read the AWS {what}",
+            got=type(error).__name__,
+            where=path,
+            fix="write it again with `aws configure`",
+        ) from None
     return found
 
 

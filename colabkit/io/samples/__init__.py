@@ -47,14 +47,17 @@ class Samples:
         raise fault
 
     def read_wave(self, number: int, *, rate_hz: int = 16_000) -> np.ndarray:
-        """Return the whole sample, mono float32 at `rate_hz`. Shape: (sample,). Raises as `read_bytes`, and BrokenSampleError
-        for audio that does not decode."""
+        """Return the whole sample, mono float32 at `rate_hz`. Shape: (sample,).
+
+        Raises as `read_bytes`, and BrokenSampleError for audio that does not decode.
+        """
         content = self.read_bytes(number)
         try:
             return read_audio(content, rate_hz=rate_hz)
         except DataError as error:
-            raise BrokenSampleError(error.what, got=error.got, expected=error.expected, where=self.name_of(number),
-                                    fix=error.fix) from error
+            raise BrokenSampleError(
+                error.what, got=error.got, expected=error.expected, where=self.name_of(number), fix=error.fix
+            ) from error
 
     def open(self, number: int) -> RangeFile:
         """Return the audio file of one sample as a file to seek in. Its checksum is not looked at."""
@@ -64,8 +67,11 @@ class Samples:
             return RangeFile(lambda start, stop: content[start:stop], len(content), self.name_of(number))
         shard = self.index.shards[arrays["shard"][number]].name
         offset = int(arrays["offset"][number])
-        return RangeFile(lambda start, stop: self.store.read(shard, offset + start, offset + stop),
-                         int(arrays["length"][number]), self.name_of(number))
+        return RangeFile(
+            lambda start, stop: self.store.read(shard, offset + start, offset + stop),
+            int(arrays["length"][number]),
+            self.name_of(number),
+        )
 
     def _place(self, number: int) -> tuple[str, int, int]:
         """Return the shard and the range that hold the sample's stored bytes."""
@@ -74,7 +80,10 @@ class Samples:
         return self.index.shards[arrays["shard"][number]].name, offset, offset + int(arrays["length"][number])
 
     def _fetch(self, number: int) -> bytes:
-        """Return the audio file. Raises: BrokenSampleError where what is stored does not decompress; what the store raises."""
+        """Return the audio file.
+
+        Raises: BrokenSampleError where what is stored does not decompress; what the store raises.
+        """
         shard, offset, stop = self._place(number)
         values = {name: int(self.index.arrays[name][number]) for name in ("codec", "inflated", "skip", "size")}
         codec = CODECS[values.pop("codec")]
@@ -90,13 +99,20 @@ class Samples:
             raise self._broken(number, error.got, error.expected) from error
 
     def _broken(self, number: int, got: object, expected: str) -> BrokenSampleError:
-        return BrokenSampleError("A sample is not what the index says", got=got, expected=expected, where=self.name_of(number),
-                                 fix="copy the shard again; if it was changed on purpose, build the index anew")
+        return BrokenSampleError(
+            "A sample is not what the index says",
+            got=got,
+            expected=expected,
+            where=self.name_of(number),
+            fix="copy the shard again; if it was changed on purpose, build the index anew",
+        )
 
 
 def open_samples(index: SampleIndex, cache: Path, cache_gib: float) -> Samples:
     """Open an index's samples; what is read from afar is kept in `cache` only where a budget is given."""
     place = Pinned(open_place(index.address))
     if cache_gib > 0 and not place.is_folder:
-        return Samples(index, Cached(place, cache, int(cache_gib * 2**30), {shard.name: shard.version for shard in index.shards}))
+        return Samples(
+            index, Cached(place, cache, int(cache_gib * 2**30), {shard.name: shard.version for shard in index.shards})
+        )
     return Samples(index, place)

@@ -1,4 +1,4 @@
-"""Build the index of a source: each shard is read once, front to back; killed anywhere, it goes on with the next shard."""
+"""The index of a source, built: each shard is read once, front to back; killed anywhere, it goes on with the next."""
 
 from __future__ import annotations
 
@@ -24,13 +24,22 @@ WORKERS = 4
 FILES_A_PIECE = 256  # plain files that are read between two saves
 
 
-def build_index(source: FoundSource, folder: Path, *, teller: Teller, columns: tuple[str, ...] = (),
-                hours: float | None = None, seed: int = 0, workers: int = WORKERS,
-                needs: tuple[str, ...] = ()) -> SampleIndex:
+def build_index(
+    source: FoundSource,
+    folder: Path,
+    *,
+    teller: Teller,
+    columns: tuple[str, ...] = (),
+    hours: float | None = None,
+    seed: int = 0,
+    workers: int = WORKERS,
+    needs: tuple[str, ...] = (),
+) -> SampleIndex:
     """Return the index of a source; shards done before a stop are found in `folder` and not read again.
 
     With `hours`, shards are taken in a shuffled order until there is as much speech. What is no audio is told.
-    `needs` are roles without which shards are of no use: that one is missing is told at the first shard. Plain files have none.
+    `needs` are roles without which shards are of no use: that one is missing is told at the first shard. Plain files
+    have none.
     Raises: DataError for a damaged or vanished shard, or missing columns; ChangedError for an index of another version.
     """
     settings = parse_columns(columns)
@@ -42,8 +51,10 @@ def build_index(source: FoundSource, folder: Path, *, teller: Teller, columns: t
     maker = _Piece(source, settings, folder, [pieces[i] for i in order], needs)
     parts, known_hours = [], 0.0
     unit = "shards" if source.kind != "files" else f"times {FILES_A_PIECE} files"
-    with teller.progress(len(pieces), "index", unit=unit) as progress, \
-            closing(prefetch(maker, 0, len(pieces), workers=workers)) as made:
+    with (
+        teller.progress(len(pieces), "index", unit=unit) as progress,
+        closing(prefetch(maker, 0, len(pieces), workers=workers)) as made,
+    ):
         for part, problems in made:
             for item, reason in problems:
                 teller.problem(item, reason)
@@ -51,25 +62,38 @@ def build_index(source: FoundSource, folder: Path, *, teller: Teller, columns: t
             known_hours += part.hours
             progress.update(hours=known_hours)
             if hours and known_hours >= hours and len(parts) < len(pieces):
-                teller.choose("shards", f"{len(parts)} of {len(pieces)}",
-                              f"they hold {known_hours:.1f} h, and {hours:g} h are asked for")
+                teller.choose(
+                    "shards",
+                    f"{len(parts)} of {len(pieces)}",
+                    f"they hold {known_hours:.1f} h, and {hours:g} h are asked for",
+                )
                 break
     index = SampleIndex.join(source.store.address, parts)
     if not len(index):
-        raise DataError("The source holds no audio that can be read", got=f"{len(source.objects)} files, all left aside",
-                        expected="at least one sample", where=source.address, fix="see why each was left aside, above")
+        raise DataError(
+            "The source holds no audio that can be read",
+            got=f"{len(source.objects)} files, all left aside",
+            expected="at least one sample",
+            where=source.address,
+            fix="see why each was left aside, above",
+        )
     return index
 
 
-def _read_ready(source: FoundSource, settings: Mapping[str, str], teller: Teller,
-                needs: tuple[str, ...]) -> SampleIndex | None:
+def _read_ready(
+    source: FoundSource, settings: Mapping[str, str], teller: Teller, needs: tuple[str, ...]
+) -> SampleIndex | None:
     index = SampleIndex.from_bytes(source.store.read(FILE_NAME), f"{FILE_NAME} of {source.store.address}")
     there, named = {o.name: o.size for o in source.objects}, {s.name: s.size for s in index.shards}
     for name, size in named.items():
         if there.get(name) != size:
-            raise DataError("A shard is not what the index beside it says", got="missing" if name not in there else
-                            f"{there[name]} bytes", expected=f"{size} bytes", where=f"{name} of {source.store.address}",
-                            fix=f"copy the shard again, or delete {FILE_NAME}: the index is then built from what is there")
+            raise DataError(
+                "A shard is not what the index beside it says",
+                got="missing" if name not in there else f"{there[name]} bytes",
+                expected=f"{size} bytes",
+                where=f"{name} of {source.store.address}",
+                fix=f"copy the shard again, or delete {FILE_NAME}: the index is then built from what is there",
+            )
     if unknown := there.keys() - named.keys():
         teller.choose("index", "built anew", f"{len(unknown)} shards are not in the one beside the data")
         return None
@@ -83,7 +107,7 @@ def _read_ready(source: FoundSource, settings: Mapping[str, str], teller: Teller
 
 def _cut(source: FoundSource) -> list[tuple[StoredObject, ...]]:
     step = FILES_A_PIECE if source.kind == "files" else 1
-    return [source.objects[i: i + step] for i in range(0, len(source.objects), step)]
+    return [source.objects[i : i + step] for i in range(0, len(source.objects), step)]
 
 
 @dataclass(frozen=True)
@@ -98,8 +122,15 @@ class _Piece:
 
     def __call__(self, k: int) -> tuple[SampleIndex, list[list[str]]]:
         objects = self.pieces[k]
-        name = hashlib.sha256(json.dumps([self.source.store.address, sorted(self.settings.items()),
-                                          [[o.name, o.size, o.version] for o in objects]]).encode()).hexdigest()[:24]
+        name = hashlib.sha256(
+            json.dumps(
+                [
+                    self.source.store.address,
+                    sorted(self.settings.items()),
+                    [[o.name, o.size, o.version] for o in objects],
+                ]
+            ).encode()
+        ).hexdigest()[:24]
         path, told = self.folder / f"{name}.safetensors", self.folder / f"{name}.json"
         try:
             if path.exists():
@@ -109,7 +140,9 @@ class _Piece:
         problems: list[list[str]] = []
         entries = []
         for number, found in enumerate(objects):
-            entries += [(number, entry) for entry in self._scan(found, lambda item, reason: problems.append([item, reason]))]
+            entries += [
+                (number, entry) for entry in self._scan(found, lambda item, reason: problems.append([item, reason]))
+            ]
         shards = [Shard(o.name, o.size, o.version) for o in objects]
         part = SampleIndex.of(self.source.store.address, shards, [entry for _, entry in entries])
         part.arrays["shard"][:] = [number for number, _ in entries]

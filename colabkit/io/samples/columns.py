@@ -26,8 +26,12 @@ def known_dataset(address: str) -> dict:
     for entry in _table()["datasets"]:
         if fnmatchcase(whole, entry["match"]) or fnmatchcase(whole, entry["match"] + "/*"):
             if "gone" in entry:
-                raise UsageError("This dataset cannot be streamed", got=address, expected=entry["gone"],
-                                 fix=f"use {entry['instead']}")
+                raise UsageError(
+                    "This dataset cannot be streamed",
+                    got=address,
+                    expected=entry["gone"],
+                    fix=f"use {entry['instead']}",
+                )
             return entry
     return {}
 
@@ -40,32 +44,46 @@ def parse_columns(settings: Iterable[str]) -> dict[str, str]:
         roles = _table()["roles"]
         if not equals or not column or role not in roles:
             near = difflib.get_close_matches(role, roles, n=1)
-            raise UsageError("Cannot read a column setting", got=setting, expected="ROLE=COLUMN, ROLE one of " + ", ".join(roles),
-                             fix=f"did you mean {near[0]}={column}?" if near else "for example speaker=client_id")
+            raise UsageError(
+                "Cannot read a column setting",
+                got=setting,
+                expected="ROLE=COLUMN, ROLE one of " + ", ".join(roles),
+                fix=f"did you mean {near[0]}={column}?" if near else "for example speaker=client_id",
+            )
         mapping[role] = column
     return mapping
 
 
-def match_columns(present: Iterable[str], address: str, settings: Mapping[str, str], needs: Iterable[str] = ()) -> dict[str, str]:
+def match_columns(
+    present: Iterable[str], address: str, settings: Mapping[str, str], needs: Iterable[str] = ()
+) -> dict[str, str]:
     """Return {role: column} for the columns that are there.
 
-    Raises: DataError when the settings name a column that is missing, with the nearest that exists, or when there is none for
-    a role in `needs`.
+    Raises: DataError when the settings name a column that is missing, with the nearest that exists, or when there is
+    none for a role in `needs`.
     """
     present = list(present)
     for role, column in settings.items():
         if column not in present:
             near = difflib.get_close_matches(column, present, n=1, cutoff=0.4)
-            raise DataError(f"The source has no column {column!r}", got=f"columns {', '.join(present) or 'none'}",
-                            expected=f"one for the role {role}", where=address,
-                            fix=f"did you mean {role}={near[0]}?" if near else f"name one of them: {role}=COLUMN")
+            raise DataError(
+                f"The source has no column {column!r}",
+                got=f"columns {', '.join(present) or 'none'}",
+                expected=f"one for the role {role}",
+                where=address,
+                fix=f"did you mean {role}={near[0]}?" if near else f"name one of them: {role}=COLUMN",
+            )
     known = known_dataset(address).get("columns", {})
     found = {role: next((n for n in names if n in present), None) for role, names in _table()["roles"].items()}
     found |= {role: column for role, column in known.items() if column in present}
     matched = {role: column for role, column in {**found, **settings}.items() if column is not None}
     for role in needs:
         if role not in matched:
-            raise DataError(f"The source does not say the {role} of its samples", got=f"columns {', '.join(present) or 'none'}",
-                            expected=f"a column for the role {role}, as in {', '.join(_table()['roles'][role][:4])}",
-                            where=address, fix=f"name the column that holds it in the settings: columns={role}=COLUMN")
+            raise DataError(
+                f"The source does not say the {role} of its samples",
+                got=f"columns {', '.join(present) or 'none'}",
+                expected=f"a column for the role {role}, as in {', '.join(_table()['roles'][role][:4])}",
+                where=address,
+                fix=f"name the column that holds it in the settings: columns={role}=COLUMN",
+            )
     return matched

@@ -36,14 +36,27 @@ def choose_split(splits: Splits, wanted: list[str], address: str) -> list[str]:
     if len(choices) != 1 and len(trains) == 1 and len(wanted) < 2:
         choices = trains  # an address that names no split means train
     if not splits:
-        raise UsageError("The dataset holds no files that can be streamed", got="none with an ending that is known",
-                         expected=", ".join(DATA_SUFFIXES), where=address,
-                         fix="choose another dataset, or a folder with its download")
+        raise UsageError(
+            "The dataset holds no files that can be streamed",
+            got="none with an ending that is known",
+            expected=", ".join(DATA_SUFFIXES),
+            where=address,
+            fix="choose another dataset, or a folder with its download",
+        )
     if len(choices) != 1:
         there = sorted("/".join(part for part in choice if part not in ("", "default")) for choice in splits)
-        what = "Cannot tell which part of the dataset is meant" if choices or not wanted else "The dataset has no such part"
-        raise UsageError(what, got="/".join(wanted) or "no config and split", expected="one of " + ", ".join(there),
-                         where=address, fix=f"write hub:ORG/NAME/{there[0]}")
+        what = (
+            "Cannot tell which part of the dataset is meant"
+            if choices or not wanted
+            else "The dataset has no such part"
+        )
+        raise UsageError(
+            what,
+            got="/".join(wanted) or "no config and split",
+            expected="one of " + ", ".join(there),
+            where=address,
+            fix=f"write hub:ORG/NAME/{there[0]}",
+        )
     return splits[choices[0]]
 
 
@@ -76,6 +89,7 @@ def _from_card(names: list[str], card: str) -> Splits:
 def _configs(card: str) -> list[dict]:
     """Return the configs of a card; none where it cannot be read: the Hub itself falls back to names then."""
     import yaml
+
     head = re.match(r"^---\r?\n(.*?)\r?\n---", card, re.DOTALL)
     try:
         content = yaml.safe_load(head.group(1)) if head else None
@@ -86,7 +100,7 @@ def _configs(card: str) -> list[dict]:
 
 
 def _data_files(value: Any) -> list[tuple[str, list[str]]]:
-    """Bring the forms a card may have into [(split, patterns)]: a pattern, several, {split: patterns}, [{split, path}]."""
+    """Bring any form a card has into [(split, patterns)]: a pattern, several, {split: patterns}, [{split, path}]."""
     if isinstance(value, dict):
         value = [{"split": split, "path": path} for split, path in value.items()]
     value = value if isinstance(value, list) else [value]
@@ -118,8 +132,11 @@ def _pattern(glob: str) -> re.Pattern:
     parts = []
     for piece in re.split(r"(\*\*/?|\*|\?|\[!?[\w.-]+\])", glob.removeprefix("./")):
         one_of = piece.startswith("[") and piece.endswith("]")
-        parts.append({"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}.get(
-            piece, piece.replace("[!", "[^") if one_of else re.escape(piece)))
+        parts.append(
+            {"**": ".*", "**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}.get(
+                piece, piece.replace("[!", "[^") if one_of else re.escape(piece)
+            )
+        )
     try:
         return re.compile("".join(parts))
     except re.error:  # as of [z-a]: it stands for itself

@@ -1,7 +1,7 @@
 """The sample index: where each sample's bytes lie, how long it is, who speaks; read instead of the data.
 
-One small safetensors file: arrays of one entry a sample, strings packed into one buffer, the shards in the header. It lies
-beside the data when colabkit's shard writer made them, and with the run otherwise.
+One small safetensors file: arrays of one entry a sample, strings packed into one buffer, the shards in the header. It
+lies beside the data when colabkit's shard writer made them, and with the run otherwise.
 """
 
 from __future__ import annotations
@@ -22,13 +22,23 @@ from colabkit.core.errors import ChangedError, DataError
 VERSION = 1
 FILE_NAME = "colabkit-index.safetensors"
 CODECS = ("", "snappy", "zstd", "gzip", "lz4", "brotli")  # their place is what the file holds: append only
-_ARRAYS = {"shard": np.int32, "offset": np.int64, "length": np.int64, "inflated": np.int64, "skip": np.int64, "size": np.int64,
-           "codec": np.uint8, "frames": np.int64, "rate_hz": np.int32, "crc32": np.uint32}
+_ARRAYS = {
+    "shard": np.int32,
+    "offset": np.int64,
+    "length": np.int64,
+    "inflated": np.int64,
+    "skip": np.int64,
+    "size": np.int64,
+    "codec": np.uint8,
+    "frames": np.int64,
+    "rate_hz": np.int32,
+    "crc32": np.uint32,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A file that holds samples: its name below the source's root, its bytes, and what changes when its content does."""
+    """A file that holds samples: its name below the source's root, its bytes, what changes when its content does."""
 
     name: str
     size: int
@@ -37,8 +47,10 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One sample. Its stored bytes are [offset, offset + length) of the shard; with a codec they inflate to `inflated` bytes,
-    of which [skip, skip + size) are the audio file. `frames` is samples per channel at `rate_hz`. `crc32` is of the audio file.
+    """One sample.
+
+    Its stored bytes are [offset, offset + length) of the shard; with a codec they inflate to `inflated` bytes, of which
+    [skip, skip + size) are the audio file. `frames` is samples per channel at `rate_hz`. `crc32` is of the audio file.
     """
 
     key: str
@@ -71,7 +83,7 @@ class Text:
 
     def __getitem__(self, i: int) -> str:
         start = self.stops[i - 1] if i else 0
-        return self.buffer[start: self.stops[i]].tobytes().decode("utf-8", "surrogateescape")
+        return self.buffer[start : self.stops[i]].tobytes().decode("utf-8", "surrogateescape")
 
     def take(self, chosen: np.ndarray) -> Text:
         return Text.of(self[int(i)] for i in chosen)
@@ -83,25 +95,38 @@ class Text:
 class SampleIndex:
     """The samples of one source; arrays `shard`, `offset`, ..., `frames`, `crc32` of shape (sample,), and text columns.
 
-    `address` is the pinned store the shard names belong to. The fingerprint covers the content, not the address: the same
-    shards in another bucket are the same data.
+    `address` is the pinned store the shard names belong to. The fingerprint covers the content, not the address: the
+    same shards in another bucket are the same data.
     """
 
-    def __init__(self, address: str, shards: Sequence[Shard], keys: Text, arrays: Mapping[str, np.ndarray],
-                 columns: Mapping[str, Text]):
+    def __init__(
+        self,
+        address: str,
+        shards: Sequence[Shard],
+        keys: Text,
+        arrays: Mapping[str, np.ndarray],
+        columns: Mapping[str, Text],
+    ):
         self.address, self.shards, self.keys = address, tuple(shards), keys
         self.arrays, self.columns = dict(arrays), dict(columns)
 
     @classmethod
     def of(cls, address: str, shards: Sequence[Shard], entries: Iterable[Entry]) -> SampleIndex:
         entries = list(entries)
-        arrays = {name: np.array([CODECS.index(e.codec) if name == "codec" else getattr(e, name) for e in entries], kind)
-                  for name, kind in _ARRAYS.items()}
+        arrays = {
+            name: np.array([CODECS.index(e.codec) if name == "codec" else getattr(e, name) for e in entries], kind)
+            for name, kind in _ARRAYS.items()
+        }
         plain = arrays["codec"] == 0
         arrays["size"] = np.where(plain, arrays["length"], arrays["size"])
         names = sorted({name for e in entries for name in e.columns})
-        return cls(address, shards, Text.of(e.key for e in entries), arrays,
-                   {name: Text.of(e.columns.get(name, "") for e in entries) for name in names})
+        return cls(
+            address,
+            shards,
+            Text.of(e.key for e in entries),
+            arrays,
+            {name: Text.of(e.columns.get(name, "") for e in entries) for name in names},
+        )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -127,9 +152,13 @@ class SampleIndex:
     def column(self, name: str) -> list[str]:
         """Return one column's values. Raises: DataError when the source has no such column."""
         if name not in self.columns:
-            raise DataError(f"The source does not say the {name} of its samples", got=f"columns {sorted(self.columns)}",
-                            expected=name, where=self.address,
-                            fix=f"name the column that holds it in the settings, as in columns={name}=COLUMN")
+            raise DataError(
+                f"The source does not say the {name} of its samples",
+                got=f"columns {sorted(self.columns)}",
+                expected=name,
+                where=self.address,
+                fix=f"name the column that holds it in the settings, as in columns={name}=COLUMN",
+            )
         return self.columns[name].to_list()
 
     def at(self, address: str) -> SampleIndex:
@@ -139,9 +168,13 @@ class SampleIndex:
     def take(self, chosen: np.ndarray) -> SampleIndex:
         """Return the index of some of the samples: their numbers, in the order given, or a mask. Shape: (sample,)."""
         chosen = np.arange(len(self))[chosen]
-        return SampleIndex(self.address, self.shards, self.keys.take(chosen),
-                           {name: values[chosen] for name, values in self.arrays.items()},
-                           {name: text.take(chosen) for name, text in self.columns.items()})
+        return SampleIndex(
+            self.address,
+            self.shards,
+            self.keys.take(chosen),
+            {name: values[chosen] for name, values in self.arrays.items()},
+            {name: text.take(chosen) for name, text in self.columns.items()},
+        )
 
     def entries(self) -> Iterator[Entry]:
         """Yield the samples one by one, as they were given."""
@@ -149,31 +182,52 @@ class SampleIndex:
         arrays = {name: values.tolist() for name, values in self.arrays.items()}
         for i, key in enumerate(self.keys.to_list()):
             values = {name: array[i] for name, array in arrays.items()}
-            yield Entry(**values | {"codec": CODECS[values["codec"]]}, key=key,
-                        columns={name: column[i] for name, column in columns.items()})
+            yield Entry(
+                **values | {"codec": CODECS[values["codec"]]},
+                key=key,
+                columns={name: column[i] for name, column in columns.items()},
+            )
 
     @classmethod
     def join(cls, address: str, parts: Sequence[SampleIndex]) -> SampleIndex:
         """Put the indexes of several shards one after another."""
         shards = [shard for part in parts for shard in part.shards]
         firsts = np.cumsum([0, *(len(part.shards) for part in parts)])
-        arrays = {name: np.concatenate([part.arrays[name] + (first if name == "shard" else 0)
-                                        for part, first in zip(parts, firsts, strict=False)]).astype(kind)
-                  for name, kind in _ARRAYS.items()}
+        arrays = {
+            name: np.concatenate(
+                [
+                    part.arrays[name] + (first if name == "shard" else 0)
+                    for part, first in zip(parts, firsts, strict=False)
+                ]
+            ).astype(kind)
+            for name, kind in _ARRAYS.items()
+        }
         names = sorted({name for part in parts for name in part.columns})
-        columns = {name: Text.of(value for part in parts for value in
-                                 (part.columns[name].to_list() if name in part.columns else [""] * len(part)))
-                   for name in names}
+        columns = {
+            name: Text.of(
+                value
+                for part in parts
+                for value in (part.columns[name].to_list() if name in part.columns else [""] * len(part))
+            )
+            for name in names
+        }
         return cls(address, shards, Text.of(key for part in parts for key in part.keys.to_list()), arrays, columns)
 
     def to_bytes(self) -> bytes:
         from safetensors.numpy import save
+
         tensors = {f"array.{name}": np.ascontiguousarray(values) for name, values in self.arrays.items()}
         for name, text in (("key", self.keys), *((f"column.{n}", t) for n, t in self.columns.items())):
             tensors |= {f"{name}.buffer": text.buffer, f"{name}.stops": text.stops}
         tensors = {name: values for name, values in tensors.items() if values.any() or not name.startswith("array.")}
-        header = {"version": VERSION, "address": self.address, "num_samples": len(self), "columns": list(self.columns),
-                  "shards": [[s.name, s.size, s.version] for s in self.shards], "crc32": _checksum(tensors)}
+        header = {
+            "version": VERSION,
+            "address": self.address,
+            "num_samples": len(self),
+            "columns": list(self.columns),
+            "shards": [[s.name, s.size, s.version] for s in self.shards],
+            "crc32": _checksum(tensors),
+        }
         return save(tensors, metadata={"colabkit": json.dumps(header)})
 
     def save(self, path: str | os.PathLike) -> None:
@@ -196,11 +250,21 @@ class SampleIndex:
             version = header.get("version")
             index = cls._of_tensors(header, tensors) if version == VERSION else None
         except Exception as error:  # safetensors has its own kinds, JSON others
-            raise DataError("The index is damaged", got=f"{type(error).__name__}: {error}", expected="a whole index file",
-                            where=where, fix="delete the file: the index is built anew") from error
+            raise DataError(
+                "The index is damaged",
+                got=f"{type(error).__name__}: {error}",
+                expected="a whole index file",
+                where=where,
+                fix="delete the file: the index is built anew",
+            ) from error
         if index is None:
-            raise ChangedError("This index was made by another version of colabkit", got=f"version {version}",
-                               expected=f"version {VERSION}", where=where, fix="delete the file: the index is built anew")
+            raise ChangedError(
+                "This index was made by another version of colabkit",
+                got=f"version {version}",
+                expected=f"version {VERSION}",
+                where=where,
+                fix="delete the file: the index is built anew",
+            )
         return index
 
     @classmethod
@@ -209,8 +273,10 @@ class SampleIndex:
         if _checksum(tensors) != header["crc32"]:
             raise ValueError("its checksum is wrong")
         arrays = {name: tensors.get(f"array.{name}", np.zeros(number, kind)) for name, kind in _ARRAYS.items()}
-        texts = {name: Text(tensors[f"{name}.buffer"], tensors[f"{name}.stops"])
-                 for name in ("key", *(f"column.{name}" for name in header["columns"]))}
+        texts = {
+            name: Text(tensors[f"{name}.buffer"], tensors[f"{name}.stops"])
+            for name in ("key", *(f"column.{name}" for name in header["columns"]))
+        }
         shards = [Shard(*s) for s in header["shards"]]
         if {len(values) for values in (*arrays.values(), *texts.values())} != {number}:
             raise ValueError(f"not all arrays hold {number} samples")
@@ -218,18 +284,26 @@ class SampleIndex:
             raise ValueError(f"samples of shards that are not among the {len(shards)}")
         if number and arrays["codec"].max() >= len(CODECS):
             raise ValueError(f"compression number {arrays['codec'].max()}")
-        return cls(header["address"], shards, texts.pop("key"), arrays,
-                   {name: texts[f"column.{name}"] for name in header["columns"]})
+        return cls(
+            header["address"],
+            shards,
+            texts.pop("key"),
+            arrays,
+            {name: texts[f"column.{name}"] for name in header["columns"]},
+        )
 
 
 def _checksum(tensors: Mapping[str, np.ndarray]) -> int:
     total = 0
     for name in sorted(tensors):
-        total = zlib.crc32(np.ascontiguousarray(tensors[name]).view(np.uint8).data if tensors[name].size else b"", total)
+        total = zlib.crc32(
+            np.ascontiguousarray(tensors[name]).view(np.uint8).data if tensors[name].size else b"", total
+        )
     return total
 
 
 def _open(content: bytes) -> tuple[dict, dict[str, np.ndarray]]:
     from safetensors.numpy import load
+
     length = int.from_bytes(content[:8], "little")
-    return json.loads(json.loads(content[8: 8 + length])["__metadata__"]["colabkit"]), load(content)
+    return json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["colabkit"]), load(content)

@@ -25,7 +25,8 @@ SPLITS = ("train", "validation", "test")
 NUM_LARGE = 400  # names; with fewer the shares of a hash are left to chance
 VERSION = 1
 LISTING, PLACES = "listing.json", "splits.safetensors"
-READERS, LOCAL_READERS = 8, 2  # threads: over the network they mostly wait, on a local disk they only fight for the cores
+# threads: over the network they mostly wait, on a local disk they only fight for the cores
+READERS, LOCAL_READERS = 8, 2
 
 
 class Split:
@@ -40,8 +41,17 @@ class Split:
         longest = train.take(np.argsort(-train.seconds)[:10])
     """
 
-    def __init__(self, name: str, samples: Sequence[Samples], sources: np.ndarray, numbers: np.ndarray, *, rate_hz: int,
-                 texts: Text | None = None, speakers: Sequence[str] | None = None):
+    def __init__(
+        self,
+        name: str,
+        samples: Sequence[Samples],
+        sources: np.ndarray,
+        numbers: np.ndarray,
+        *,
+        rate_hz: int,
+        texts: Text | None = None,
+        speakers: Sequence[str] | None = None,
+    ):
         self.name, self.samples, self.sources, self.numbers, self.rate_hz = name, samples, sources, numbers, rate_hz
         self._texts, self._speakers = texts, speakers
         self.seconds = self._gather(np.float64, lambda index: index.seconds)
@@ -59,8 +69,10 @@ class Split:
     def column(self, name: str) -> Text:
         """Return what the sources say of each sample under this name, "" where one says nothing."""
         columns = [s.index.keys if name == "key" else s.index.columns.get(name) for s in self.samples]
-        return Text.of("" if columns[s] is None else columns[s][n] for s, n in zip(self.sources.tolist(), self.numbers.tolist(),
-                                                                                    strict=True))
+        return Text.of(
+            "" if columns[s] is None else columns[s][n]
+            for s, n in zip(self.sources.tolist(), self.numbers.tolist(), strict=True)
+        )
 
     @cached_property
     def texts(self) -> Text:
@@ -76,8 +88,10 @@ class Split:
         if self._speakers is not None:
             return list(self._speakers)
         several = len(self.samples) > 1
-        return [f"{source}:{name}" if several and name else name
-                for source, name in zip(self.sources.tolist(), self.column("speaker").to_list(), strict=True)]
+        return [
+            f"{source}:{name}" if several and name else name
+            for source, name in zip(self.sources.tolist(), self.column("speaker").to_list(), strict=True)
+        ]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -117,12 +131,22 @@ class Split:
         if texts is None and self._texts is not None:
             texts = self._texts.take(chosen)
         speakers = None if self._speakers is None else [self._speakers[i] for i in chosen]
-        return Split(name or self.name, self.samples, self.sources[chosen], self.numbers[chosen], rate_hz=self.rate_hz,
-                     texts=texts, speakers=speakers)
+        return Split(
+            name or self.name,
+            self.samples,
+            self.sources[chosen],
+            self.numbers[chosen],
+            rate_hz=self.rate_hz,
+            texts=texts,
+            speakers=speakers,
+        )
 
 
 class Listing:
-    """All samples of a run by split; `described` says of each source what it is, `left_aside` why how many are in no split."""
+    """All samples of a run by split.
+
+    `described` says of each source what it is, `left_aside` why how many are in no split.
+    """
 
     def __init__(self, splits: Mapping[str, Split], described: list[dict], left_aside: Mapping[str, int]):
         self.splits, self.described, self.left_aside = dict(splits), described, dict(left_aside)
@@ -143,7 +167,9 @@ class Listing:
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256("".join(self.splits[s].fingerprint for s in sorted(self.splits)).encode()).hexdigest()[:32]
+        return hashlib.sha256("".join(self.splits[s].fingerprint for s in sorted(self.splits)).encode()).hexdigest()[
+            :32
+        ]
 
     def replace(self, splits: Mapping[str, Split]) -> Listing:
         return Listing({**self.splits, **splits}, self.described, self.left_aside)
@@ -151,9 +177,16 @@ class Listing:
 
 def describe(addresses: Sequence[str], indexes: Sequence[SampleIndex]) -> list[dict]:
     """Return what a run keeps of each source: the address as asked for and as pinned, fingerprint, samples, hours."""
-    return [{"source": source, "address": "" if source == VOICES else index.address, "fingerprint": index.fingerprint,
-             "samples": len(index), "hours": round(index.hours, 4)}
-            for source, index in zip(addresses, indexes, strict=True)]
+    return [
+        {
+            "source": source,
+            "address": "" if source == VOICES else index.address,
+            "fingerprint": index.fingerprint,
+            "samples": len(index),
+            "hours": round(index.hours, 4),
+        }
+        for source, index in zip(addresses, indexes, strict=True)
+    ]
 
 
 def save_indexes(folder: Path, described: Sequence[dict], indexes: Sequence[SampleIndex]) -> None:
@@ -163,8 +196,9 @@ def save_indexes(folder: Path, described: Sequence[dict], indexes: Sequence[Samp
         placed.save(folder / _index_name(number))
 
 
-def open_sources(folder: Path, described: Sequence[dict], cache: Path | None = None,
-                 cache_gib: float = 0.0) -> list[Samples]:
+def open_sources(
+    folder: Path, described: Sequence[dict], cache: Path | None = None, cache_gib: float = 0.0
+) -> list[Samples]:
     """Open the sources whose indexes lie in `folder`; audio read before is looked up in `cache` if it has a budget."""
     found = []
     for number, source in enumerate(described):
@@ -176,13 +210,23 @@ def open_sources(folder: Path, described: Sequence[dict], cache: Path | None = N
 def write_listing(folder: Path, listing: Listing, indexes: Sequence[SampleIndex]) -> None:
     """Write a listing and the indexes it names; the small JSON comes last and vouches for the rest."""
     from safetensors.numpy import save
+
     save_indexes(folder, listing.described, indexes)
-    arrays = {f"{name}.{part}": np.ascontiguousarray(getattr(split, part), np.int64)
-              for name, split in listing.splits.items() for part in ("sources", "numbers")}
+    arrays = {
+        f"{name}.{part}": np.ascontiguousarray(getattr(split, part), np.int64)
+        for name, split in listing.splits.items()
+        for part in ("sources", "numbers")
+    }
     files.write_atomic(folder / PLACES, save(arrays))
-    files.write_json(folder / LISTING, {
-        "version": VERSION, "sources": listing.described, "left_aside": listing.left_aside,
-        "splits": {name: {"samples": len(s), "hours": round(s.hours, 4)} for name, s in listing.splits.items()}})
+    files.write_json(
+        folder / LISTING,
+        {
+            "version": VERSION,
+            "sources": listing.described,
+            "left_aside": listing.left_aside,
+            "splits": {name: {"samples": len(s), "hours": round(s.hours, 4)} for name, s in listing.splits.items()},
+        },
+    )
 
 
 def open_listing(folder: Path, cache: Path | None = None, cache_gib: float = 0.0, *, rate_hz: int) -> Listing:
@@ -193,11 +237,18 @@ def open_listing(folder: Path, cache: Path | None = None, cache_gib: float = 0.0
     listing = files.read_json(folder / LISTING)
     samples = open_sources(folder, listing["sources"], cache, cache_gib)
     arrays = read_arrays(folder / PLACES)
-    splits = {name: Split(name, samples, arrays[f"{name}.sources"], arrays[f"{name}.numbers"], rate_hz=rate_hz)
-              for name in SPLITS}
+    splits = {
+        name: Split(name, samples, arrays[f"{name}.sources"], arrays[f"{name}.numbers"], rate_hz=rate_hz)
+        for name in SPLITS
+    }
     if {name: len(split) for name, split in splits.items()} != {n: s["samples"] for n, s in listing["splits"].items()}:
-        raise DataError("The listing is damaged", got="another number of samples", where=folder / PLACES,
-                        expected="what listing.json says", fix="do the step that wrote it again")
+        raise DataError(
+            "The listing is damaged",
+            got="another number of samples",
+            where=folder / PLACES,
+            expected="what listing.json says",
+            fix="do the step that wrote it again",
+        )
     return Listing(splits, listing["sources"], listing["left_aside"])
 
 
@@ -205,24 +256,32 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a listing's file. Raises: DataError for one that is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
+
     try:
         return load(path.read_bytes())
     except (OSError, SafetensorError) as error:
-        raise DataError("The listing is damaged", got=f"{type(error).__name__}: {error}", expected="a whole file", where=path,
-                        fix="do the step that wrote it again") from error
+        raise DataError(
+            "The listing is damaged",
+            got=f"{type(error).__name__}: {error}",
+            expected="a whole file",
+            where=path,
+            fix="do the step that wrote it again",
+        ) from error
 
 
 def _index_name(number: int) -> str:
     return f"speech-{number}.safetensors"
 
 
-def split_names(names: Sequence[str], *, test_fraction: float, validation_fraction: float, seed: int,
-                at_least: int = 1) -> dict[str, str]:
+def split_names(
+    names: Sequence[str], *, test_fraction: float, validation_fraction: float, seed: int, at_least: int = 1
+) -> dict[str, str]:
     """Assign each name (of a speaker, or of a sample) to a split by a hash of it and the seed.
 
     In a large set adding names moves no other; in a small one every split gets its share, at least `at_least`. A
     fraction of zero leaves its split empty.
     """
+
     def share(name: str) -> float:
         return int.from_bytes(hashlib.sha1(f"{seed}/{name}".encode()).digest()[:8], "big") / 2**64
 

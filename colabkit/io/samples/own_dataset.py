@@ -36,13 +36,20 @@ def as_address(value: Any, say: Callable[[str], None] = print) -> Any:
     if datasets is None:
         return value
     if isinstance(value, (datasets.IterableDataset, datasets.IterableDatasetDict)):
-        raise UsageError("An IterableDataset cannot be a source", got=f"{type(value).__name__}, read front to back",
-                         expected="samples that can be opened by their number, for shuffling and resuming",
-                         fix="name where its files are (hub:ORG/NAME/CONFIG/SPLIT, s3://, gs:// or a folder): they are "
-                             "streamed as well; or load it without streaming=True")
+        raise UsageError(
+            "An IterableDataset cannot be a source",
+            got=f"{type(value).__name__}, read front to back",
+            expected="samples that can be opened by their number, for shuffling and resuming",
+            fix="name where its files are (hub:ORG/NAME/CONFIG/SPLIT, s3://, gs:// or a folder): they are "
+            "streamed as well; or load it without streaming=True",
+        )
     if isinstance(value, datasets.DatasetDict):
-        raise UsageError("Several splits cannot be one source", got=", ".join(value), expected="one of them",
-                         fix=f'pass dataset["{next(iter(value), "train")}"]')
+        raise UsageError(
+            "Several splits cannot be one source",
+            got=", ".join(value),
+            expected="one of them",
+            fix=f'pass dataset["{next(iter(value), "train")}"]',
+        )
     if isinstance(value, datasets.Dataset):
         return _written(value, Path(datasets.config.HF_DATASETS_CACHE, "colabkit"), say)
     return value
@@ -103,9 +110,13 @@ def _tables(dataset: Any) -> Iterator[Any]:
         try:
             yield embed_table_storage(table)
         except FileNotFoundError as error:
-            raise DataError("An audio file of the dataset is gone", got=str(error), expected="a file",
-                            where=f"rows {start} to {start + _ROWS}",
-                            fix="make the dataset again from what is there") from error
+            raise DataError(
+                "An audio file of the dataset is gone",
+                got=str(error),
+                expected="a file",
+                where=f"rows {start} to {start + _ROWS}",
+                fix="make the dataset again from what is there",
+            ) from error
 
 
 def _fold(digest: Any, value: Any) -> None:

@@ -59,7 +59,7 @@ class RangeFile(io.RawIOBase):
             return b""
         first = self._first
         if first <= start and stop <= first + len(self._window):
-            return self._window[start - first: stop - first]
+            return self._window[start - first : stop - first]
         if stop - start >= self.window_bytes:
             return self._read(start, stop)
         window = self._read(start, min(start + self.window_bytes, self.size))

@@ -32,11 +32,13 @@ def scan_file(store: Pinned, found: StoredObject, problem: Problem) -> Iterator[
     yield from _entry(found.name, content, problem, offset=0, length=len(content), columns={})
 
 
-def scan_tar(store: Pinned, found: StoredObject, settings: Mapping[str, str], problem: Problem,
-             needs: Collection[str] = ()) -> Iterator[Entry]:
+def scan_tar(
+    store: Pinned, found: StoredObject, settings: Mapping[str, str], problem: Problem, needs: Collection[str] = ()
+) -> Iterator[Entry]:
     """Describe the audio in a tar. What belongs to KEY.flac is every file named KEY.something: KEY may hold dots.
 
-    Raises: DataError when the tar is compressed, cut short or damaged, or a column of the settings or in `needs` is missing.
+    Raises: DataError when the tar is compressed, cut short or damaged, or a column of the settings or in `needs` is
+    missing.
     """
     where = f"{found.name} of {store.address}"
     read = sequential(store, found)
@@ -71,7 +73,7 @@ def _gather(stems: set[str], details: Mapping[str, bytes], problem: Problem) -> 
             stem = stem[: stem.rindex(".")]
         if stem not in stems or stem == name:
             continue
-        suffix = name[len(stem):].lower()
+        suffix = name[len(stem) :].lower()
         text = content.decode("utf-8", "replace").strip()
         if suffix == ".json":
             try:
@@ -85,8 +87,9 @@ def _gather(stems: set[str], details: Mapping[str, bytes], problem: Problem) -> 
     return known
 
 
-def scan_parquet(store: Pinned, found: StoredObject, settings: Mapping[str, str], problem: Problem,
-                 needs: Collection[str] = ()) -> Iterator[Entry]:
+def scan_parquet(
+    store: Pinned, found: StoredObject, settings: Mapping[str, str], problem: Problem, needs: Collection[str] = ()
+) -> Iterator[Entry]:
     """Describe the rows of a Parquet file in the Hub's audio layout, without holding a row group.
 
     Raises: DataError for a damaged file, one without audio, or a column of the settings or in `needs` that is missing.
@@ -107,13 +110,24 @@ def scan_parquet(store: Pinned, found: StoredObject, settings: Mapping[str, str]
         if content is None:
             problem(key, "a row without audio bytes")
             continue
-        yield from _entry(key, content, problem, offset=address.offset, length=address.length, codec=address.codec,
-                          inflated=address.inflated, skip=address.skip, size=address.size, columns=columns)
+        yield from _entry(
+            key,
+            content,
+            problem,
+            offset=address.offset,
+            length=address.length,
+            codec=address.codec,
+            inflated=address.inflated,
+            skip=address.skip,
+            size=address.size,
+            columns=columns,
+        )
         del content  # or two of them would be held while the next is read
 
 
 def _open_parquet(store: Pinned, found: StoredObject, where: str):
     import pyarrow.parquet
+
     file = RangeFile(lambda start, stop: store.read(found.name, start, stop), found.size, where)
     read_footer(file.between, found.size, where)  # first, because Arrow ends the process at some damaged footers
     with _damage_told(where):
@@ -124,16 +138,22 @@ def _open_parquet(store: Pinned, found: StoredObject, where: str):
 def _damage_told(where: str) -> Iterator[None]:
     """Turn what pyarrow raises over a damaged file, which is of many kinds, into one error."""
     import pyarrow
+
     try:
         yield
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise DataError("The Parquet file is cut short or damaged", got=str(error).splitlines()[0],
-                        expected="a whole Parquet file", where=where,
-                        fix="copy or upload this shard again, or remove it from the source") from error
+        raise DataError(
+            "The Parquet file is cut short or damaged",
+            got=str(error).splitlines()[0],
+            expected="a whole Parquet file",
+            where=where,
+            fix="copy or upload this shard again, or remove it from the source",
+        ) from error
 
 
 def _audio_column(table: Any, roles: Mapping[str, str], where: str) -> tuple[str, ...]:
     import pyarrow
+
     name = roles.get("audio")
     kind = table.schema_arrow.field(name).type if name else None
     if kind is not None and pyarrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
@@ -141,9 +161,13 @@ def _audio_column(table: Any, roles: Mapping[str, str], where: str) -> tuple[str
     if kind is not None and (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
         return (name,)
     columns = ", ".join(f"{f.name}: {f.type}" for f in table.schema_arrow)
-    raise DataError("The Parquet file holds no audio", got=columns[:300], where=where,
-                    expected="a column audio of struct<bytes: binary, path: string>, or binary",
-                    fix="name it in the settings: columns=audio=COLUMN")
+    raise DataError(
+        "The Parquet file holds no audio",
+        got=columns[:300],
+        where=where,
+        expected="a column audio of struct<bytes: binary, path: string>, or binary",
+        fix="name it in the settings: columns=audio=COLUMN",
+    )
 
 
 def _rows(table: Any, columns: list[str], where: str) -> Iterator[dict]:
@@ -194,6 +218,7 @@ def _as_text(value: object) -> str:
 
 def sequential(store: Pinned, found: StoredObject) -> Callable[[int, int], bytes]:
     """Return read(start, stop) over one object, for a reader that goes forward: it asks the store for large windows."""
-    file = RangeFile(lambda start, stop: store.read(found.name, start, stop), found.size, found.name,
-                     window_bytes=WINDOW_BYTES)
+    file = RangeFile(
+        lambda start, stop: store.read(found.name, start, stop), found.size, found.name, window_bytes=WINDOW_BYTES
+    )
     return lambda start, stop: file.between(start, min(stop, found.size))

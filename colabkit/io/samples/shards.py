@@ -27,13 +27,20 @@ class ShardWriter:
         with ShardWriter("shards") as writer:
             writer.add("anna-1", flac_bytes(wave, 16_000), ".flac", {"speaker": "anna"})
 
-    The same samples give the same bytes. Shards of an earlier writer in the same folder are replaced, except those of `begun`:
-    the indexes that `finished` returned for the first shards, after which this writer goes on. Raises: UsageError for a key
-    used twice; StateError for a full disk; DataError for a shard of `begun` that is not there whole.
+    The same samples give the same bytes. Shards of an earlier writer in the same folder are replaced, except those of
+    `begun`: the indexes that `finished` returned for the first shards, after which this writer goes on. Raises:
+    UsageError for a key used twice; StateError for a full disk; DataError for a shard of `begun` that is not there
+    whole.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, shard_bytes: int = SHARD_BYTES, name: str = "{:05d}.tar",
-                 begun: Sequence[SampleIndex] = ()):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        shard_bytes: int = SHARD_BYTES,
+        name: str = "{:05d}.tar",
+        begun: Sequence[SampleIndex] = (),
+    ):
         self.folder, self.shard_bytes, self.name = Path(folder), shard_bytes, name
         self.folder.mkdir(parents=True, exist_ok=True)
         before = SampleIndex.join("", begun) if begun else SampleIndex.of("", [], [])
@@ -54,7 +61,9 @@ class ShardWriter:
     def add(self, key: str, audio: bytes, suffix: str, columns: Mapping[str, str]) -> None:
         """Add one audio file with what is known of it. The key may hold dots, slashes and any letters."""
         if not key or key in self._keys:
-            raise UsageError("Cannot add this sample", got=key, expected="a key of its own", fix="give every sample another key")
+            raise UsageError(
+                "Cannot add this sample", got=key, expected="a key of its own", fix="give every sample another key"
+            )
         info = audio_info(audio)
         self._keys.add(key)
         details = json.dumps(dict(columns), ensure_ascii=False, sort_keys=True).encode()
@@ -63,8 +72,18 @@ class ShardWriter:
             self._finish_shard()
         offset = self._append(key + suffix, audio)
         self._append(key + ".json", details)
-        self.entries.append(Entry(key=key, shard=len(self.shards), offset=offset, length=len(audio), frames=info.num_frames,
-                                  rate_hz=info.rate_hz, crc32=zlib.crc32(audio), columns=dict(columns)))
+        self.entries.append(
+            Entry(
+                key=key,
+                shard=len(self.shards),
+                offset=offset,
+                length=len(audio),
+                frames=info.num_frames,
+                rate_hz=info.rate_hz,
+                crc32=zlib.crc32(audio),
+                columns=dict(columns),
+            )
+        )
 
     def finished(self, number: int) -> SampleIndex:
         """Return the index of one finished shard alone."""
@@ -94,8 +113,13 @@ class ShardWriter:
             path = self.folder / shard.name
             size = path.stat().st_size if path.is_file() else -1
             if shard.name != self.name.format(number) or size != shard.size:
-                raise DataError("Cannot go on after these shards", got=f"{size} bytes" if size >= 0 else "no such file",
-                                expected=f"{shard.size} bytes", where=path, fix="put the shard back, or write all of them again")
+                raise DataError(
+                    "Cannot go on after these shards",
+                    got=f"{size} bytes" if size >= 0 else "no such file",
+                    expected=f"{shard.size} bytes",
+                    where=path,
+                    fix="put the shard back, or write all of them again",
+                )
 
     def _append(self, name: str, content: bytes) -> int:
         member = tarfile.TarInfo(name)
@@ -124,12 +148,13 @@ def flac_bytes(wave: np.ndarray, rate_hz: int) -> bytes:
 
 
 def pcm_bytes(wave: np.ndarray, rate_hz: int) -> bytes:
-    """Encode (sample,) float in [-1, 1] or int16 as 16 bit PCM in a wav file: larger than FLAC, and read for nothing."""
+    """Encode (sample,) float in [-1, 1] or int16 as 16 bit PCM in a wav file: larger than FLAC, read for nothing."""
     return _encoded(wave, rate_hz, "WAV")
 
 
 def _encoded(wave: np.ndarray, rate_hz: int, kind: str) -> bytes:
     import soundfile
+
     if wave.dtype != np.int16:
         wave = np.clip(np.round(wave * 32768), -32768, 32767).astype(np.int16)
     buffer = io.BytesIO()

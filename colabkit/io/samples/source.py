@@ -43,8 +43,8 @@ def find_source(address: str) -> FoundSource:
     """Look up what an address names: "hub:ORG/NAME/CONFIG/SPLIT", "s3://...", "gs://...",
     "hf://buckets/..." or a folder.
 
-    Raises: UsageError for an address that names nothing, a dataset that is gone, or one that wants a token; DataError for
-    a source without audio.
+    Raises: UsageError for an address that names nothing, a dataset that is gone, or one that wants a token; DataError
+    for a source without audio.
     """
     known_dataset(address)
     if address.startswith("hub:"):
@@ -58,10 +58,15 @@ def find_source(address: str) -> FoundSource:
         if chosen:
             return FoundSource(address, store, kind, chosen, ready)
     packed = next((o.name for o in objects if o.name.lower().endswith((".tar.gz", ".tgz", ".zip"))), None)
-    raise DataError("The source holds no audio", got=packed or f"{len(objects)} other files", where=address,
-                    expected="tar shards, Parquet shards or audio files (wav, flac, mp3, ogg)",
-                    fix="unpack it first: single samples of a compressed archive cannot be read" if packed else
-                    "correct the address")
+    raise DataError(
+        "The source holds no audio",
+        got=packed or f"{len(objects)} other files",
+        where=address,
+        expected="tar shards, Parquet shards or audio files (wav, flac, mp3, ogg)",
+        fix="unpack it first: single samples of a compressed archive cannot be read"
+        if packed
+        else "correct the address",
+    )
 
 
 def is_folder(address: str) -> bool:
@@ -72,7 +77,8 @@ def is_folder(address: str) -> bool:
 def fingerprint_sources(addresses: Iterable[str]) -> dict[str, str]:
     """Return fingerprints of what lies outside a run, so that a change is noticed.
 
-    A Hub dataset is pinned to the commit that was listed, so it cannot change under a run; voices are made of the settings.
+    A Hub dataset is pinned to the commit that was listed, so it cannot change under a run; voices are made of the
+    settings.
     """
     found = {}
     for address in addresses:
@@ -85,6 +91,7 @@ def fingerprint_sources(addresses: Iterable[str]) -> dict[str, str]:
 
 def _open_hub(address: str) -> tuple[Pinned, list[StoredObject]]:
     from colabkit.io.places.hub import HubDataset, parse_hub_address
+
     repo, wanted, revision = parse_hub_address(address)
     store = Pinned(HubDataset(repo, revision=revision))
     objects = {o.name: o for o in store.list()}

@@ -84,8 +84,13 @@ def _require_header(header: bytes, position: int, where: str) -> None:
     except ValueError:
         pass
     if position == 0 and header.startswith(_PACKED):
-        raise DataError("Cannot read single samples of a compressed tar", got="a compressed archive", expected="a plain tar",
-                        where=where, fix="unpack the compression, as with gunzip: audio in it is compressed already")
+        raise DataError(
+            "Cannot read single samples of a compressed tar",
+            got="a compressed archive",
+            expected="a plain tar",
+            where=where,
+            fix="unpack the compression, as with gunzip: audio in it is compressed already",
+        )
     raise _damaged(where, f"no member's header at byte {position}")
 
 
@@ -95,8 +100,13 @@ def _require_inside(end: int, size: int, where: str, name: str) -> None:
 
 
 def _damaged(where: str, got: str) -> DataError:
-    return DataError("The tar is cut short or damaged", got=got, expected="a whole tar", where=where,
-                     fix="copy or upload this shard again, or remove it from the source")
+    return DataError(
+        "The tar is cut short or damaged",
+        got=got,
+        expected="a whole tar",
+        where=where,
+        fix="copy or upload this shard again, or remove it from the source",
+    )
 
 
 def _number(field: bytes, position: int, where: str) -> int:
@@ -126,8 +136,8 @@ def _records(content: bytes, where: str) -> dict[str, str]:
     while position < len(content) and content[position]:
         space = content.find(b" ", position, position + _MOST_DIGITS + 1)
         end = position + _decimal(_text(content[position:space]) if space > 0 else "", where)
-        key, equals, value = content[space + 1: end - 1].partition(b"=")
-        if not equals or content[end - 1: end] != b"\n":
+        key, equals, value = content[space + 1 : end - 1].partition(b"=")
+        if not equals or content[end - 1 : end] != b"\n":
             raise _damaged(where, "an extended header that cannot be read")
         records[_text(key)] = _text(value)
         position = end

@@ -43,31 +43,54 @@ class Downloaded:
     def table(self) -> Table:
         """Return it for people."""
         rate = self.num_bytes / self.seconds if self.seconds else 0.0
-        rows = [["objects", self.num_files], ["there already", self.num_skipped], ["fetched", self.num_fetched],
-                ["bytes", in_units(self.num_bytes)], ["speed", f"{in_units(rate)}/s"],
-                ["threads", f"{self.workers}: {self.reason}" if self.workers else "none were needed"]]
+        rows = [
+            ["objects", self.num_files],
+            ["there already", self.num_skipped],
+            ["fetched", self.num_fetched],
+            ["bytes", in_units(self.num_bytes)],
+            ["speed", f"{in_units(rate)}/s"],
+            ["threads", f"{self.workers}: {self.reason}" if self.workers else "none were needed"],
+        ]
         return Table(["download", ""], rows + ([["would be fetched", self.num_left]] if self.num_left else []))
 
 
-def download(objects: Place, folder: str | os.PathLike, *, pattern: str = "*", channels: Sequence[str] = (),
-             channel_of: Callable[[str], str] | None = None, limit: int | None = None, skip_existing: bool = True,
-             dry_run: bool = False, quota_bytes: int | None = None, workers: int | None = None,
-             teller: Teller = Teller()) -> Downloaded:
-    """Fetch objects into a folder, under their names. What is there is told by the manifest of the upload, else by a listing.
+def download(
+    objects: Place,
+    folder: str | os.PathLike,
+    *,
+    pattern: str = "*",
+    channels: Sequence[str] = (),
+    channel_of: Callable[[str], str] | None = None,
+    limit: int | None = None,
+    skip_existing: bool = True,
+    dry_run: bool = False,
+    quota_bytes: int | None = None,
+    workers: int | None = None,
+    teller: Teller = Teller(),
+) -> Downloaded:
+    """Fetch objects into a folder, under their names.
 
-    Skipped are files of the same size and, with a manifest, of the same time. With a manifest checksums are compared, and an
-    object that changed since the upload is a failure. Nothing is begun that `quota_bytes` (of the whole folder) or the disk
-    cannot hold. Raises: UsageError, DataError listing what failed after all others are there, Unreachable, StateError.
+    What is there is told by the manifest of the upload, else by a listing.
+
+    Skipped are files of the same size and, with a manifest, of the same time. With a manifest checksums are compared,
+    and an object that changed since the upload is a failure. Nothing is begun that `quota_bytes` (of the whole folder)
+    or the disk cannot hold. Raises: UsageError, DataError listing what failed after all others are there, Unreachable,
+    StateError.
     """
     found = _there(objects)
-    found = _taken(found, wanted_places(found.names, pattern=pattern, channels=channels, limit=limit, channel_of=channel_of))
+    found = _taken(
+        found, wanted_places(found.names, pattern=pattern, channels=channels, limit=limit, channel_of=channel_of)
+    )
     root = Path(os.path.expanduser(folder))
     here = scan_folder(root) if root.is_dir() else None
     missing = np.arange(len(found))
     if here is not None and skip_existing and len(here):
         places = make_manifest(here.names, here.sizes, here.mtimes_ns, here.sizes, here.names).places_of(found.names)
-        same = (places >= 0) & (here.sizes[places] == found.sizes) & (
-            (here.mtimes_ns[places] == found.mtimes_ns) | (found.mtimes_ns == 0))
+        same = (
+            (places >= 0)
+            & (here.sizes[places] == found.sizes)
+            & ((here.mtimes_ns[places] == found.mtimes_ns) | (found.mtimes_ns == 0))
+        )
         missing = np.flatnonzero(~same)
     wanted = _taken(found, missing)
     size = int(wanted.sizes.sum())
@@ -80,11 +103,18 @@ def download(objects: Place, folder: str | os.PathLike, *, pattern: str = "*", c
         teller.say(f"all {len(found)} objects are there: nothing to fetch")
         return done
     fetching = _Fetching(wanted, objects, root)
-    worked = work_through(len(wanted), fetching.name_of, fetching.fetch, title="download", unit="objects", workers=workers,
-                          teller=teller)
+    worked = work_through(
+        len(wanted), fetching.name_of, fetching.fetch, title="download", unit="objects", workers=workers, teller=teller
+    )
     raise_failures(worked.failures, "downloaded", objects.address, worked.num_done + done.num_skipped)
-    return replace(done, num_fetched=worked.num_done, num_bytes=worked.num_bytes, seconds=worked.seconds, workers=worked.workers,
-                   reason=worked.reason)
+    return replace(
+        done,
+        num_fetched=worked.num_done,
+        num_bytes=worked.num_bytes,
+        seconds=worked.seconds,
+        workers=worked.workers,
+        reason=worked.reason,
+    )
 
 
 def _there(objects: Place) -> Manifest:
@@ -93,24 +123,43 @@ def _there(objects: Place) -> Manifest:
     if found is not None:
         return found
     listed = [(one.name, one.size, one.version) for one in objects.list()]
-    zeros, (names, sizes, versions) = np.zeros(len(listed), np.int64), zip(*listed, strict=True) if listed else ((), (), ())
+    zeros, (names, sizes, versions) = (
+        np.zeros(len(listed), np.int64),
+        zip(*listed, strict=True) if listed else ((), (), ()),
+    )
     return make_manifest(names, sizes, zeros, zeros - 1, versions)
 
 
 def _taken(manifest: Manifest, places: np.ndarray) -> Manifest:
-    return Manifest(manifest.names.take(places), manifest.sizes[places], manifest.mtimes_ns[places], manifest.crc32[places],
-                    manifest.versions.take(places), manifest.version)
+    return Manifest(
+        manifest.names.take(places),
+        manifest.sizes[places],
+        manifest.mtimes_ns[places],
+        manifest.crc32[places],
+        manifest.versions.take(places),
+        manifest.version,
+    )
 
 
 def _check_room(root: Path, size: int, here: int, quota_bytes: int | None) -> None:
     fix = "fetch less (--limit, --channels), give another folder, or encode without keeping the audio"
     if quota_bytes is not None and here + size > quota_bytes:
-        raise UsageError("The download does not fit into the quota: nothing was fetched", where=root, fix=fix,
-                         got=f"{in_units(size)} to fetch, {in_units(here)} there", expected=f"at most {in_units(quota_bytes)}")
+        raise UsageError(
+            "The download does not fit into the quota: nothing was fetched",
+            where=root,
+            fix=fix,
+            got=f"{in_units(size)} to fetch, {in_units(here)} there",
+            expected=f"at most {in_units(quota_bytes)}",
+        )
     free = free_bytes(root)
     if size + _SPARE_BYTES > free:
-        raise UsageError("The download does not fit on the disk: nothing was fetched", got=f"{in_units(free)} free",
-                         expected=f"{in_units(size + _SPARE_BYTES)}", where=root, fix=fix)
+        raise UsageError(
+            "The download does not fit on the disk: nothing was fetched",
+            got=f"{in_units(free)} free",
+            expected=f"{in_units(size + _SPARE_BYTES)}",
+            where=root,
+            fix=fix,
+        )
 
 
 class _Fetching:
@@ -142,8 +191,13 @@ class _Fetching:
                     _write_all(file, block)
                 expected = int(self.wanted.crc32[place])
                 if expected >= 0 and crc32 != expected:
-                    raise DataError("An object has another checksum than what was uploaded", got=f"{name}: {crc32:08x}",
-                                    expected=f"{expected:08x}", where=self.objects.address, fix="upload it again")
+                    raise DataError(
+                        "An object has another checksum than what was uploaded",
+                        got=f"{name}: {crc32:08x}",
+                        expected=f"{expected:08x}",
+                        where=self.objects.address,
+                        fix="upload it again",
+                    )
                 if mtime := int(self.wanted.mtimes_ns[place]):
                     os.utime(file.fileno(), ns=(mtime, mtime))
             os.replace(partial, path)
@@ -157,8 +211,13 @@ class _Fetching:
         if size <= _BLOCK_BYTES:
             block = self.objects.get(name, version=version)
             if len(block) != size:
-                raise DataError("An object has another size than what was listed", got=f"{name}: {len(block)} bytes",
-                                expected=f"{size} bytes", where=self.objects.address, fix="run the same command again")
+                raise DataError(
+                    "An object has another size than what was listed",
+                    got=f"{name}: {len(block)} bytes",
+                    expected=f"{size} bytes",
+                    where=self.objects.address,
+                    fix="run the same command again",
+                )
             return block
         return self.objects.get(name, start, min(start + _BLOCK_BYTES, size), version=version)
 
@@ -166,4 +225,4 @@ class _Fetching:
 def _write_all(file: Any, block: bytes) -> None:
     view = memoryview(block)
     while view:
-        view = view[file.write(view):]
+        view = view[file.write(view) :]

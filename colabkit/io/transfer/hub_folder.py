@@ -30,13 +30,22 @@ class Pushed:
     private: bool
 
 
-def push(folder: Path, repo: str, *, private: bool = True, token: str | None = None, endpoint: str | None = None,
-         message: str = "Upload model", left_out: Sequence[str] = _LEFT_OUT, teller: Teller = Teller(),
-         deadline_seconds: float = DEADLINE_SECONDS) -> Pushed:
+def push(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    endpoint: str | None = None,
+    message: str = "Upload model",
+    left_out: Sequence[str] = _LEFT_OUT,
+    teller: Teller = Teller(),
+    deadline_seconds: float = DEADLINE_SECONDS,
+) -> Pushed:
     """Make the repository where there is none, and commit the files of `folder` that it does not hold yet.
 
-    A repository that is there keeps its visibility, and files that are not in `folder`. Raises: UsageError for a name, a token
-    or a right that is missing; StateError for an empty folder; Unreachable.
+    A repository that is there keeps its visibility, and files that are not in `folder`. Raises: UsageError for a name,
+    a token or a right that is missing; StateError for an empty folder; Unreachable.
     """
     hub = HubPush(repo, "model", token=token, endpoint=endpoint, deadline_seconds=deadline_seconds, teller=teller)
     folder = Path(folder)
@@ -55,11 +64,19 @@ def push(folder: Path, repo: str, *, private: bool = True, token: str | None = N
 def _local(folder: Path, left_out: Sequence[str]) -> list[str]:
     """Return the names of the files to push."""
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    names = [name for name in names if not any(part.startswith((".", TEMPORARY_PREFIX)) for part in name.split("/"))
-             and not any(fnmatch(name, pattern) for pattern in left_out)]
+    names = [
+        name
+        for name in names
+        if not any(part.startswith((".", TEMPORARY_PREFIX)) for part in name.split("/"))
+        and not any(fnmatch(name, pattern) for pattern in left_out)
+    ]
     if not names:
-        raise StateError("There is no model to push", where=folder, expected="the files of a trained model",
-                         fix="train first: the step before makes them")
+        raise StateError(
+            "There is no model to push",
+            where=folder,
+            expected="the files of a trained model",
+            fix="train first: the step before makes them",
+        )
     return names
 
 
@@ -72,6 +89,7 @@ def _changed(hub: HubPush, folder: Path, names: list[str], revision: str) -> lis
 def _commit(hub: HubPush, folder: Path, names: list[str], message: str) -> str:
     """Commit what is still missing, on top of what was looked at, and return the commit that holds everything."""
     from huggingface_hub import CommitOperationAdd
+
     sha = hub.info().sha
     changed = _changed(hub, folder, names, sha)  # of a commit whose answer was lost, all is there
     if not changed:

@@ -70,8 +70,9 @@ for part in (lengths.tobytes(), text, sizes.tobytes(), times.tobytes()):
 
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """Files below a folder, in no order: names (an Arrow array of text, "/" between the parts), sizes in bytes, times in
-    nanoseconds since 1970.
+    """Files below a folder, in no order: names, sizes in bytes, times in nanoseconds since 1970.
+
+    The names are an Arrow array of text, "/" between the parts.
     """
 
     folder: Path
@@ -93,7 +94,9 @@ def existing_folder(folder: str | os.PathLike) -> Path:
     """Return the path of a folder. Raises: UsageError when it is none."""
     root = Path(os.path.expanduser(folder))
     if not root.is_dir():
-        raise UsageError("There is no such folder", got=os.fspath(folder), fix="check the path and that its disk is mounted")
+        raise UsageError(
+            "There is no such folder", got=os.fspath(folder), fix="check the path and that its disk is mounted"
+        )
     return root
 
 
@@ -138,6 +141,7 @@ def _look_together(root: Path, step: int) -> list[tuple] | None:
         process = subprocess.run(command, capture_output=True)
         if process.returncode == 0:
             answers[which] = _read(process.stdout)
+
     threads = [threading.Thread(target=look, args=(which,)) for which in range(step)]
     for thread in threads:
         thread.start()
@@ -155,6 +159,7 @@ def _read(told: bytes) -> tuple:
 
 def _joined(root: Path, parts: Iterable[tuple]) -> LocalFiles:
     import pyarrow as pa
+
     arrays = []
     for _, lengths, text, _, _ in parts:
         offsets = np.zeros(len(lengths) + 1, np.int64)
@@ -165,7 +170,10 @@ def _joined(root: Path, parts: Iterable[tuple]) -> LocalFiles:
     try:
         names.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise DataError("The folder has a file whose name is not valid UTF-8", where=root,
-                        fix="rename it, for example with convmv -r -f latin1 -t utf8 --notest") from error
+        raise DataError(
+            "The folder has a file whose name is not valid UTF-8",
+            where=root,
+            fix="rename it, for example with convmv -r -f latin1 -t utf8 --notest",
+        ) from error
     sizes, times = (np.concatenate([np.asarray(part[i], np.int64) for part in parts]) for i in (3, 4))
     return LocalFiles(root, names.cast(pa.string()), sizes, times)

@@ -33,7 +33,10 @@ _CLOCK_SECONDS = 1.0  # stores tell times in whole seconds
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What an upload did, of `num_files` that are wanted. `changed_there` are objects that are not any more what was uploaded."""
+    """What an upload did, of `num_files` that are wanted.
+
+    `changed_there` are objects that are not any more what was uploaded.
+    """
 
     num_files: int = 0
     num_skipped: int = 0
@@ -48,9 +51,14 @@ class Uploaded:
     def table(self) -> Table:
         """Return it for people."""
         rate = self.num_bytes / self.seconds if self.seconds else 0.0
-        rows = [["files", self.num_files], ["there already", self.num_skipped], ["sent", self.num_sent],
-                ["bytes", in_units(self.num_bytes)], ["speed", f"{in_units(rate)}/s"],
-                ["threads", f"{self.workers}: {self.reason}" if self.workers else "none were needed"]]
+        rows = [
+            ["files", self.num_files],
+            ["there already", self.num_skipped],
+            ["sent", self.num_sent],
+            ["bytes", in_units(self.num_bytes)],
+            ["speed", f"{in_units(rate)}/s"],
+            ["threads", f"{self.workers}: {self.reason}" if self.workers else "none were needed"],
+        ]
         rows += [["would be sent", self.num_left]] if self.num_left else []
         rows += [["changed in the store since", len(self.changed_there)]] if self.changed_there else []
         return Table(["upload", ""], rows)
@@ -68,29 +76,46 @@ class _Plan:
     gone: list[str] = field(default_factory=list)  # in the manifest, not in the store
 
 
-def upload_folder(folder: str | os.PathLike, objects: Place, *, pattern: str = "*", workers: int | None = None,
-                  limit: int | None = None, channels: Sequence[str] = (), channel_of: Callable[[str], str] | None = None,
-                  dry_run: bool = False, skip_existing: bool = True, check: bool = False,
-                  teller: Teller = Teller()) -> Uploaded:
+def upload_folder(
+    folder: str | os.PathLike,
+    objects: Place,
+    *,
+    pattern: str = "*",
+    workers: int | None = None,
+    limit: int | None = None,
+    channels: Sequence[str] = (),
+    channel_of: Callable[[str], str] | None = None,
+    dry_run: bool = False,
+    skip_existing: bool = True,
+    check: bool = False,
+    teller: Teller = Teller(),
+) -> Uploaded:
     """Send the files of a folder under their names, and write the manifest UPLOADED.parquet when all are there.
 
-    Skipped is what the manifest has with the same size and time, or, where the manifest does not know it, what a listing shows
-    with the same size and a later time than the file's. `check` lists in any case: objects that are missing are sent again,
-    objects that changed are told. Channels: see io/transfer/channels.py.
+    Skipped is what the manifest has with the same size and time, or, where the manifest does not know it, what a
+    listing shows with the same size and a later time than the file's. `check` lists in any case: objects that are
+    missing are sent again, objects that changed are told. Channels: see io/transfer/channels.py.
 
-    Raises: UsageError (keys, rights), DataError listing what failed after all others were sent, Unreachable, StateError.
+    Raises: UsageError (keys, rights), DataError listing what failed after all others were sent, Unreachable,
+    StateError.
     """
     folder = existing_folder(folder)
     with ThreadPoolExecutor(1) as pool:  # the manifest comes while the disk is looked at
         reading = pool.submit(read_manifest, objects)
         files = scan_folder(folder)
-        files = files.taken(wanted_places(files.names, pattern=pattern, channels=channels, limit=limit, channel_of=channel_of))
+        files = files.taken(
+            wanted_places(files.names, pattern=pattern, channels=channels, limit=limit, channel_of=channel_of)
+        )
         manifest = reading.result()
     plan = _planned(files, objects, manifest, skip_existing, check)
     if plan.changed_there:
-        teller.say(f"{len(plan.changed_there)} objects changed in the store since they were uploaded, such as "
-                   f"{plan.changed_there[0]}: they are left as they are")
-    done = Uploaded(num_files=len(files), num_skipped=len(files) - len(plan.to_send), changed_there=tuple(plan.changed_there))
+        teller.say(
+            f"{len(plan.changed_there)} objects changed in the store since they were uploaded, such as "
+            f"{plan.changed_there[0]}: they are left as they are"
+        )
+    done = Uploaded(
+        num_files=len(files), num_skipped=len(files) - len(plan.to_send), changed_there=tuple(plan.changed_there)
+    )
     if dry_run:
         size = int(files.sizes[plan.to_send].sum())
         teller.say(f"dry run: {len(plan.to_send)} of {len(files)} files would be sent, {in_units(size)}")
@@ -99,14 +124,21 @@ def upload_folder(folder: str | os.PathLike, objects: Place, *, pattern: str = "
         teller.say(f"all {len(files)} files are there: nothing to send")
         return done
     sending = _Sending(files.taken(plan.to_send), objects)
-    worked = work_through(len(sending), sending.name_of, sending.send, title="upload", unit="files", workers=workers,
-                          teller=teller)
+    worked = work_through(
+        len(sending), sending.name_of, sending.send, title="upload", unit="files", workers=workers, teller=teller
+    )
     raise_failures(worked.failures, "uploaded", objects.address, worked.num_done + done.num_skipped)
     newer = sending.manifest() if plan.listed is None else plan.listed.merged(sending.manifest())
     if len(newer) or plan.gone:
         write_manifest(objects, plan.manifest, newer, plan.gone)
-    return replace(done, num_sent=worked.num_done, num_bytes=worked.num_bytes, seconds=worked.seconds, workers=worked.workers,
-                   reason=worked.reason)
+    return replace(
+        done,
+        num_sent=worked.num_done,
+        num_bytes=worked.num_bytes,
+        seconds=worked.seconds,
+        workers=worked.workers,
+        reason=worked.reason,
+    )
 
 
 def _planned(files: LocalFiles, objects: Place, manifest: Manifest | None, skip_existing: bool, check: bool) -> _Plan:
@@ -116,8 +148,11 @@ def _planned(files: LocalFiles, objects: Place, manifest: Manifest | None, skip_
     to_send = every
     if manifest is not None:
         places = manifest.places_of(files.names)
-        same = (places >= 0) & (manifest.sizes[places] == files.sizes) & (manifest.mtimes_ns[places] == files.mtimes_ns) \
-            if len(manifest) else np.zeros(len(files), bool)
+        same = (
+            (places >= 0) & (manifest.sizes[places] == files.sizes) & (manifest.mtimes_ns[places] == files.mtimes_ns)
+            if len(manifest)
+            else np.zeros(len(files), bool)
+        )
         to_send = np.flatnonzero(~same)
     known = len(manifest) if manifest is not None else 0
     # A listing costs a request for each thousand objects: no more than it can spare.
@@ -130,7 +165,11 @@ def _with_listing(plan: _Plan, objects: Any) -> _Plan:
     """Leave out what a listing shows to be there, and find out what is not any more what was uploaded."""
     files, manifest = plan.files, plan.manifest
     waiting = dict(zip(files.names.take(plan.to_send).to_pylist(), plan.to_send.tolist(), strict=True))
-    known = dict(zip(manifest.names.to_pylist(), manifest.versions.to_pylist(), strict=True)) if manifest is not None else {}
+    known = (
+        dict(zip(manifest.names.to_pylist(), manifest.versions.to_pylist(), strict=True))
+        if manifest is not None
+        else {}
+    )
     there: list[tuple[int, str]] = []
     seen: set[str] = set()
     for found in objects.list():
@@ -139,17 +178,25 @@ def _with_listing(plan: _Plan, objects: Any) -> _Plan:
             if found.version != known[found.name] and found.name not in waiting:
                 plan.changed_there.append(found.name)
         place = waiting.get(found.name)
-        if place is not None and found.size == files.sizes[place] and \
-                found.stored_seconds + _CLOCK_SECONDS > files.mtimes_ns[place] / 1e9 and \
-                found.version != known.get(found.name):
+        if (
+            place is not None
+            and found.size == files.sizes[place]
+            and found.stored_seconds + _CLOCK_SECONDS > files.mtimes_ns[place] / 1e9
+            and found.version != known.get(found.name)
+        ):
             there.append((place, found.version))
     plan.gone = [name for name, version in known.items() if version and name not in seen]
     again = np.flatnonzero(np.isin(files.names.to_pylist(), plan.gone)) if plan.gone else np.empty(0, np.int64)
     skipped = np.array([place for place, _ in there], np.int64)
     plan.to_send = np.union1d(np.setdiff1d(plan.to_send, skipped), again)
     if there:
-        plan.listed = make_manifest(files.names.take(skipped).to_pylist(), files.sizes[skipped], files.mtimes_ns[skipped],
-                                    np.full(len(there), -1), [version for _, version in there])
+        plan.listed = make_manifest(
+            files.names.take(skipped).to_pylist(),
+            files.sizes[skipped],
+            files.mtimes_ns[skipped],
+            np.full(len(there), -1),
+            [version for _, version in there],
+        )
     return plan
 
 
@@ -194,8 +241,12 @@ class _Sending:
         except OSError as error:
             raise disk_fault(error, path, f"read {name}") from error
         if (found.st_size, found.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise DataError("A file changed while it was read", got=name, where=path,
-                            fix="wait until nothing writes to the folder any more")
+            raise DataError(
+                "A file changed while it was read",
+                got=name,
+                where=path,
+                fix="wait until nothing writes to the folder any more",
+            )
         self._versions[place] = self.objects.put(name, content)
         self._sizes[place], self._mtimes[place], self._crc32[place] = found.st_size, found.st_mtime_ns, crc32
         return found.st_size

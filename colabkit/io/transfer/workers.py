@@ -1,4 +1,4 @@
-"""Many small pieces of network work at a time: as many threads as bring something, failures counted, the rest goes on."""
+"""Many small pieces of network work at once: as many threads as bring something, failures counted, the rest goes on."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class _Pool:
     def add(self, number: int) -> None:
         self.workers += number
         while len(self.threads) < self.workers:
-            thread = threading.Thread(target=self._run, args=(len(self.threads),), daemon=True, name="colabkit transfer")
+            thread = threading.Thread(
+                target=self._run, args=(len(self.threads),), daemon=True, name="colabkit transfer"
+            )
             self.threads.append(thread)
             thread.start()
 
@@ -76,12 +78,20 @@ class _Pool:
         self.stops = True
 
 
-def work_through(count: int, name_of: Callable[[int], str], act: Callable[[int], int], *, title: str, unit: str,
-                 workers: int | None = None, teller: Teller = Teller()) -> Worked:
+def work_through(
+    count: int,
+    name_of: Callable[[int], str],
+    act: Callable[[int], int],
+    *,
+    title: str,
+    unit: str,
+    workers: int | None = None,
+    teller: Teller = Teller(),
+) -> Worked:
     """Call `act(place)` for each place below `count` in threads; it returns how many bytes it moved.
 
-    Without a number of workers there are 8 at first, and more as long as they bring 8% more in a second. Errors of single pieces
-    are collected; UsageError ends the work and is raised, as is everything that is no error of ours.
+    Without a number of workers there are 8 at first, and more as long as they bring 8% more in a second. Errors of
+    single pieces are collected; UsageError ends the work and is raised, as is everything that is no error of ours.
     """
     pool = _Pool(name_of, count, act)
     chooser = None if workers else _Chooser(pool)
@@ -113,8 +123,8 @@ class _Shown:
 
     def look(self) -> None:
         pool, now = self._pool, len(self._pool.done)
-        self._bytes += sum(pool.done[self._done:now])
-        for name, error in pool.failures[self._failures:_TOLD_FAILURES]:
+        self._bytes += sum(pool.done[self._done : now])
+        for name, error in pool.failures[self._failures : _TOLD_FAILURES]:
             self._teller.say(f"failed: {name}: {str(error).splitlines()[0]}")
         self._failures = len(pool.failures)
         speed = self._bytes / max(time.monotonic() - pool.started, 1e-9)
@@ -127,7 +137,13 @@ class _Chooser:
     """Adds workers while they bring more."""
 
     def __init__(self, pool: _Pool):
-        self._pool, self._speed, self._since, self._done, self._used = pool, 0.0, time.monotonic(), 0, time.process_time()
+        self._pool, self._speed, self._since, self._done, self._used = (
+            pool,
+            0.0,
+            time.monotonic(),
+            0,
+            time.process_time(),
+        )
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._settled, self._before = False, 0
         self.reason = "the work was done before more were tried"
@@ -141,7 +157,9 @@ class _Chooser:
         self._settled = True
         if self._speed and speed < self._speed * _WORTH:
             self._pool.workers = self._before  # those above end with the piece that they are at
-            self.reason = f"more brought nothing: {speed:.0f} a second with {workers}, {self._speed:.0f} with {self._before}"
+            self.reason = (
+                f"more brought nothing: {speed:.0f} a second with {workers}, {self._speed:.0f} with {self._before}"
+            )
         elif busy > _BUSY:
             self.reason = f"they keep {busy:.0%} of {self._cores} processors busy"
         elif workers >= MOST_WORKERS:
@@ -160,7 +178,12 @@ def raise_failures(failures: list[tuple[str, ColabkitError]], doing: str, where:
     kinds: dict[str, list[str]] = {}
     for name, error in failures:
         kinds.setdefault(error.what, []).append(name)
-    lines = "; ".join(f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-                      for what, names in list(kinds.items())[:5])
-    raise DataError(f"{len(failures)} of {len(failures) + num_done} could not be {doing}: {lines}", where=where,
-                    fix=f"{failures[0][1].fix}; then run the same command again: what is done is not done again")
+    lines = "; ".join(
+        f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in list(kinds.items())[:5]
+    )
+    raise DataError(
+        f"{len(failures)} of {len(failures) + num_done} could not be {doing}: {lines}",
+        where=where,
+        fix=f"{failures[0][1].fix}; then run the same command again: what is done is not done again",
+    )

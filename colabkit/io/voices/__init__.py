@@ -172,9 +172,7 @@ def utterance(speaker: Speaker, index: int, *, seed: int = 0, rate_hz: int = 16_
     does again.
     """
     if index < 0:
-        raise UsageError(
-            "Cannot make this utterance", got=index, expected="an index of 0 or more", fix="pass index=0"
-        )
+        raise UsageError("Cannot make this utterance", got=index, expected="an index of 0 or more", fix="pass index=0")
     index, seed = int(index), int(seed)
     texts = sentences(speaker.language)
     rounds, place = divmod(index, len(texts))
@@ -261,9 +259,7 @@ def _did_you_mean(language: str, known: Sequence[str]) -> str:
 def _clean(text: str) -> str:
     text = unicodedata.normalize("NFC", " ".join(text.replace("\0", " ").split()))
     if not any(character.isalnum() for character in text):
-        raise DataError(
-            "Nothing to speak", got=text[:80], expected="a text with letters", fix="pass at least one word"
-        )
+        raise DataError("Nothing to speak", got=text[:80], expected="a text with letters", fix="pass at least one word")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -29,7 +29,6 @@ class Speaker:
     breath_db: float  # noise relative to the envelope of the speech
 
 
-
 def to_rate(pcm: bytes, source_hz: float, rate_hz: int) -> np.ndarray:
     """Return 16-bit PCM as float32 in [-1, 1] at another rate; a false `source_hz` moves pitch and formants."""
     import soxr
@@ -62,7 +61,5 @@ def _curve(speaker: Speaker, bins_hz: np.ndarray) -> np.ndarray:
     gain_db = np.interp(np.log(grid_hz), np.log(EQ_HZ), speaker.eq_db)
     gain_db += speaker.tilt_db_per_octave * np.clip(np.log2(grid_hz / 1_000), -3.5, 3)
     gain = 10 ** (gain_db / 20)
-    gain /= np.sqrt(1 + (speaker.low_cut_hz / grid_hz) ** 8) * np.sqrt(
-        1 + (grid_hz / speaker.high_cut_hz) ** 6
-    )
+    gain /= np.sqrt(1 + (speaker.low_cut_hz / grid_hz) ** 8) * np.sqrt(1 + (grid_hz / speaker.high_cut_hz) ** 6)
     return np.interp(bins_hz, grid_hz, gain).astype(np.float32)

@@ -27,8 +27,13 @@ def phonemize(texts: Sequence[str], language: str) -> list[str]:
         return []
     with espeak_library() as library:
         if library.espeak_SetVoiceByName(language.encode("utf-8")) != 0:
-            raise UsageError("espeak-ng has no such language", got=language, expected="a code as en-us, ar, fa, he",
-                             where="pairs.language", fix="take a code of colabkit.io.voices.espeak.list_languages()")
+            raise UsageError(
+                "espeak-ng has no such language",
+                got=language,
+                expected="a code as en-us, ar, fa, he",
+                where="pairs.language",
+                fix="take a code of colabkit.io.voices.espeak.list_languages()",
+            )
         speak = library.espeak_TextToPhonemes
         speak.restype = ctypes.c_char_p
         speak.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_int]

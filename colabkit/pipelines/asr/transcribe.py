@@ -1,10 +1,11 @@
-"""Recordings of any length to text with times: cut into pieces at quiet places, heard piece by piece, joined without a seam.
+"""Recordings of any length to text with times: cut at quiet places, heard piece by piece, joined without a seam.
 
     transcriber = Transcriber.from_folder(run.output / "model")
     transcript = transcriber.transcribe("talk.mp3")
     write(transcript, Path("talk.srt"))
 
-Pieces overlap, and are joined frame by frame where both hear nothing: no word is lost or doubled. Axes: T frame, C token.
+Pieces overlap, and are joined frame by frame where both hear nothing: no word is lost or doubled. Axes: T frame, C
+token.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ OVERLAP_SECONDS = 2.0  # of two pieces; half of short ones
 SHORTEST_PIECE_SECONDS = 2.0
 PAUSE_SECONDS = 0.6  # without a character: a new segment
 QUIET_SECONDS = 0.2  # over which loudness is taken where a piece is to end
-SILENT_SHARE = 10 ** -3.5  # of the energy of loud speech: 35 dB below it there is none
+SILENT_SHARE = 10**-3.5  # of the energy of loud speech: 35 dB below it there is none
 SILENCE_SECONDS = 0.4  # silence of that length is left out,
 BEFORE_SECONDS, AFTER_SECONDS = 0.05, 0.3  # but for so much before and after speech: most corpora are cut like that
 SURELY_NOT = -30.0  # log-probability of characters where nothing was said
@@ -65,35 +66,54 @@ class Transcript:
         return tuple(word for segment in self.segments for word in segment.words)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"seconds": round(self.seconds, 3), "text": self.text, "segments": [
-            {"start_seconds": round(s.start_seconds, 3), "end_seconds": round(s.end_seconds, 3), "text": s.text,
-             "words": [word.to_dict() for word in s.words]} for s in self.segments]}
+        return {
+            "seconds": round(self.seconds, 3),
+            "text": self.text,
+            "segments": [
+                {
+                    "start_seconds": round(s.start_seconds, 3),
+                    "end_seconds": round(s.end_seconds, 3),
+                    "text": s.text,
+                    "words": [word.to_dict() for word in s.words],
+                }
+                for s in self.segments
+            ],
+        }
 
 
 class Transcriber:
-    """Transcribes waves and files with a recognizer; pieces have `longest_seconds` at most, `at_once` go through together.
+    """Transcribes waves and files with a recognizer.
 
-    A model hears best what is about as long as what it was trained on: `from_folder` does not make pieces longer than that.
+    Pieces have `longest_seconds` at most, `at_once` go through together. A model hears best what is about as long as
+    what it was trained on: `from_folder` does not make pieces longer than that.
 
-    `decode(log_probs_TC, frame_seconds=, start_seconds=)` makes words of log-probabilities; without it the likeliest token of
-    each frame counts. Raises: UsageError for pieces too short to overlap.
+    `decode(log_probs_TC, frame_seconds=, start_seconds=)` makes words of log-probabilities; without it the likeliest
+    token of each frame counts. Raises: UsageError for pieces too short to overlap.
     """
 
-    def __init__(self, recognizer: Any, *, longest_seconds: float = 30.0, at_once: int = 4, decode: Decode | None = None):
+    def __init__(
+        self, recognizer: Any, *, longest_seconds: float = 30.0, at_once: int = 4, decode: Decode | None = None
+    ):
         if longest_seconds < SHORTEST_PIECE_SECONDS:
-            raise UsageError("Cannot cut recordings into such pieces", got=f"{longest_seconds:g} s",
-                             expected=f"{SHORTEST_PIECE_SECONDS:g} s or more", where="data.longest_seconds",
-                             fix="--set data.longest_seconds=30")
+            raise UsageError(
+                "Cannot cut recordings into such pieces",
+                got=f"{longest_seconds:g} s",
+                expected=f"{SHORTEST_PIECE_SECONDS:g} s or more",
+                where="data.longest_seconds",
+                fix="--set data.longest_seconds=30",
+            )
         self.recognizer, self.longest_seconds, self.at_once = recognizer, longest_seconds, max(1, at_once)
         self.decode = decode
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, device: str | None = None, longest_seconds: float = 30.0,
-                    **how: Any) -> Transcriber:
+    def from_folder(
+        cls, folder: str | Path, *, device: str | None = None, longest_seconds: float = 30.0, **how: Any
+    ) -> Transcriber:
         """Open a model that was fine-tuned, on the GPU where there is one. Raises: as load_model."""
         import torch
 
         from colabkit.pipelines.asr.model.recognizer import load_model
+
         recognizer = load_model(folder)
         recognizer.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         trained = trained_seconds(folder)
@@ -114,11 +134,17 @@ class Transcriber:
         coder = self.recognizer.coder
         found = []
         for first, stop in talk(log_probs_TC, (coder.blank, coder.delimiter), step_seconds, self.longest_seconds):
-            part, times = log_probs_TC[first:stop], {"frame_seconds": step_seconds, "start_seconds": first * step_seconds}
+            part, times = (
+                log_probs_TC[first:stop],
+                {"frame_seconds": step_seconds, "start_seconds": first * step_seconds},
+            )
             heard = self.decode(part, **times) if self.decode else greedy(part, coder, **times)
             if heard.words:
-                found.append(Segment(heard.words[0].start_seconds, min(seconds, heard.words[-1].end_seconds), heard.text,
-                                     heard.words))
+                found.append(
+                    Segment(
+                        heard.words[0].start_seconds, min(seconds, heard.words[-1].end_seconds), heard.text, heard.words
+                    )
+                )
         return Transcript(tuple(found), seconds)
 
     def log_probs(self, wave: np.ndarray) -> np.ndarray:
@@ -127,7 +153,7 @@ class Transcriber:
         pieces = cut(wave, step, round(self.longest_seconds * RATE_HZ)) or [(0, step)]  # nothing but silence
         heard: list[np.ndarray] = []
         while len(heard) < len(pieces):
-            part = pieces[len(heard): len(heard) + self.at_once]
+            part = pieces[len(heard) : len(heard) + self.at_once]
             try:
                 heard += self._hear([wave[start:stop] for start, stop in part])
             except RuntimeError as error:
@@ -140,6 +166,7 @@ class Transcriber:
 
     def _hear(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         import torch
+
         recognizer = self.recognizer
         recognizer.model.eval()
         inputs = recognizer.features.collate([recognizer.features(wave) for wave in waves])
@@ -153,6 +180,7 @@ class Transcriber:
         import torch
 
         from colabkit.pipelines.asr.model.whisper import write_timed
+
         recognizer = self.recognizer
         inputs = {name: value.to(recognizer.device) for name, value in recognizer.features.whole(wave).items()}
         recognizer.model.eval()
@@ -165,8 +193,8 @@ class Transcriber:
 def cut(wave: np.ndarray, step: int, longest: int) -> list[tuple[int, int]]:
     """Return (start, stop) of pieces of at most `longest` samples, in order; starts lie on `step`s.
 
-    Silence between them is left out. Stretches without silence that are too long are cut into pieces that overlap. A recording
-    that is short enough is one piece.
+    Silence between them is left out. Stretches without silence that are too long are cut into pieces that overlap. A
+    recording that is short enough is one piece.
     """
     if len(wave) <= longest:
         return [(0, len(wave))]
@@ -182,17 +210,20 @@ def cut(wave: np.ndarray, step: int, longest: int) -> list[tuple[int, int]]:
 
 
 def _sounds(is_silent: np.ndarray, step: int, num_samples: int) -> list[tuple[int, int]]:
-    """Return (start, stop) in samples of what lies between silences that are long enough, with a little of these around."""
+    """Return (start, stop) in samples of what lies between long enough silences, with a little of these around."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], is_silent, [True]]).astype(int)))
     first, stop = edges[::2], edges[1::2]  # of sound, in steps
     if not len(first):
         return []
     # Loudness is taken over a while, so that sound looks longer than it is, by half of that at both ends.
     apart = (first[1:] - stop[:-1]) * step / RATE_HZ + QUIET_SECONDS >= SILENCE_SECONDS
-    before, after = (round((seconds - QUIET_SECONDS / 2) * RATE_HZ / step) for seconds in (BEFORE_SECONDS, AFTER_SECONDS))
+    before, after = (
+        round((seconds - QUIET_SECONDS / 2) * RATE_HZ / step) for seconds in (BEFORE_SECONDS, AFTER_SECONDS)
+    )
     begins, ends = first[np.concatenate([[True], apart])] - before, stop[np.concatenate([apart, [True]])] + after
     begins[0] = begins[0] if first[0] else 0  # what sounds from the start on begins there
-    begins[1:] = np.maximum(begins[1:], (first[1:][apart] + stop[:-1][apart]) // 2)  # no further than the middle of the silence
+    # no further than the middle of the silence
+    begins[1:] = np.maximum(begins[1:], (first[1:][apart] + stop[:-1][apart]) // 2)
     ends[:-1] = np.minimum(ends[:-1], (first[1:][apart] + stop[:-1][apart] + 1) // 2)
     return [(max(0, int(a)) * step, min(num_samples, int(b) * step)) for a, b in zip(begins, ends, strict=True)]
 
@@ -204,7 +235,7 @@ def _split(loudness: np.ndarray, start: int, stop: int, step: int, longest: int)
     while stop - start > longest:
         latest = (start + longest - half) // step
         earliest = latest - (latest - (pieces[-1][1] if pieces else start) // step - 1) // 3  # beyond the piece before
-        place = (earliest + int(loudness[earliest: latest + 1].argmin())) * step
+        place = (earliest + int(loudness[earliest : latest + 1].argmin())) * step
         pieces.append((start, min(stop, place + half)))
         start = place - half
     return [*pieces, (start, stop)]
@@ -230,15 +261,19 @@ def _loudness(wave: np.ndarray, step: int) -> np.ndarray:
 
 
 def join(pieces: Sequence[np.ndarray], starts: Sequence[int], blank: int, num_frames: int = 0) -> np.ndarray:
-    """Return one sequence of frames made of those of pieces; piece i begins at frame starts[i]. Shape: (T, C), T >= num_frames.
+    """Return one sequence of frames made of those of pieces; piece i begins at frame starts[i].
 
-    Overlapping pieces are joined where both are surest of the blank for some frames around, well inside of what they share: there
-    neither is in the middle of a character. What no piece covers is blank.
+    Shape: (T, C), T >= num_frames.
+
+    Overlapping pieces are joined where both are surest of the blank for some frames around, well inside of what they
+    share: there neither is in the middle of a character. What no piece covers is blank.
     """
+
     def silence(length: int) -> np.ndarray:
         made = np.full((length, pieces[0].shape[1]), SURELY_NOT, np.float32)
         made[:, blank] = 0.0
         return made
+
     parts, begin = [], 0  # begin: the first frame not taken yet
     for i, piece in enumerate(pieces):
         if starts[i] > begin:
@@ -247,9 +282,13 @@ def join(pieces: Sequence[np.ndarray], starts: Sequence[int], blank: int, num_fr
         stop = starts[i] + len(piece)
         if i + 1 < len(pieces) and starts[i + 1] < stop:
             first, last = max(begin, starts[i + 1]), min(stop, starts[i + 1] + len(pieces[i + 1]))
-            stop = first + _quietest(np.minimum(piece[first - starts[i]: last - starts[i], blank],
-                                                pieces[i + 1][first - starts[i + 1]: last - starts[i + 1], blank]))
-        parts.append(piece[begin - starts[i]: stop - starts[i]])
+            stop = first + _quietest(
+                np.minimum(
+                    piece[first - starts[i] : last - starts[i], blank],
+                    pieces[i + 1][first - starts[i + 1] : last - starts[i + 1], blank],
+                )
+            )
+        parts.append(piece[begin - starts[i] : stop - starts[i]])
         begin = stop
     return np.concatenate([*parts, silence(max(0, num_frames - begin))])
 
@@ -259,15 +298,17 @@ def _quietest(blanks: np.ndarray) -> int:
     width = min(2 * SEAM_FRAMES + 1, len(blanks))
     sure = np.convolve(np.maximum(blanks, -20.0), np.ones(width) / width, mode="valid")
     margin = len(sure) // 4
-    inner = sure[margin: len(sure) - margin]
+    inner = sure[margin : len(sure) - margin]
     best = np.flatnonzero(inner >= inner.max() - 1e-3)
     return margin + int(best[np.abs(best - len(inner) // 2).argmin()]) + width // 2
 
 
-def talk(log_probs_TC: np.ndarray, silent: tuple[int, ...], step_seconds: float, longest_seconds: float) -> list[tuple[int, int]]:
-    """Return (first, stop) of stretches of frames between pauses, none much longer than `longest_seconds`; silence is left out.
+def talk(
+    log_probs_TC: np.ndarray, silent: tuple[int, ...], step_seconds: float, longest_seconds: float
+) -> list[tuple[int, int]]:
+    """Return (first, stop) of stretches of frames between pauses, none much longer than `longest_seconds`.
 
-    A stretch without a pause that is too long is cut at its longest pauses.
+    Silence is left out. A stretch without a pause that is too long is cut at its longest pauses.
     """
     heard = np.flatnonzero(~np.isin(log_probs_TC.argmax(1), silent))
     if not len(heard):
@@ -276,11 +317,15 @@ def talk(log_probs_TC: np.ndarray, silent: tuple[int, ...], step_seconds: float,
 
     def middle_of(first: int, stop: int) -> int | None:
         """Return where to cut a stretch of `heard`, None where it may stay."""
-        inside = gaps[first: stop - 1]
-        if len(inside) and (inside.max() * step_seconds >= PAUSE_SECONDS
-                            or (heard[stop - 1] - heard[first]) * step_seconds > longest_seconds and inside.max() > 1):
+        inside = gaps[first : stop - 1]
+        if len(inside) and (
+            inside.max() * step_seconds >= PAUSE_SECONDS
+            or (heard[stop - 1] - heard[first]) * step_seconds > longest_seconds
+            and inside.max() > 1
+        ):
             return first + 1 + int(inside.argmax())
         return None
+
     found, waiting = [], [(0, len(heard))]
     while waiting:
         first, stop = waiting.pop()
@@ -316,16 +361,23 @@ def write(transcript: Transcript, path: Path) -> Path:
     """Write a transcript as its suffix says: .txt, .srt, .vtt or .json. Raises: UsageError for another."""
     path = Path(path)
     if path.suffix not in FORMATS:
-        raise UsageError("Cannot write this kind of transcript", got=path.suffix or path.name, expected=", ".join(FORMATS),
-                         where=path, fix="name the file .txt, .srt, .vtt or .json")
+        raise UsageError(
+            "Cannot write this kind of transcript",
+            got=path.suffix or path.name,
+            expected=", ".join(FORMATS),
+            where=path,
+            fix="name the file .txt, .srt, .vtt or .json",
+        )
     if path.suffix == ".json":
         content = json.dumps(transcript.to_dict(), ensure_ascii=False, indent=1) + "\n"
     elif path.suffix == ".txt":
         content = "".join(segment.text + "\n" for segment in transcript.segments)
     else:
         point = "," if path.suffix == ".srt" else "."
-        blocks = [f"{number}\n{_clock(c.start_seconds, point)} --> {_clock(c.end_seconds, point)}\n{c.text}\n"
-                  for number, c in enumerate(captions(transcript), 1)]
+        blocks = [
+            f"{number}\n{_clock(c.start_seconds, point)} --> {_clock(c.end_seconds, point)}\n{c.text}\n"
+            for number, c in enumerate(captions(transcript), 1)
+        ]
         content = "\n".join((["WEBVTT\n"] if path.suffix == ".vtt" else []) + blocks)
     files.write_atomic(path, content)
     return path
@@ -333,16 +385,24 @@ def write(transcript: Transcript, path: Path) -> Path:
 
 def _clock(seconds: float, point: str) -> str:
     milliseconds = round(1000 * seconds)
-    return f"{milliseconds // 3_600_000:02}:{milliseconds // 60_000 % 60:02}:{milliseconds // 1000 % 60:02}{point}" \
-           f"{milliseconds % 1000:03}"
+    return (
+        f"{milliseconds // 3_600_000:02}:{milliseconds // 60_000 % 60:02}:{milliseconds // 1000 % 60:02}{point}"
+        f"{milliseconds % 1000:03}"
+    )
 
 
 def _wave(source: str | Path | np.ndarray) -> np.ndarray:
     from colabkit.io.audio import read_audio
+
     if isinstance(source, (str, Path)):
         return read_audio(source, rate_hz=RATE_HZ)
     wave = np.asarray(source, np.float32)
     if wave.ndim != 1 or not np.isfinite(wave).all():
-        raise UsageError("Cannot transcribe this", got=f"an array of shape {wave.shape}", where="transcribe",
-                         expected="a file, or one channel of finite numbers at 16 kHz", fix="pass the file's path")
+        raise UsageError(
+            "Cannot transcribe this",
+            got=f"an array of shape {wave.shape}",
+            where="transcribe",
+            expected="a file, or one channel of finite numbers at 16 kHz",
+            fix="pass the file's path",
+        )
     return wave

@@ -36,12 +36,22 @@ def request(config: Config) -> Request:
     longest = config.data.longest_seconds
     typical, shortest = min(TYPICAL_SECONDS, longest), min(SHORTEST_SECONDS, longest)
     work = workload(config, offline=True)
-    return Request(workload=work, lengths=tuple(sorted({shortest, typical, longest})), typical_seconds=typical,
-                   effective_batch=config.train.effective_batch, effective_seconds=config.train.effective_seconds,
-                   safety_margin=config.sizing.safety_margin,
-                   checkpointing=config.sizing.checkpointing, precision=config.sizing.precision, optimizer=config.train.optimizer,
-                   most=config.sizing.at_once, world=max(1, config.train.processes), lighter=lambda: lighter(config),
-                   documented=lambda device: documented(config.model.name, device), rule=_rule(config, work, typical))
+    return Request(
+        workload=work,
+        lengths=tuple(sorted({shortest, typical, longest})),
+        typical_seconds=typical,
+        effective_batch=config.train.effective_batch,
+        effective_seconds=config.train.effective_seconds,
+        safety_margin=config.sizing.safety_margin,
+        checkpointing=config.sizing.checkpointing,
+        precision=config.sizing.precision,
+        optimizer=config.train.optimizer,
+        most=config.sizing.at_once,
+        world=max(1, config.train.processes),
+        lighter=lambda: lighter(config),
+        documented=lambda device: documented(config.model.name, device),
+        rule=_rule(config, work, typical),
+    )
 
 
 def workload(config: Config, *, vocabulary_size: int = NUM_CHARACTERS, offline: bool = False) -> Workload:
@@ -53,27 +63,36 @@ def workload(config: Config, *, vocabulary_size: int = NUM_CHARACTERS, offline: 
 
 
 def workload_of(model: Any, *, name: str = "") -> tuple[Workload, Any]:
-    """Return (the workload, the network) of a transformers model, or of the Hub id of a known one: then on the meta device.
+    """Return (workload, network) of a transformers model, or of the Hub id of a known one: then on the meta device.
 
     What the model's own settings say about dropout, and which of its parameters are frozen, is kept.
     """
     if isinstance(model, str):
         import torch
+
         config = Config(model=ModelConfig(name=model))
         work = workload(config)
         with torch.device("meta"):
             return work, work.build(None, False)
     shape = getattr(model, "config", None)
     if getattr(shape, "model_type", "") not in CLASS_NAMES:
-        raise UsageError("Cannot tell how this model trains", got=getattr(shape, "model_type", type(model).__name__),
-                         expected="a model of transformers: " + ", ".join(CLASS_NAMES), where="model",
-                         fix="pass a Hub id such as facebook/wav2vec2-base, or AutoModelForCTC.from_pretrained(...)")
+        raise UsageError(
+            "Cannot tell how this model trains",
+            got=getattr(shape, "model_type", type(model).__name__),
+            expected="a model of transformers: " + ", ".join(CLASS_NAMES),
+            where="model",
+            fix="pass a Hub id such as facebook/wav2vec2-base, or AutoModelForCTC.from_pretrained(...)",
+        )
     shape = _without_chance(copy.deepcopy(shape))
     encoder = getattr(getattr(model, "base_model", model), "feature_extractor", None)
     freezes = encoder is not None and not any(p.requires_grad for p in encoder.parameters())
     layers = layers_of(model)
-    frozen = next((i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())), len(layers))
-    settings = ModelConfig(name=name or getattr(shape, "_name_or_path", ""), freeze_feature_encoder=freezes, frozen_layers=frozen)
+    frozen = next(
+        (i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())), len(layers)
+    )
+    settings = ModelConfig(
+        name=name or getattr(shape, "_name_or_path", ""), freeze_feature_encoder=freezes, frozen_layers=frozen
+    )
     return of_shape(shape, settings), model
 
 
@@ -98,7 +117,12 @@ def trained(shape: Any, model: ModelConfig, vocabulary_size: int) -> Any:
 
 def _without_chance(shape: Any) -> Any:
     """Take out what only data or chance decides: hidden frames, dropped layers."""
-    for name, value in (("layerdrop", 0.0), ("mask_time_prob", 0.0), ("mask_feature_prob", 0.0), ("apply_spec_augment", False)):
+    for name, value in (
+        ("layerdrop", 0.0),
+        ("mask_time_prob", 0.0),
+        ("mask_feature_prob", 0.0),
+        ("apply_spec_augment", False),
+    ):
         if hasattr(shape, name):
             setattr(shape, name, value)
     return shape
@@ -110,8 +134,15 @@ def of_shape(shape: Any, model: ModelConfig) -> Workload:
     name = known or model.name or f"small {shape.model_type}"
     identity = digest([shape.to_diff_dict(), model.freeze_feature_encoder, model.frozen_layers])[:16]
     parts = _Whisper(shape, model) if shape.model_type == "whisper" else _Ctc(shape, model)
-    return Workload(name=name, identity=f"{name} {identity}", num_layers=parts.num_layers, build=parts.build, layers=parts.layers,
-                    batch=parts.batch, loss=parts.loss)
+    return Workload(
+        name=name,
+        identity=f"{name} {identity}",
+        num_layers=parts.num_layers,
+        build=parts.build,
+        layers=parts.layers,
+        batch=parts.batch,
+        loss=parts.loss,
+    )
 
 
 class _Ctc:
@@ -133,7 +164,7 @@ class _Ctc:
         return _readied(network, self.frozen, checkpointing)
 
     def layers(self, network: Any) -> list[Any]:
-        return layers_of(network)[self.frozen:]
+        return layers_of(network)[self.frozen :]
 
     def frames(self, seconds: float) -> int:
         num_samples = round(seconds * RATE_HZ)
@@ -145,25 +176,37 @@ class _Ctc:
 
     def batch(self, num_samples: int, seconds: float) -> dict[str, Any]:
         import torch
+
         frames = self.frames(seconds)
         length = frames if self.hears_features else round(seconds * RATE_HZ)
         wide = (self.shape.feature_projection_input_dim,) if self.hears_features else ()
         mask = torch.ones(num_samples, length, dtype=torch.long)
-        mask[1:, length - length // 16:] = 0  # transformers leaves the mask out where nothing is padded
+        mask[1:, length - length // 16 :] = 0  # transformers leaves the mask out where nothing is padded
         num_labels = max(1, min(math.ceil(seconds * CHARACTERS_PER_SECOND), frames * 7 // 16))
-        return {"input_features" if self.hears_features else "input_values": torch.zeros(num_samples, length, *wide),
-                "attention_mask": mask, "labels": torch.ones(num_samples, num_labels, dtype=torch.long)}
+        return {
+            "input_features" if self.hears_features else "input_values": torch.zeros(num_samples, length, *wide),
+            "attention_mask": mask,
+            "labels": torch.ones(num_samples, num_labels, dtype=torch.long),
+        }
 
     def loss(self, network: Any, batch: Mapping[str, Any]) -> Any:
         import torch
         import torch.nn.functional as F
+
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         log_BFV, labels_BL = network(**inputs).logits.float().log_softmax(-1), batch["labels"]
         frames_B = torch.full((len(labels_BL),), log_BFV.shape[1], dtype=torch.long, device="cpu")
         labels_B = torch.full((len(labels_BL),), labels_BL.shape[1], dtype=torch.long, device="cpu")
         with torch.backends.cudnn.flags(enabled=False):
-            return F.ctc_loss(log_BFV.transpose(0, 1), labels_BL.flatten(), frames_B, labels_B, blank=0, reduction="none",
-                              zero_infinity=True).sum()
+            return F.ctc_loss(
+                log_BFV.transpose(0, 1),
+                labels_BL.flatten(),
+                frames_B,
+                labels_B,
+                blank=0,
+                reduction="none",
+                zero_infinity=True,
+            ).sum()
 
 
 class _Whisper:
@@ -189,11 +232,12 @@ class _Whisper:
         return _readied(_class("WhisperForConditionalGeneration", "whisper")(shape).train(), self.frozen, checkpointing)
 
     def layers(self, network: Any) -> list[Any]:
-        encoder = layers_of(network)[self.frozen:]
+        encoder = layers_of(network)[self.frozen :]
         return [*encoder, *network.model.decoder.layers] if self.is_even else encoder
 
     def batch(self, num_samples: int, seconds: float) -> dict[str, Any]:
         import torch
+
         num_labels = min(self.shape.max_target_positions, 8 + math.ceil(seconds * TOKENS_PER_SECOND))
         features = torch.zeros(num_samples, self.shape.num_mel_bins, round(WHISPER_SECONDS * 100))
         labels = torch.ones(num_samples, num_labels, dtype=torch.long)
@@ -201,8 +245,10 @@ class _Whisper:
 
     def loss(self, network: Any, batch: Mapping[str, Any]) -> Any:
         import torch.nn.functional as F
-        logits_BLV = network(input_features=batch["input_features"], decoder_input_ids=batch["decoder_input_ids"],
-                             use_cache=False).logits
+
+        logits_BLV = network(
+            input_features=batch["input_features"], decoder_input_ids=batch["decoder_input_ids"], use_cache=False
+        ).logits
         return F.cross_entropy(logits_BLV.float().transpose(1, 2), batch["labels"], reduction="none").sum()
 
 
@@ -216,6 +262,7 @@ def layers_of(network: Any) -> list[Any]:
 def _readied(network: Any, num_frozen: int, checkpointing: bool) -> Any:
     """Freeze the lowest layers with all that is below them, and turn checkpointing on."""
     from colabkit.pipelines.asr.model.recognizer import freeze_lowest
+
     freeze_lowest(network, num_frozen)
     if checkpointing:
         network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -223,8 +270,9 @@ def _readied(network: Any, num_frozen: int, checkpointing: bool) -> Any:
 
 
 def _pad_as_training_does(network: Any) -> None:
-    """Let the group norm of base models take every sample by itself, as it does where samples are padded: the worst case."""
+    """Let the group norm of base models take every sample by itself, as where samples are padded: the worst case."""
     from colabkit.pipelines.asr.model.recognizer import OwnLengthNorm, make_exact
+
     make_exact(network)
     inside = network.base_model
     norms = [module for module in inside.modules() if isinstance(module, OwnLengthNorm)]
@@ -238,6 +286,7 @@ def _pad_as_training_does(network: Any) -> None:
         waves = args[0] if args else kwargs["input_values"]
         frames = (waves.shape[-1] - conv.kernel_size[0]) // conv.stride[0] + 1
         norms[0].lengths = [frames - frames // 16] * len(waves)
+
     inside.register_forward_pre_hook(tell, with_kwargs=True)
 
 
@@ -261,14 +310,23 @@ def lighter(config: Config) -> dict[str, Workload]:
 
 # Published batch x accumulation for an effective batch of 32 (A100-80: 64), for models of about these sizes.
 _DOCUMENTED = {
-    "facebook/hubert-base-ls960": {"T4": "8 x 4", "V100-16": "12-16 x 2-4", "A100-40": "32-48 x 1-2", "A100-80": "64 x 1"},
+    "facebook/hubert-base-ls960": {
+        "T4": "8 x 4",
+        "V100-16": "12-16 x 2-4",
+        "A100-40": "32-48 x 1-2",
+        "A100-80": "64 x 1",
+    },
     "facebook/wav2vec2-xls-r-1b": {"L4": "4 x 8", "A100-40": "8"},
     "facebook/wav2vec2-xls-r-300m": {"T4": "8"},
 }
-_ALIKE = {"facebook/wav2vec2-base": "facebook/hubert-base-ls960", "facebook/hubert-xlarge-ll60k": "facebook/wav2vec2-xls-r-1b",
-          "facebook/wav2vec2-large-xlsr-53": "facebook/wav2vec2-xls-r-300m", "facebook/hubert-large-ll60k":
-          "facebook/wav2vec2-xls-r-300m", "facebook/wav2vec2-large-lv60": "facebook/wav2vec2-xls-r-300m",
-          "microsoft/wavlm-base-plus": "facebook/hubert-base-ls960"}
+_ALIKE = {
+    "facebook/wav2vec2-base": "facebook/hubert-base-ls960",
+    "facebook/hubert-xlarge-ll60k": "facebook/wav2vec2-xls-r-1b",
+    "facebook/wav2vec2-large-xlsr-53": "facebook/wav2vec2-xls-r-300m",
+    "facebook/hubert-large-ll60k": "facebook/wav2vec2-xls-r-300m",
+    "facebook/wav2vec2-large-lv60": "facebook/wav2vec2-xls-r-300m",
+    "microsoft/wavlm-base-plus": "facebook/hubert-base-ls960",
+}
 
 
 def documented(model_name: str, device_name: str) -> str:
@@ -279,15 +337,19 @@ def documented(model_name: str, device_name: str) -> str:
 
 def _rule(config: Config, work: Workload, typical_seconds: float) -> Callable[[Device], tuple[int, int]]:
     """Return what gives a device's batch by the documented rule of thumb."""
+
     @cache
     def model_bytes() -> float:
         import torch
 
         from colabkit.training.sizing.tracing.optimizer_memory import bytes_a_weight
+
         with torch.device("meta"):
             sizes = [(p.numel(), p.requires_grad) for p in work.build(None, False).parameters()]
         states = bytes_a_weight(config.train.optimizer)
         return 4 * sum(n for n, _ in sizes) + (4 + states) * sum(n for n, trains in sizes if trains)
+
     target = config.train.effective_batch or max(1, int(config.train.effective_seconds / typical_seconds))
-    return lambda device: seed_rule(typical_seconds, model_bytes(), device.total_bytes, safety_margin=config.sizing.safety_margin,
-                                    target=target)
+    return lambda device: seed_rule(
+        typical_seconds, model_bytes(), device.total_bytes, safety_margin=config.sizing.safety_margin, target=target
+    )

@@ -1,4 +1,7 @@
-"""Settings of the dataset pipeline, one section a concern; the presets demo, quick and full, and one for each machine's role."""
+"""Settings of the dataset pipeline, one section a concern, and its presets.
+
+The presets are demo, quick and full, and one for each machine's role.
+"""
 
 from __future__ import annotations
 
@@ -17,43 +20,63 @@ LOOPBACK = "loopback"  # a store, or a Hub, that this machine serves to itself
 class RoleConfig:
     """What this machine does of the whole."""
 
-    machine: Annotated[Literal["all", "segment", "encode", "publish"],
-                       "segment: steps 01 to 03; encode: 04 and 05; publish: 06 and 07; the store is where they meet",
-                       KEEPS_RESULT] = "all"
+    machine: Annotated[
+        Literal["all", "segment", "encode", "publish"],
+        "segment: steps 01 to 03; encode: 04 and 05; publish: 06 and 07; the store is where they meet",
+        KEEPS_RESULT,
+    ] = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreConfig:
-    """Where the machines meet. Keys come from the environment (AWS_... or S3_...), Colab's secrets or ~/.aws, never from here."""
+    """Where the machines meet.
 
-    address: Annotated[str, "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://buckets/NAMESPACE/NAME, a folder, or loopback; "
-                            "empty: the folder store/ of the run"] = ""
-    endpoint: Annotated[str, "web address of a store that is not Amazon's; empty: AWS_ENDPOINT_URL or S3_ENDPOINT_URL",
-                        KEEPS_RESULT] = ""
+    Keys come from the environment (AWS_... or S3_...), Colab's secrets or ~/.aws, never from here.
+    """
+
+    address: Annotated[
+        str,
+        "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://buckets/NAMESPACE/NAME, a folder, or loopback; "
+        "empty: the folder store/ of the run",
+    ] = ""
+    endpoint: Annotated[
+        str, "web address of a store that is not Amazon's; empty: AWS_ENDPOINT_URL or S3_ENDPOINT_URL", KEEPS_RESULT
+    ] = ""
     region: Annotated[str, "region of the bucket; empty: found", KEEPS_RESULT] = ""
-    path_style: Annotated[Literal["auto", "yes", "no"], "the bucket's name in the path; auto: where there is an endpoint",
-                          KEEPS_RESULT] = "auto"
-    ca_bundle: Annotated[str, "PEM file of certificates to trust besides the system's (see colabkit trust)", KEEPS_RESULT] = ""
-    verify: Annotated[bool, "look at certificates; no: anybody in between can read and change what is sent", KEEPS_RESULT] = True
+    path_style: Annotated[
+        Literal["auto", "yes", "no"], "the bucket's name in the path; auto: where there is an endpoint", KEEPS_RESULT
+    ] = "auto"
+    ca_bundle: Annotated[
+        str, "PEM file of certificates to trust besides the system's (see colabkit trust)", KEEPS_RESULT
+    ] = ""
+    verify: Annotated[
+        bool, "look at certificates; no: anybody in between can read and change what is sent", KEEPS_RESULT
+    ] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentsConfig:
     """Segments of speech: there already, or cut from recordings."""
 
-    source: Annotated[str, "voices (made on the spot), a folder, s3://..., gs://... or hub:... with recordings, or a folder with "
-                           "segments; empty: the segments are in the store already"] = "voices"
-    kind: Annotated[Literal["recordings", "segments"], "recordings are cut where nobody speaks; segments are taken as they are"
-                    ] = "recordings"
-    layout: Annotated[Literal["flac", "pcm", "npz"], "flac, pcm: few large tar files with an index; npz: one file a segment"
-                      ] = "flac"
+    source: Annotated[
+        str,
+        "voices (made on the spot), a folder, s3://..., gs://... or hub:... with recordings, or a folder with "
+        "segments; empty: the segments are in the store already",
+    ] = "voices"
+    kind: Annotated[
+        Literal["recordings", "segments"], "recordings are cut where nobody speaks; segments are taken as they are"
+    ] = "recordings"
+    layout: Annotated[
+        Literal["flac", "pcm", "npz"], "flac, pcm: few large tar files with an index; npz: one file a segment"
+    ] = "flac"
     rate_hz: Annotated[int | None, "sample rate of segments that are cut; none: the recording's own"] = 24_000
     default_rate_hz: Annotated[int | None, "rate of npz files that do not say theirs; none: they are left aside"] = None
     shard_mib: Annotated[float, "size of a tar file, in MiB"] = 256.0
     name_regex: Annotated[str, "what the names of recordings say, as in (?P<channel>[^/]+)/(?P<speaker>[^_]+)_.*"] = ""
     metadata: Annotated[str, "a table with a column recording, and what is known of each"] = ""
-    transcripts: Annotated[str, "a table of lines (recording, start, end, text, speaker); subtitles beside a recording "
-                                "are found"] = ""
+    transcripts: Annotated[
+        str, "a table of lines (recording, start, end, text, speaker); subtitles beside a recording are found"
+    ] = ""
     columns: Annotated[tuple[str, ...], "ROLE=COLUMN where a source's columns have unusual names"] = ()
     expected_hours: Annotated[float | None, "what you believe there is: a contradiction is told", KEEPS_RESULT] = None
     num_channels: Annotated[int, "channels of made-up radio, for source voices"] = 3
@@ -84,8 +107,11 @@ class UploadConfig:
 class CodecConfig:
     """The neural codec."""
 
-    name: Annotated[str, "neucodec, mimi, dac, encodec, xcodec2, a Hub id (ORG/NAME@REVISION pins it) or folder of one; "
-                         "kmeans-mel: fitted on the data"] = "kmeans-mel"
+    name: Annotated[
+        str,
+        "neucodec, mimi, dac, encodec, xcodec2, a Hub id (ORG/NAME@REVISION pins it) or folder of one; "
+        "kmeans-mel: fitted on the data",
+    ] = "kmeans-mel"
     precision: Annotated[Literal["fp32", "tf32", "bf16", "fp16"], "below fp32 some codes come out otherwise"] = "fp32"
     fit_seconds: Annotated[float, "speech that kmeans-mel is fitted on"] = 120.0
     num_codebooks: Annotated[int, "the first so many codebooks; 0: all of a model's, 6 of kmeans-mel"] = 0
@@ -97,23 +123,32 @@ class CodecConfig:
 class EncodeConfig:
     """From the store through the codec into the store."""
 
-    output: Annotated[Literal["sidecar", "npz"], "sidecar: codes alone, by key; npz: each segment whole again, with its codes"
-                      ] = "sidecar"
-    quota_gib: Annotated[float | None, "disk that may be used at any time; none: chosen from what is free", KEEPS_RESULT] = None
+    output: Annotated[
+        Literal["sidecar", "npz"], "sidecar: codes alone, by key; npz: each segment whole again, with its codes"
+    ] = "sidecar"
+    quota_gib: Annotated[
+        float | None, "disk that may be used at any time; none: chosen from what is free", KEEPS_RESULT
+    ] = None
     piece_mib: Annotated[float, "speech that is committed together, in MiB"] = 256.0
     channels: Annotated[tuple[str, ...], "only these channels; empty: all"] = ()
     limit: Annotated[int | None, "at most so many segments; none: all"] = None
     dry_run: Annotated[bool, "only say what would be encoded", KEEPS_RESULT] = False
     skip_existing: Annotated[bool, "pieces that are committed are not encoded again", KEEPS_RESULT] = True
     shared: Annotated[bool, "several machines encode at once, and claim what they work on", KEEPS_RESULT] = False
-    share: Annotated[str, "NUMBER/MACHINES from 0, as in 0/2: a share of its own for each machine, where the store does not "
-                          "honour conditional puts", KEEPS_RESULT] = "0/1"
+    share: Annotated[
+        str,
+        "NUMBER/MACHINES from 0, as in 0/2: a share of its own for each machine, where the store does not "
+        "honour conditional puts",
+        KEEPS_RESULT,
+    ] = "0/1"
     cluster_workers: Annotated[int, "workers on a Ray cluster; 0: this process", KEEPS_RESULT] = 0
 
     def faults(self) -> Iterator[str]:
         if self.quota_gib is not None and self.quota_gib <= 0:
             yield f"quota_gib: got {self.quota_gib}, expected more than 0, or none"
-        if not re.fullmatch(r"\d+/[1-9]\d*", self.share) or not int(self.share.split("/")[0]) < int(self.share.split("/")[1]):
+        if not re.fullmatch(r"\d+/[1-9]\d*", self.share) or not int(self.share.split("/")[0]) < int(
+            self.share.split("/")[1]
+        ):
             yield f"share: got {self.share}, expected NUMBER/MACHINES with the number from 0, as in 0/2"
         if self.piece_mib <= 0:
             yield f"piece_mib: got {self.piece_mib}, expected more than 0"
@@ -185,24 +220,36 @@ class Config:
 
 
 def demo() -> Config:
-    """Offline: made-up radio through an S3 and a Hub that this machine serves to itself, in under two minutes on two cores."""
-    return Config(store=StoreConfig(address=LOOPBACK), segments=SegmentsConfig(layout="npz", rate_hz=16_000),
-                  encode=EncodeConfig(quota_gib=0.01, piece_mib=2.0),
-                  pairs=PairsConfig(most_tokens=8192),  # the demo's codec takes 300 tokens a second, NeuCodec 50
-                  publish=PublishConfig(repo="demo/radio-voices", endpoint=LOOPBACK, shard_mb=2.0, test_fraction=0.2,
-                                        language="en"))
+    """Offline: made-up radio through an S3 and a Hub that this machine serves to itself.
+
+    It takes under two minutes on two cores.
+    """
+    return Config(
+        store=StoreConfig(address=LOOPBACK),
+        segments=SegmentsConfig(layout="npz", rate_hz=16_000),
+        encode=EncodeConfig(quota_gib=0.01, piece_mib=2.0),
+        pairs=PairsConfig(most_tokens=8192),  # the demo's codec takes 300 tokens a second, NeuCodec 50
+        publish=PublishConfig(
+            repo="demo/radio-voices", endpoint=LOOPBACK, shard_mb=2.0, test_fraction=0.2, language="en"
+        ),
+    )
 
 
 def quick() -> Config:
     """One sitting on a free Colab T4: the development speech of LibriSpeech with Mimi, all in the run's folder."""
-    return Config(segments=SegmentsConfig(source="hub:openslr/librispeech_asr/clean/validation"), codec=CodecConfig(name="mimi"),
-                  publish=PublishConfig(language="en", licence="cc-by-4.0"), pairs=PairsConfig(most_tokens=8192))
+    return Config(
+        segments=SegmentsConfig(source="hub:openslr/librispeech_asr/clean/validation"),
+        codec=CodecConfig(name="mimi"),
+        publish=PublishConfig(language="en", licence="cc-by-4.0"),
+        pairs=PairsConfig(most_tokens=8192),
+    )
 
 
 def full() -> Config:
     """The real thing: segments of your own through NeuCodec, on any GPU; name store.address and publish.repo."""
-    return Config(segments=SegmentsConfig(source="", kind="segments"), codec=CodecConfig(name="neucodec"),
-                  publish=PublishConfig())
+    return Config(
+        segments=SegmentsConfig(source="", kind="segments"), codec=CodecConfig(name="neucodec"), publish=PublishConfig()
+    )
 
 
 def gcp() -> Config:

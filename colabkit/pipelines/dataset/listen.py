@@ -37,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """One segment that was decoded: its files, its length, what its codes take, and how near it is (None without an original)."""
+    """One decoded segment: files, length, what its codes take, and how near it is (None without an original)."""
 
     key: str
     decoded: str
@@ -50,16 +50,28 @@ class Heard:
         return asdict(self)
 
 
-def choose_examples(store: Place, codec: Codec, *, num: int = 3, seed: int = 0, default_rate_hz: int | None = None,
-                    say: Callable[[str], None] = print) -> list[Example]:
+def choose_examples(
+    store: Place,
+    codec: Codec,
+    *,
+    num: int = 3,
+    seed: int = 0,
+    default_rate_hz: int | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Example]:
     """Choose segments from the codes sidecars of a store, with their audio from its segments/.
 
-    The same store and seed give the same ones. Raises: DataError without sidecars, ChangedError when another codec made them.
+    The same store and seed give the same ones. Raises: DataError without sidecars, ChangedError when another codec made
+    them.
     """
     names = [found.name for found in store.below("codes").list() if _SIDECAR.fullmatch(found.name)]
     if not names:
-        raise DataError("There are no codes to listen to", where=f"{store.address}/codes", expected="sidecars of the step encode",
-                        fix="encode first: colabkit run dataset --to encode")
+        raise DataError(
+            "There are no codes to listen to",
+            where=f"{store.address}/codes",
+            expected="sidecars of the step encode",
+            fix="encode first: colabkit run dataset --to encode",
+        )
     rng = np.random.default_rng(seed)
     found: list[Example] = []
     for name in rng.permutation(sorted(names))[: max(1, num)]:
@@ -67,22 +79,33 @@ def choose_examples(store: Place, codec: Codec, *, num: int = 3, seed: int = 0, 
         require_same_codec(facts, codec, f"{store.address}/codes/{name}")
         wanted = min(table.num_rows, num - len(found) if len(names) == 1 else math.ceil(num / min(num, len(names))))
         for i in sorted(rng.choice(table.num_rows, wanted, replace=False).tolist()):
-            found.append(_example(store, table.slice(i, 1).to_pylist()[0], codes_of(table, i, codec.num_codebooks),
-                                  default_rate_hz, say))
+            found.append(
+                _example(
+                    store,
+                    table.slice(i, 1).to_pylist()[0],
+                    codes_of(table, i, codec.num_codebooks),
+                    default_rate_hz,
+                    say,
+                )
+            )
     return found[:num]
 
 
 def require_same_codec(facts: dict, codec: Codec, where: str) -> None:
     """Raise a ChangedError where codes were made by another codec, or by the same with other weights."""
     if facts.get("fingerprint") != codec.fingerprint:
-        raise ChangedError("These codes were made by another codec",
-                           got=f"{facts.get('name')} {str(facts.get('fingerprint'))[:12]}",
-                           expected=f"{codec.name} {codec.fingerprint[:12]}", where=where,
-                           fix="open the codec that encoded (its name, revision and settings), or encode again")
+        raise ChangedError(
+            "These codes were made by another codec",
+            got=f"{facts.get('name')} {str(facts.get('fingerprint'))[:12]}",
+            expected=f"{codec.name} {codec.fingerprint[:12]}",
+            where=where,
+            fix="open the codec that encoded (its name, revision and settings), or encode again",
+        )
 
 
-def listen_to(codec: Codec, examples: Iterable[Example], folder: Path, *,
-              say: Callable[[str], None] = print) -> list[Heard]:
+def listen_to(
+    codec: Codec, examples: Iterable[Example], folder: Path, *, say: Callable[[str], None] = print
+) -> list[Heard]:
     """Decode segments into `folder`: KEY.decoded.wav beside KEY.original.wav, and listen.png with both spectrograms."""
     folder.mkdir(parents=True, exist_ok=True)
     heard, drawn = [], []
@@ -95,8 +118,16 @@ def listen_to(codec: Codec, examples: Iterable[Example], folder: Path, *,
             write_wav(folder / f"{stem}.original.wav", example.wave.clip(-1, 1), example.rate_hz)
             near = likeness(example.wave, example.rate_hz, decoded, codec.rate_hz_out)
         seconds = example.codes.shape[1] / codec.frame_rate_hz
-        heard.append(Heard(key=example.key, decoded=f"{stem}.decoded.wav", seconds=round(seconds, 3), likeness=near,
-                           original=f"{stem}.original.wav" if near else None, kbps=round(bit_rate_kbps(codec), 3)))
+        heard.append(
+            Heard(
+                key=example.key,
+                decoded=f"{stem}.decoded.wav",
+                seconds=round(seconds, 3),
+                likeness=near,
+                original=f"{stem}.original.wav" if near else None,
+                kbps=round(bit_rate_kbps(codec), 3),
+            )
+        )
         if len(drawn) < _MOST_DRAWN:
             drawn.append((example, decoded))
     if drawn:
@@ -112,16 +143,28 @@ def bit_rate_kbps(codec: Codec) -> float:
 
 def table_of(heard: Sequence[Heard]) -> Table:
     """Return the figures of all segments, their mean last."""
+
     def row(key: str, seconds: float, near: Sequence[Likeness]) -> list:
         def mean(name: str) -> str:
             values = [getattr(one, name) for one in near if not math.isnan(getattr(one, name))]
             return f"{np.mean(values):.2f}" if values else "-"
-        return [key, f"{seconds:.2f}", *(mean(name) for name in ("mel_db", "si_sdr_db", "f0_correlation", "voiced_agreement"))]
+
+        return [
+            key,
+            f"{seconds:.2f}",
+            *(mean(name) for name in ("mel_db", "si_sdr_db", "f0_correlation", "voiced_agreement")),
+        ]
+
     rows = [row(one.key, one.seconds, [one.likeness] if one.likeness else []) for one in heard]
     if len(heard) > 1:
-        rows.append(row("mean", float(np.mean([one.seconds for one in heard])), [one.likeness for one in heard if one.likeness]))
-    return Table(["segment", "seconds", "mel distance, dB", "SI-SDR, dB", "melody correlation", "voicing agrees"], rows,
-                 title="Decoded against original")
+        rows.append(
+            row("mean", float(np.mean([one.seconds for one in heard])), [one.likeness for one in heard if one.likeness])
+        )
+    return Table(
+        ["segment", "seconds", "mel distance, dB", "SI-SDR, dB", "melody correlation", "voicing agrees"],
+        rows,
+        title="Decoded against original",
+    )
 
 
 def draw(codec: Codec, pairs: Sequence[tuple[Example, np.ndarray]], path: Path) -> None:
@@ -136,8 +179,16 @@ def draw(codec: Codec, pairs: Sequence[tuple[Example, np.ndarray]], path: Path) 
     figure, axes = new_figure(len(rows), (9.0, 0.5 + 1.25 * len(rows)))
     axes = np.atleast_1d(axes)
     for axis, (title, picture, top) in zip(axes, rows, strict=True):
-        axis.imshow(picture, origin="lower", aspect="auto", vmin=top - 50, vmax=top, cmap="magma", interpolation="nearest",
-                    extent=(0, picture.shape[1] / FRAMES_PER_SECOND, 0, len(picture)))
+        axis.imshow(
+            picture,
+            origin="lower",
+            aspect="auto",
+            vmin=top - 50,
+            vmax=top,
+            cmap="magma",
+            interpolation="nearest",
+            extent=(0, picture.shape[1] / FRAMES_PER_SECOND, 0, len(picture)),
+        )
         axis.set_title(title, fontsize=8, loc="left")
         axis.set_yticks([0, len(picture)], ["0", "8 kHz"], fontsize=7)
         axis.set_xlim(0, max(picture.shape[1] for _, picture, _ in rows) / FRAMES_PER_SECOND)
@@ -145,12 +196,15 @@ def draw(codec: Codec, pairs: Sequence[tuple[Example, np.ndarray]], path: Path) 
     save_figure(figure, path)
 
 
-def _example(store: Place, row: dict, codes: np.ndarray, default_rate_hz: int | None, say: Callable[[str], None]) -> Example:
+def _example(
+    store: Place, row: dict, codes: np.ndarray, default_rate_hz: int | None, say: Callable[[str], None]
+) -> Example:
     """Return one row with its audio; without it where the segment is gone, or is another one by now."""
     start, length = int(row["offset"]), int(row["length"])
     try:
-        payload = store.get(f"segments/{row['object']}", start, None if length < 0 else start + length,
-                            version=row["version"] or "")
+        payload = store.get(
+            f"segments/{row['object']}", start, None if length < 0 else start + length, version=row["version"] or ""
+        )
         segment = from_shard(payload, row["key"], {}, default_rate_hz=default_rate_hz)
         wave, rate_hz = segment.wave, segment.rate_hz
     except (DataError, ChangedError) as error:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from colabkit.core.errors import UsageError
 from colabkit.pipelines.dataset.config import LOOPBACK, Config
 
-_NAMES = {"segment": "that holds the recordings (preset gcp)", "encode": "with the GPU (preset h200)",
-          "publish": "that publishes (preset hub)"}
+_NAMES = {
+    "segment": "that holds the recordings (preset gcp)",
+    "encode": "with the GPU (preset h200)",
+    "publish": "that publishes (preset hub)",
+}
 
 
 def left_to_others(config: Config, role: str) -> str:
@@ -18,9 +21,13 @@ def left_to_others(config: Config, role: str) -> str:
     if mine not in ("all", role):
         return f"the machine {_NAMES[role]} does it"
     if mine != "all" and store.address in ("", LOOPBACK):
-        raise UsageError("Machines that share the work need a store that all of them reach", got=store.address or "none",
-                         expected="s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://buckets/NAMESPACE/NAME or a shared folder",
-                         where="store.address", fix="--set store.address=s3://my-bucket/voices (in the notebook: STORE)")
+        raise UsageError(
+            "Machines that share the work need a store that all of them reach",
+            got=store.address or "none",
+            expected="s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://buckets/NAMESPACE/NAME or a shared folder",
+            where="store.address",
+            fix="--set store.address=s3://my-bucket/voices (in the notebook: STORE)",
+        )
     return ""
 
 
@@ -31,7 +38,10 @@ def segmented_elsewhere(config: Config) -> str:
     if config.segments.source:
         return ""
     if config.role.machine == "segment":
-        raise UsageError("Nothing says where the recordings or segments are", where="segments.source",
-                         expected="a folder, or an address with recordings",
-                         fix="--set segments.source=/my/segments (in the notebook: SOURCE)")
+        raise UsageError(
+            "Nothing says where the recordings or segments are",
+            where="segments.source",
+            expected="a folder, or an address with recordings",
+            fix="--set segments.source=/my/segments (in the notebook: SOURCE)",
+        )
     return "segments.source is empty, so they are in the store already"

@@ -34,7 +34,9 @@ def codec_of_store(config: CodecConfig, store: Place, folder: Path, teller: Tell
     place.mkdir(exist_ok=True)
     if config.name == FITTED:
         (place / _FILE).exists() or files.write_atomic(place / _FILE, _fitted(config, store, teller))
-    files.write_json(place / _NAME, {"name": config.name, "precision": config.precision, "num_codebooks": config.num_codebooks})
+    files.write_json(
+        place / _NAME, {"name": config.name, "precision": config.precision, "num_codebooks": config.num_codebooks}
+    )
     return codec_of_run(folder, teller)
 
 
@@ -47,14 +49,21 @@ def codec_of_run(folder: Path, teller: Teller) -> Codec:
 
 
 def _fitted(config: CodecConfig, store: Place, teller: Teller) -> bytes:
-    """Return the file of the codec that was fitted on this store with these settings; the first to fit it fits it for all."""
-    settings = {"fit_seconds": config.fit_seconds, "num_codebooks": config.num_codebooks or _NUM_CODEBOOKS,
-                "codebook_size": config.codebook_size, "seed": config.seed}
-    name = f"{CODEC}/{FITTED}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
+    """Return the file of the codec fitted on this store with these settings; the first to fit it fits it for all."""
+    settings = {
+        "fit_seconds": config.fit_seconds,
+        "num_codebooks": config.num_codebooks or _NUM_CODEBOOKS,
+        "codebook_size": config.codebook_size,
+        "seed": config.seed,
+    }
+    name = (
+        f"{CODEC}/{FITTED}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]}.safetensors"
+    )
     if (found := store.get_if_there(name)) is not None:
         teller.say(f"  {FITTED} is taken from the store: it was fitted on this store before")
         return found[0]
     from colabkit.pipelines.dataset.codecs.kmeans_mel import KMeansMel
+
     codec = KMeansMel.fit(_speech(store, settings.pop("fit_seconds")), rate_hz=_RATE_HZ, **settings)
     try:
         store.put(name, codec.to_bytes(), only_if_absent=True)
@@ -66,6 +75,7 @@ def _fitted(config: CodecConfig, store: Place, teller: Teller) -> bytes:
 def _speech(store: Place, seconds: float) -> Iterator[np.ndarray]:
     """Yield waves of the store's first segments at the codec's rate, until there are so many seconds."""
     from colabkit.pipelines.dataset.segments.walk import segment_rows
+
     for segment in segment_rows(store.below(SEGMENTS), problem=lambda name, reason: None):
         yield resample(segment.wave, segment.rate_hz, _RATE_HZ)
         seconds -= segment.seconds
@@ -74,7 +84,7 @@ def _speech(store: Place, seconds: float) -> Iterator[np.ndarray]:
 
 
 def encode_files(step_folder: Path, paths: list[Path], output: Path) -> list[Path]:
-    """Write NAME.npz (audio and codes, as the segments of a dataset) and NAME.wav (decoded) for each file; return all."""
+    """Write NAME.npz (audio and codes, as a dataset's segments) and NAME.wav (decoded) for each file; return all."""
     codec = codec_of_run(step_folder, Teller())
     written = []
     for path in paths:

@@ -8,8 +8,16 @@ APART = 2.0  # added to the distance of two speakers that share every window: mo
 AGREEMENT_SECONDS = 1.0  # common speech needed before two windows' activities say anything
 
 
-def link_speakers(embeddings: np.ndarray, solo_frames: np.ndarray, window_of: np.ndarray, agreement: np.ndarray, *,
-                  cluster_distance: float, num_speakers: int | None, reliable_frames: int) -> np.ndarray:
+def link_speakers(
+    embeddings: np.ndarray,
+    solo_frames: np.ndarray,
+    window_of: np.ndarray,
+    agreement: np.ndarray,
+    *,
+    cluster_distance: float,
+    num_speakers: int | None,
+    reliable_frames: int,
+) -> np.ndarray:
     """Cluster local speakers; returns a cluster number for each, (item,) int.
 
     Shapes: embeddings (item, E) unit vectors, solo_frames (item,), window_of (item,), agreement (item, item): share
@@ -40,6 +48,7 @@ def link_speakers(embeddings: np.ndarray, solo_frames: np.ndarray, window_of: np
 def _cut_tree(distance: np.ndarray, cluster_distance: float, num_speakers: int | None) -> np.ndarray:
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
+
     if len(distance) == 1:
         return np.zeros(1, int)
     tree = linkage(squareform(distance, checks=False), method="average")

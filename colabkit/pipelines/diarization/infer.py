@@ -50,18 +50,27 @@ class Diarizer:
     smoothing_seconds: float = DEFAULT_SMOOTHING_SECONDS
 
     @classmethod
-    def from_onnx(cls, folder: str | Path, *, int8: bool = False, settings: InferConfig | None = None,
-                  num_threads: int = 0) -> Diarizer:
+    def from_onnx(
+        cls, folder: str | Path, *, int8: bool = False, settings: InferConfig | None = None, num_threads: int = 0
+    ) -> Diarizer:
         """Load `model.onnx` (or `model.int8.onnx`) and `diarizer.json`; needs onnxruntime, not torch."""
         import onnxruntime
+
         description = files.read_json(Path(folder) / "diarizer.json")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(Path(folder) / ("model.int8.onnx" if int8 else "model.onnx")), options,
-                                               providers=["CPUExecutionProvider"])
-        return cls(lambda wave: tuple(session.run(None, {"wave": wave})), np.array(description["table"], np.float32),
-                   settings or InferConfig(**description["infer"]), **tuned_in(description))
+        session = onnxruntime.InferenceSession(
+            str(Path(folder) / ("model.int8.onnx" if int8 else "model.onnx")),
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+        return cls(
+            lambda wave: tuple(session.run(None, {"wave": wave})),
+            np.array(description["table"], np.float32),
+            settings or InferConfig(**description["infer"]),
+            **tuned_in(description),
+        )
 
     def diarize(self, wave: np.ndarray, *, num_speakers: int | None = None) -> list[Turn]:
         """Return who speaks when. Shapes: wave (sample,) float32 at 16 kHz. Raises: DataError when it is too short."""
@@ -77,15 +86,27 @@ class Diarizer:
         Shapes: wave (sample,) float32 at 16 kHz. Raises: DataError when it is too short, or holds what is no number.
         """
         if len(wave) < SHORTEST_SECONDS * RATE_HZ:
-            raise DataError("The recording is too short to diarize", got=f"{len(wave) / RATE_HZ:.2f} s",
-                            expected=f"at least {SHORTEST_SECONDS} s", fix="leave this file out")
+            raise DataError(
+                "The recording is too short to diarize",
+                got=f"{len(wave) / RATE_HZ:.2f} s",
+                expected=f"at least {SHORTEST_SECONDS} s",
+                fix="leave this file out",
+            )
         if not np.isfinite(wave).all():
-            raise DataError("The recording holds samples that are not numbers", got=f"{int((~np.isfinite(wave)).sum())} samples",
-                            expected="finite samples", fix="write the file anew, for example as 16-bit wav")
+            raise DataError(
+                "The recording holds samples that are not numbers",
+                got=f"{int((~np.isfinite(wave)).sum())} samples",
+                expected="finite samples",
+                fix="write the file anew, for example as 16-bit wav",
+            )
         starts, length = window_starts(len(wave) // FRAME_SAMPLES, self.settings)
         for first in range(0, len(starts), WINDOWS_AT_ONCE):
-            waves = np.stack([wave[s * FRAME_SAMPLES: (s + length) * FRAME_SAMPLES]
-                              for s in starts[first: first + WINDOWS_AT_ONCE]]).astype(np.float32, copy=False)
+            waves = np.stack(
+                [
+                    wave[s * FRAME_SAMPLES : (s + length) * FRAME_SAMPLES]
+                    for s in starts[first : first + WINDOWS_AT_ONCE]
+                ]
+            ).astype(np.float32, copy=False)
             logits_WFC, embeddings_WFE = self.run_windows(waves)
             odds_WFC = np.exp(logits_WFC - logits_WFC.max(-1, keepdims=True))
             yield odds_WFC / odds_WFC.sum(-1, keepdims=True), embeddings_WFE
@@ -96,8 +117,10 @@ class Diarizer:
         Probabilities are averaged over `smoothing_seconds`, so that no single frame changes who talks.
         """
         from scipy.ndimage import uniform_filter1d
+
         asked = self.settings.smoothing_seconds
-        width = 1 + 2 * round((self.smoothing_seconds if asked is None else asked) / FRAME_SECONDS / 2)  # odd: nothing shifts
+        # odd: nothing shifts
+        width = 1 + 2 * round((self.smoothing_seconds if asked is None else asked) / FRAME_SECONDS / 2)
         probability, active, embeddings = [], [], []
         for classes_WFC, embeddings_WFE in scored:
             smoothed_WFC = uniform_filter1d(classes_WFC, width, axis=1, mode="nearest")
@@ -105,15 +128,22 @@ class Diarizer:
             active.append(self.table[smoothed_WFC.argmax(-1)] > 0)
             embeddings.append(_embed(embeddings_WFE, active[-1]))
         starts, _ = window_starts(num_frames, self.settings)
-        return Windows(num_frames, starts, np.concatenate(probability), np.concatenate(active), np.concatenate(embeddings))
+        return Windows(
+            num_frames, starts, np.concatenate(probability), np.concatenate(active), np.concatenate(embeddings)
+        )
 
     def link(self, windows: Windows, *, num_speakers: int | None = None) -> list[Turn]:
         """Link the windows' local speakers into the recording's and return their turns."""
         active = _combine(windows, self._speakers(windows, num_speakers or self.settings.num_speakers))
         order = np.argsort(np.where(active.any(0), active.argmax(0), windows.num_frames), kind="stable")
         names = [f"speaker{i + 1:02d}" for i in range(active.shape[1])]
-        return frames_to_turns(active[:, order], FRAME_SECONDS, names, self.settings.shortest_turn_seconds,
-                               self.settings.shortest_pause_seconds)
+        return frames_to_turns(
+            active[:, order],
+            FRAME_SECONDS,
+            names,
+            self.settings.shortest_turn_seconds,
+            self.settings.shortest_pause_seconds,
+        )
 
     def _speakers(self, windows: Windows, num_speakers: int | None) -> np.ndarray:
         """Return the recording's speaker of each local one, (W, S) int, -1 for those who never talk."""
@@ -122,23 +152,39 @@ class Diarizer:
         window, local = np.nonzero(windows.active.any(1))
         distance = self.settings.cluster_distance
         speaker_WS[window, local] = link_speakers(
-            windows.embeddings[window, local], alone_WS[window, local], window, _agreement(windows, window, local),
+            windows.embeddings[window, local],
+            alone_WS[window, local],
+            window,
+            _agreement(windows, window, local),
             cluster_distance=self.cluster_distance if distance is None else distance,
-            num_speakers=num_speakers, reliable_frames=round(RELIABLE_SECONDS / FRAME_SECONDS))
+            num_speakers=num_speakers,
+            reliable_frames=round(RELIABLE_SECONDS / FRAME_SECONDS),
+        )
         return speaker_WS
 
     def describe(self) -> str:
         """Return the JSON that from_onnx reads beside the network."""
         from dataclasses import asdict
-        return json.dumps({"table": self.table.tolist(), "infer": asdict(self.settings),
-                           "cluster_distance": self.cluster_distance, "smoothing_seconds": self.smoothing_seconds,
-                           "rate_hz": RATE_HZ, "frame_seconds": FRAME_SECONDS}, indent=1)
+
+        return json.dumps(
+            {
+                "table": self.table.tolist(),
+                "infer": asdict(self.settings),
+                "cluster_distance": self.cluster_distance,
+                "smoothing_seconds": self.smoothing_seconds,
+                "rate_hz": RATE_HZ,
+                "frame_seconds": FRAME_SECONDS,
+            },
+            indent=1,
+        )
 
 
 def tuned_in(description: dict) -> dict[str, float]:
     """Return what validation found, of a diarizer.json; one that tells of no smoothing was tuned without."""
-    return {"cluster_distance": description["cluster_distance"],
-            "smoothing_seconds": description.get("smoothing_seconds", 0.0)}
+    return {
+        "cluster_distance": description["cluster_distance"],
+        "smoothing_seconds": description.get("smoothing_seconds", 0.0),
+    }
 
 
 def window_starts(num_frames: int, settings: InferConfig) -> tuple[np.ndarray, int]:
@@ -159,7 +205,7 @@ def _embed(frame_embeddings: np.ndarray, active: np.ndarray) -> np.ndarray:
 
 
 def _agreement(windows: Windows, window: np.ndarray, local: np.ndarray) -> np.ndarray:
-    """Return, for each two local speakers, intersection over union of their speech in the common part of their windows."""
+    """Return, for each two local speakers, intersection over union of speech in the common part of their windows."""
     starts, active = windows.starts, windows.active
     length = active.shape[1]
     result = np.full((len(window), len(window)), np.nan)
@@ -169,8 +215,8 @@ def _agreement(windows: Windows, window: np.ndarray, local: np.ndarray) -> np.nd
             shift = int(starts[b] - starts[a])
             if shift >= length:
                 break
-            ours = active[a, shift:, local[first_item[a]: first_item[a + 1]]].astype(np.float32)
-            theirs = active[b, : length - shift, local[first_item[b]: first_item[b + 1]]].astype(np.float32)
+            ours = active[a, shift:, local[first_item[a] : first_item[a + 1]]].astype(np.float32)
+            theirs = active[b, : length - shift, local[first_item[b] : first_item[b + 1]]].astype(np.float32)
             common = ours @ theirs.T
             union = ours.sum(1)[:, None] + theirs.sum(1)[None] - common
             value = np.where(union >= AGREEMENT_SECONDS / FRAME_SECONDS, common / np.maximum(union, 1), np.nan)

@@ -1,13 +1,13 @@
 """Streaming speaker diarization, step by step. READ THIS FIRST.
 
-| step        | does                                                        | reads      | writes                            |
-|-------------|-------------------------------------------------------------|------------|-----------------------------------|
-| 01_speech   | lists samples and speakers of every source, splits them     | sources    | speech.json, indexes              |
-| 02_train    | trains on conversations simulated on the fly                | 01         | model.safetensors, history.jsonl  |
-| 03_tune     | finds how far apart two voices are, and how much to smooth  | 01, 02     | diarizer.json                     |
-| 04_evaluate | DER on conversations of speakers never heard                | 01, 02, 03 | scores.json, RTTM, timeline.png   |
-| 05_export   | ONNX and int8, checked against PyTorch                      | 01, 02, 03 | model.onnx, model.int8.onnx       |
-| 06_example  | one longer conversation, through ONNX alone                 | 01, 05     | example.rttm, .wav, .png          |
+| step        | does                                               | reads      | writes                           |
+|-------------|----------------------------------------------------|------------|----------------------------------|
+| 01_speech   | lists samples and speakers of sources, splits them | sources    | speech.json, indexes             |
+| 02_train    | trains on conversations simulated on the fly       | 01         | model.safetensors, history.jsonl |
+| 03_tune     | finds how far apart voices are, how much to smooth | 01, 02     | diarizer.json                    |
+| 04_evaluate | DER on conversations of speakers never heard       | 01, 02, 03 | scores.json, RTTM, timeline.png  |
+| 05_export   | ONNX and int8, checked against PyTorch             | 01, 02, 03 | model.onnx, model.int8.onnx      |
+| 06_example  | one longer conversation, through ONNX alone        | 01, 05     | example.rttm, .wav, .png         |
 """
 
 from __future__ import annotations
@@ -40,11 +40,18 @@ SMOOTHING_SECONDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 def _outside(config: Config) -> dict[str, str]:
     recorded = (config.recordings.train_source, config.recordings.test_source)
     from colabkit.io.samples.source import fingerprint_sources
+
     return fingerprint_sources((*config.speech.source, *filter(None, recorded)))
 
 
-@step("01_speech", uses=("speech", "recordings"), writes=("speech.json", "*.safetensors", "voices/*"), outside=_outside,
-      resumes=True, version=2)
+@step(
+    "01_speech",
+    uses=("speech", "recordings"),
+    writes=("speech.json", "*.safetensors", "voices/*"),
+    outside=_outside,
+    resumes=True,
+    version=2,
+)
 def speech(config: Config, run: Run) -> dict[str, Any]:
     """List speech and recordings: where each sample lies, who speaks, which split; resumes at the next shard."""
     recordings.require_sources(config.recordings)
@@ -53,12 +60,18 @@ def speech(config: Config, run: Run) -> dict[str, Any]:
     write_speech(run.output, listed, {"recordings": real})
     files.remove_generation(run.output / "parts")
     return {"speech_hours": round(sum(listed.listing.hours.values()), 2)} | {
-        f"num_{split}_speakers": len(listed.of_split(split)) for split in listed.listing}
+        f"num_{split}_speakers": len(listed.of_split(split)) for split in listed.listing
+    }
 
 
-@step("02_train", uses=("speech", "recordings", "simulate", "model", "train", "infer"), reads=("01_speech",),
-      writes=("model.safetensors", "model.json", "history.jsonl", "history.png"), resumes=True,
-      processes="train.processes")
+@step(
+    "02_train",
+    uses=("speech", "recordings", "simulate", "model", "train", "infer"),
+    reads=("01_speech",),
+    writes=("model.safetensors", "model.json", "history.jsonl", "history.png"),
+    resumes=True,
+    processes="train.processes",
+)
 def train(config: Config, run: Run) -> dict[str, Any] | None:
     """Train on simulated and real conversations; resumes at the last checkpoint."""
     from colabkit.pipelines.diarization import workload
@@ -68,29 +81,52 @@ def train(config: Config, run: Run) -> dict[str, Any] | None:
     from colabkit.pipelines.diarization.train import loop
     from colabkit.pipelines.diarization.train.batches import TrainingBatches, training_simulator
     from colabkit.training.processes.ranks import join
+
     listed = _speech(config, run)
     spoken = training_speech(listed, run)
     run.say(f"  {spoken.num_classes} speakers, {spoken.hours:.2f} h of speech")
     how = {"seed": config.train.seed, "max_speakers": config.model.num_speakers}
     simulator = training_simulator(spoken, config.simulate, **how)
     real = windows.training_windows(
-        _recordings(config, run, "train"), run, max_hours=config.recordings.max_hours,
-        fraction=config.recordings.fraction, window_seconds=config.simulate.window_seconds, **how)
-    batches = TrainingBatches(simulator, real, real_fraction=config.recordings.fraction,
-                              effective_batch=config.train.effective_batch, seed=config.train.seed)
-    mixes = _mixes(config, _bank(config, run, "validation", listed), num_mixes=config.train.num_validation_mixes, seconds=20.0)
-    metrics = loop.train(config.train, config.model, batches, _validator(config, mixes), spoken.num_classes, run,
-                         windows_at_once=workload.windows_at_once(config, join(), run))
+        _recordings(config, run, "train"),
+        run,
+        max_hours=config.recordings.max_hours,
+        fraction=config.recordings.fraction,
+        window_seconds=config.simulate.window_seconds,
+        **how,
+    )
+    batches = TrainingBatches(
+        simulator,
+        real,
+        real_fraction=config.recordings.fraction,
+        effective_batch=config.train.effective_batch,
+        seed=config.train.seed,
+    )
+    mixes = _mixes(
+        config, _bank(config, run, "validation", listed), num_mixes=config.train.num_validation_mixes, seconds=20.0
+    )
+    metrics = loop.train(
+        config.train,
+        config.model,
+        batches,
+        _validator(config, mixes),
+        spoken.num_classes,
+        run,
+        windows_at_once=workload.windows_at_once(config, join(), run),
+    )
     if metrics is not None:  # None in all processes but the first
         rows = [json.loads(line) for line in (run.output / "history.jsonl").read_text().splitlines()]
         timeline.draw_history(run.output / "history.png", rows)
     return metrics
 
 
-@step("03_tune", uses=("speech", "simulate", "infer", "model"), reads=("01_speech", "02_train"), writes=("diarizer.json",))
+@step(
+    "03_tune", uses=("speech", "simulate", "infer", "model"), reads=("01_speech", "02_train"), writes=("diarizer.json",)
+)
 def tune(config: Config, run: Run) -> dict[str, Any]:
     """Find the distance between voices that links windows best, then the smoothing, on validation speakers."""
     from dataclasses import replace
+
     diarizer = _diarizer(config, run)
     wanted = {"cluster_distance": CLUSTER_DISTANCES, "smoothing_seconds": SMOOTHING_SECONDS}
     given = {name: value for name in wanted if (value := getattr(config.infer, name)) is not None}
@@ -98,8 +134,9 @@ def tune(config: Config, run: Run) -> dict[str, Any]:
         diarizer = replace(diarizer, **{name: run.choose(f"infer.{name}", value, "it is set")})
     if len(given) < len(wanted):
         bank = _bank(config, run, "validation")
-        mixes = _mixes(config, bank, num_mixes=NUM_LONG_MIXES, seconds=LONG_MIX_SECONDS,
-                       num_speakers=min(3, len(bank.speakers)))
+        mixes = _mixes(
+            config, bank, num_mixes=NUM_LONG_MIXES, seconds=LONG_MIX_SECONDS, num_speakers=min(3, len(bank.speakers))
+        )
         scored = [list(diarizer.score(mix.wave)) for mix in mixes]
         for name, candidates in wanted.items():
             if name not in given:
@@ -108,33 +145,66 @@ def tune(config: Config, run: Run) -> dict[str, Any]:
     return {name: getattr(diarizer, name) for name in wanted}
 
 
-def _tuned(run: Run, diarizer: Diarizer, name: str, candidates: Sequence[float], mixes: list[Conversation],
-           scored: list[list[tuple[Any, Any]]]) -> Diarizer:
+def _tuned(
+    run: Run,
+    diarizer: Diarizer,
+    name: str,
+    candidates: Sequence[float],
+    mixes: list[Conversation],
+    scored: list[list[tuple[Any, Any]]],
+) -> Diarizer:
     """Return the diarizer with the value of a setting that serves validation conversations best."""
     from dataclasses import replace
 
     from colabkit.pipelines.diarization.evaluate.step import choose_lowest
+
     turned = {value: replace(diarizer, **{name: value}) for value in candidates}
-    best, tried = choose_lowest(lambda value: [turned[value].link(turned[value].decode(len(mix.wave) // FRAME_SAMPLES, parts))
-                                               for mix, parts in zip(mixes, scored, strict=True)], mixes, candidates)
-    run.choose(f"infer.{name}", best, f"DER {tried[best]:.1%} on {len(mixes)} conversations of validation speakers, from "
-               f"{min(tried.values()):.1%} to {max(tried.values()):.1%} over the range")
+    best, tried = choose_lowest(
+        lambda value: [
+            turned[value].link(turned[value].decode(len(mix.wave) // FRAME_SAMPLES, parts))
+            for mix, parts in zip(mixes, scored, strict=True)
+        ],
+        mixes,
+        candidates,
+    )
+    run.choose(
+        f"infer.{name}",
+        best,
+        f"DER {tried[best]:.1%} on {len(mixes)} conversations of validation speakers, from "
+        f"{min(tried.values()):.1%} to {max(tried.values()):.1%} over the range",
+    )
     return turned[best]
 
 
-@step("04_evaluate", uses=("speech", "recordings", "model", "evaluate", "infer"), reads=("01_speech", "02_train", "03_tune"),
-      writes=("scores.json", "*/*.rttm", "timeline.png"))
+@step(
+    "04_evaluate",
+    uses=("speech", "recordings", "model", "evaluate", "infer"),
+    reads=("01_speech", "02_train", "03_tune"),
+    writes=("scores.json", "*/*.rttm", "timeline.png"),
+)
 def evaluate(config: Config, run: Run) -> dict[str, Any]:
     """Score conversations of speakers that training never heard, and real recordings where given."""
     from colabkit.pipelines.diarization.evaluate import timeline
     from colabkit.pipelines.diarization.evaluate.step import Conversation, diarize_all, measure
     from colabkit.pipelines.diarization.rttm import write_rttm
+
     diarizer = _diarizer(config, run)
     settings = config.evaluate
-    sets = {"mixes": _mixes(config, _bank(config, run, "test"), num_mixes=settings.num_mixes, seconds=settings.mix_seconds,
-                            num_speakers=settings.num_speakers, seed=settings.seed, settings=settings)}
+    sets = {
+        "mixes": _mixes(
+            config,
+            _bank(config, run, "test"),
+            num_mixes=settings.num_mixes,
+            seconds=settings.mix_seconds,
+            num_speakers=settings.num_speakers,
+            seed=settings.seed,
+            settings=settings,
+        )
+    }
     if real := _recordings(config, run, "test"):
-        sets["recordings"] = [Conversation(r.name, recordings.read_recording(r), list(r.turns), list(r.regions)) for r in real]
+        sets["recordings"] = [
+            Conversation(r.name, recordings.read_recording(r), list(r.turns), list(r.regions)) for r in real
+        ]
     scores = {}
     for name, conversations in sets.items():
         hypotheses = diarize_all(diarizer, conversations)
@@ -145,15 +215,27 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
             write_rttm(run.output / "reference" / f"{conversation.name}.rttm", conversation.name, conversation.turns)
             write_rttm(run.output / "hypothesis" / f"{conversation.name}.rttm", conversation.name, hypothesis)
         if name == list(sets)[-1]:
-            timeline.draw_timeline(run.output / "timeline.png", conversations[0].wave, hypotheses[0], conversations[0].turns,
-                                   f"{conversations[0].name}: reference (pale) and what was found")
+            timeline.draw_timeline(
+                run.output / "timeline.png",
+                conversations[0].wave,
+                hypotheses[0],
+                conversations[0].turns,
+                f"{conversations[0].name}: reference (pale) and what was found",
+            )
     files.write_json(run.output / "scores.json", scores)
-    return {(key if name == "mixes" else f"{name}_{key}"): value for name, values in scores.items()
-            for key, value in values.items()}
+    return {
+        (key if name == "mixes" else f"{name}_{key}"): value
+        for name, values in scores.items()
+        for key, value in values.items()
+    }
 
 
-@step("05_export", uses=("speech", "model", "export", "evaluate"), reads=("01_speech", "02_train", "03_tune"),
-      writes=("model.onnx", "model.int8.onnx", "diarizer.json"))
+@step(
+    "05_export",
+    uses=("speech", "model", "export", "evaluate"),
+    reads=("01_speech", "02_train", "03_tune"),
+    writes=("model.onnx", "model.int8.onnx", "diarizer.json"),
+)
 def export(config: Config, run: Run) -> dict[str, Any]:
     """Write ONNX files that compute what the model computes, at any length."""
     from colabkit.pipelines.diarization.model.export import (
@@ -163,6 +245,7 @@ def export(config: Config, run: Run) -> dict[str, Any]:
         export_onnx,
         require_parity,
     )
+
     model = _model(run)
     mix = _mixes(config, _bank(config, run, "validation"), num_mixes=1, seconds=max(CHECK_SECONDS))[0]
     waves = [mix.wave[: int(seconds * 16_000)] for seconds in CHECK_SECONDS]
@@ -180,8 +263,12 @@ def export(config: Config, run: Run) -> dict[str, Any]:
     return metrics
 
 
-@step("06_example", uses=("speech", "example", "evaluate"), reads=("01_speech", "05_export"),
-      writes=("example.rttm", "example.wav", "example.png"))
+@step(
+    "06_example",
+    uses=("speech", "example", "evaluate"),
+    reads=("01_speech", "05_export"),
+    writes=("example.rttm", "example.wav", "example.png"),
+)
 def example(config: Config, run: Run) -> dict[str, Any]:
     """Diarize one longer conversation of held-out speakers through ONNX alone."""
     from colabkit.io.audio import write_wav
@@ -190,9 +277,16 @@ def example(config: Config, run: Run) -> dict[str, Any]:
     from colabkit.pipelines.diarization.evaluate.metrics import score
     from colabkit.pipelines.diarization.infer import Diarizer
     from colabkit.pipelines.diarization.rttm import write_rttm
+
     bank = _bank(config, run, "test")
-    talk = _mixes(config, bank, num_mixes=1, seconds=config.example.seconds, seed=config.example.seed,
-                  num_speakers=min(config.example.num_speakers, len(bank.speakers)))[0]
+    talk = _mixes(
+        config,
+        bank,
+        num_mixes=1,
+        seconds=config.example.seconds,
+        seed=config.example.seed,
+        num_speakers=min(config.example.num_speakers, len(bank.speakers)),
+    )[0]
     turns = Diarizer.from_onnx(run.folder_of("05_export")).diarize(talk.wave)
     write_rttm(run.output / "example.rttm", "example", turns)
     write_wav(run.output / "example.wav", talk.wave / max(1.0, abs(talk.wave).max()), RATE_HZ)
@@ -210,9 +304,14 @@ def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
     from colabkit.pipelines.diarization import RATE_HZ
     from colabkit.pipelines.diarization.infer import Diarizer
     from colabkit.pipelines.diarization.rttm import write_rttm
+
     if not (run_folder / export.id).is_dir():
-        raise UsageError("This run has nothing to apply yet", got=str(run_folder), expected=f"{export.id} done",
-                         fix=f"colabkit run diarization --run {run_folder.name}, which continues it")
+        raise UsageError(
+            "This run has nothing to apply yet",
+            got=str(run_folder),
+            expected=f"{export.id} done",
+            fix=f"colabkit run diarization --run {run_folder.name}, which continues it",
+        )
     diarizer = Diarizer.from_onnx(run_folder / export.id)
     written = []
     for path in paths:
@@ -228,22 +327,39 @@ def _speech(config: Config, run: Run) -> Speech:
 
 def _bank(config: Config, run: Run, split: str, listed: Speech | None = None) -> SpeechBank:
     from colabkit.pipelines.diarization.speech.pool import load_bank
+
     return load_bank(listed or _speech(config, run), split, run, hours=config.speech.held_out_hours)
 
 
 def _recordings(config: Config, run: Run, split: str) -> list[recordings.Recording]:
     # Problems were told when the files were listed.
     silent = Teller(say=lambda line: None)
-    return recordings.open_recordings(config.recordings, split, run.folder_of("01_speech"), silent,
-                                      cache=run.scratch / "audio", cache_gib=config.speech.cache_gib)
+    return recordings.open_recordings(
+        config.recordings,
+        split,
+        run.folder_of("01_speech"),
+        silent,
+        cache=run.scratch / "audio",
+        cache_gib=config.speech.cache_gib,
+    )
 
 
-def _mixes(config: Config, bank: SpeechBank, *, num_mixes: int, seconds: float, num_speakers: int = 2, seed: int = 500,
-           settings: EvaluateConfig | None = None) -> list[Conversation]:
+def _mixes(
+    config: Config,
+    bank: SpeechBank,
+    *,
+    num_mixes: int,
+    seconds: float,
+    num_speakers: int = 2,
+    seed: int = 500,
+    settings: EvaluateConfig | None = None,
+) -> list[Conversation]:
     from colabkit.pipelines.diarization.evaluate.step import conversation
     from colabkit.pipelines.diarization.train.batches import held_out_simulator
-    simulator = held_out_simulator(bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers,
-                                   seed=seed)
+
+    simulator = held_out_simulator(
+        bank, settings or EvaluateConfig(), seconds=seconds, num_speakers=num_speakers, seed=seed
+    )
     return [conversation(f"mix{i:04d}", simulator.sample(i)) for i in range(num_mixes)]
 
 
@@ -255,6 +371,7 @@ def _validator(config: Config, mixes: Sequence[Conversation]) -> Callable[[Any],
         diarizer = _torch_diarizer(model, config.infer)
         scores = measure(mixes, join().share(mixes, lambda part: diarize_all(diarizer, part)), 0.25)
         return {name: scores[name] for name in ("der", "missed", "false_alarm", "confusion", "frame_accuracy")}
+
     return validate
 
 
@@ -263,6 +380,7 @@ def _model(run: Run):
 
     from colabkit.pipelines.diarization.config import ModelConfig
     from colabkit.pipelines.diarization.train.loop import build_model
+
     folder = run.folder_of("02_train")
     model = build_model(ModelConfig(**files.read_json(folder / "model.json")))
     model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -271,6 +389,7 @@ def _model(run: Run):
 
 def _diarizer(config: Config, run: Run) -> Diarizer:
     from colabkit.pipelines.diarization.infer import tuned_in
+
     tuned = run.folder_of("03_tune") / "diarizer.json"
     return _torch_diarizer(_model(run), config.infer, **(tuned_in(files.read_json(tuned)) if tuned.exists() else {}))
 
@@ -279,9 +398,11 @@ def _torch_diarizer(model: Any, settings: InferConfig, **tuned: float) -> Diariz
     import torch
 
     from colabkit.pipelines.diarization.infer import Diarizer
+
     device = next(model.parameters()).device
 
     def run_windows(waves: Any) -> tuple[Any, ...]:
         with torch.no_grad():
             return tuple(part.float().cpu().numpy() for part in model.eval()(torch.from_numpy(waves).to(device)))
+
     return Diarizer(run_windows, model.powerset.table_CS.cpu().numpy(), settings, **tuned)

@@ -113,13 +113,19 @@ def format_rttm(recording: str, turns: Iterable[Turn]) -> str:
     check_turns(turns, what="Cannot write RTTM", negative_start_ok=False)
     safe = {name: _safe_name(name) for name in {turn.speaker for turn in turns}}
     if len(set(safe.values())) < len(safe):
-        raise DataError("Cannot write RTTM", got=sorted(safe), where=recording,
-                        expected="speaker names that differ when '_' replaces white space", fix="rename one")
+        raise DataError(
+            "Cannot write RTTM",
+            got=sorted(safe),
+            where=recording,
+            expected="speaker names that differ when '_' replaces white space",
+            fix="rename one",
+        )
     name = _safe_name(recording)
     rows = sorted((round(start * 1000), round(end * 1000), safe[speaker]) for start, end, speaker in turns)
     return "".join(
         f"SPEAKER {name} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} <NA> <NA> {speaker} <NA> <NA>\n"
-        for start, end, speaker in rows if end > start
+        for start, end, speaker in rows
+        if end > start
     )
 
 
@@ -148,9 +154,13 @@ def check_turns(turns: Sequence[Turn], *, what: str, negative_start_ok: bool = T
     earliest = -math.inf if negative_start_ok else 0.0
     bad = [turn for turn in turns if not (earliest <= turn[0] <= turn[1] < math.inf and turn[0] > -math.inf)]
     if bad:
-        raise DataError(what, got=[tuple(turn) for turn in bad[:NUM_FAULTS_SHOWN]],
-                        expected="finite times, start <= end" + ("" if negative_start_ok else ", start >= 0"),
-                        where=f"{len(bad)} of {len(turns)} turns", fix="correct or remove these turns")
+        raise DataError(
+            what,
+            got=[tuple(turn) for turn in bad[:NUM_FAULTS_SHOWN]],
+            expected="finite times, start <= end" + ("" if negative_start_ok else ", start >= 0"),
+            where=f"{len(bad)} of {len(turns)} turns",
+            fix="correct or remove these turns",
+        )
 
 
 def turns_to_frames(
@@ -162,16 +172,23 @@ def turns_to_frames(
     the frames is cut off. Columns follow `speakers`, or else who starts first.
     """
     if num_frames < 0 or not 0 < frame_seconds < math.inf:
-        raise UsageError("Cannot make frames", got=(num_frames, frame_seconds),
-                         expected="num_frames >= 0 and frame_seconds > 0", fix="correct these two arguments")
+        raise UsageError(
+            "Cannot make frames",
+            got=(num_frames, frame_seconds),
+            expected="num_frames >= 0 and frame_seconds > 0",
+            fix="correct these two arguments",
+        )
     check_turns(turns, what="Cannot make frames")
     names = list(dict.fromkeys(turn.speaker for turn in sorted(turns)) if speakers is None else speakers)
     column_of = {name: column for column, name in enumerate(names)}
     strangers = sorted({turn.speaker for turn in turns} - column_of.keys())
     if strangers or len(column_of) < len(names):
-        raise UsageError("Cannot make frames", got=strangers or names,
-                         expected=f"speakers among {names}" if strangers else "each speaker once",
-                         fix="pass speakers= with every speaker of the turns, each once")
+        raise UsageError(
+            "Cannot make frames",
+            got=strangers or names,
+            expected=f"speakers among {names}" if strangers else "each speaker once",
+            fix="pass speakers= with every speaker of the turns, each once",
+        )
     steps = np.zeros((num_frames + 1, len(names)), dtype=np.int32)
     if turns and names:
         starts, ends, who = zip(*turns, strict=True)
@@ -185,8 +202,11 @@ def turns_to_frames(
 
 
 def frames_to_turns(
-    active: np.ndarray, frame_seconds: float, names: Sequence[str],
-    min_duration_on_seconds: float = 0.0, min_duration_off_seconds: float = 0.0,
+    active: np.ndarray,
+    frame_seconds: float,
+    names: Sequence[str],
+    min_duration_on_seconds: float = 0.0,
+    min_duration_off_seconds: float = 0.0,
 ) -> list[Turn]:
     """Return the turns of (frame, speaker) bool frames, sorted by time; inverse of `turns_to_frames`.
 
@@ -195,9 +215,12 @@ def frames_to_turns(
     """
     active = np.asarray(active)
     if active.ndim != 2 or active.dtype != np.bool_ or active.shape[1] != len(names):
-        raise UsageError("Cannot make turns", got=f"{active.dtype} array of shape {active.shape}",
-                         expected=f"bool array (frame, {len(names)} speakers)",
-                         fix="threshold the scores first, and pass one name a column")
+        raise UsageError(
+            "Cannot make turns",
+            got=f"{active.dtype} array of shape {active.shape}",
+            expected=f"bool array (frame, {len(names)} speakers)",
+            fix="threshold the scores first, and pass one name a column",
+        )
     padded = np.zeros((active.shape[1], active.shape[0] + 2), dtype=np.int8)
     padded[:, 1:-1] = active.T
     steps = np.diff(padded, axis=1)
@@ -218,15 +241,22 @@ def frames_to_turns(
 
 
 def _read_rows(
-    path: str | os.PathLike | bytes, kind: str, parse: Callable[[list[bytes]], tuple | None], line_format: str,
+    path: str | os.PathLike | bytes,
+    kind: str,
+    parse: Callable[[list[bytes]], tuple | None],
+    line_format: str,
     strict: bool,
 ) -> tuple[list[tuple], list[str]]:
     """Return the parsed lines and a text for each bad one; as bytes, split at ASCII white space alone."""
     try:
         data, path = (path, f"{kind} text") if isinstance(path, bytes) else (Path(path).read_bytes(), path)
     except OSError as error:
-        raise DataError(f"Cannot read {kind} file", got=error.strerror, where=path,
-                        fix="check the path and that the file may be read") from error
+        raise DataError(
+            f"Cannot read {kind} file",
+            got=error.strerror,
+            where=path,
+            fix="check the path and that the file may be read",
+        ) from error
     rows, faults = [], []
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         fields = line.split()
@@ -242,9 +272,12 @@ def _read_rows(
                 rows.append(row)
     if faults and strict:
         more = "" if len(faults) <= NUM_FAULTS_SHOWN else f"; and {len(faults) - NUM_FAULTS_SHOWN} more"
-        raise DataError(f"Cannot use {len(faults)} lines of the {kind} file", expected=line_format,
-                        where=f"{path}, " + "; ".join(faults[:NUM_FAULTS_SHOWN]) + more,
-                        fix="correct or delete these lines, or read with strict=False to leave them out")
+        raise DataError(
+            f"Cannot use {len(faults)} lines of the {kind} file",
+            expected=line_format,
+            where=f"{path}, " + "; ".join(faults[:NUM_FAULTS_SHOWN]) + more,
+            fix="correct or delete these lines, or read with strict=False to leave them out",
+        )
     return rows, faults
 
 

@@ -1,4 +1,4 @@
-"""The training step of the diarization model, piece by piece, so that its memory can be predicted before it is built anywhere."""
+"""The training step of the diarization model, piece by piece, to predict its memory before it is built anywhere."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from colabkit.training.sizing.request import Request
 from colabkit.training.sizing.workload import Workload
 
 NUM_TRAINING_SPEAKERS = 1000  # where the speech has not been looked at yet
-MODEL_CLASSES = {"wav2vec2": ("wav2vec2.modeling_wav2vec2", "Wav2Vec2Model"), "hubert": ("hubert.modeling_hubert", "HubertModel"),
-                 "wavlm": ("wavlm.modeling_wavlm", "WavLMModel")}
+MODEL_CLASSES = {
+    "wav2vec2": ("wav2vec2.modeling_wav2vec2", "Wav2Vec2Model"),
+    "hubert": ("hubert.modeling_hubert", "HubertModel"),
+    "wavlm": ("wavlm.modeling_wavlm", "WavLMModel"),
+}
 PRECISIONS = {"auto": "auto", "no": "fp32", "fp16": "fp16", "bf16": "bf16"}
 
 
@@ -28,11 +31,21 @@ def request(config: Config) -> Request:
     seconds = config.simulate.window_seconds
     frozen = replace(config, model=replace(config.model, freeze_encoder=True))
     can_freeze = config.model.encoder_type != "lightweight-cnn" and not config.model.freeze_encoder
-    return Request(workload=workload(config, offline=True), lengths=(seconds,), typical_seconds=seconds,
-                   effective_batch=config.train.effective_batch, precision=PRECISIONS[config.train.mixed_precision],
-                   checkpointing="no", world=max(1, config.train.processes), ema=True,
-                   lighter=lambda: {"the encoder frozen (--set model.freeze_encoder=True)": workload(frozen, offline=True)}
-                   if can_freeze else {})
+    return Request(
+        workload=workload(config, offline=True),
+        lengths=(seconds,),
+        typical_seconds=seconds,
+        effective_batch=config.train.effective_batch,
+        precision=PRECISIONS[config.train.mixed_precision],
+        checkpointing="no",
+        world=max(1, config.train.processes),
+        ema=True,
+        lighter=lambda: (
+            {"the encoder frozen (--set model.freeze_encoder=True)": workload(frozen, offline=True)}
+            if can_freeze
+            else {}
+        ),
+    )
 
 
 def windows_at_once(config: Config, ranks: Ranks, run: Run, device: Device | None = None) -> int:
@@ -47,8 +60,11 @@ def windows_at_once(config: Config, ranks: Ranks, run: Run, device: Device | Non
     sizing = replace(request(config), world=ranks.world).size(device)
     sizing = confirm_here(sizing, workload(config, offline=True), run.path.parents[1], say=run.say)
     fitting = min(ranks.gather(sizing.capacity(seconds)))
-    return run.choose("at_once", min(whole, fitting), f"{fitting} windows of {seconds:g} s fit into "
-                      f"{sizing.limit_bytes / GIB:.1f} GiB of {device.name}")
+    return run.choose(
+        "at_once",
+        min(whole, fitting),
+        f"{fitting} windows of {seconds:g} s fit into {sizing.limit_bytes / GIB:.1f} GiB of {device.name}",
+    )
 
 
 def workload(config: Config, *, num_training_speakers: int = NUM_TRAINING_SPEAKERS, offline: bool = False) -> Workload:
@@ -65,14 +81,27 @@ def workload(config: Config, *, num_training_speakers: int = NUM_TRAINING_SPEAKE
 
     def build(num_layers_now: int | None, checkpointing: bool) -> Any:
         return _build(config, shape, num_layers if num_layers_now is None else num_layers_now, num_training_speakers)
-    settings = [asdict(model), asdict(config.train)["embedding_weight"], num_training_speakers, shape and shape.to_diff_dict()]
-    return Workload(name=f"diarization with {name or model.encoder_type}", identity=f"diarization {digest(settings)[:16]}",
-                    num_layers=num_layers, build=build, layers=_layers,
-                    batch=lambda num_samples, seconds: _batch(num_samples, seconds, model.num_speakers), loss=_loss)
+
+    settings = [
+        asdict(model),
+        asdict(config.train)["embedding_weight"],
+        num_training_speakers,
+        shape and shape.to_diff_dict(),
+    ]
+    return Workload(
+        name=f"diarization with {name or model.encoder_type}",
+        identity=f"diarization {digest(settings)[:16]}",
+        num_layers=num_layers,
+        build=build,
+        layers=_layers,
+        batch=lambda num_samples, seconds: _batch(num_samples, seconds, model.num_speakers),
+        loss=_loss,
+    )
 
 
 def _shape_of_encoder(encoder_type: str, encoder_name: str, offline: bool) -> Any:
     from colabkit.pipelines.diarization.model.pretrained import SMALL, TRAINS_EVERYTHING
+
     if encoder_name:
         shape = config_of(encoder_name, offline=offline)
     else:
@@ -92,6 +121,7 @@ def _build(config: Config, shape: Any, num_layers: int, num_training_speakers: i
     from colabkit.pipelines.diarization.model.losses import DiarizationLoss
     from colabkit.pipelines.diarization.model.pretrained import PretrainedEncoder
     from colabkit.pipelines.diarization.train.loop import build_model
+
     model = config.model
     network = build_model(replace(model, encoder_type="lightweight-cnn", encoder_name=""))
     if shape is not None:
@@ -99,8 +129,9 @@ def _build(config: Config, shape: Any, num_layers: int, num_training_speakers: i
         shape.num_hidden_layers = num_layers
         module, class_name = MODEL_CLASSES[shape.model_type]
         backbone = getattr(importlib.import_module(f"transformers.models.{module}"), class_name)(shape)
-        network.encoder = PretrainedEncoder(model.encoder_type, model.encoder_name, model.hidden_size,
-                                            freeze=model.freeze_encoder, backbone=backbone)
+        network.encoder = PretrainedEncoder(
+            model.encoder_type, model.encoder_name, model.hidden_size, freeze=model.freeze_encoder, backbone=backbone
+        )
     loss = DiarizationLoss(network.powerset, num_training_speakers, model.embedding_size, config.train.embedding_weight)
     return nn.ModuleDict({"network": network, "loss": loss}).train()
 
@@ -114,10 +145,14 @@ def _batch(num_windows: int, seconds: float, num_speakers: int) -> Any:
     import torch
 
     from colabkit.pipelines.diarization.train.batches import Batch
+
     frames = round(seconds / FRAME_SECONDS)
-    return Batch(torch.zeros(num_windows, round(seconds * RATE_HZ)),
-                 torch.ones(num_windows, frames, num_speakers, dtype=torch.bool),
-                 torch.zeros(num_windows, num_speakers, dtype=torch.long), torch.ones(num_windows, frames, dtype=torch.bool))
+    return Batch(
+        torch.zeros(num_windows, round(seconds * RATE_HZ)),
+        torch.ones(num_windows, frames, num_speakers, dtype=torch.bool),
+        torch.zeros(num_windows, num_speakers, dtype=torch.long),
+        torch.ones(num_windows, frames, dtype=torch.bool),
+    )
 
 
 def _loss(model: Any, batch: Any) -> Any:
@@ -125,6 +160,7 @@ def _loss(model: Any, batch: Any) -> Any:
     import torch
 
     from colabkit.pipelines.diarization.model.network import speaker_embeddings
+
     logits_BFC, embeddings_BFE = model["network"](batch.wave)
     counts, loss = torch.ones(2), model["loss"]
     voices = speaker_embeddings(embeddings_BFE.float(), batch.active.float()).flatten(0, 1)

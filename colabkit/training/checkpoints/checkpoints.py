@@ -1,11 +1,11 @@
 """Checkpoints in generations: everything that matters, declared by name, whole or not there.
 
-The latest checkpoint is the newest generation whose COMMIT verifies, never the newest name: a generation cut off at any byte is
-passed over. No pickle anywhere. Saving copies the tensors (the only part that blocks), then writes in a thread.
+The latest checkpoint is the newest generation whose COMMIT verifies, never the newest name: a generation cut off at any
+byte is passed over. No pickle anywhere. Saving copies the tensors (the only part that blocks), then writes in a thread.
 
-On a disk of this machine generations are written to their folder. On a remote medium such as Google Drive they are written to
-`scratch` on this machine first, and brought over by a Publisher: where the medium is away, training goes on and it catches up.
-Resuming takes the newest whole generation of both places.
+On a disk of this machine generations are written to their folder. On a remote medium such as Google Drive they are
+written to `scratch` on this machine first, and brought over by a Publisher: where the medium is away, training goes on
+and it catches up. Resuming takes the newest whole generation of both places.
 """
 
 from __future__ import annotations
@@ -34,24 +34,34 @@ END_PATIENCE_SECONDS = 600.0
 
 
 def checkpoints_of(run: Run, name: str = "checkpoints", *, keep_last: int = 2) -> Checkpoints:
-    """Open the checkpoints of a run's step at work; those of a run on a remote medium go to this machine's disk first."""
+    """Open the checkpoints of a run's step at work; on a remote medium they go to this machine's disk first."""
     folder, medium = run.output / name, medium_of(run.output)
     scratch = run.scratch_at_work / name if medium.is_remote else None
     if scratch is not None:
         run.say(f"  checkpoints are written to {scratch} and brought to {medium.name} while training goes on")
-    return Checkpoints(folder, keep_last=keep_last, scratch=scratch, medium=medium, identity=run.identity_at_work, say=run.say)
+    return Checkpoints(
+        folder, keep_last=keep_last, scratch=scratch, medium=medium, identity=run.identity_at_work, say=run.say
+    )
 
 
 class Checkpoints:
     """The generations in one folder. `keep_last` generations are kept, and the one named best.
 
-    `scratch` is a folder on this machine's own disk, needed where `medium` is remote. `identity` names the work: generations of
-    other work in these folders are passed over.
+    `scratch` is a folder on this machine's own disk, needed where `medium` is remote. `identity` names the work:
+    generations of other work in these folders are passed over.
     """
 
-    def __init__(self, folder: str | Path, *, keep_last: int = 2, scratch: str | Path | None = None,
-                 medium: Medium | None = None, identity: str = "", say: Callable[[str], object] = print,
-                 retry_seconds: tuple[float, ...] | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        keep_last: int = 2,
+        scratch: str | Path | None = None,
+        medium: Medium | None = None,
+        identity: str = "",
+        say: Callable[[str], object] = print,
+        retry_seconds: tuple[float, ...] | None = None,
+    ):
         self.folder, self.keep_last, self.identity, self.say = Path(folder), keep_last, identity, say
         self.medium, self.local = medium or Medium(), Medium()
         self.scratch = Path(scratch) if scratch is not None and self.medium.is_remote else None
@@ -66,8 +76,9 @@ class Checkpoints:
         self._broken: set[Path] = set()  # those that were passed over
         self._publisher = None
         if self.scratch is not None:
-            self._publisher = Publisher(self._send, self._confirm, medium_name=self.medium.name, say=say,
-                                        retry_seconds=self.retry_seconds)
+            self._publisher = Publisher(
+                self._send, self._confirm, medium_name=self.medium.name, say=say, retry_seconds=self.retry_seconds
+            )
 
     def save(self, step: int, state: dict[str, Any], *, best: bool = False, wait: bool = False) -> None:
         """Save generation `step`: any nesting of dicts, lists, numbers, text and tensors.
@@ -78,8 +89,9 @@ class Checkpoints:
         if self._has(step, best):
             return  # the same step again, after a resume: it is the same state
         nesting, tensors = tensor_file.take(state)
-        self._writer = threading.Thread(target=self._write, args=(step, nesting, tensors, best), daemon=False,
-                                        name=self._thread_name())
+        self._writer = threading.Thread(
+            target=self._write, args=(step, nesting, tensors, best), daemon=False, name=self._thread_name()
+        )
         self._writer.start()
         if wait:
             self._join()
@@ -94,11 +106,14 @@ class Checkpoints:
         self._join()
         patience_seconds = END_PATIENCE_SECONDS if patience_seconds is None else patience_seconds
         if not self._flush(patience_seconds):
-            raise StateError("Cannot store the last checkpoint", where=self.folder,
-                             got=f"{self.medium.name} did not take it for {patience_seconds:g} seconds",
-                             expected="an answer, and room on it",
-                             fix="mount it again or make room (on Google Drive empty the trash), then run the same again: "
-                                 f"it continues with what is in {self.scratch}")
+            raise StateError(
+                "Cannot store the last checkpoint",
+                where=self.folder,
+                got=f"{self.medium.name} did not take it for {patience_seconds:g} seconds",
+                expected="an answer, and room on it",
+                fix="mount it again or make room (on Google Drive empty the trash), then run the same again: "
+                f"it continues with what is in {self.scratch}",
+            )
 
     def _flush(self, patience_seconds: float) -> bool:
         with faults_told(self.folder, "store a checkpoint"):
@@ -138,7 +153,9 @@ class Checkpoints:
         """Return all generations of both places, newest first, this machine's before the remote medium's."""
         found = [(self.medium, self.folder / name) for name in self._patiently(self.medium, self._stored_names)]
         if self.scratch is not None:
-            found = [(self.local, self.scratch / name) for name in _only_generations(self.local.names(self.scratch))] + found
+            found = [
+                (self.local, self.scratch / name) for name in _only_generations(self.local.names(self.scratch))
+            ] + found
         return sorted(found, key=lambda item: -generation.step_of(item[1].name))
 
     def _stored_names(self) -> list[str]:
@@ -198,8 +215,12 @@ class Checkpoints:
         try:
             place = self._place_for(sum(t.numel() * t.element_size() for t in tensors.values()))
             medium = self.local if place == self.scratch else self.medium
-            folder = self._patiently(medium, lambda: self._write_new(
-                medium, place, tensor_file.chunks(nesting, tensors), step=step, best=best, identity=self.identity))
+            folder = self._patiently(
+                medium,
+                lambda: self._write_new(
+                    medium, place, tensor_file.chunks(nesting, tensors), step=step, best=best, identity=self.identity
+                ),
+            )
             self._offer(step, best, folder)
         except OSError as error:
             self._fault = disk_fault(error, place, "write a checkpoint")
@@ -218,7 +239,7 @@ class Checkpoints:
         return folder
 
     def _place_for(self, num_bytes: int) -> Path:
-        """Choose where a generation of so many bytes is written first: this machine's disk is watched, it fills up unseen."""
+        """Choose where a generation of so many bytes goes first: this machine's disk is watched, it fills up unseen."""
         if self.scratch is None:
             return self.folder
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -227,8 +248,10 @@ class Checkpoints:
         free = self.local.free_bytes(self.scratch)
         if free >= num_bytes + SPARE_BYTES:
             return self.scratch
-        self.say(f"  WARNING only {in_units(free)} are free on this machine's disk: the checkpoint of {in_units(num_bytes)} goes "
-                 f"straight to {self.medium.name}, and training waits where that is away")
+        self.say(
+            f"  WARNING only {in_units(free)} are free on this machine's disk: the checkpoint of {in_units(num_bytes)} "
+            f"goes straight to {self.medium.name}, and training waits where that is away"
+        )
         return self.folder
 
     def _offer(self, step: int, best: bool, folder: Path) -> None:
@@ -240,8 +263,9 @@ class Checkpoints:
         try:
             about = generation.read_about(self.local, job.folder)
             chunks = self.local.chunks(job.folder / generation.STATE)
-            self._sent = self._write_new(self.medium, self.folder, chunks, step=about.step, best=job.best,
-                                         identity=about.identity, copy_of=about)
+            self._sent = self._write_new(
+                self.medium, self.folder, chunks, step=about.step, best=job.best, identity=about.identity, copy_of=about
+            )
         except (StateError, FileNotFoundError):
             if job.folder.exists() and generation.COMMIT in self.local.names(job.folder):
                 raise
@@ -265,25 +289,31 @@ class Checkpoints:
             return False  # asked again soon
         if self._hinted != folder.name or not self.medium.is_uploaded(hint):
             return False
-        self.stored_step, self._findable, self._num_hints = max(self.stored_step, generation.step_of(folder.name)), {folder}, 0
+        self.stored_step, self._findable, self._num_hints = (
+            max(self.stored_step, generation.step_of(folder.name)),
+            {folder},
+            0,
+        )
         return True
 
     def _is_uploaded(self, folder: Path) -> bool:
         return all(self.medium.is_uploaded(folder / name) for name in (generation.STATE, generation.COMMIT))
 
     def _rotate(self, medium: Medium, newest: Path | None) -> None:
-        """Remove what the newest generation makes needless: not the last, not the best, and none whose heir is not uploaded."""
+        """Remove generations the newest makes needless: not the last, the best, or one whose heir is not uploaded."""
         if medium.is_remote and self._findable is None:
             self._findable = {self._findable_elsewhere()}
         place = self.scratch if medium is self.local and self.scratch is not None else self.folder
-        folders = sorted((place / name for name in _only_generations(medium.names(place))),
-                         key=lambda folder: (generation.step_of(folder.name), folder == newest))
+        folders = sorted(
+            (place / name for name in _only_generations(medium.names(place))),
+            key=lambda folder: (generation.step_of(folder.name), folder == newest),
+        )
         if newest is not None:
             folders = [f for f in folders if generation.step_of(f.name) <= generation.step_of(newest.name)]
         one_a_step = {generation.step_of(f.name): f for f in folders if self._is_whole(medium, f)}
         whole = list(one_a_step.values())
         uploaded = [f for f in whole if self._is_uploaded(f)] if medium.is_remote else whole
-        kept = {*whole[-self.keep_last:], *uploaded[-1:], *(self._findable or ())}
+        kept = {*whole[-self.keep_last :], *uploaded[-1:], *(self._findable or ())}
         if place == self.scratch:
             kept |= self._publisher.folders()
         for known in (whole, uploaded):
@@ -294,18 +324,26 @@ class Checkpoints:
                 medium.remove(folder)
 
     def _findable_elsewhere(self) -> Path:
-        """Return the generation that another machine would find by the hint. Raises: StateError while that cannot be told."""
+        """Return the generation that another machine would find by the hint.
+
+        Raises: StateError while that cannot be told.
+        """
         hint = self.folder / LATEST
         try:
             name = self.medium.read(hint).decode(errors="replace").strip()
         except FileNotFoundError:
             return self.folder  # nothing was ever stored
         if not self.medium.is_uploaded(hint):
-            raise StateError(f"{self.medium.name} has not taken {LATEST} yet", where=hint, fix="nothing to do: it is asked again")
+            raise StateError(
+                f"{self.medium.name} has not taken {LATEST} yet", where=hint, fix="nothing to do: it is asked again"
+            )
         return self.folder / name
 
     def _is_whole(self, medium: Medium, folder: Path) -> bool:
-        """Tell whether a generation's COMMIT stands; one that was never loaded is believed, as reading it all would take long."""
+        """Tell whether a generation's COMMIT stands.
+
+        One that was never loaded is believed, as reading it all would take long.
+        """
         if folder not in self._whole and folder not in self._broken:
             try:
                 self._whole[folder] = generation.read_about(medium, folder)
@@ -321,7 +359,11 @@ def _only_generations(names: Iterable[str]) -> list[str]:
 def restore(parts: dict[str, Any], state: dict[str, Any]) -> None:
     """Load each part's state into it (load_state_dict). Raises: StateError when the names do not match."""
     if set(parts) - set(state):
-        raise StateError("The checkpoint does not hold all parts", got=sorted(state), expected=str(sorted(parts)),
-                         fix="redo the step (--redo), or go back to the version of colabkit that made it")
+        raise StateError(
+            "The checkpoint does not hold all parts",
+            got=sorted(state),
+            expected=str(sorted(parts)),
+            fix="redo the step (--redo), or go back to the version of colabkit that made it",
+        )
     for name, part in parts.items():
         part.load_state_dict(state[name])

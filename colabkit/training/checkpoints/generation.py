@@ -1,7 +1,7 @@
 """One generation of a checkpoint: a folder with `state.safetensors` and, written last, `COMMIT.json` (size, SHA-256).
 
-Its name is never used again: `generation-000001200-5f3a9c`. Without a COMMIT that vouches for itself and for every byte of the
-state it does not count. On a remote medium what was written is read back before the COMMIT is.
+Its name is never used again: `generation-000001200-5f3a9c`. Without a COMMIT that vouches for itself and for every byte
+of the state it does not count. On a remote medium what was written is read back before the COMMIT is.
 """
 
 from __future__ import annotations
@@ -49,8 +49,16 @@ def step_of(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def write(medium: Medium, folder: Path, chunks: Iterable[bytes | memoryview], *, step: int, best: bool, identity: str,
-          copy_of: About | None = None) -> About:
+def write(
+    medium: Medium,
+    folder: Path,
+    chunks: Iterable[bytes | memoryview],
+    *,
+    step: int,
+    best: bool,
+    identity: str,
+    copy_of: About | None = None,
+) -> About:
     """Write a whole generation to a folder that is new.
 
     Raises: OSError, also when other bytes are read back; StateError when the chunks are not those of `copy_of`.
@@ -86,16 +94,26 @@ def read_about(medium: Medium, folder: Path) -> About:
     if told != digest(content):
         raise StateError(f"{COMMIT} is not what was written", where=folder, fix=PASSED_OVER)
     size, sha256 = content["files"][STATE]
-    return About(content["step"], content["best"] or _is_marked_best(medium, folder, told), content["identity"], size, sha256)
+    return About(
+        content["step"], content["best"] or _is_marked_best(medium, folder, told), content["identity"], size, sha256
+    )
 
 
 def read(medium: Medium, folder: Path) -> tuple[About, Any]:
-    """Return (about, state). Raises: StateError when anything is missing, cut off or changed; OSError of a remote medium."""
+    """Return (about, state).
+
+    Raises: StateError when anything is missing, cut off or changed; OSError of a remote medium.
+    """
     about = read_about(medium, folder)
     data = _read(medium, folder / STATE)
     if len(data) != about.size_bytes or hashlib.sha256(data).hexdigest() != about.sha256:
-        raise StateError(f"{STATE} is not what was written", got=f"{len(data)} bytes", expected=f"{about.size_bytes} bytes",
-                         where=folder, fix=PASSED_OVER)
+        raise StateError(
+            f"{STATE} is not what was written",
+            got=f"{len(data)} bytes",
+            expected=f"{about.size_bytes} bytes",
+            where=folder,
+            fix=PASSED_OVER,
+        )
     return about, tensor_file.parse(data)
 
 

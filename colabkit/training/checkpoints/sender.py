@@ -1,7 +1,8 @@
 """Bring generations from this machine's disk to a medium that may be away, while training goes on.
 
-One thread sends. What could not be sent is tried again, after seconds at first and minutes later; of several generations that
-wait only the newest and the newest best matter. It says once when the medium is away, and once when it is back.
+One thread sends. What could not be sent is tried again, after seconds at first and minutes later; of several
+generations that wait only the newest and the newest best matter. It says once when the medium is away, and once when it
+is back.
 """
 
 from __future__ import annotations
@@ -27,13 +28,20 @@ class Job:
 
 
 class Publisher:
-    """Sends jobs by `send(job)`, which raises OSError where the medium does not take them; `confirm()` tells whether the
-    newest sent one is on the other side, which may be later.
+    """Sends jobs by `send(job)`, which raises OSError where the medium does not take them.
+
+    `confirm()` tells whether the newest sent one is on the other side, which may be later.
     """
 
-    def __init__(self, send: Callable[[Job], None], confirm: Callable[[], bool], *, medium_name: str,
-                 say: Callable[[str], object] = print,
-                 retry_seconds: tuple[float, ...]):
+    def __init__(
+        self,
+        send: Callable[[Job], None],
+        confirm: Callable[[], bool],
+        *,
+        medium_name: str,
+        say: Callable[[str], object] = print,
+        retry_seconds: tuple[float, ...],
+    ):
         self._send, self._confirm, self._name, self._say = send, confirm, medium_name, say
         self._retry_seconds = retry_seconds
         self._waiting: list[Job] = []
@@ -53,7 +61,10 @@ class Publisher:
             return {job.folder for job in (*self._waiting, self._sending) if job is not None}
 
     def offer(self, job: Job) -> None:
-        """Have a generation sent, in place of an older one that still waits. Raises: the fault that no waiting mends."""
+        """Have a generation sent, in place of an older one that still waits.
+
+        Raises: the fault that no waiting mends.
+        """
         with self._wake:
             self._raise_fault()
             self._offered += 1
@@ -128,7 +139,7 @@ class Publisher:
                     self._unconfirmed = True
 
     def _pause(self, seconds: float) -> None:
-        """Wait, but not longer than until something new is offered, somebody waits, or the medium is no longer wanted."""
+        """Wait, at most until something new is offered, somebody waits, or the medium is no longer wanted."""
         mine, offered, began = threading.current_thread(), self._offered, time.monotonic()
         with self._wake:
             self._sending = None
@@ -147,11 +158,15 @@ class Publisher:
         self._failed += 1
         if self._failed == 1 and job is not None:
             self._missed = 1
-            self._say(f"  WARNING {self._name} does not take the checkpoint of step {job.step} ({error.strerror or error}): "
-                      f"training goes on, checkpoints stay in {job.folder.parent} on this machine until it does")
+            self._say(
+                f"  WARNING {self._name} does not take the checkpoint of step {job.step} ({error.strerror or error}): "
+                f"training goes on, checkpoints stay in {job.folder.parent} on this machine until it does"
+            )
 
     def _tell_back(self, job: Job) -> None:
         if self._failed:
-            self._say(f"  {self._name} answers again: the checkpoint of step {job.step} is stored; "
-                      f"{self._missed} had stayed on this machine")
+            self._say(
+                f"  {self._name} answers again: the checkpoint of step {job.step} is stored; "
+                f"{self._missed} had stayed on this machine"
+            )
         self._failed = self._missed = 0

@@ -12,9 +12,24 @@ from typing import Any
 from colabkit.core.errors import StateError
 
 NESTING = "colabkit"  # the metadata entry that holds the nesting
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
-           "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
-           "uint16": "U16", "uint32": "U32", "uint64": "U64", "complex64": "C64"}
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+    "complex64": "C64",
+}
 
 
 def take(state: Any) -> tuple[Any, dict[str, Any]]:
@@ -26,13 +41,18 @@ def take(state: Any) -> tuple[Any, dict[str, Any]]:
 def chunks(nesting: Any, tensors: dict[str, Any]) -> Iterator[bytes | memoryview]:
     """Yield a safetensors file piece by piece (format: 8 bytes of header length, JSON header, the tensors' bytes)."""
     import torch
+
     header: dict[str, Any] = {"__metadata__": {NESTING: json.dumps(nesting)}}
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))  # each lies at a multiple of its size
+    # each lies at a multiple of its size
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     end = 0
     for name, tensor in ordered:
         begin, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[str(tensor.dtype).removeprefix("torch.")], "shape": list(tensor.shape),
-                        "data_offsets": [begin, end]}
+        header[name] = {
+            "dtype": _DTYPES[str(tensor.dtype).removeprefix("torch.")],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     yield len(text).to_bytes(8, "little") + text
@@ -44,12 +64,14 @@ def chunks(nesting: Any, tensors: dict[str, Any]) -> Iterator[bytes | memoryview
 def parse(data: bytes) -> Any:
     """Return the state that a whole file holds."""
     from safetensors.torch import load
-    header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
+
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return _put(json.loads(header["__metadata__"][NESTING]), load(data))
 
 
 def _take(value: Any, tensors: dict[str, Any]) -> Any:
     import torch
+
     if isinstance(value, torch.Tensor):
         name = f"t{len(tensors):05d}"
         if str(value.dtype).removeprefix("torch.") not in _DTYPES:
@@ -70,8 +92,12 @@ def _take(value: Any, tensors: dict[str, Any]) -> Any:
 
 
 def _refused(what: str) -> StateError:
-    return StateError("Cannot put this into a checkpoint", got=what, expected="dicts, lists, numbers, text and tensors",
-                      fix="convert it before saving")
+    return StateError(
+        "Cannot put this into a checkpoint",
+        got=what,
+        expected="dicts, lists, numbers, text and tensors",
+        fix="convert it before saving",
+    )
 
 
 def _put(value: Any, tensors: dict[str, Any]) -> Any:

@@ -3,7 +3,8 @@
     broadcast_parameters(model, ranks)                    # once
     reduce_gradients(model.parameters(), ranks)           # every step, when all ranks are through
 
-What DistributedDataParallel does during backward cannot be undone when one rank runs out of memory; this is not begun before.
+What DistributedDataParallel does during backward cannot be undone when one rank runs out of memory; this is not begun
+before.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def broadcast_parameters(module: Any, ranks: Ranks) -> None:
     if ranks.world == 1:
         return
     import torch
+
     with torch.no_grad():
         for tensor in (*module.parameters(), *module.buffers()):
             torch.distributed.broadcast(tensor.detach(), src=0)
@@ -29,12 +31,13 @@ def broadcast_parameters(module: Any, ranks: Ranks) -> None:
 def reduce_gradients(parameters: Iterable[Any], ranks: Ranks) -> None:
     """Replace every gradient by its sum over all ranks, the same bits on each.
 
-    A parameter without a gradient on some ranks counts as zeros there; without one on all it stays so. The parameters and their
-    order must be the same everywhere. Beside the gradients it takes twice GRADIENT_BUCKET_BYTES at most.
+    A parameter without a gradient on some ranks counts as zeros there; without one on all it stays so. The parameters
+    and their order must be the same everywhere. Beside the gradients it takes twice GRADIENT_BUCKET_BYTES at most.
     """
     if ranks.world == 1:
         return
     import torch
+
     parameters = [p for p in parameters if p.requires_grad]
     present = ranks.any_each([p.grad is not None for p in parameters])
     waiting = None
@@ -50,6 +53,7 @@ def reduce_gradients(parameters: Iterable[Any], ranks: Ranks) -> None:
 
 def _gradient(parameter: Any) -> Any:
     import torch
+
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     elif parameter.grad.is_sparse:
@@ -79,6 +83,7 @@ def _kind(tensor: Any) -> tuple[Any, Any]:
 def _begin(gradients: list[Any]) -> tuple[Any, Any, list[Any]]:
     """Start summing; returns what to wait for, the flat sum and where it goes."""
     import torch
+
     alone = len(gradients) == 1 and gradients[0].is_contiguous()
     flat = gradients[0].view(-1) if alone else torch.cat([gradient.reshape(-1) for gradient in gradients])
     return torch.distributed.all_reduce(flat, async_op=True), flat, [] if alone else gradients
@@ -86,7 +91,10 @@ def _begin(gradients: list[Any]) -> tuple[Any, Any, list[Any]]:
 
 def _finish(work: Any, flat: Any, gradients: list[Any]) -> None:
     import torch
+
     work.wait()
     if gradients:
         parts = flat.split([gradient.numel() for gradient in gradients])
-        torch._foreach_copy_(gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)])
+        torch._foreach_copy_(
+            gradients, [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+        )

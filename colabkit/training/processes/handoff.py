@@ -42,12 +42,24 @@ class Handoff:
         """Describe the step at work. Raises: UsageError when other processes could not import it."""
         recipe, config_type = step.function.__module__, type(run.config)
         if "__main__" in (recipe, config_type.__module__):
-            raise UsageError(f"Cannot do {step.id} in several processes: they could not import it",
-                             got="a step made in the notebook", expected="steps and settings in a module",
-                             fix=f"move them to a .py file, or --set {step.processes}=1")
-        return cls(recipe=recipe, config_type=f"{config_type.__module__}:{config_type.__qualname__}",
-                   settings=to_dict(run.config), pipeline=run.pipeline, preset=run.preset, step=step.id,
-                   path=str(Path(run.path).absolute()), output=str(Path(run.output).absolute()), identity=identity, **how)
+            raise UsageError(
+                f"Cannot do {step.id} in several processes: they could not import it",
+                got="a step made in the notebook",
+                expected="steps and settings in a module",
+                fix=f"move them to a .py file, or --set {step.processes}=1",
+            )
+        return cls(
+            recipe=recipe,
+            config_type=f"{config_type.__module__}:{config_type.__qualname__}",
+            settings=to_dict(run.config),
+            pipeline=run.pipeline,
+            preset=run.preset,
+            step=step.id,
+            path=str(Path(run.path).absolute()),
+            output=str(Path(run.output).absolute()),
+            identity=identity,
+            **how,
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> Handoff:
@@ -62,12 +74,25 @@ def told(error: BaseException) -> dict[str, Any]:
     kind = f"{type(error).__module__}:{type(error).__qualname__}"
     if isinstance(error, ColabkitError):
         got = error.got if error.got is None or isinstance(error.got, (str, int, float)) else {"repr": repr(error.got)}
-        more = {name: value for name, value in vars(error).items()
-                if name not in ("what", "got", "expected", "where", "fix") and isinstance(value, (str, int, float))}
-        return {"kind": kind, "what": error.what, "got": got, "expected": error.expected, "where": str(error.where),
-                "fix": error.fix, "more": more}
+        more = {
+            name: value
+            for name, value in vars(error).items()
+            if name not in ("what", "got", "expected", "where", "fix") and isinstance(value, (str, int, float))
+        }
+        return {
+            "kind": kind,
+            "what": error.what,
+            "got": got,
+            "expected": error.expected,
+            "where": str(error.where),
+            "fix": error.fix,
+            "more": more,
+        }
     if isinstance(error, OSError) and error.errno is not None:
-        return {"kind": "OSError", "arguments": [error.errno, error.strerror, str(error.filename) if error.filename else None]}
+        return {
+            "kind": "OSError",
+            "arguments": [error.errno, error.strerror, str(error.filename) if error.filename else None],
+        }
     if isinstance(error, ModuleNotFoundError):
         return {"kind": "ModuleNotFoundError", "message": str(error), "name": error.name}
     return {"kind": kind, "text": f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")}
@@ -84,10 +109,16 @@ def error_of(described: dict[str, Any]) -> BaseException | None:
         return None
     kind = named(described["kind"])
     if not issubclass(kind, ColabkitError):
-        raise StateError("Cannot read an error of another process", got=described["kind"], expected="one of colabkit's",
-                         fix="see the logs of the run")
+        raise StateError(
+            "Cannot read an error of another process",
+            got=described["kind"],
+            expected="one of colabkit's",
+            fix="see the logs of the run",
+        )
     got = _Told(described["got"]["repr"]) if isinstance(described["got"], dict) else described["got"]
-    error = kind(described["what"], got=got, expected=described["expected"], where=described["where"], fix=described["fix"])
+    error = kind(
+        described["what"], got=got, expected=described["expected"], where=described["where"], fix=described["fix"]
+    )
     vars(error).update(described["more"])
     return error
 

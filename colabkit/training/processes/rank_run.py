@@ -1,7 +1,7 @@
 """A run as seen in one of the several processes of a step.
 
-The first process tells what it chooses and leaves aside, and how far it is; the holder of the run shows and records it. What the
-other processes say goes to their logs. None of them writes the report or the ledger.
+The first process tells what it chooses and leaves aside, and how far it is; the holder of the run shows and records it.
+What the other processes say goes to their logs. None of them writes the report or the ledger.
 """
 
 from __future__ import annotations
@@ -30,12 +30,19 @@ class RankRun(Run):
     `tell` takes the events of the first process, None in the others. `asked` says which signal asks to stop, else "".
     """
 
-    def __init__(self, handoff: Handoff, *, tell: Tell | None, asked: Callable[[], str], say: Callable[[str], object] = print):
+    def __init__(
+        self, handoff: Handoff, *, tell: Tell | None, asked: Callable[[], str], say: Callable[[str], object] = print
+    ):
         path = Path(handoff.path)
         self._asked, self._tell = asked, tell
-        super().__init__(pipeline=handoff.pipeline, steps=import_module(handoff.recipe).STEPS, preset=handoff.preset, say=say,
-                         config=build(named(handoff.config_type), handoff.settings),
-                         run_folder=open_run(path.parent.parent, path.parent.name, path.name, read_only=True))
+        super().__init__(
+            pipeline=handoff.pipeline,
+            steps=import_module(handoff.recipe).STEPS,
+            preset=handoff.preset,
+            say=say,
+            config=build(named(handoff.config_type), handoff.settings),
+            run_folder=open_run(path.parent.parent, path.parent.name, path.name, read_only=True),
+        )
         self.report = _TellingReport(self.report.path, heading={}, say=say, tell=tell)
         self.output, self._identity = Path(handoff.output), handoff.identity
         self._step_at_work = find(self.steps, handoff.step)
@@ -105,6 +112,12 @@ class TellingProgress:
     def _show(self) -> None:
         self._told = time.monotonic()
         if self._tell:
-            values = {name: value if isinstance(value, (str, int)) else float(value) for name, value in self._values.items()}
-            self._tell({"progress": {"title": self.title, "total": self.total, "done": self.done, "unit": self.unit},
-                        "values": values})
+            values = {
+                name: value if isinstance(value, (str, int)) else float(value) for name, value in self._values.items()
+            }
+            self._tell(
+                {
+                    "progress": {"title": self.title, "total": self.total, "done": self.done, "unit": self.unit},
+                    "values": values,
+                }
+            )

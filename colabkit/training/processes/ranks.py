@@ -5,7 +5,8 @@
     state = ranks.from_first(load)            # made by the first, known to all
     found = ranks.share(items, work)          # each does its part, all have all
 
-Every question must be asked by all of them in the same order. They are asked over TCP between CPUs (gloo), so that no GPU waits.
+Every question must be asked by all of them in the same order. They are asked over TCP between CPUs (gloo), so that no
+GPU waits.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Ranks:
 
     def _largest(self, numbers: list[int]) -> list[int]:
         import torch
+
         largest = torch.tensor(numbers, dtype=torch.int64)
         torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self._group)
         return largest.tolist()
@@ -65,6 +67,7 @@ class Ranks:
         if self.world == 1:
             return make()
         import torch
+
         carried = [make() if self.is_first else None]
         torch.distributed.broadcast_object_list(carried, src=0, group=self._group)
         return carried[0]
@@ -74,13 +77,14 @@ class Ranks:
         if self.world == 1:
             return [value]
         import torch
+
         values: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(values, value, group=self._group)
         return values
 
     def share(self, items: Sequence[Any], work: Callable[[Sequence[Any]], Sequence[Any]]) -> list[Any]:
         """Return work(items), one result an item, each process doing every world-th item."""
-        parts = self.gather(list(work(items[self.rank:: self.world])))
+        parts = self.gather(list(work(items[self.rank :: self.world])))
         return [parts[place % self.world][place // self.world] for place in range(len(items))]
 
 
@@ -104,6 +108,7 @@ def join() -> Ranks:
 def _meet() -> Ranks:
     import torch
     from accelerate import PartialState
+
     with ended_by_signals():
         state = PartialState(cpu=not torch.cuda.is_available())
         group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
@@ -112,7 +117,7 @@ def _meet() -> Ranks:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGINT end this process where it waits for others: a handler would not be called before they answer."""
+    """Let SIGTERM and SIGINT end this process where it waits for others: no handler is called before they answer."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -129,6 +134,7 @@ def part() -> None:
     global _joined
     if _joined is not None and _joined.world > 1:
         import torch
+
         torch.distributed.destroy_process_group()
     _joined = None
 
@@ -140,4 +146,6 @@ def lost_another(error: BaseException) -> bool:
         return False
     networked = tuple(getattr(torch.distributed, name) for name in ("DistError",) if hasattr(torch.distributed, name))
     text = str(error)
-    return isinstance(error, networked) or any(word in text for word in ("gloo", "NCCL", "Connection closed", "Connection reset"))
+    return isinstance(error, networked) or any(
+        word in text for word in ("gloo", "NCCL", "Connection closed", "Connection reset")
+    )

@@ -1,8 +1,9 @@
 """One step in several processes: started through torchrun, watched, shown as one, and ended together.
 
-Started from a notebook or a command the processes belong to it: they stop in good order when it is asked to, end with it when it
-is killed, and a process that dies ends the step with one error. The holder of the run never touches a GPU for it. Where torchrun
-or accelerate started this very process, its fellows take part in the steps that want several processes, and wait in the others.
+Started from a notebook or a command the processes belong to it: they stop in good order when it is asked to, end with
+it when it is killed, and a process that dies ends the step with one error. The holder of the run never touches a GPU
+for it. Where torchrun or accelerate started this very process, its fellows take part in the steps that want several
+processes, and wait in the others.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ _LOOK_SECONDS = 0.2
 _END_SECONDS = 10.0  # how long processes that were told to end may take
 _CAUSES = {
     "SIGKILL": "the system ends processes this way when memory runs out",
-    "SIGBUS": "a disk or /dev/shm may be full", "SIGSEGV": "a native library crashed", "SIGABRT": "a native library gave up",
-    "SIGILL": "a library was built for another processor", "SIGFPE": "a native library crashed"}
+    "SIGBUS": "a disk or /dev/shm may be full",
+    "SIGSEGV": "a native library crashed",
+    "SIGABRT": "a native library gave up",
+    "SIGILL": "a library was built for another processor",
+    "SIGFPE": "a native library crashed",
+}
 
 
 def carry_out(step: Step, sections: Sections, run: Run, identity: dict[str, Any]) -> dict | None:
@@ -72,8 +77,12 @@ def _num_processes(step: Step, run: Run) -> int:
     if wanted == 0:
         return run.choose(step.processes, num_gpus, f"there are {num_gpus} GPUs") if num_gpus > 1 else 1
     if 0 < num_gpus < wanted:
-        raise UsageError("There are fewer GPUs than processes", got=f"{step.processes}={wanted}", expected=f"at most {num_gpus}",
-                         fix=f"--set {step.processes}=0, which takes one a GPU")
+        raise UsageError(
+            "There are fewer GPUs than processes",
+            got=f"{step.processes}={wanted}",
+            expected=f"at most {num_gpus}",
+            fix=f"--set {step.processes}=0, which takes one a GPU",
+        )
     return wanted
 
 
@@ -89,8 +98,12 @@ def _with_fellows(step: Step, sections: Sections, run: Run, identity: dict[str, 
     except RuntimeError as error:
         if not ranks.lost_another(error):
             raise
-        raise StateError(f"Lost another process of {step.id}", got=str(error).splitlines()[0], where=run.path / LOG_FOLDER,
-                         fix="see the logs for why it ended; run the same again: it continues at the last checkpoint") from error
+        raise StateError(
+            f"Lost another process of {step.id}",
+            got=str(error).splitlines()[0],
+            where=run.path / LOG_FOLDER,
+            fix="see the logs for why it ended; run the same again: it continues at the last checkpoint",
+        ) from error
 
 
 def dismiss_fellows() -> None:
@@ -109,8 +122,9 @@ class Team:
         shutil.rmtree(self.exchange, ignore_errors=True)  # of an earlier team, that is gone
         self.exchange.mkdir(parents=True)
         self.logs.mkdir(exist_ok=True)
-        handoff = Handoff.of(step, run, identity, exchange=str(self.exchange), num_processes=num_processes,
-                             launcher_pid=os.getpid())
+        handoff = Handoff.of(
+            step, run, identity, exchange=str(self.exchange), num_processes=num_processes, launcher_pid=os.getpid()
+        )
         (self.exchange / "handoff.json").write_text(handoff.text(), encoding="utf-8")
         self._progress: Progress | None = None
         self._shown = ExitStack()
@@ -123,8 +137,14 @@ class Team:
         with open(self.exchange / "launcher.log", "wb") as log:
             # A session of its own: a notebook's interrupt goes to the whole group of its kernel, and is for us alone.
             command = [sys.executable, "-m", MODULE, str(self.exchange / "handoff.json")]
-            launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
-                                        env=_environment(), start_new_session=True)
+            launcher = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(),
+                start_new_session=True,
+            )
         try:
             with self._shown, _interrupts_ask(self.run, "the processes save their work"):
                 self._relay(launcher)
@@ -141,6 +161,7 @@ class Team:
             for line in launcher.stdout:
                 lines.put(line.decode(errors="replace").rstrip("\r\n"))
             lines.put(None)
+
         self._reader = threading.Thread(target=read, daemon=True, name="output of processes")
         self._reader.start()
         is_over = False
@@ -218,33 +239,47 @@ class Team:
                     self._show_log(rank)
                 raise error
         failures = self.exchange / "failures.json"
-        codes = {int(rank): code for rank, code in json.loads(failures.read_text()).items()} if failures.exists() else {}
+        codes = (
+            {int(rank): code for rank, code in json.loads(failures.read_text()).items()} if failures.exists() else {}
+        )
         for rank, code in codes.items():
             if code < 0 and code != -signal.SIGTERM:
                 raise self._killed(rank, -code)
         for rank, described, _ in sorted(errors, key=lambda e: e[1].get("lost_another", False)):
             self._show_log(rank)
-            raise StateError(f"Process {rank} of {self.num_processes} failed in {self.step.id}: {described['text']}",
-                             where=self._log(rank), fix=f"see the log; {self._again()}")
+            raise StateError(
+                f"Process {rank} of {self.num_processes} failed in {self.step.id}: {described['text']}",
+                where=self._log(rank),
+                fix=f"see the log; {self._again()}",
+            )
         raise self._not_started(exit_code)
 
     def _killed(self, rank: int, number: int) -> StateError:
         self._show_log(rank)
         name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
         cause = f" ({_CAUSES[name]})" if name in _CAUSES else ""
-        return StateError(f"Process {rank} of {self.num_processes} was killed by {name} in {self.step.id}{cause}",
-                          where=self._log(rank), fix=self._again())
+        return StateError(
+            f"Process {rank} of {self.num_processes} was killed by {name} in {self.step.id}{cause}",
+            where=self._log(rank),
+            fix=self._again(),
+        )
 
     def _not_started(self, exit_code: int) -> StateError:
         last = _last_lines(self.exchange / "launcher.log")
         for line in last:
             self.run.say(f"    {line}")
-        return StateError(f"The processes of {self.step.id} did not work: their launcher ended with code {exit_code}",
-                          got=last[-1] if last else None, where=self.exchange / "launcher.log", fix=self._again())
+        return StateError(
+            f"The processes of {self.step.id} did not work: their launcher ended with code {exit_code}",
+            got=last[-1] if last else None,
+            where=self.exchange / "launcher.log",
+            fix=self._again(),
+        )
 
     def _again(self) -> str:
-        return ("run the same again: it continues at the last checkpoint; where memory is short, with fewer processes: "
-                f"--set {self.step.processes}={max(1, self.num_processes // 2)}")
+        return (
+            "run the same again: it continues at the last checkpoint; where memory is short, with fewer processes: "
+            f"--set {self.step.processes}={max(1, self.num_processes // 2)}"
+        )
 
     def _log(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.log"
@@ -268,6 +303,7 @@ def _interrupts_ask(run: Run, what: str) -> Iterator[None]:
             raise KeyboardInterrupt
         run.stop_requested = signal.Signals(number).name
         run.say(f"  stopping: {what}; interrupt again to end them at once")
+
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield
@@ -280,15 +316,21 @@ def _environment() -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC_", "PET_"))}
     if sys.platform == "linux":
         env.setdefault("GLOO_SOCKET_IFNAME", "lo")  # they talk on this machine alone, whatever its name resolves to
-    return env | {"PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path), "PYTHONUNBUFFERED": "1",
-                  "PYTHONFAULTHANDLER": "1", "PYTHONIOENCODING": "utf-8", "MPLBACKEND": "Agg",
-                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return env | {
+        "PYTHONPATH": os.pathsep.join(os.path.abspath(p) for p in sys.path),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "MPLBACKEND": "Agg",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
 
 
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"  # a zombie writes no more
+        # a zombie writes no more
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (ProcessLookupError, PermissionError):  # the second: the number went to somebody else's process
         return False
     except OSError:
@@ -301,4 +343,4 @@ def _last_lines(log: Path) -> list[str]:
     except OSError:
         return []  # it ended before it could say anything
     _, head, text = text.rpartition(LOG_HEAD)
-    return [line[:500] for line in text.splitlines()[bool(head):] if line.strip()][-LAST_LINES:]
+    return [line[:500] for line in text.splitlines()[bool(head) :] if line.strip()][-LAST_LINES:]

@@ -1,1 +1,1 @@
-"""Batch size from memory: predicted before a GPU is touched, confirmed by a few real steps, and mended when memory runs out."""
+"""Batch size from memory: predicted before touching a GPU, confirmed by few real steps, mended when memory runs out."""

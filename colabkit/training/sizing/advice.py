@@ -26,8 +26,15 @@ class DoesNotFitError(DataError):
     needed_bytes: float = 0.0
 
 
-def does_not_fit(sizing: Sizing, workload: Workload, seconds: np.ndarray, predictions: Predictions, *,
-                 may_checkpoint: bool = True, lighter: Lighter | None = None) -> DoesNotFitError:
+def does_not_fit(
+    sizing: Sizing,
+    workload: Workload,
+    seconds: np.ndarray,
+    predictions: Predictions,
+    *,
+    may_checkpoint: bool = True,
+    lighter: Lighter | None = None,
+) -> DoesNotFitError:
     """Return the error for a sizing whose longest sample does not fit, each remedy predicted."""
     longest = float(seconds[-1])
 
@@ -35,6 +42,7 @@ def does_not_fit(sizing: Sizing, workload: Workload, seconds: np.ndarray, predic
         regime = replace(sizing.regime, **changes)
         model = predictions(work, regime) if work is workload else predictions.lightened(workload, work, regime)
         return replace(sizing, regime=regime, model=replace(model, context_bytes=sizing.device.context_bytes))
+
     checkpointed = {} if sizing.regime.checkpointing or not may_checkpoint else {"checkpointing": True}
     tried: list[tuple[str, Sizing]] = []
     if checkpointed:
@@ -51,7 +59,9 @@ def does_not_fit(sizing: Sizing, workload: Workload, seconds: np.ndarray, predic
             tried.append((both, variant(work, **checkpointed, optimizer="adamw_8bit")))
     rows = [(words, found.bytes(1, longest) / GIB, found.fits(longest) >= 1) for words, found in tried]
     best = tried[0][1] if checkpointed else sizing
-    shorter = next((s for s in np.arange(np.floor(longest), _SHORTEST_SECONDS - 0.5, -1.0) if best.fits(float(s)) >= 1), None)
+    shorter = next(
+        (s for s in np.arange(np.floor(longest), _SHORTEST_SECONDS - 0.5, -1.0) if best.fits(float(s)) >= 1), None
+    )
     if shorter is not None and shorter < longest:
         rows.append((f"{prefix}pieces of at most {shorter:.0f} s", best.bytes(1, float(shorter)) / GIB, True))
     larger = [_larger(sizing, longest, ""), _larger(best, longest, prefix) if checkpointed else None]
@@ -68,14 +78,22 @@ def _larger(sizing: Sizing, seconds: float, prefix: str) -> str | None:
     return None
 
 
-def _error(sizing: Sizing, longest: float, rows: list[tuple[str, float, bool]], larger: list[str | None]) -> DoesNotFitError:
+def _error(
+    sizing: Sizing, longest: float, rows: list[tuple[str, float, bool]], larger: list[str | None]
+) -> DoesNotFitError:
     need, limit = sizing.bytes(1, longest) / GIB, sizing.limit_bytes / GIB
-    said = [f"{words}: {gib:.1f} GiB, {need - gib:.1f} less{'' if fits else ', still too much'}"
-            for words, gib, fits in sorted(rows, key=lambda row: not row[2])]
+    said = [
+        f"{words}: {gib:.1f} GiB, {need - gib:.1f} less{'' if fits else ', still too much'}"
+        for words, gib, fits in sorted(rows, key=lambda row: not row[2])
+    ]
     said += [words for words in larger if words]
     error = DoesNotFitError(
-        f"{sizing.workload} does not fit on {sizing.device.name}, not even one sample of {longest:.1f} s", got=f"{need:.1f} GiB",
-        expected=f"{limit:.1f} GiB at most, {sizing.safety_margin:.0%} of the {sizing.device.usable_bytes / GIB:.1f} there are",
-        where=f"{sizing.device.describe()}; {sizing.regime.describe()}", fix=";\n         ".join(said) or "train a smaller model")
+        f"{sizing.workload} does not fit on {sizing.device.name}, not even one sample of {longest:.1f} s",
+        got=f"{need:.1f} GiB",
+        expected=f"{limit:.1f} GiB at most, {sizing.safety_margin:.0%} of the "
+        f"{sizing.device.usable_bytes / GIB:.1f} there are",
+        where=f"{sizing.device.describe()}; {sizing.regime.describe()}",
+        fix=";\n         ".join(said) or "train a smaller model",
+    )
     error.help, error.needed_bytes = tuple(rows), need * GIB
     return error

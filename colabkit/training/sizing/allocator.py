@@ -23,7 +23,7 @@ ROUND_LARGE_BYTES = 2 * MIB  # kRoundLarge: above it from segments of their own
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """What was held at most, and what had been reserved from the driver for it; `num_retries`: caches given back to go on."""
+    """What was held at most and what was reserved from the driver for it; `num_retries`: caches given back to go on."""
 
     allocated_bytes: int
     reserved_bytes: int
@@ -39,7 +39,9 @@ class Block:
 
     __slots__ = ("before", "after", "address", "size", "segment_bytes", "free")
 
-    def __init__(self, address: int, size: int, segment_bytes: int, before: Block | None = None, after: Block | None = None):
+    def __init__(
+        self, address: int, size: int, segment_bytes: int, before: Block | None = None, after: Block | None = None
+    ):
         self.address, self.size, self.segment_bytes = address, size, segment_bytes
         self.before, self.after, self.free = before, after, False
 
@@ -52,7 +54,8 @@ class Allocator:
         self.allocated_bytes = self.reserved_bytes = 0
         self.peak_allocated_bytes = self.peak_reserved_bytes = 0
         self.num_retries = 0
-        self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}  # by small or not: (size, address, block)
+        # by small or not: (size, address, block)
+        self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
         self._next_address = 0
 
     def allocate(self, size: int) -> Block:
@@ -104,8 +107,13 @@ class Allocator:
         return block
 
     def _reserve(self, size: int) -> Block:
-        segment = (SMALL_SEGMENT_BYTES if size <= SMALL_BYTES else LARGE_SEGMENT_BYTES if size < LARGE_BYTES
-                   else -(-size // ROUND_LARGE_BYTES) * ROUND_LARGE_BYTES)
+        segment = (
+            SMALL_SEGMENT_BYTES
+            if size <= SMALL_BYTES
+            else LARGE_SEGMENT_BYTES
+            if size < LARGE_BYTES
+            else -(-size // ROUND_LARGE_BYTES) * ROUND_LARGE_BYTES
+        )
         if self.limit_bytes is not None and self.reserved_bytes + segment > self.limit_bytes:
             self.num_retries += 1
             self.empty_cache()

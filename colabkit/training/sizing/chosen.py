@@ -24,7 +24,7 @@ PASS_SECONDS = {"cuda": 10.0, "cpu": 0.5}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """Samples of similar length: `num_samples` padded to the longest go through at once, which fills so much of the limit.
+    """Samples of similar length: `num_samples` padded to the longest go through at once and fill so much of the limit.
 
     `num_seen`: samples of this length among those that were looked at.
     """
@@ -38,7 +38,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A real step: what the device held at its peak beside the context, and how long it took; None where memory ran out."""
+    """A real step: what the device held at its peak beside the context, and its duration; None where memory ran out."""
 
     num_samples: int
     seconds: float
@@ -107,7 +107,7 @@ class Sizing:
         return found
 
     def parts(self, seconds: float, num_samples: int | None = None) -> list[int]:
-        """Return how a step's samples of this length (by default a process's share) are cut: sizes that add up to it."""
+        """Return how a step's samples of this length (by default a process's share) are cut: sizes that sum to it."""
         count = self.share(seconds) if num_samples is None else num_samples
         num_parts = -(-count // max(1, self.capacity(seconds)))
         return [count // num_parts + (part < count % num_parts) for part in range(num_parts)]
@@ -133,25 +133,43 @@ class Sizing:
 
     def table(self) -> Table:
         """Return a row for each bucket."""
-        rows = [[f"{b.longest_seconds:.1f}", b.num_seen, b.num_samples, self.accumulation(b.longest_seconds),
-                 f"{b.predicted_bytes / GIB:.2f}", f"{b.fill:.0%}"] for b in self.buckets]
-        title = f"{self.workload} on {self.device.describe()}: {self.regime.describe()}; limit {self.limit_bytes / GIB:.2f} GiB"
+        rows = [
+            [
+                f"{b.longest_seconds:.1f}",
+                b.num_seen,
+                b.num_samples,
+                self.accumulation(b.longest_seconds),
+                f"{b.predicted_bytes / GIB:.2f}",
+                f"{b.fill:.0%}",
+            ]
+            for b in self.buckets
+        ]
+        title = (
+            f"{self.workload} on {self.device.describe()}: {self.regime.describe()}; "
+            f"limit {self.limit_bytes / GIB:.2f} GiB"
+        )
         columns = ["up to seconds", "of the samples", "at once", "parts a step", "predicted GiB", "of the limit"]
         return Table(columns, rows, title)
 
     def figure_data(self, num_points: int = 100) -> dict[str, Any]:
-        """Return what a plot of memory over length shows, in bytes: predicted for the chosen batch, measured, the limit."""
+        """Return what a plot of memory over length shows, in bytes: predicted for the chosen batch, measured, limit."""
         longest = self.buckets[-1].longest_seconds if self.buckets else 30.0
         shortest = min(self.buckets[0].longest_seconds if self.buckets else 1.0, longest)
         step = (longest - shortest) / max(1, num_points - 1)
         seconds = [shortest + step * i for i in range(num_points)] if longest > shortest else [longest]
         at_once = [self.capacity(s) for s in seconds]
         shown = [m for m in self.measured if m.peak_bytes is not None]
-        return {"seconds": seconds, "at_once": at_once, "limit_bytes": self.limit_bytes,
-                "usable_bytes": self.device.usable_bytes,
-                "predicted_bytes": [self.bytes(n, s) for n, s in zip(at_once, seconds, strict=True)],
-                "measured": [{"seconds": m.seconds, "num_samples": m.num_samples,
-                              "bytes": m.peak_bytes + self.device.context_bytes} for m in shown]}
+        return {
+            "seconds": seconds,
+            "at_once": at_once,
+            "limit_bytes": self.limit_bytes,
+            "usable_bytes": self.device.usable_bytes,
+            "predicted_bytes": [self.bytes(n, s) for n, s in zip(at_once, seconds, strict=True)],
+            "measured": [
+                {"seconds": m.seconds, "num_samples": m.num_samples, "bytes": m.peak_bytes + self.device.context_bytes}
+                for m in shown
+            ],
+        }
 
     def with_model(self, model: MemoryModel, **changes: Any) -> Sizing:
         """Return the sizing by another memory model (or knee), its buckets sized anew."""
@@ -163,24 +181,38 @@ class Sizing:
         """Return the bucket of samples up to this length."""
         at_once = self.capacity(longest_seconds)
         predicted = self.bytes(at_once, longest_seconds)
-        return Bucket(longest_seconds=longest_seconds, num_samples=at_once, num_seen=num_seen,
-                      predicted_bytes=predicted, fill=predicted / self.limit_bytes)
+        return Bucket(
+            longest_seconds=longest_seconds,
+            num_samples=at_once,
+            num_seen=num_seen,
+            predicted_bytes=predicted,
+            fill=predicted / self.limit_bytes,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        return {**{name: getattr(self, name) for name in (*_PLAIN, "effective_seconds")},
-                "regime": asdict(self.regime), "model": self.model.to_dict(),
-                "device": self.device.to_dict(), "buckets": [asdict(b) for b in self.buckets],
-                "choices": [list(choice) for choice in self.choices], "measured": [asdict(m) for m in self.measured]}
+        return {
+            **{name: getattr(self, name) for name in (*_PLAIN, "effective_seconds")},
+            "regime": asdict(self.regime),
+            "model": self.model.to_dict(),
+            "device": self.device.to_dict(),
+            "buckets": [asdict(b) for b in self.buckets],
+            "choices": [list(choice) for choice in self.choices],
+            "measured": [asdict(m) for m in self.measured],
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Sizing:
-        return cls(**{name: data[name] for name in _PLAIN}, effective_seconds=data.get("effective_seconds"),
-                   regime=Regime(**data["regime"]),
-                   model=MemoryModel.from_dict(data["model"]), device=Device.from_dict(data["device"]),
-                   buckets=tuple(Bucket(**b) for b in data["buckets"]),
-                   choices=tuple((name, value, reason) for name, value, reason in data["choices"]),
-                   measured=tuple(Measured(**m) for m in data["measured"]))
+        return cls(
+            **{name: data[name] for name in _PLAIN},
+            effective_seconds=data.get("effective_seconds"),
+            regime=Regime(**data["regime"]),
+            model=MemoryModel.from_dict(data["model"]),
+            device=Device.from_dict(data["device"]),
+            buckets=tuple(Bucket(**b) for b in data["buckets"]),
+            choices=tuple((name, value, reason) for name, value, reason in data["choices"]),
+            measured=tuple(Measured(**m) for m in data["measured"]),
+        )
 
 
 _PLAIN = ("workload", "identity", "safety_margin", "effective_batch", "most", "knee_seconds", "confirmed", "num_probes")

@@ -5,8 +5,8 @@
     reduce_gradients(parameters, ranks)     # only now do ranks exchange gradients
     optimizer.step()
 
-An optimizer step sees every sample's gradient exactly once, whatever happened before: gradients are summed over ranks only after
-all ranks have said that their part went through.
+An optimizer step sees every sample's gradient exactly once, whatever happened before: gradients are summed over ranks
+only after all ranks have said that their part went through.
 """
 
 from __future__ import annotations
@@ -44,19 +44,29 @@ class Guard:
 
     `capacity(seconds)`: how many samples of that length are expected to fit. `pass_seconds`: of audio, what a part
     costs beside its own (partition.cut). `watch`: a MemoryWatch; it is looked at after each
-    step, and the allocator's retries, which collapse the speed, count as memory that ran out. `buffers_of`: modules whose buffers
-    the forward pass changes (batch norms); they are put back before samples are done again. `advice(seconds)`: lines that tell
-    what would help a sample that does not fit alone. `agree(code)`: how ranks learn the worst of their codes; another than
-    `ranks.worst` where forward and backward themselves communicate (Meeting.agree). `name`: of a limit, as a choice. `device`:
-    what the limits were learnt on.
+    step, and the allocator's retries, which collapse the speed, count as memory that ran out. `buffers_of`: modules
+    whose buffers the forward pass changes (batch norms); they are put back before samples are done again.
+    `advice(seconds)`: lines that tell what would help a sample that does not fit alone. `agree(code)`: how ranks learn
+    the worst of their codes; another than `ranks.worst` where forward and backward themselves communicate
+    (Meeting.agree). `name`: of a limit, as a choice. `device`: what the limits were learnt on.
 
     All ranks must make and call it alike. `events` counts what happened.
     """
 
-    def __init__(self, capacity: Callable[[float], int], *, ranks: Ranks, teller: Teller,
-                 pass_seconds: float = math.inf, watch: MemoryWatch | None = None, buffers_of: Iterable[Any] = (),
-                 advice: Callable[[float], Sequence[str]] | None = None, agree: Callable[[int], int] | None = None,
-                 name: str = "limit up to {seconds:.3g} s", device: str = ""):
+    def __init__(
+        self,
+        capacity: Callable[[float], int],
+        *,
+        ranks: Ranks,
+        teller: Teller,
+        pass_seconds: float = math.inf,
+        watch: MemoryWatch | None = None,
+        buffers_of: Iterable[Any] = (),
+        advice: Callable[[float], Sequence[str]] | None = None,
+        agree: Callable[[int], int] | None = None,
+        name: str = "limit up to {seconds:.3g} s",
+        device: str = "",
+    ):
         self.capacity, self.ranks, self.teller, self.watch = capacity, ranks, teller, watch
         self.pass_seconds = pass_seconds
         self.name, self._advice, self._agree = name, advice, agree or ranks.worst
@@ -73,9 +83,9 @@ class Guard:
     def step(self, seconds: Sequence[float], work: Work, reset: Callable[[], object]) -> None:
         """Do forward and backward of this rank's samples of one optimizer step, whose lengths are `seconds`.
 
-        `work(numbers)` adds the gradients of these samples, and does not wait for other ranks in it (but through a Meeting).
-        `reset()` undoes all of it: gradients to None, sums of losses to what they were. Random generators and buffers are put
-        back here. Raises: DataError, on all ranks, when one sample alone does not fit.
+        `work(numbers)` adds the gradients of these samples, and does not wait for other ranks in it (but through a
+        Meeting). `reset()` undoes all of it: gradients to None, sums of losses to what they were. Random generators and
+        buffers are put back here. Raises: DataError, on all ranks, when one sample alone does not fit.
         """
         before, failed_alone = random_state(), set()
         self._buffers.keep()
@@ -139,7 +149,10 @@ class Guard:
                     failed_alone.add((rank, event.seconds))  # once more, now that memory is cleaned up
             else:
                 self.events["tight"] += 1
-                why = f"memory was so short with {samples} at once{where} that the allocator had to start over, which is slow"
+                why = (
+                    f"memory was so short with {samples} at once{where} that the allocator had to start over, "
+                    "which is slow"
+                )
             bucket = bucket_of(event.seconds)
             most = max(1, int(event.num_samples * KEPT_SHARE))
             if most < self.limits.get(bucket, most + 1):
@@ -149,12 +162,24 @@ class Guard:
                 self.teller.say(f"  {why}")
 
     def _hopeless(self, event: _Event, where: str) -> DataError:
-        advice = list(self._advice(event.seconds)) if self._advice else [
-            "gradient checkpointing", "an 8-bit optimizer", "freezing a part of the model", "cutting samples into shorter pieces",
-            "a GPU with more memory"]
+        advice = (
+            list(self._advice(event.seconds))
+            if self._advice
+            else [
+                "gradient checkpointing",
+                "an 8-bit optimizer",
+                "freezing a part of the model",
+                "cutting samples into shorter pieces",
+                "a GPU with more memory",
+            ]
+        )
         memory = f" ({self.watch.describe()})" if self.watch is not None else ""
-        return DataError(f"One sample of {event.seconds:.3g} s does not fit into memory alone{where}{memory}", got=event.text,
-                         expected="a sample, its gradients and the model to fit", fix="what helps: " + "; ".join(advice))
+        return DataError(
+            f"One sample of {event.seconds:.3g} s does not fit into memory alone{where}{memory}",
+            got=event.text,
+            expected="a sample, its gradients and the model to fit",
+            fix="what helps: " + "; ".join(advice),
+        )
 
 
 def _failure(work: Work, part: list[int]) -> str:
@@ -179,6 +204,7 @@ class _Buffers:
         if not self._theirs:
             return
         import torch
+
         with torch.no_grad():
             if not self._ours:
                 self._ours = [buffer.clone() for buffer in self._theirs]
@@ -188,5 +214,6 @@ class _Buffers:
         if not self._theirs:
             return
         import torch
+
         with torch.no_grad():
             torch._foreach_copy_(self._theirs, self._ours)

@@ -3,7 +3,8 @@
     model.peak_bytes(8, 20.0)                # 8 samples padded to 20 s
     model.capacity(20.0, 14 * 2**30)         # how many fit
 
-A step has phases (forward, the start of backward, its end, the optimizer), each a polynomial; the peak is the largest of them.
+A step has phases (forward, the start of backward, its end, the optimizer), each a polynomial; the peak is the largest
+of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MOST_SAMPLES = 4096  # more in one forward pass no accelerator makes use of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """One place of the step where memory may peak: base + B * sample + B * T * second + B * T**2 * second_squared bytes.
+    """One place of a step where memory may peak: base + B * sample + B * T * second + B * T**2 * second_squared bytes.
 
     `base_bytes_per_second_squared` times T**2 comes once, however many samples: distances between positions.
     """
@@ -69,7 +70,7 @@ class MemoryModel:
         return self.context_bytes + peak + self.slack_fraction * max(0.0, peak - self.state_bytes)
 
     def capacity(self, seconds: float, limit_bytes: float, *, most: int = MOST_SAMPLES) -> int:
-        """Return how many samples padded to `seconds` fit into `limit_bytes` of a device; zero when not even one does."""
+        """Return how many samples padded to `seconds` fit into `limit_bytes` of a device; zero when not one does."""
         limit = (limit_bytes - self.context_bytes + self.slack_fraction * self.state_bytes) / (1 + self.slack_fraction)
         found = float(most)
         for phase in self.phases:
@@ -82,12 +83,18 @@ class MemoryModel:
 
     def scaled(self, factor: float) -> MemoryModel:
         """Return the model with all that grows with the batch, and what is beyond the state, times `factor`."""
+
         def scale(phase: Phase) -> Phase:
             base = self.state_bytes + factor * (phase.base_bytes - self.state_bytes)
-            return replace(phase, base_bytes=base, bytes_per_sample=factor * phase.bytes_per_sample,
-                           bytes_per_second=factor * phase.bytes_per_second,
-                           bytes_per_second_squared=factor * phase.bytes_per_second_squared,
-                           base_bytes_per_second_squared=factor * phase.base_bytes_per_second_squared)
+            return replace(
+                phase,
+                base_bytes=base,
+                bytes_per_sample=factor * phase.bytes_per_sample,
+                bytes_per_second=factor * phase.bytes_per_second,
+                bytes_per_second_squared=factor * phase.bytes_per_second_squared,
+                base_bytes_per_second_squared=factor * phase.base_bytes_per_second_squared,
+            )
+
         return replace(self, phases=tuple(map(scale, self.phases)))
 
     def to_dict(self) -> dict[str, Any]:

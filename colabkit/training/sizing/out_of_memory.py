@@ -8,13 +8,24 @@ import traceback
 
 # Out of memory in disguise: raised as a plain RuntimeError by torch or by a library it calls.
 _DISGUISES = (
-    "CUDA out of memory", "CUDA error: out of memory", "HIP out of memory", "XPU out of memory", "MPS backend out of memory",
-    "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED",
-    "CUSOLVER_STATUS_ALLOC_FAILED", "CUSPARSE_STATUS_ALLOC_FAILED", "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "HIP out of memory",
+    "XPU out of memory",
+    "MPS backend out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES",
     "CUDNN_STATUS_NOT_SUPPORTED",  # no algorithm for a tensor so large: fewer samples cure it
     "calling `cublasCreate(handle)`",  # its workspace found no room
-    "DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -18,7 +18,7 @@ def bucket_of(seconds: float) -> int:
 
 def edge_seconds(bucket: int) -> float:
     """Return the longest length of a bucket."""
-    return RATIO ** bucket
+    return RATIO**bucket
 
 
 def cut(seconds: Sequence[float], limit: Callable[[float], int], pass_seconds: float = math.inf) -> list[list[int]]:
@@ -38,18 +38,19 @@ def cut(seconds: Sequence[float], limit: Callable[[float], int], pass_seconds: f
     cost, size = np.zeros(len(order) + 1), np.zeros(len(order), dtype=int)
     for first in range(len(order) - 1, -1, -1):
         most = min(max(1, limit(float(longest[first]))), len(order) - first)
-        costs = one_part + longest[first] * np.arange(1, most + 1) + cost[first + 1: first + most + 1]
+        costs = one_part + longest[first] * np.arange(1, most + 1) + cost[first + 1 : first + most + 1]
         size[first] = 1 + int(costs.argmin())
         cost[first] = costs[size[first] - 1]
     parts, first = [], 0
     while first < len(order):
-        parts.append(order[first: first + size[first]])
+        parts.append(order[first : first + size[first]])
         first += size[first]
     return parts
 
 
-def tally(steps: Iterable[Sequence[float]], limit: Callable[[float], int],
-          pass_seconds: float = math.inf) -> tuple[int, float, float]:
+def tally(
+    steps: Iterable[Sequence[float]], limit: Callable[[float], int], pass_seconds: float = math.inf
+) -> tuple[int, float, float]:
     """Return (parts, seconds that go through the network, seconds of these that are padding), over steps of samples.
 
     `steps`: the lengths of each one's samples in seconds.

@@ -1,4 +1,4 @@
-"""Memory models, each predicted once and by several processes at a time; what differs in the optimizer alone is worked out."""
+"""Memory models, each predicted once, by several processes at once; what differs in optimizer alone is worked out."""
 
 from __future__ import annotations
 
@@ -44,11 +44,15 @@ class Predictions:
         return self.known[key]
 
     def lightened(self, workload: Workload, variant: Workload, regime: Regime) -> MemoryModel:
-        """Return at most what a variant takes that trains fewer of the same weights: activations it spares are not counted."""
+        """Return at most what a variant takes that trains fewer of the weights: spared activations are not counted."""
         plain = replace(regime, optimizer="adamw")
         shapes = self.shapes(variant)
         model = with_fewer(self(workload, plain), self.shapes(workload), shapes, on_gpu=self.on_gpu)
-        return model if regime.optimizer == "adamw" else with_optimizer(model, shapes, regime.optimizer, on_gpu=self.on_gpu)
+        return (
+            model
+            if regime.optimizer == "adamw"
+            else with_optimizer(model, shapes, regime.optimizer, on_gpu=self.on_gpu)
+        )
 
     def shapes(self, workload: Workload) -> list[tuple[int, ...]]:
         """Return the shapes of the weights that a workload trains."""
@@ -78,8 +82,13 @@ class Predictions:
         predict = self.predict
         if predict is None:
             from colabkit.training.sizing.predict import predict
-        return predict(workload, regime, shortest_seconds=self.shortest_seconds, longest_seconds=self.longest_seconds,
-                       on_gpu=self.on_gpu)
+        return predict(
+            workload,
+            regime,
+            shortest_seconds=self.shortest_seconds,
+            longest_seconds=self.longest_seconds,
+            on_gpu=self.on_gpu,
+        )
 
 
 _waiting: list[tuple[Predictions, Workload, Regime]] = []  # what copies of this process find: a workload cannot be sent
@@ -114,29 +123,37 @@ def _alike(regime: Regime) -> Regime:
 def trained_shapes(workload: Workload) -> list[tuple[int, ...]]:
     """Return the shapes of the weights that are trained."""
     import torch
+
     with torch.device("meta"):
         model: Any = workload.build(None, False)
     return [tuple(weight.shape) for weight in model.parameters() if weight.requires_grad]
 
 
 def with_optimizer(model: MemoryModel, shapes: list[tuple[int, ...]], optimizer: str, *, on_gpu: bool) -> MemoryModel:
-    """Return the memory model of a step with AdamW changed to another optimizer: its states, and what its step needs beside."""
+    """Turn the memory model of a step with AdamW to another optimizer's: its states, and what its step needs beside."""
     from colabkit.training.sizing.tracing.accounting import rounded
     from colabkit.training.sizing.tracing.optimizer_memory import optimizer_bytes
+
     before, _ = optimizer_bytes(shapes, "adamw", on_gpu=on_gpu)
     after, moment = optimizer_bytes(shapes, optimizer, on_gpu=on_gpu)
-    phases = [replace(phase, base_bytes=phase.base_bytes + after - before) for phase in model.phases
-              if not phase.name.startswith(OPTIMIZER_STEP)]
+    phases = [
+        replace(phase, base_bytes=phase.base_bytes + after - before)
+        for phase in model.phases
+        if not phase.name.startswith(OPTIMIZER_STEP)
+    ]
     state = model.state_bytes + after - before
     gradients = sum(rounded(4 * _count(shape)) for shape in shapes)
     phases.append(Phase(name=OPTIMIZER_STEP, base_bytes=state + gradients + moment))
     return replace(model, phases=tuple(phases), state_bytes=state)
 
 
-def with_fewer(model: MemoryModel, shapes: list[tuple[int, ...]], fewer: list[tuple[int, ...]], *, on_gpu: bool) -> MemoryModel:
+def with_fewer(
+    model: MemoryModel, shapes: list[tuple[int, ...]], fewer: list[tuple[int, ...]], *, on_gpu: bool
+) -> MemoryModel:
     """Return the memory model of a step with AdamW that trains weights of `fewer` shapes instead of all of `shapes`."""
     from colabkit.training.sizing.tracing.accounting import rounded
     from colabkit.training.sizing.tracing.optimizer_memory import optimizer_bytes
+
     states = optimizer_bytes(shapes, "adamw", on_gpu=on_gpu)[0] - optimizer_bytes(fewer, "adamw", on_gpu=on_gpu)[0]
     gradients = sum(rounded(4 * _count(shape)) for shape in shapes) - sum(rounded(4 * _count(shape)) for shape in fewer)
     phases = tuple(replace(phase, base_bytes=phase.base_bytes - states - gradients) for phase in model.phases)

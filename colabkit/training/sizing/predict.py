@@ -3,8 +3,8 @@
     model = predict(workload, Regime(precision="bf16"), shortest_seconds=1, longest_seconds=20)
     model.peak_bytes(16, 12.5)
 
-After any operator a step holds base + d T^2 + B * (a + b T + c T^2) bytes, for B samples of T seconds. Five sizes give the five
-numbers of every operator, two small depths those of the whole model; what is never the largest is left out.
+After any operator a step holds base + d T^2 + B * (a + b T + c T^2) bytes, for B samples of T seconds. Five sizes give
+the five numbers of every operator, two small depths those of the whole model; what is never the largest is left out.
 """
 
 from __future__ import annotations
@@ -22,22 +22,34 @@ Coefficients = tuple[float, float, float, float, float]  # base, a, b, c, and d 
 SMALL_DEPTHS = (3, 4)  # with three layers the first two, and the last two, are told apart from the ends' own segments
 FEW, MANY = 2, 16  # samples of the fitted sizes; one sample alone lets operators skip copies
 
-# cuBLAS takes its workspaces from torch's allocator, one for the forward thread and one for the backward thread: 8 MiB each,
+# cuBLAS takes its workspaces from torch's allocator, one for the forward thread and one for the backward thread: 8 MiB
+# each,
 # 32 MiB on Hopper (aten/src/ATen/cuda: getChosenWorkspaceSize). cuDNN's, freed at once, are mostly smaller.
 WORKSPACE_BYTES = 2 * 32 << 20
 
-# The trace that the allocator replays is of few layers and of equal steps. Whole models of 12 to 48 layers, replayed at batches
-# that fill a GPU, lose 1% to 10%; what goes beyond the upper bound is cached segments, which the allocator gives back.
+# The trace that the allocator replays is of few layers and of equal steps. Whole models of 12 to 48 layers, replayed at
+# batches that fill a GPU, lose 1% to 10%; what goes beyond the upper bound is cached segments, which the allocator
+# gives back.
 LEAST_SLACK, MOST_SLACK = 0.05, 0.15
 
 
-def predict(workload: Workload, regime: Regime, *, shortest_seconds: float, longest_seconds: float, on_gpu: bool = True,
-            with_scratch: bool | None = None, context_bytes: float = 0.0, workspace_bytes: float | None = None) -> MemoryModel:
+def predict(
+    workload: Workload,
+    regime: Regime,
+    *,
+    shortest_seconds: float,
+    longest_seconds: float,
+    on_gpu: bool = True,
+    with_scratch: bool | None = None,
+    context_bytes: float = 0.0,
+    workspace_bytes: float | None = None,
+) -> MemoryModel:
     """Return the memory of a step of B samples padded to T seconds, good for T from shortest to longest.
 
-    `on_gpu` False: what the step takes on a CPU. `with_scratch`: what kernels use inside of themselves counts too (None: on a
-    GPU, where it comes out of the same memory; an accounting.Meter does not see it). `context_bytes` and `workspace_bytes` are
-    the device's: what the driver holds outside of torch, and what cuBLAS holds inside (None: the largest of any GPU).
+    `on_gpu` False: what the step takes on a CPU. `with_scratch`: what kernels use inside of themselves counts too
+    (None: on a GPU, where it comes out of the same memory; an accounting.Meter does not see it). `context_bytes` and
+    `workspace_bytes` are the device's: what the driver holds outside of torch, and what cuBLAS holds inside (None: the
+    largest of any GPU).
     """
     workspace = (WORKSPACE_BYTES if workspace_bytes is None else workspace_bytes) if on_gpu else 0.0
     low, middle, high = _three_lengths(shortest_seconds, longest_seconds)
@@ -45,33 +57,57 @@ def predict(workload: Workload, regime: Regime, *, shortest_seconds: float, long
     traces, sample = _traces(workload, regime, sizes, on_gpu, with_scratch)
     phases = _fit([trace.held for trace in traces], sizes, (low, high))
     return MemoryModel(
-        phases=tuple(Phase(name=name, base_bytes=base + workspace, bytes_per_sample=a, bytes_per_second=b,
-                           bytes_per_second_squared=c, base_bytes_per_second_squared=squared)
-                     for name, (base, a, b, c, squared) in phases),
-        state_bytes=traces[0].state_bytes + workspace, slack_fraction=_slack(sample) if on_gpu else 0.0,
-        context_bytes=context_bytes)
+        phases=tuple(
+            Phase(
+                name=name,
+                base_bytes=base + workspace,
+                bytes_per_sample=a,
+                bytes_per_second=b,
+                bytes_per_second_squared=c,
+                base_bytes_per_second_squared=squared,
+            )
+            for name, (base, a, b, c, squared) in phases
+        ),
+        state_bytes=traces[0].state_bytes + workspace,
+        slack_fraction=_slack(sample) if on_gpu else 0.0,
+        context_bytes=context_bytes,
+    )
 
 
-def measure(workload: Workload, regime: Regime, num_samples: int, seconds: float, *, num_layers: int | None = None,
-            on_gpu: bool = True, with_scratch: bool | None = None) -> dict[str, int]:
-    """Return the peak of every phase of one step on fake tensors, at the model's full depth or at `num_layers`, in bytes."""
+def measure(
+    workload: Workload,
+    regime: Regime,
+    num_samples: int,
+    seconds: float,
+    *,
+    num_layers: int | None = None,
+    on_gpu: bool = True,
+    with_scratch: bool | None = None,
+) -> dict[str, int]:
+    """Return the peak of every phase of one step on fake tensors, at full depth or at `num_layers`, in bytes."""
     from colabkit.training.sizing.tracing.step_trace import FakeStep
+
     trace = FakeStep(workload, regime, num_layers, on_gpu=on_gpu, with_scratch=with_scratch).run(num_samples, seconds)
     return {", ".join(segment): max(values) for segment, values in trace.held.items()}
 
 
 def _three_lengths(shortest: float, longest: float) -> tuple[float, float, float]:
-    """Return lengths over the range. They are round: frames are counted downwards, so that 1.01 s may take what 1 s does."""
+    """Return lengths over the range.
+
+    They are round: frames are counted downwards, so that 1.01 s may take what 1 s does.
+    """
     low, high = min(shortest, longest / 2), longest
     unit = 1.0 if high >= 5 else 0.2 if high >= 1 else 0.02
     low, high = max(unit, round(low / unit) * unit), max(3 * unit, math.floor(high / unit + 1e-6) * unit)
     return low, round((low + high) / 2 / unit) * unit, high
 
 
-def _traces(workload: Workload, regime: Regime, sizes: list[tuple[int, float]], on_gpu: bool,
-            with_scratch: bool | None) -> tuple[list[Any], Any]:
+def _traces(
+    workload: Workload, regime: Regime, sizes: list[tuple[int, float]], on_gpu: bool, with_scratch: bool | None
+) -> tuple[list[Any], Any]:
     """Return a trace at full depth for every size, and one that was run as it is, for the allocator."""
     from colabkit.training.sizing.tracing.step_trace import FakeStep
+
     if workload.num_layers > max(SMALL_DEPTHS):
         steps = [FakeStep(workload, regime, depth, on_gpu=on_gpu, with_scratch=with_scratch) for depth in SMALL_DEPTHS]
         if all(workload.layers(step.model) for step in steps):
@@ -84,8 +120,9 @@ def _traces(workload: Workload, regime: Regime, sizes: list[tuple[int, float]], 
     return traces, traces[1]
 
 
-def _fit(held: list[dict[Any, list[int]]], sizes: list[tuple[int, float]],
-         seconds: tuple[float, float]) -> list[tuple[str, Coefficients]]:
+def _fit(
+    held: list[dict[Any, list[int]]], sizes: list[tuple[int, float]], seconds: tuple[float, float]
+) -> list[tuple[str, Coefficients]]:
     """Return (name, coefficients) of every operator that is the largest somewhere."""
     names, columns = [], []
     for segment in held[0]:
@@ -108,6 +145,7 @@ def _terms(samples: float, seconds: float) -> list[float]:
 def _slack(trace: Any) -> float:
     """Return what the caching allocator reserves beyond what is held, over what two steps add to the state."""
     from colabkit.training.sizing.allocator import replay
+
     before = [(-1 - i, size) for i, size in enumerate(trace.held_before)]
     second = [(number + 10**9, size) for number, size in trace.events]
     freed = {number for number, size in trace.events if size < 0}

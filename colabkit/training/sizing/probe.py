@@ -1,4 +1,4 @@
-"""A few real steps before training: at the worst case of the longest and of the shortest samples, to mend what was predicted.
+"""A few real steps before training: at the worst case of the longest and the shortest samples, to mend the prediction.
 
     with RealStep(workload, sizing.regime, "cuda") as run_step:
         sizing = confirm(sizing, run_step, remembered=Remembered(state_root))
@@ -28,12 +28,20 @@ WORTH_ANOTHER = 0.95  # a prediction that was so much too high is mended, and wh
 FARTHEST = 1.1  # longer samples, or a higher limit, than what was tried times this: it is tried again
 
 
-def confirm(sizing: Sizing, run_step: RunStep, *, remembered: Remembered | None = None, timed: bool = True,
-            most_steps: int = MOST_STEPS, choose: Callable[[str, Any, str], Any] | None = None) -> Sizing:
-    """Return the sizing mended by real steps: run_step(num_samples, seconds) -> (seconds taken, bytes held at the peak).
+def confirm(
+    sizing: Sizing,
+    run_step: RunStep,
+    *,
+    remembered: Remembered | None = None,
+    timed: bool = True,
+    most_steps: int = MOST_STEPS,
+    choose: Callable[[str, Any, str], Any] | None = None,
+) -> Sizing:
+    """Return the sizing mended by real steps: run_step(num_samples, seconds) -> (seconds taken, bytes held at peak).
 
-    What a step held counts beside the context. A step that raises out of memory did not fit. `timed`: passes beyond the knee,
-    where more at once gains less than 5%, are not made larger. Raises: DataError when not even one of the longest samples fits.
+    What a step held counts beside the context. A step that raises out of memory did not fit. `timed`: passes beyond the
+    knee, where more at once gains less than 5%, are not made larger. Raises: DataError when not even one of the longest
+    samples fits.
     """
     entry = remembered.load(key_of(sizing)) if remembered is not None else None
     known = _recalled(sizing, entry)
@@ -47,7 +55,9 @@ def confirm(sizing: Sizing, run_step: RunStep, *, remembered: Remembered | None 
         most_seconds = max(found.fits(b.longest_seconds) * b.longest_seconds for b in found.buckets)
         knee = Timing.fitted(prober.measured).knee_seconds(most_seconds)
         found = found.with_model(found.model, knee_seconds=knee)
-    found = replace(found, measured=tuple(prober.measured), confirmed=prober.is_confirmed, num_probes=len(prober.measured))
+    found = replace(
+        found, measured=tuple(prober.measured), confirmed=prober.is_confirmed, num_probes=len(prober.measured)
+    )
     if remembered is not None and found.confirmed:
         remembered.save(key_of(sizing), _entry(found))
     _tell(choose, found, f"after {found.num_probes} real steps")
@@ -60,8 +70,11 @@ def _tell(choose: Callable[[str, Any, str], Any] | None, sizing: Sizing, how: st
     longest = sizing.buckets[-1]
     shown = [m for m in sizing.measured if m.peak_bytes is not None]
     most = max((m.peak_bytes for m in shown), default=0.0) + sizing.device.context_bytes
-    choose("at_once_confirmed", f"{longest.num_samples} of {longest.longest_seconds:.1f} s",
-           f"{how}; the largest held {most / GIB:.2f} of {sizing.limit_bytes / GIB:.2f} GiB")
+    choose(
+        "at_once_confirmed",
+        f"{longest.num_samples} of {longest.longest_seconds:.1f} s",
+        f"{how}; the largest held {most / GIB:.2f} of {sizing.limit_bytes / GIB:.2f} GiB",
+    )
     if sizing.knee_seconds is not None and any(b.num_samples < sizing.fits(b.longest_seconds) for b in sizing.buckets):
         choose("knee_seconds", round(sizing.knee_seconds, 1), "more audio in a pass gains less than 5% in speed")
 
@@ -102,13 +115,19 @@ class _Prober:
         return found if self.sizing.most is None else min(found, self.sizing.most)
 
     def at_capacity(self, seconds: float) -> bool:
-        """Do a step of as many samples of this length as should fit; False when memory ran out, and less is predicted to fit."""
+        """Do a step of as many samples of this length as should fit.
+
+        False when memory ran out, and less is predicted to fit.
+        """
         count = self.wanted(seconds)
         if count < 1:
-            raise DataError("Not even one sample fits, as real steps have shown", got=f"{seconds:.1f} s",
-                            expected=f"{self.sizing.limit_bytes / GIB:.2f} GiB to be enough",
-                            where=self.sizing.device.describe(),
-                            fix="use gradient checkpointing, an optimizer with smaller states or shorter samples")
+            raise DataError(
+                "Not even one sample fits, as real steps have shown",
+                got=f"{seconds:.1f} s",
+                expected=f"{self.sizing.limit_bytes / GIB:.2f} GiB to be enough",
+                where=self.sizing.device.describe(),
+                fix="use gradient checkpointing, an optimizer with smaller states or shorter samples",
+            )
         return self.step(count, seconds)
 
     def step(self, num_samples: int, seconds: float, *, counts: bool = True) -> bool:
@@ -127,8 +146,9 @@ class _Prober:
             self.factors[seconds] = OUT_OF_MEMORY_FACTOR * least
             self.mend()
             return False
-        self.measured.append(Measured(num_samples=num_samples, seconds=seconds, peak_bytes=float(peak),
-                                      taken_seconds=float(taken)))
+        self.measured.append(
+            Measured(num_samples=num_samples, seconds=seconds, peak_bytes=float(peak), taken_seconds=float(taken))
+        )
         if counts:
             self.factors[seconds] = self.factor(num_samples, seconds, float(peak))
             self.shown[seconds] = max(num_samples, self.shown.get(seconds, 0))
@@ -175,21 +195,33 @@ def _through(phase: Phase, state_bytes: float, factors: dict[float, float], of_s
     squared = of_squared * phase.bytes_per_second_squared
     at_short, at_long = f_short * phase.each(short) - squared * short**2, f_long * phase.each(long) - squared * long**2
     slope = (at_long - at_short) / (long - short)
-    return replace(phase, base_bytes=state_bytes + of_base * (phase.base_bytes - state_bytes), bytes_per_second=slope,
-                   bytes_per_sample=at_short - slope * short, bytes_per_second_squared=squared,
-                   base_bytes_per_second_squared=of_base * phase.base_bytes_per_second_squared)
+    return replace(
+        phase,
+        base_bytes=state_bytes + of_base * (phase.base_bytes - state_bytes),
+        bytes_per_second=slope,
+        bytes_per_sample=at_short - slope * short,
+        bytes_per_second_squared=squared,
+        base_bytes_per_second_squared=of_base * phase.base_bytes_per_second_squared,
+    )
 
 
 def _entry(sizing: Sizing) -> dict[str, Any]:
     lengths = [bucket.longest_seconds for bucket in sizing.buckets]
-    return {"device": sizing.device.name, "workload": sizing.workload, "regime": sizing.regime.describe(),
-            "model": sizing.model.to_dict(), "knee_seconds": sizing.knee_seconds,
-            "measured": [asdict(m) for m in sizing.measured],
-            "shortest_seconds": lengths[0], "longest_seconds": lengths[-1], "limit_bytes": sizing.limit_bytes}
+    return {
+        "device": sizing.device.name,
+        "workload": sizing.workload,
+        "regime": sizing.regime.describe(),
+        "model": sizing.model.to_dict(),
+        "knee_seconds": sizing.knee_seconds,
+        "measured": [asdict(m) for m in sizing.measured],
+        "shortest_seconds": lengths[0],
+        "longest_seconds": lengths[-1],
+        "limit_bytes": sizing.limit_bytes,
+    }
 
 
 def _recalled(sizing: Sizing, entry: dict[str, Any] | None) -> Sizing | None:
-    """Return the sizing by what was measured before, None where that says too little about these lengths or this limit."""
+    """Return the sizing by what was measured before, None where that says too little of these lengths or this limit."""
     if entry is None:
         return None
     try:

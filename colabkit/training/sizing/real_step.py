@@ -1,7 +1,7 @@
 """The real step of a workload, on a copy of the model with random weights, so that nothing of a training is touched.
 
-The copy is made before the model to be trained is on the device, and gone afterwards with all it held; random number generators
-go on as if it had never been.
+The copy is made before the model to be trained is on the device, and gone afterwards with all it held; random number
+generators go on as if it had never been.
 """
 
 from __future__ import annotations
@@ -23,8 +23,14 @@ from colabkit.training.sizing.workload import Regime, Workload
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
-def confirm_here(sizing: Sizing, workload: Workload, folder: str | Path, *, choose: Callable[[str, Any, str], Any] | None = None,
-                 say: Callable[[str], Any] = print) -> Sizing:
+def confirm_here(
+    sizing: Sizing,
+    workload: Workload,
+    folder: str | Path,
+    *,
+    choose: Callable[[str, Any, str], Any] | None = None,
+    say: Callable[[str], Any] = print,
+) -> Sizing:
     """Confirm a sizing by real steps where its device is the GPU of this process; elsewhere it stays as predicted.
 
     `folder` remembers what they showed for the next run on such a GPU.
@@ -32,6 +38,7 @@ def confirm_here(sizing: Sizing, workload: Workload, folder: str | Path, *, choo
     if sizing.device.kind != "cuda":
         return sizing
     import torch
+
     if not torch.cuda.is_available() or here().name != sizing.device.name:
         return sizing
     with RealStep(workload, sizing.regime) as run_step:
@@ -39,10 +46,10 @@ def confirm_here(sizing: Sizing, workload: Workload, folder: str | Path, *, choo
 
 
 class RealStep:
-    """Forward, backward and optimizer step of so many samples of one length, as in the middle of accumulating gradients.
+    """Forward, backward and optimizer step of so many samples of one length, as in the midst of accumulating gradients.
 
-    On a GPU what counts is what the caching allocator reserves; an allocation that it had to retry is out of memory. With a
-    `meter` (see accounting) CPU tensors are counted instead. As a context: the copy is made on entering.
+    On a GPU what counts is what the caching allocator reserves; an allocation that it had to retry is out of memory.
+    With a `meter` (see accounting) CPU tensors are counted instead. As a context: the copy is made on entering.
     """
 
     def __init__(self, workload: Workload, regime: Regime, device: str = "cuda", *, meter: Any = None):
@@ -51,6 +58,7 @@ class RealStep:
 
     def __enter__(self) -> RealStep:
         import torch
+
         gpus = [torch.cuda.current_device()] if self.device.startswith("cuda") else []
         self._stack.enter_context(torch.random.fork_rng(devices=gpus))
         with torch.device(self.device), self._counted():
@@ -83,6 +91,7 @@ class RealStep:
 
     def _on_gpu(self, num_samples: int, seconds: float) -> tuple[float, float]:
         import torch
+
         clean_up()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -92,12 +101,18 @@ class RealStep:
         torch.cuda.synchronize()
         taken, peak = time.perf_counter() - began, float(torch.cuda.max_memory_reserved())
         if torch.cuda.memory_stats()["num_alloc_retries"] > retries:
-            raise torch.OutOfMemoryError("CUDA out of memory: the allocator had to give back what it kept, and try again")
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory: the allocator had to give back what it kept, and try again"
+            )
         return taken, peak
 
     def _step(self, num_samples: int, seconds: float) -> None:
-        """Do one step of rate 0. Gradients stay, as those of the parts before are there while the next part is computed."""
+        """Do one step of rate 0.
+
+        Gradients stay, as those of the parts before are there while the next part is computed.
+        """
         import torch
+
         if self.regime.accumulates:
             for weight in self.model.parameters():
                 if weight.requires_grad and weight.grad is None:
@@ -118,13 +133,19 @@ class RealStep:
 
 
 def make_optimizer(name: str, weights: list[Any], *, on_gpu: bool, learning_rate: float = 0.0) -> Any:
-    """Return an optimizer by the name that a Regime has. Raises: ModuleNotFoundError where its library is not installed."""
+    """Return an optimizer by the name that a Regime has.
+
+    Raises: ModuleNotFoundError where its library is not installed.
+    """
     import torch
+
     if name == "adamw_8bit":
         from bitsandbytes.optim import AdamW8bit
+
         return AdamW8bit(weights, lr=learning_rate)
     if name == "adafactor":
         from transformers.optimization import Adafactor
+
         return Adafactor(weights, lr=learning_rate, scale_parameter=False, relative_step=False)
     if name == "sgd":
         return torch.optim.SGD(weights, lr=learning_rate)

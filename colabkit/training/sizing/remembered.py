@@ -31,7 +31,7 @@ class Remembered:
         return self._entries().get(key)
 
     def save(self, key: str, entry: dict[str, Any]) -> None:
-        """Keep an entry, beside those of other processes that ended in between; what cannot be written is told, not raised."""
+        """Keep an entry, beside those of other processes that ended in between; a failed write is told, not raised."""
         entries = {known: value for known, value in self._entries(quietly=True).items() if known != key} | {key: entry}
         entries = dict(list(entries.items())[-MOST_ENTRIES:])
         try:
@@ -56,6 +56,7 @@ class Remembered:
 def key_of(sizing: Sizing) -> str:
     """Return what measurements of this sizing are kept under."""
     import torch
+
     regime = sizing.regime
     settings = {name: getattr(regime, name) for name in regime.__dataclass_fields__}
     return digest([sizing.device.name, sizing.device.driver, torch.__version__, sizing.identity, settings])[:24]

@@ -45,18 +45,36 @@ class Request:
         """Return what predicts for these lengths on GPUs, to be used for several of them."""
         return Predictions(self.lengths[0], self.lengths[-1])
 
-    def size(self, device: Device, *, choose: Callable[[str, Any, str], Any] | None = None,
-             predictions: Predictions | None = None) -> Sizing:
+    def size(
+        self,
+        device: Device,
+        *,
+        choose: Callable[[str, Any, str], Any] | None = None,
+        predictions: Predictions | None = None,
+    ) -> Sizing:
         """Return the sizing for a device."""
-        return size(self.workload, device=device, lengths=self.lengths, effective_batch=self.effective_batch,
-                    effective_seconds=self.effective_seconds, safety_margin=self.safety_margin,
-                    checkpointing=self.checkpointing, precision=self.precision,
-                    optimizer=self.optimizer, most=self.most, world=self.world, ema=self.ema, choose=choose,
-                    predictions=predictions, lighter=self.lighter)
+        return size(
+            self.workload,
+            device=device,
+            lengths=self.lengths,
+            effective_batch=self.effective_batch,
+            effective_seconds=self.effective_seconds,
+            safety_margin=self.safety_margin,
+            checkpointing=self.checkpointing,
+            precision=self.precision,
+            optimizer=self.optimizer,
+            most=self.most,
+            world=self.world,
+            ema=self.ema,
+            choose=choose,
+            predictions=predictions,
+            lighter=self.lighter,
+        )
 
 
-def seed_rule(mean_seconds: float, model_bytes: float, total_bytes: float, *, safety_margin: float = 0.85,
-              target: int = 32) -> tuple[int, int]:
+def seed_rule(
+    mean_seconds: float, model_bytes: float, total_bytes: float, *, safety_margin: float = 0.85, target: int = 32
+) -> tuple[int, int]:
     """Return (batch, accumulation); at least (1, ...), whether that fits or not.
 
     `model_bytes`: weights, gradients and optimizer states.

@@ -35,15 +35,18 @@ class Timing:
         fixed, slope = np.linalg.lstsq(terms, np.ones_like(taken), rcond=None)[0]
         if slope <= 0:  # no pass was large enough to tell what audio costs
             return cls(pass_seconds=float(taken.min()), seconds_per_second=0.0)
-        return cls(pass_seconds=float(fixed) if fixed > LEAST_COST * taken.min() else 0.0, seconds_per_second=float(slope),
-                   least_audio_seconds=float(audio.min()))
+        return cls(
+            pass_seconds=float(fixed) if fixed > LEAST_COST * taken.min() else 0.0,
+            seconds_per_second=float(slope),
+            least_audio_seconds=float(audio.min()),
+        )
 
     def speed(self, audio_seconds: float) -> float:
         """Return the seconds of audio trained on in one second."""
         return audio_seconds / (self.pass_seconds + audio_seconds * self.seconds_per_second)
 
     def knee_seconds(self, most_seconds: float) -> float | None:
-        """Return the least audio in a pass that reaches 95% of the speed of `most_seconds`; None where only that or all do."""
+        """Return the least audio in a pass to reach 95% of the speed of `most_seconds`; None if only that or all do."""
         if not self.pass_seconds or not self.seconds_per_second:
             return None
         wanted = ENOUGH * self.speed(most_seconds)

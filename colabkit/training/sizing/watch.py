@@ -30,8 +30,8 @@ GIB = 2**30
 class Reading:
     """The memory of a device at one moment.
 
-    `reserved_bytes`: what this process's allocator holds, in use or not; `peak_bytes`: the most it ever held. `num_retries`: how
-    often it had to give everything back and ask again.
+    `reserved_bytes`: what this process's allocator holds, in use or not; `peak_bytes`: the most it ever held.
+    `num_retries`: how often it had to give everything back and ask again.
     """
 
     total_bytes: int
@@ -53,23 +53,35 @@ class Reading:
 def read_gpu() -> Reading:
     """Read the current CUDA device."""
     import torch
+
     free, total = torch.cuda.mem_get_info()
-    return Reading(total_bytes=total, free_bytes=free, reserved_bytes=torch.cuda.memory_reserved(),
-                   peak_bytes=torch.cuda.max_memory_reserved(), num_retries=gpu_retries())
+    return Reading(
+        total_bytes=total,
+        free_bytes=free,
+        reserved_bytes=torch.cuda.memory_reserved(),
+        peak_bytes=torch.cuda.max_memory_reserved(),
+        num_retries=gpu_retries(),
+    )
 
 
 def gpu_retries() -> int:
     """Return how often the allocator of the current CUDA device had to start over."""
     import torch
+
     return torch.cuda.memory_stats_as_nested_dict().get("num_alloc_retries", 0)  # empty before the first allocation
 
 
 def read_ram(root: str = "/") -> Reading:
-    """Read the RAM: the machine's, or what is left of a container's if that is less; files that are only cached count as free."""
+    """Read the RAM: the machine's, or what is left of a container's if that is less.
+
+    Files that are only cached count as free.
+    """
     known = _fields(Path(root, "proc/meminfo"))
     total, free = known.get("MemTotal", 0) * 1024, known.get("MemAvailable", 0) * 1024
-    for limit_name, used_name, idle_name in (("memory.max", "memory.current", "inactive_file"),
-                                             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):
+    for limit_name, used_name, idle_name in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
         values = [cgroup_values(root, "memory", name) for name in (limit_name, used_name, "memory.stat")]
         for limit, used, stat in zip(*values, strict=False):
             if limit.isdigit() and used.isdigit() and int(limit) < NO_LIMIT_BYTES:
@@ -78,8 +90,13 @@ def read_ram(root: str = "/") -> Reading:
                 if not total or left < free:
                     total, free = int(limit), left
     status = _fields(Path(root, "proc/self/status"))
-    return Reading(total_bytes=total, free_bytes=free, reserved_bytes=status.get("VmRSS", 0) * 1024,
-                   peak_bytes=status.get("VmHWM", 0) * 1024, is_shared_by_design=True)
+    return Reading(
+        total_bytes=total,
+        free_bytes=free,
+        reserved_bytes=status.get("VmRSS", 0) * 1024,
+        peak_bytes=status.get("VmHWM", 0) * 1024,
+        is_shared_by_design=True,
+    )
 
 
 def _fields(path: Path) -> dict[str, int]:
@@ -92,13 +109,21 @@ def _fields(path: Path) -> dict[str, int]:
 
 
 class MemoryWatch:
-    """Looks how full memory is, tells it once a rise, and cleans up when it is nearly full; `events` counts what happened.
+    """Looks how full memory is, tells it once a rise, cleans up when it is nearly full; `events` counts what happened.
 
-    `read` makes a Reading; by default of the GPU that torch uses, else of the RAM. `context_bytes` is what the driver takes.
+    `read` makes a Reading; by default of the GPU that torch uses, else of the RAM. `context_bytes` is what the driver
+    takes.
     """
 
-    def __init__(self, teller: Teller, *, read: Callable[[], Reading] | None = None, context_bytes: int = GIB // 2,
-                 clean: Callable[[], object] = clean_up, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        teller: Teller,
+        *,
+        read: Callable[[], Reading] | None = None,
+        context_bytes: int = GIB // 2,
+        clean: Callable[[], object] = clean_up,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.read: Callable[[], Reading] = read or (read_gpu if _torch_uses_a_gpu() else read_ram)
         self._retries = {read_gpu: gpu_retries, read_ram: lambda: 0}.get(self.read, lambda: self.read().num_retries)
         self.events: Counter[str] = Counter()
@@ -120,7 +145,11 @@ class MemoryWatch:
         """Return how full the memory is now, in words."""
         now = self.read()
         taken = now.others_bytes - self._context_bytes
-        others = f", {taken / GIB:.1f} GiB of it used by others" if not now.is_shared_by_design and taken > OTHERS_BYTES else ""
+        others = (
+            f", {taken / GIB:.1f} GiB of it used by others"
+            if not now.is_shared_by_design and taken > OTHERS_BYTES
+            else ""
+        )
         return f"{(now.total_bytes - now.free_bytes) / GIB:.1f} of {now.total_bytes / GIB:.1f} GiB in use{others}"
 
     def look(self) -> Reading:
@@ -142,8 +171,11 @@ class MemoryWatch:
         self._clean()
         now = self.read()
         self.events["clean_ups"] += 1
-        self._teller.choose("memory.clean_up", f"{used:.0%} to {now.used_fraction:.0%}",
-                            "memory was nearly full; what no tensor uses was given back")
+        self._teller.choose(
+            "memory.clean_up",
+            f"{used:.0%} to {now.used_fraction:.0%}",
+            "memory was nearly full; what no tensor uses was given back",
+        )
         self._clean_after = self._clock() + self._pause_seconds
         self._pause_seconds *= 2
         return now
@@ -155,10 +187,13 @@ class MemoryWatch:
         elif not self._told_of_others:
             self._told_of_others = True
             self.events["others"] += 1
-            self._teller.say(f"  WARNING others use {taken / GIB:.1f} of the {now.total_bytes / GIB:.1f} GiB of this "
-                             "GPU (nvidia-smi tells who); where memory runs out for it, fewer samples go through at once")
+            self._teller.say(
+                f"  WARNING others use {taken / GIB:.1f} of the {now.total_bytes / GIB:.1f} GiB of this "
+                "GPU (nvidia-smi tells who); where memory runs out for it, fewer samples go through at once"
+            )
 
 
 def _torch_uses_a_gpu() -> bool:
     import torch
+
     return torch.cuda.is_available()

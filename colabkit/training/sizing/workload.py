@@ -16,7 +16,8 @@ Optimizer = Literal["adamw", "adamw_8bit", "adafactor", "sgd"]
 class Regime:
     """How a model is trained, as far as memory goes. fp16 and bf16 are autocast over weights in fp32.
 
-    `ema`: an averaged copy of the weights is kept. `world`: processes that train together, each with buffers to sum gradients.
+    `ema`: an averaged copy of the weights is kept. `world`: processes that train together, each with buffers to sum
+    gradients.
     `accumulates`: a step goes through in several parts, so that gradients lie there while the next part is computed.
     """
 
@@ -29,7 +30,9 @@ class Regime:
 
     def describe(self) -> str:
         """Return the regime in a few words, as in "bf16, AdamW, gradient checkpointing"."""
-        optimizer = {"adamw": "AdamW", "adamw_8bit": "8-bit AdamW", "adafactor": "Adafactor", "sgd": "SGD"}[self.optimizer]
+        optimizer = {"adamw": "AdamW", "adamw_8bit": "8-bit AdamW", "adafactor": "Adafactor", "sgd": "SGD"}[
+            self.optimizer
+        ]
         parts = [self.precision, optimizer]
         parts += ["gradient checkpointing"] if self.checkpointing else []
         parts += ["averaged weights"] if self.ema else []
@@ -40,15 +43,17 @@ class Regime:
 class Workload:
     """A training step as the pipeline really does it, given piece by piece so that sizing can carry it out.
 
-    `build(num_layers, checkpointing)` makes the model in training mode, its frozen parts frozen, on the CPU with whatever tensors
-    the mode in force makes; num_layers None: as many as it has. It must not read weights from a disk or network.
-    `layers(model)` lists the modules that repeat, `num_layers` of them alike, in the order they run (none: nothing repeats). Of
-    several stacks of `num_layers` each (an encoder, a decoder) it lists one after the other, and `build` shortens all of them; a
-    stack of another depth stays whole and is not listed. `batch(num_samples, seconds)` makes the worst-case input of that shape,
-    labels included. `loss(model, batch)` is forward and loss, a scalar. `identity` tells models apart that are built differently.
+    `build(num_layers, checkpointing)` makes the model in training mode, its frozen parts frozen, on the CPU with
+    whatever tensors the mode in force makes; num_layers None: as many as it has. It must not read weights from a disk
+    or network. `layers(model)` lists the modules that repeat, `num_layers` of them alike, in the order they run (none:
+    nothing repeats). Of several stacks of `num_layers` each (an encoder, a decoder) it lists one after the other, and
+    `build` shortens all of them; a stack of another depth stays whole and is not listed. `batch(num_samples, seconds)`
+    makes the worst-case input of that shape, labels included. `loss(model, batch)` is forward and loss, a scalar.
+    `identity` tells models apart that are built differently.
 
-    What only data decides cannot be sized: no layer is dropped at random (layerdrop 0), no frame masked (mask_time_prob 0, which
-    transformers draws with NumPy), and `loss` asks no tensor for its value (wav2vec2 given labels does: call it without them).
+    What only data decides cannot be sized: no layer is dropped at random (layerdrop 0), no frame masked (mask_time_prob
+    0, which transformers draws with NumPy), and `loss` asks no tensor for its value (wav2vec2 given labels does: call
+    it without them).
     """
 
     name: str

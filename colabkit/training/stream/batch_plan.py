@@ -1,7 +1,7 @@
 """Batches of samples: batch k of an epoch is a pure function of (seed, epoch, k), with or without durations.
 
-SampleOrder: so many samples. GroupedOrder: so many samples, of similar length. BatchPlan: as many as a budget of padded length
-allows. `length_order` is what trains on samples of unequal length, by one or the other.
+SampleOrder: so many samples. GroupedOrder: so many samples, of similar length. BatchPlan: as many as a budget of padded
+length allows. `length_order` is what trains on samples of unequal length, by one or the other.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ class SampleOrder:
 
     def __init__(self, num_samples: int, *, seed: int, batch_samples: int = 1, shuffle: bool = True):
         if num_samples < 1 or batch_samples < 1:
-            raise UsageError("Cannot order samples", got=f"{num_samples} samples, batches of {batch_samples}",
-                             expected="at least one of each", fix="choose a source that holds samples")
+            raise UsageError(
+                "Cannot order samples",
+                got=f"{num_samples} samples, batches of {batch_samples}",
+                expected="at least one of each",
+                fix="choose a source that holds samples",
+            )
         self.num_samples, self.seed, self.batch_samples, self.shuffle = num_samples, seed, batch_samples, shuffle
 
     def __len__(self) -> int:
@@ -46,18 +50,22 @@ class SampleOrder:
 
 
 class GroupedOrder:
-    """Exactly `batch_samples` samples a batch, of similar length; every sample once an epoch, only its last batch smaller.
+    """Exactly `batch_samples` samples a batch, of like length; every sample once an epoch, only its last batch smaller.
 
-    An epoch shuffles all samples, cuts them into windows of `window_batches` batches, sorts each window by length, cuts that into
-    batches and shuffles these. Batch k needs one window to be computed. A window holds a quarter of all samples at most: sorting
-    all of them would make the same batches in every epoch.
+    An epoch shuffles all samples, cuts them into windows of `window_batches` batches, sorts each window by length, cuts
+    that into batches and shuffles these. Batch k needs one window to be computed. A window holds a quarter of all
+    samples at most: sorting all of them would make the same batches in every epoch.
     """
 
     def __init__(self, seconds: np.ndarray, batch_samples: int, *, seed: int, window_batches: int = 16):
         self.seconds = np.asarray(seconds, np.float64)
         if self.seconds.ndim != 1 or not len(self.seconds) or batch_samples < 1 or not np.isfinite(self.seconds).all():
-            raise UsageError("Cannot order samples", got=f"{self.seconds.size} durations, batches of {batch_samples}",
-                             expected="at least one of each, finite", fix="choose a source that holds samples")
+            raise UsageError(
+                "Cannot order samples",
+                got=f"{self.seconds.size} durations, batches of {batch_samples}",
+                expected="at least one of each, finite",
+                fix="choose a source that holds samples",
+            )
         self.batch_samples, self.seed = batch_samples, seed
         self.window_batches = int(np.clip(len(self) // 4, 1, window_batches))
 
@@ -70,19 +78,21 @@ class GroupedOrder:
         _require_batch(k, len(self))
         size, first = self.batch_samples, k // self.window_batches * self.window_batches
         num_batches, num_samples = min(self.window_batches, len(self) - first), len(self.seconds)
-        window = permute(np.arange(first * size, min((first + num_batches) * size, num_samples)), num_samples, self.seed, epoch)
+        window = permute(
+            np.arange(first * size, min((first + num_batches) * size, num_samples)), num_samples, self.seed, epoch
+        )
         window = window[np.argsort(self.seconds[window], kind="stable")]
         place, left_over = k - first, len(window) % size
         if not left_over:
             start = size * int(permute(place, num_batches, self.seed, epoch, first, -1))
-            return window[start: start + size]
+            return window[start : start + size]
         # The small batch comes last, and is of any length.
         small = int(permute(0, num_batches, self.seed, epoch, first, -2))
         if place == num_batches - 1:
-            return window[small * size: small * size + left_over]
+            return window[small * size : small * size + left_over]
         start = size * int(permute(place, num_batches - 1, self.seed, epoch, first, -1))
         start += left_over if start >= small * size else 0
-        return window[start: start + size]
+        return window[start : start + size]
 
     def identity(self) -> str:
         lengths = hashlib.sha256(self.seconds.tobytes()).hexdigest()
@@ -124,13 +134,16 @@ class Budget:
 class BatchPlan:
     """Batches of samples of similar length, each as full as the budget allows; every sample once an epoch.
 
-    Samples are sorted into `num_buckets` buckets, with edges that make the padding smallest. An epoch shuffles each bucket,
-    cuts it into windows of `window_batches` batches, sorts each window by length and cuts that into batches: so a batch is
-    a random choice of its bucket with little padding. Then all batches are shuffled. Batch k needs one window to be computed.
-    A window holds a quarter of its bucket at most: sorting all of it would make the same batches in every epoch.
+    Samples are sorted into `num_buckets` buckets, with edges that make the padding smallest. An epoch shuffles each
+    bucket, cuts it into windows of `window_batches` batches, sorts each window by length and cuts that into batches: so
+    a batch is a random choice of its bucket with little padding. Then all batches are shuffled. Batch k needs one
+    window to be computed. A window holds a quarter of its bucket at most: sorting all of it would make the same batches
+    in every epoch.
     """
 
-    def __init__(self, seconds: np.ndarray, budget: Budget, *, seed: int, num_buckets: int = 30, window_batches: int = 8):
+    def __init__(
+        self, seconds: np.ndarray, budget: Budget, *, seed: int, num_buckets: int = 30, window_batches: int = 8
+    ):
         seconds = np.asarray(seconds, np.float64)
         _require_fitting(seconds, budget)
         self.budget, self.seed, self.num_buckets, self.window_batches = budget, seed, num_buckets, window_batches
@@ -179,8 +192,9 @@ class BatchPlan:
         return float(1 - whole / padded)
 
 
-def length_order(seconds: np.ndarray, *, effective_batch: int | None = None, effective_seconds: float | None = None,
-                 seed: int) -> GroupedOrder | BatchPlan:
+def length_order(
+    seconds: np.ndarray, *, effective_batch: int | None = None, effective_seconds: float | None = None, seed: int
+) -> GroupedOrder | BatchPlan:
     """Return the batches of optimizer steps: of exactly `effective_batch` samples, or of `effective_seconds` of audio.
 
     Audio counts as padded to the longest of its step, as lhotse's and NeMo's users count it, and is never more. What
@@ -191,17 +205,25 @@ def length_order(seconds: np.ndarray, *, effective_batch: int | None = None, eff
     if effective_seconds is None:
         return GroupedOrder(seconds, effective_batch, seed=seed, window_batches=TRAINED_WINDOW_BATCHES)
     num_buckets = int(np.clip(np.sum(seconds) / effective_seconds / BUCKET_BATCHES, 1, MOST_BUCKETS))
-    return BatchPlan(seconds, Budget(padded_seconds=effective_seconds), seed=seed, num_buckets=num_buckets,
-                     window_batches=TRAINED_WINDOW_BATCHES)
+    return BatchPlan(
+        seconds,
+        Budget(padded_seconds=effective_seconds),
+        seed=seed,
+        num_buckets=num_buckets,
+        window_batches=TRAINED_WINDOW_BATCHES,
+    )
 
 
 def require_one_way(effective_batch: int | None, effective_seconds: float | None) -> None:
     """Raise UsageError where an optimizer step is said in samples and in seconds, or in neither."""
     if (effective_batch is None) == (effective_seconds is None):
-        raise UsageError("An optimizer step is said in one way", where="train",
-                         expected="a number of samples or of seconds",
-                         got=f"effective_batch={effective_batch} and effective_seconds={effective_seconds}",
-                         fix="set train.effective_batch or train.effective_seconds, and the other to none")
+        raise UsageError(
+            "An optimizer step is said in one way",
+            where="train",
+            expected="a number of samples or of seconds",
+            got=f"effective_batch={effective_batch} and effective_seconds={effective_seconds}",
+            fix="set train.effective_batch or train.effective_seconds, and the other to none",
+        )
 
 
 def bucket_starts(sorted_seconds: np.ndarray, num_buckets: int) -> np.ndarray:
@@ -230,14 +252,22 @@ def bucket_starts(sorted_seconds: np.ndarray, num_buckets: int) -> np.ndarray:
 
 def _require_fitting(seconds: np.ndarray, budget: Budget) -> None:
     if seconds.ndim != 1 or not len(seconds) or not np.isfinite(seconds).all() or seconds.min() <= 0:
-        raise UsageError("Cannot plan batches", got=f"{seconds.size} durations", expected="at least one, all above 0 seconds",
-                         fix="leave samples of unknown length out of the index")
+        raise UsageError(
+            "Cannot plan batches",
+            got=f"{seconds.size} durations",
+            expected="at least one, all above 0 seconds",
+            fix="leave samples of unknown length out of the index",
+        )
     longest = float(seconds.max())
     if budget.capacity(longest) < 1:
         too_long = sum(budget.capacity(s) < 1 for s in np.unique(seconds))
-        raise UsageError("A sample is too long for a batch", got=f"{longest:.1f} s ({too_long} lengths are too long)",
-                         expected=f"within {budget}", where="budget",
-                         fix=f"raise padded_seconds to {longest:.0f} or the memory limit, or leave long samples out")
+        raise UsageError(
+            "A sample is too long for a batch",
+            got=f"{longest:.1f} s ({too_long} lengths are too long)",
+            expected=f"within {budget}",
+            where="budget",
+            fix=f"raise padded_seconds to {longest:.0f} or the memory limit, or leave long samples out",
+        )
 
 
 def _require_batch(k: int, num_batches: int) -> None:

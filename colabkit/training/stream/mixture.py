@@ -1,4 +1,4 @@
-"""Several sources mixed by weight: pick n is a pure function of (seed, n), and every source goes through its own epochs."""
+"""Several sources mixed by weight: pick n is a pure function of (seed, n), and every source has its own epochs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Mixture:
     """Says of pick n which source it comes from, and how many picks of that source came before.
 
     `schedule` holds (first pick, weights) in order, the first at 0: a curriculum is a schedule of more than one line.
-    Picks come in blocks, at whose ends every source has its share to within one pick. Inside a block a source's picks are
-    spread evenly, each at a random place of its stretch: so the shares of two sources are exact to two picks at any time,
-    those of more sources to a few. A weight of zero rests a source.
+    Picks come in blocks, at whose ends every source has its share to within one pick. Inside a block a source's picks
+    are spread evenly, each at a random place of its stretch: so the shares of two sources are exact to two picks at any
+    time, those of more sources to a few. A weight of zero rests a source.
     """
 
     def __init__(self, num_sources: int, schedule: Schedule, *, seed: int):
@@ -94,14 +94,26 @@ class _Phase:
 def _require_schedule(num_sources: int, schedule: Schedule) -> None:
     starts = [first for first, _ in schedule]
     if not starts or starts[0] != 0 or starts != sorted(set(starts)):
-        raise UsageError("Cannot mix sources", got=f"weights that start at {starts}",
-                         expected="the first at 0, the others later and in order", fix="correct the schedule")
+        raise UsageError(
+            "Cannot mix sources",
+            got=f"weights that start at {starts}",
+            expected="the first at 0, the others later and in order",
+            fix="correct the schedule",
+        )
     for first, weights in schedule:
         weights = np.asarray(weights, float)
         if weights.shape != (num_sources,) or not np.isfinite(weights).all() or weights.min() < 0 or not weights.sum():
-            raise UsageError("Cannot mix sources", got=f"weights {weights.tolist()} from {first} on",
-                             expected=f"{num_sources} weights, none negative, not all zero", fix="give one weight a source")
+            raise UsageError(
+                "Cannot mix sources",
+                got=f"weights {weights.tolist()} from {first} on",
+                expected=f"{num_sources} weights, none negative, not all zero",
+                fix="give one weight a source",
+            )
         shares = weights[weights > 0] / weights.sum()
         if shares.min() * _LARGEST_BLOCK < 4:
-            raise UsageError("A weight is too small beside the others", got=weights.tolist(),
-                             expected=f"shares of at least {4 / _LARGEST_BLOCK:.1e}", fix="raise it, or set it to 0")
+            raise UsageError(
+                "A weight is too small beside the others",
+                got=weights.tolist(),
+                expected=f"shares of at least {4 / _LARGEST_BLOCK:.1e}",
+                fix="raise it, or set it to 0",
+            )

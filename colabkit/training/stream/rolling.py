@@ -16,12 +16,14 @@ Read = Callable[[str, int], Any]
 class RollingWindow:
     """What is at hand at use number i: a pure function of the stream and i, so nothing but the position needs keeping.
 
-    The stream's items come in chapters of `chapter_items`. Uses [0, uses_per_chapter) see chapters 0 to held - 1, the next
-    ones chapters 1 to held, and so on, while the coming chapter is read by `workers`. Uses should come about in order; going
-    back reads again.
+    The stream's items come in chapters of `chapter_items`. Uses [0, uses_per_chapter) see chapters 0 to held - 1, the
+    next ones chapters 1 to held, and so on, while the coming chapter is read by `workers`. Uses should come about in
+    order; going back reads again.
     """
 
-    def __init__(self, stream: Stream, read: Read, *, chapter_items: int, held: int, uses_per_chapter: int, workers: int):
+    def __init__(
+        self, stream: Stream, read: Read, *, chapter_items: int, held: int, uses_per_chapter: int, workers: int
+    ):
         self.stream, self.read, self.workers = stream, read, workers
         self.chapter_items, self.held, self.uses_per_chapter = chapter_items, held, uses_per_chapter
         self._items: deque[Loaded] = deque()
@@ -65,7 +67,10 @@ class RollingWindow:
             return self.stream.state()
 
     def load_state(self, state: dict) -> None:
-        """Take over what was quarantined. Raises: ChangedError when the state belongs to other data or another order."""
+        """Take over what was quarantined.
+
+        Raises: ChangedError when the state belongs to other data or another order.
+        """
         with self._lock:
             self.close()
             self.stream.load_state(state)

@@ -7,8 +7,8 @@
         stream.acknowledge(loaded)           # only now has the stream moved on
         checkpoints.save(step, {"stream": stream.state(), ...})
 
-Which samples come when depends on the sources and the seed alone: not on workers, ranks, what was prefetched, or how often
-the run was stopped. A sample that stays broken is quarantined: left out, counted, and recorded in the state.
+Which samples come when depends on the sources and the seed alone: not on workers, ranks, what was prefetched, or how
+often the run was stopped. A sample that stays broken is quarantined: left out, counted, and recorded in the state.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """This rank's part of an item: (sample number, value) pairs, and (sample number, reason) of those that are broken."""
+    """This rank's part of an item: (sample number, value) pairs, and (sample number, reason) of the broken ones."""
 
     item: Item
     samples: list[tuple[int, Any]]
@@ -74,25 +74,44 @@ class Loaded:
 class Stream:
     """The sequence of batches of one source, or of several mixed by weight.
 
-    `epochs=None` never ends. One source ends after `epochs`; a mixture has no epochs of its own. `schedule` gives weights,
-    or (first batch, weights) pairs for a curriculum. Raises: UsageError for settings that do not fit together.
+    `epochs=None` never ends. One source ends after `epochs`; a mixture has no epochs of its own. `schedule` gives
+    weights, or (first batch, weights) pairs for a curriculum. Raises: UsageError for settings that do not fit together.
     """
 
-    def __init__(self, sources: Sequence[Source], *, seed: int, epochs: int | None = None,
-                 schedule: Schedule | Sequence[float] | None = None, problem: Callable[[str, str], None] | None = None,
-                 max_quarantined: int = MAX_QUARANTINED):
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        seed: int,
+        epochs: int | None = None,
+        schedule: Schedule | Sequence[float] | None = None,
+        problem: Callable[[str, str], None] | None = None,
+        max_quarantined: int = MAX_QUARANTINED,
+    ):
         self.sources, self.seed, self.problem, self.max_quarantined = tuple(sources), seed, problem, max_quarantined
         if not sources or len({s.name for s in sources}) < len(sources):
-            raise UsageError("Cannot stream", got=[s.name for s in sources], expected="one source or more, each named once",
-                             fix="name each source once; its share is its weight")
+            raise UsageError(
+                "Cannot stream",
+                got=[s.name for s in sources],
+                expected="one source or more, each named once",
+                fix="name each source once; its share is its weight",
+            )
         if schedule is not None and len(sources) == 1:
-            raise UsageError("One source has no shares", got=f"weights {schedule}", expected="none",
-                             fix="leave the weights out, or name a second source")
+            raise UsageError(
+                "One source has no shares",
+                got=f"weights {schedule}",
+                expected="none",
+                fix="leave the weights out, or name a second source",
+            )
         self.mixture = None
         if len(sources) > 1:
             if epochs is not None:
-                raise UsageError("A mixture of sources has no epochs of its own", got=f"epochs={epochs}", expected="None",
-                                 fix="say how many steps to train instead")
+                raise UsageError(
+                    "A mixture of sources has no epochs of its own",
+                    got=f"epochs={epochs}",
+                    expected="None",
+                    fix="say how many steps to train instead",
+                )
             schedule = schedule or [1.0] * len(sources)
             if not isinstance(schedule[0], (tuple, list)):
                 schedule = [(0, schedule)]
@@ -122,53 +141,87 @@ class Stream:
             raise IndexError(f"batch {number} of a stream of {self.num_items}")
         return self._items(number)
 
-    def load(self, read: Callable[[str, int], Any], *, rank: int = 0, world: int = 1, workers: int = 0,
-             kind: Kind = "threads", ahead: int | None = None, max_bytes: float | None = None,
-             num_bytes: Callable[[str, int], float] | None = None, stop: int | None = None) -> Iterator[Loaded]:
+    def load(
+        self,
+        read: Callable[[str, int], Any],
+        *,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        kind: Kind = "threads",
+        ahead: int | None = None,
+        max_bytes: float | None = None,
+        num_bytes: Callable[[str, int], float] | None = None,
+        stop: int | None = None,
+    ) -> Iterator[Loaded]:
         """Yield this rank's part of each batch from the position on, made ahead by `workers`.
 
         Rank r takes every world-th sample of the same batch. `read(source name, sample number)` returns a sample; with
         processes it must pickle. `num_bytes(source name, sample number)` tells a sample's size before it is read.
         """
         if not 0 <= rank < world:
-            raise UsageError("Cannot share a stream among ranks", got=f"rank {rank} of {world}", expected="0 <= rank < world",
-                             where=self.name, fix="start every rank with its own number and the same world size")
+            raise UsageError(
+                "Cannot share a stream among ranks",
+                got=f"rank {rank} of {world}",
+                expected="0 <= rank < world",
+                where=self.name,
+                fix="start every rank with its own number and the same world size",
+            )
         known = {name: frozenset(samples) for name, samples in self.quarantined.items()}
         maker = _Maker(self._items, read, rank, world, known)
 
         def size_of(k: int) -> float:
             item = self.item(k)
             return sum(num_bytes(item.source, int(s)) for s in item.samples[rank::world])
+
         end = self.num_items if stop is None else min(stop, self.num_items)
-        made = prefetch(maker, self.position, None if math.isinf(end) else int(end), workers=workers, kind=kind, ahead=ahead,
-                        max_bytes=max_bytes, num_bytes=size_of if num_bytes else None)
+        made = prefetch(
+            maker,
+            self.position,
+            None if math.isinf(end) else int(end),
+            workers=workers,
+            kind=kind,
+            ahead=ahead,
+            max_bytes=max_bytes,
+            num_bytes=size_of if num_bytes else None,
+        )
         return self._without_quarantined(made)
 
     def _without_quarantined(self, made: Iterator[Loaded]) -> Iterator[Loaded]:
-        """Leave out what was quarantined since loading began: a run that was stopped meanwhile would not read it either."""
+        """Leave out what was quarantined since loading began: a run stopped meanwhile would not read it either."""
         with closing(made):
             for loaded in made:
                 known = self.quarantined[loaded.item.source]
-                yield replace(loaded, samples=[pair for pair in loaded.samples if pair[0] not in known],
-                              broken=[pair for pair in loaded.broken if pair[0] not in known])
+                yield replace(
+                    loaded,
+                    samples=[pair for pair in loaded.samples if pair[0] not in known],
+                    broken=[pair for pair in loaded.broken if pair[0] not in known],
+                )
                 loaded = None  # the caller's alone, or it would be held while the next is waited for
 
     def acknowledge(self, loaded: Loaded, broken: Sequence[tuple[int, str]] | None = None) -> None:
         """Move on past a batch, when the optimizer step that used it is done.
 
-        With several ranks, `broken` holds the broken samples of all of them. Raises: UsageError when a batch is left out
-        or comes twice; DataError when more samples are broken than `max_quarantined`.
+        With several ranks, `broken` holds the broken samples of all of them. Raises: UsageError when a batch is left
+        out or comes twice; DataError when more samples are broken than `max_quarantined`.
         """
         item = loaded.item
         if item.number != self.position:
-            raise UsageError("Batches must be acknowledged in order", got=f"batch {item.number}",
-                             expected=f"batch {self.position}", where=self.name,
-                             fix="acknowledge every batch once, after the step that used it")
+            raise UsageError(
+                "Batches must be acknowledged in order",
+                got=f"batch {item.number}",
+                expected=f"batch {self.position}",
+                where=self.name,
+                fix="acknowledge every batch once, after the step that used it",
+            )
         self.quarantine(loaded, broken)
         self.position += 1
 
     def quarantine(self, loaded: Loaded, broken: Sequence[tuple[int, str]] | None = None) -> None:
-        """Leave out a batch's broken samples from now on, and tell of each once. Raises as `acknowledge` when they are many."""
+        """Leave out a batch's broken samples from now on, and tell of each once.
+
+        Raises as `acknowledge` when they are many.
+        """
         known = self.quarantined[loaded.item.source]
         for sample, reason in loaded.broken if broken is None else broken:
             if sample not in known:
@@ -177,9 +230,13 @@ class Stream:
                     self.problem(f"{loaded.item.source}, sample {sample}", reason)
         if self.num_quarantined > self.max_quarantined:
             reasons = [reason for samples in self.quarantined.values() for reason in samples.values()]
-            raise DataError("Too many samples are broken", got=f"{self.num_quarantined}, the last: {reasons[-1]}",
-                            expected=f"at most {self.max_quarantined}", where=self.name,
-                            fix="repair the source or choose another; the report lists what is broken")
+            raise DataError(
+                "Too many samples are broken",
+                got=f"{self.num_quarantined}, the last: {reasons[-1]}",
+                expected=f"at most {self.max_quarantined}",
+                where=self.name,
+                fix="repair the source or choose another; the report lists what is broken",
+            )
 
     @property
     def num_quarantined(self) -> int:
@@ -193,23 +250,43 @@ class Stream:
         """Return where the stream stands; JSON of under 1 KB unless names are long or dozens of samples broken."""
         length = len(self.sources[0].order)
         consumed = self.position if self.mixture else self.position % length
-        return {"version": VERSION, "dataset": self.name, "fingerprint": self.fingerprint, "plan": self.plan,
-                "seed": self.seed, "epoch": self.epoch, "consumed": consumed,
-                "quarantined": {name: sorted(samples) for name, samples in self.quarantined.items() if samples}}
+        return {
+            "version": VERSION,
+            "dataset": self.name,
+            "fingerprint": self.fingerprint,
+            "plan": self.plan,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "consumed": consumed,
+            "quarantined": {name: sorted(samples) for name, samples in self.quarantined.items() if samples},
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue where a state says. Raises: ChangedError when it belongs to other data, another order or version."""
         for name, ours, what, fix in (
-                ("version", VERSION, "another version of colabkit", "continue with that version, or start a new run"),
-                ("fingerprint", self.fingerprint, "other data", "point the run at the data it began with, or start a new run"),
-                ("plan", self.plan, "another order of batches", "take back the changed settings, or start a new run")):
+            ("version", VERSION, "another version of colabkit", "continue with that version, or start a new run"),
+            (
+                "fingerprint",
+                self.fingerprint,
+                "other data",
+                "point the run at the data it began with, or start a new run",
+            ),
+            ("plan", self.plan, "another order of batches", "take back the changed settings, or start a new run"),
+        ):
             if state.get(name) != ours:
-                raise ChangedError(f"This state belongs to {what}", got=f"{state.get('dataset')} ({name} {state.get(name)})",
-                                   expected=f"{self.name} ({name} {ours})", where="the checkpoint's stream state", fix=fix)
-        self.position = state["consumed"] if self.mixture else \
-            state["epoch"] * len(self.sources[0].order) + state["consumed"]
-        self.quarantined = {s.name: dict.fromkeys(state["quarantined"].get(s.name, ()), "quarantined earlier")
-                            for s in self.sources}
+                raise ChangedError(
+                    f"This state belongs to {what}",
+                    got=f"{state.get('dataset')} ({name} {state.get(name)})",
+                    expected=f"{self.name} ({name} {ours})",
+                    where="the checkpoint's stream state",
+                    fix=fix,
+                )
+        self.position = (
+            state["consumed"] if self.mixture else state["epoch"] * len(self.sources[0].order) + state["consumed"]
+        )
+        self.quarantined = {
+            s.name: dict.fromkeys(state["quarantined"].get(s.name, ()), "quarantined earlier") for s in self.sources
+        }
 
 
 @dataclass(frozen=True)
@@ -240,7 +317,7 @@ class _Maker:
         loaded = Loaded(self.item(number), [])
         item = loaded.item
         # Cut first: ranks may not all know the same samples as broken, and must agree on whose each one is.
-        for sample in item.samples[self.rank:: self.world].tolist():
+        for sample in item.samples[self.rank :: self.world].tolist():
             if sample in self.quarantined[item.source]:
                 continue
             try:

@@ -1,4 +1,4 @@
-"""Each difference between versions of other people's libraries, with both of its sides: the older one and the one of today."""
+"""Each difference between versions of other people's libraries, with both of its sides: the older and today's."""
 
 from __future__ import annotations
 
@@ -29,16 +29,31 @@ def test_every_difference_has_a_test_here_and_says_what_and_why():
 
 
 def test_no_other_file_asks_for_the_version_of_a_library():
-    """What is installed is looked at in this room alone; what sizing remembers is of one version of torch, whichever."""
-    asking = {path.relative_to(ROOT).as_posix() for path in (ROOT / "colabkit").rglob("*.py")
-              if any(words in path.read_text(encoding="utf-8") for words in ("metadata.version(", "transformers.__version__",
-                                                                             "torch.__version__", "packaging.version"))}
+    """Only this room looks at what is installed; what sizing remembers is of one version of torch, whichever."""
+    asking = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "colabkit").rglob("*.py")
+        if any(
+            words in path.read_text(encoding="utf-8")
+            for words in ("metadata.version(", "transformers.__version__", "torch.__version__", "packaging.version")
+        )
+    }
     assert asking <= {"colabkit/core/versions/differences.py", "colabkit/training/sizing/remembered.py"}, asking
 
 
-@pytest.mark.parametrize("version, than, older", [
-    ("5.15.0", "5.17", True), ("5.17.0", "5.17", False), ("5.17.0.dev0", "5.17", False), ("5.9", "5.17", True),
-    ("2.11.0+cu128", "2.11", False), ("18.1.0", "21.0", True), ("2025.3.0", "2026.2", True), ("6", "5.23.1", False)])
+@pytest.mark.parametrize(
+    "version, than, older",
+    [
+        ("5.15.0", "5.17", True),
+        ("5.17.0", "5.17", False),
+        ("5.17.0.dev0", "5.17", False),
+        ("5.9", "5.17", True),
+        ("2.11.0+cu128", "2.11", False),
+        ("18.1.0", "21.0", True),
+        ("2025.3.0", "2026.2", True),
+        ("6", "5.23.1", False),
+    ],
+)
 def test_versions_are_compared_by_their_numbers(version, than, older):
     assert is_older(version, than) is older
 
@@ -46,6 +61,7 @@ def test_versions_are_compared_by_their_numbers(version, than, older):
 def draws_a_lot(x, layerdrop: float):
     """Do what a layer of transformers before 5.23 does."""
     import torch
+
     dropout_probability = torch.rand([])
     return x if dropout_probability < layerdrop else 2 * x
 
@@ -58,6 +74,7 @@ def draws_none(x, layerdrop: float):
 def test_no_layer_dropped(layer):
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
+
     with FakeTensorMode(), differences.no_layer_dropped():
         assert layer(torch.ones(3), 0.0).shape == (3,)
         assert torch.rand(2).shape == torch.rand([2]).shape == (2,), "only the lot of a layer is answered"
@@ -78,7 +95,10 @@ def causal_codec(*, is_beside: bool):
     class Convolution(torch.nn.Module):
         def __init__(self, stride: int, pad_mode: str):
             super().__init__()
-            self.conv, self.pad_mode = torch.nn.Conv1d(2, 2, 2 * stride, stride, bias=False, dtype=torch.float64), pad_mode
+            self.conv, self.pad_mode = (
+                torch.nn.Conv1d(2, 2, 2 * stride, stride, bias=False, dtype=torch.float64),
+                pad_mode,
+            )
 
         def forward(self, x):
             stride = self.conv.stride[0]
@@ -95,15 +115,17 @@ def causal_codec(*, is_beside: bool):
 
         def forward(self, x):
             return self.downsample(self.encoder(x)) if is_beside else self.encoder(x)
+
     return Codec()
 
 
 @pytest.mark.parametrize("is_beside", [True, False], ids=["mimi before 5.21", "mimi since 5.21"])
 def test_modules_of_encoder(is_beside):
-    """The last frame of a wave in a batch is the one it has alone, wherever the convolution that halves the rate stands."""
+    """A wave's last frame in a batch is the one it has alone, wherever the convolution that halves the rate stands."""
     import torch
 
     from colabkit.pipelines.dataset.codecs.ragged import ended_alike
+
     codec = causal_codec(is_beside=is_beside)
     lengths = [80, 73, 75]
     waves = [torch.randn(2, length, dtype=torch.float64) for length in lengths]
@@ -116,9 +138,17 @@ def test_modules_of_encoder(is_beside):
         assert (codec(batch)[1] - codec(waves[1][None])[0]).abs().max() > 1e-3, "a batch without it proves nothing"
 
 
-@pytest.mark.parametrize("installed, kind, needed", [
-    ("5.15.0", "neucodec", "5.17"), ("5.17.0", "neucodec", ""), ("5.23.0", "neucodec", ""), ("5.12.1", "xcodec2", "5.13"),
-    ("4.46.0", "mimi", ""), ("", "neucodec", "")])
+@pytest.mark.parametrize(
+    "installed, kind, needed",
+    [
+        ("5.15.0", "neucodec", "5.17"),
+        ("5.17.0", "neucodec", ""),
+        ("5.23.0", "neucodec", ""),
+        ("5.12.1", "xcodec2", "5.13"),
+        ("4.46.0", "mimi", ""),
+        ("", "neucodec", ""),
+    ],
+)
 def test_too_old_for_codec(installed, kind, needed, monkeypatch):
     monkeypatch.setattr(differences, "installed_version", lambda package: installed)
     assert differences.too_old_for_codec(kind) == needed
@@ -128,15 +158,22 @@ def test_what_is_said_of_codecs_is_true_of_the_transformers_here():
     import transformers
 
     from colabkit.pipelines.dataset.codecs.families import CLASS_NAMES
+
     for kind, name in CLASS_NAMES.items():
-        assert hasattr(transformers, name) is (differences.too_old_for_codec(kind) == ""), f"{kind} in {transformers.__version__}"
+        assert hasattr(transformers, name) is (differences.too_old_for_codec(kind) == ""), (
+            f"{kind} in {transformers.__version__}"
+        )
 
 
-@pytest.mark.parametrize("known, wanted", [
-    ({"warmup_ratio", "gradient_checkpointing"}, {"warmup_ratio": 0.1, "gradient_checkpointing": True}),
-    ({"warmup_steps", "gradient_checkpointing"}, {"warmup_steps": 0.1, "gradient_checkpointing": True}),
-    ({"warmup_steps", "activation_checkpointing"}, {"warmup_steps": 0.1, "activation_checkpointing": True})],
-    ids=["before 5.15", "before 5.23", "since 5.23"])
+@pytest.mark.parametrize(
+    "known, wanted",
+    [
+        ({"warmup_ratio", "gradient_checkpointing"}, {"warmup_ratio": 0.1, "gradient_checkpointing": True}),
+        ({"warmup_steps", "gradient_checkpointing"}, {"warmup_steps": 0.1, "gradient_checkpointing": True}),
+        ({"warmup_steps", "activation_checkpointing"}, {"warmup_steps": 0.1, "activation_checkpointing": True}),
+    ],
+    ids=["before 5.15", "before 5.23", "since 5.23"],
+)
 def test_training_arguments(known, wanted):
     found = differences.training_arguments(known, warmup_fraction=0.1, checkpointing=True)
     assert {name: value for name, value in found.items() if not name.endswith("_kwargs")} == wanted
@@ -159,10 +196,13 @@ class WriterOf21:
         pass
 
 
-@pytest.mark.parametrize("writer, knows", [(WriterOf18, False), (WriterOf21, True), (None, None)], ids=["18", "21", "this one"])
+@pytest.mark.parametrize(
+    "writer, knows", [(WriterOf18, False), (WriterOf21, True), (None, None)], ids=["18", "21", "this one"]
+)
 def test_cut_by_content(writer, knows, monkeypatch, tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     options = {"min_chunk_size": 1024, "max_chunk_size": 4096, "norm_level": 0}
     if writer is None:
         table = pa.table({"x": np.arange(100_000)})
@@ -175,7 +215,9 @@ def test_cut_by_content(writer, knows, monkeypatch, tmp_path):
     assert differences.cut_by_content(options) == ({"use_content_defined_chunking": options} if knows else {})
 
 
-@pytest.mark.parametrize("names", [("HttpError",), ("HttpError", "NonRetryableError")], ids=["before 2026.2", "since 2026.2"])
+@pytest.mark.parametrize(
+    "names", [("HttpError",), ("HttpError", "NonRetryableError")], ids=["before 2026.2", "since 2026.2"]
+)
 def test_gcsfs_refusals(names, monkeypatch):
     kinds = {name: type(name, (Exception,), {}) for name in names}
     monkeypatch.setitem(sys.modules, "gcsfs.retry", SimpleNamespace(**kinds, ChecksumError=ValueError))
@@ -201,17 +243,24 @@ def test_summary_writer(is_there, tmp_path):
     pytest.importorskip("tensorboard")
     code = TENSORFLOW * is_there + (
         "import sys\nfrom colabkit.core.versions.differences import summary_writer\n"
-        f"writer = summary_writer()({str(tmp_path)!r}, purge_step=3)\nwriter.add_scalar('loss', 1.5, 3)\nwriter.close()\n"
-        "assert 'tensorflow' not in sys.modules\n")
+        f"writer = summary_writer()({str(tmp_path)!r}, purge_step=3)\n"
+        "writer.add_scalar('loss', 1.5, 3)\nwriter.close()\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "tensorflow" not in done.stderr.lower() and list(tmp_path.glob("events*"))
 
 
-@pytest.mark.parametrize("kernel", [
-    SimpleNamespace(get_parent=lambda: {"content": 1}), SimpleNamespace(_parent_header={"content": 1}),
-    SimpleNamespace(get_parent=lambda: {}["shell"], _parent_header={"content": 1})],
-    ids=["asked", "an attribute", "not for this thread"])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        SimpleNamespace(get_parent=lambda: {"content": 1}),
+        SimpleNamespace(_parent_header={"content": 1}),
+        SimpleNamespace(get_parent=lambda: {}["shell"], _parent_header={"content": 1}),
+    ],
+    ids=["asked", "an attribute", "not for this thread"],
+)
 def test_request_of(kernel):
     assert differences.request_of(kernel) == {"content": 1}
     assert differences.request_of(SimpleNamespace()) == {}
@@ -219,6 +268,7 @@ def test_request_of(kernel):
 
 def test_sender_of_request():
     import contextvars
+
     variable = contextvars.ContextVar("parent")
     older = SimpleNamespace(_parent_ident={"shell": b"me"})
     other_thread = SimpleNamespace(_shell_parent_ident=variable, _shell_context=contextvars.copy_context())
@@ -233,9 +283,14 @@ def test_hears_while_it_awaits():
     assert not differences.hears_while_it_awaits(SimpleNamespace(shell_stream=None))
 
 
-@pytest.mark.parametrize("value", [
-    {"a.txt": {"metadata": {"size": 1}, "content": b"1"}}, ({"name": "a.txt", "content": memoryview(b"1"), "size": 1},)],
-    ids=["ipywidgets 7", "ipywidgets 8"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a.txt": {"metadata": {"size": 1}, "content": b"1"}},
+        ({"name": "a.txt", "content": memoryview(b"1"), "size": 1},),
+    ],
+    ids=["ipywidgets 7", "ipywidgets 8"],
+)
 def test_uploaded_files(value):
     assert differences.uploaded_files(value) == [("a.txt", b"1")]
     assert differences.uploaded_files(type(value)()) == []
@@ -248,11 +303,21 @@ def test_encrypt_transport(knows):
     assert getattr(manager, "transport_encryption", None) == ("auto" if knows else None)
 
 
-@pytest.mark.parametrize("socket", [
-    SimpleNamespace(get_unverified_chain=lambda: [b"leaf", b"issuer"]),
-    SimpleNamespace(_sslobj=SimpleNamespace(get_unverified_chain=lambda: [
-        None, SimpleNamespace(public_bytes=lambda form: b"issuer" if form == ssl._ssl.ENCODING_DER else None)]))],
-    ids=["Python 3.13", "before it"])
+@pytest.mark.parametrize(
+    "socket",
+    [
+        SimpleNamespace(get_unverified_chain=lambda: [b"leaf", b"issuer"]),
+        SimpleNamespace(
+            _sslobj=SimpleNamespace(
+                get_unverified_chain=lambda: [
+                    None,
+                    SimpleNamespace(public_bytes=lambda form: b"issuer" if form == ssl._ssl.ENCODING_DER else None),
+                ]
+            )
+        ),
+    ],
+    ids=["Python 3.13", "before it"],
+)
 def test_issuers_shown(socket):
     assert differences.issuers_shown(socket) == [b"issuer"]
     assert differences.issuers_shown(types.SimpleNamespace(_sslobj=None)) == []

@@ -17,8 +17,10 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def two(monkeypatch):
     """Say that two environments were tried."""
-    known = (Environment("old", "2026-01-01", "3.11.2", {"torch": "2.6.0", "pyarrow": "16.0"}),
-             Environment("new", "2026-02-01", "3.13.0", {"torch": "2.11.0+cu128", "obstore": "0.12.1"}))
+    known = (
+        Environment("old", "2026-01-01", "3.11.2", {"torch": "2.6.0", "pyarrow": "16.0"}),
+        Environment("new", "2026-02-01", "3.13.0", {"torch": "2.11.0+cu128", "obstore": "0.12.1"}),
+    )
     monkeypatch.setattr(tried, "environments", lambda: known)
 
 
@@ -26,6 +28,7 @@ def two(monkeypatch):
 def installed(monkeypatch):
     def set_installed(**versions):
         monkeypatch.setattr(tried, "installed_version", lambda name: versions.get(name, ""))
+
     return set_installed
 
 
@@ -34,9 +37,17 @@ def test_bounds_are_the_lowest_and_the_highest(two):
     assert tried.bounds("pyarrow") == ("16.0", "16.0") and tried.bounds("nothing") == ("", "")
 
 
-@pytest.mark.parametrize("version, told", [
-    ("2.6.0", []), ("2.9.1", []), ("2.11.3", []), ("2.5.1", ["torch 2.5.1 is older than 2.6.0"]),
-    ("2.12.0", ["torch 2.12.0 is newer than 2.11.0+cu128"]), ("", [])])
+@pytest.mark.parametrize(
+    "version, told",
+    [
+        ("2.6.0", []),
+        ("2.9.1", []),
+        ("2.11.3", []),
+        ("2.5.1", ["torch 2.5.1 is older than 2.6.0"]),
+        ("2.12.0", ["torch 2.12.0 is newer than 2.11.0+cu128"]),
+        ("", []),
+    ],
+)
 def test_what_lies_outside_is_told_and_repairs_do_not_count(two, installed, version, told):
     installed(torch=version)
     assert tried.outside() == told
@@ -55,7 +66,9 @@ def test_colab_and_the_newest_are_among_what_was_tried():
     freeze = (ROOT / "tests/install/colab-freeze.txt").read_text(encoding="utf-8")
     colab = next(environment for environment in tried.environments() if environment.name == "Colab")
     for name in ("transformers", "numpy", "pyarrow", "ipykernel", "gcsfs"):
-        assert f"\n{name}=={colab.versions[name]}\n" in freeze, f"Colab's list is newer: make test-colab, then record {name}"
+        assert f"\n{name}=={colab.versions[name]}\n" in freeze, (
+            f"Colab's list is newer: make test-colab, then record {name}"
+        )
 
 
 def test_nothing_is_imported_to_compare():

@@ -1,4 +1,4 @@
-"""The same codes, plans, features and figures with Colab's versions as with the newest: to what floating point allows."""
+"""The same codes, plans, features and figures with Colab's versions as with the newest, as floating point allows."""
 
 from __future__ import annotations
 
@@ -20,15 +20,24 @@ from tests.install import environments, fresh
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ALIKE = fresh.ROOT / "tests" / "install" / "alike.py"
 # What is worked out from trained weights: done by Colab's versions, and once more by the newest from the same weights.
-OTHER_CODE = {"facebook/w2v-bert-2.0"}  # since transformers 5.23 its attention takes positions as a bias of fused kernels
-AGAIN = {"diarization": ("04_evaluate", ("der", "missed", "false_alarm", "confusion", "der_single_speaker")),
-         "asr": ("05_evaluate", ("wer", "cer", "num_samples")), "dataset": ("05_listen", ("distance_db", "kbps"))}
+# since transformers 5.23 its attention takes positions as a bias of fused kernels
+OTHER_CODE = {"facebook/w2v-bert-2.0"}
+AGAIN = {
+    "diarization": ("04_evaluate", ("der", "missed", "false_alarm", "confusion", "der_single_speaker")),
+    "asr": ("05_evaluate", ("wer", "cer", "num_samples")),
+    "dataset": ("05_listen", ("distance_db", "kbps")),
+}
 
 
 def ran(python: Path | str, *arguments: str | Path, folder: Path) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COLABKIT_", "PYTEST_"))}
-    done = subprocess.run([python, "-W", "ignore", *arguments], capture_output=True, text=True, cwd=folder,
-                          env=environment | {"PYTHONPATH": str(fresh.ROOT), "CUDA_VISIBLE_DEVICES": ""})
+    done = subprocess.run(
+        [python, "-W", "ignore", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(fresh.ROOT), "CUDA_VISIBLE_DEVICES": ""},
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -44,8 +53,10 @@ def told(pythons, tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("alike")
     ran(pythons[0], ALIKE, "make", folder, folder=folder)
     with ThreadPoolExecutor(2) as threads:
-        return [json.loads(text.splitlines()[-1]) for text in
-                threads.map(lambda python: ran(python, ALIKE, "tell", folder, folder=folder), pythons)]
+        return [
+            json.loads(text.splitlines()[-1])
+            for text in threads.map(lambda python: ran(python, ALIKE, "tell", folder, folder=folder), pythons)
+        ]
 
 
 def test_codes(told):
@@ -69,18 +80,19 @@ def test_plans(told):
 
 
 def test_plans_of_models_whose_code_differs(told):
-    """They take another amount of memory, too; each plan is held to real steps of its own version in tests/training/sizing."""
+    """They take other amounts of memory, too; tests/training/sizing holds each plan to its own version's real steps."""
     for name in OTHER_CODE:
         for older, newer in zip(*(one["plans"][name]["rows"] for one in told), strict=True):
-            assert [older[key] for key in ("gpu", "precision", "checkpointing")] == [newer[key] for key in
-                                                                                    ("gpu", "precision", "checkpointing")]
+            assert [older[key] for key in ("gpu", "precision", "checkpointing")] == [
+                newer[key] for key in ("gpu", "precision", "checkpointing")
+            ]
             for length in ("longest", "typical"):
                 assert newer[length]["fits"] == pytest.approx(older[length]["fits"], rel=0.25, abs=1)
 
 
 @pytest.mark.parametrize("pipeline", discover(), ids=lambda p: p.name)
 def test_figures_of_the_same_weights(pipeline, pythons, tmp_path):
-    """A run made with Colab's versions is gone on with by the newest: its steps are skipped, and what is redone is the same."""
+    """The newest go on with a run made with Colab's versions: its steps are skipped, and what is redone is the same."""
     step, names = AGAIN[pipeline.name]
     command = ["-m", "colabkit", "run", pipeline.name, "--state", tmp_path / "state", "--run", "a"]
     for setting in small.settings_of(pipeline):
@@ -94,5 +106,6 @@ def test_figures_of_the_same_weights(pipeline, pythons, tmp_path):
     done_before = [one.id for one in pipeline.steps if one.id < step]
     assert all(f"{one}  skip: done" in printed for one in done_before), printed
     assert {name: after[name] for name in names if name in before} == pytest.approx(
-        {name: before[name] for name in names if name in before}, rel=1e-3, abs=2e-3)
+        {name: before[name] for name in names if name in before}, rel=1e-3, abs=2e-3
+    )
     assert sum(name in before for name in names) >= 2

@@ -39,12 +39,20 @@ def test_signatures_are_those_of_what_colab_has(colab):
 
 
 def test_a_notebook_without_anybody_at_it_never_waits(colab, tmp_path):
-    """In the kernel of a Colab VM that papermill runs in: secrets and Drive are answered by nobody, and nothing hangs."""
+    """In the kernel of a Colab VM that papermill runs in: nobody answers for secrets and Drive, and nothing hangs."""
     python = environments.python_of(colab / environments.SUITE)
-    with fresh.Kernel(python, tmp_path, COLAB_RELEASE_TAG="release-colab", TBE_RUNTIME_ADDR="127.0.0.1:9",
-                      PYTHONPATH=str(fresh.ROOT), COLABKIT_STATE=str(tmp_path / "state")) as kernel:
+    with fresh.Kernel(
+        python,
+        tmp_path,
+        COLAB_RELEASE_TAG="release-colab",
+        TBE_RUNTIME_ADDR="127.0.0.1:9",
+        PYTHONPATH=str(fresh.ROOT),
+        COLABKIT_STATE=str(tmp_path / "state"),
+    ) as kernel:
         printed, error = kernel.run("import colabkit; print(colabkit.machine_table())")
-        assert not error and "Colab VM" in printed and "set tokens as environment variables" in " ".join(printed.split()), printed
+        assert (
+            not error and "Colab VM" in printed and "set tokens as environment variables" in " ".join(printed.split())
+        ), printed
         assert "dataset, full and h200" in printed and "CODEC" in printed, "that NeuCodec is not to be had is said"
         printed, error = kernel.run("from colabkit.colab import userdata; userdata.get('NO_SUCH_SECRET')")
         assert error, printed

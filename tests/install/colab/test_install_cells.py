@@ -1,4 +1,4 @@
-"""The install cells on Colab's packages: in the kernel that Colab has, with its own pip, where only another notebook was used."""
+"""The install cells on Colab's packages: in Colab's kernel, with its own pip, where only another notebook was used."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from tests.install import environments, fresh
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PIPELINES = discover()
 ANOTHER = [(PIPELINES[i], PIPELINES[i - 1]) for i in range(len(PIPELINES))]
-WHERE_THEY_ARE = ("import torch, numpy, transformers, pyarrow, IPython, ipykernel\n"
-                  "print([(m.__file__, m.__version__) for m in (torch, numpy, transformers, pyarrow, IPython, ipykernel)])")
+WHERE_THEY_ARE = (
+    "import torch, numpy, transformers, pyarrow, IPython, ipykernel\n"
+    "print([(m.__file__, m.__version__) for m in (torch, numpy, transformers, pyarrow, IPython, ipykernel)])"
+)
 
 
 def notebook_of(pipeline):
@@ -30,7 +32,9 @@ def test_where_only_another_extra_is_installed(pipeline, another, layer, wheel, 
     with fresh.Kernel(python, tmp_path / "work") as kernel:
         printed, error = kernel.run(fresh.install_cell(source, notebook_of(pipeline)))
         assert not error, printed
-        assert kernel.run(fresh.install_cell(source, notebook_of(pipeline))) == ("", ""), "the second time it does nothing"
+        assert kernel.run(fresh.install_cell(source, notebook_of(pipeline))) == ("", ""), (
+            "the second time it does nothing"
+        )
         assert kernel.run(WHERE_THEY_ARE)[0] == before, "nothing that Colab brings is replaced"
         printed, error = kernel.run(f"import colabkit; print(colabkit.configure('{pipeline.name}').__class__.__name__)")
         assert not error and printed.endswith("Config\n")

@@ -328,9 +328,7 @@ def test_finding_is_recursive_sorted_and_passes_hidden_names_over(tmp_path):
         find_audio(tmp_path / "absent")
 
 
-@pytest.mark.skipif(
-    not (DATA / "librispeech-mini").is_dir(), reason="no real recordings beside the repository"
-)
+@pytest.mark.skipif(not (DATA / "librispeech-mini").is_dir(), reason="no real recordings beside the repository")
 def test_real_recordings_agree_with_the_decoder():
     paths = find_audio(DATA / "librispeech-mini")[:8] + find_audio(DATA / "noise") + find_audio(DATA / "rirs")
     assert len(paths) > 8

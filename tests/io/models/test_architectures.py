@@ -16,15 +16,34 @@ from colabkit.io.models.architectures import CONFIG_CLASSES, config_of, hub_id, 
 from colabkit.io.models.transformers_models import broken_companions_masked
 
 PUBLISHED = {  # millions of parameters of the encoder, or of the whole of Whisper
-    "facebook/wav2vec2-base": 95, "facebook/wav2vec2-large": 317, "facebook/wav2vec2-large-lv60": 317,
-    "facebook/wav2vec2-large-xlsr-53": 315, "facebook/wav2vec2-xls-r-300m": 315, "facebook/wav2vec2-xls-r-1b": 962,
-    "facebook/wav2vec2-xls-r-2b": 2162, "facebook/hubert-base-ls960": 95, "facebook/hubert-large-ll60k": 316,
-    "facebook/hubert-xlarge-ll60k": 964, "microsoft/wavlm-base-plus": 94.7, "microsoft/wavlm-large": 316.6,
-    "facebook/w2v-bert-2.0": 580, "openai/whisper-tiny": 39, "openai/whisper-base": 74, "openai/whisper-small": 244,
-    "openai/whisper-medium": 769, "openai/whisper-large-v2": 1550, "openai/whisper-large-v3": 1550,
-    "openai/whisper-large-v3-turbo": 809}
-MODELS = {"wav2vec2": "Wav2Vec2Model", "hubert": "HubertModel", "wavlm": "WavLMModel", "wav2vec2-bert": "Wav2Vec2BertModel",
-          "whisper": "WhisperModel"}
+    "facebook/wav2vec2-base": 95,
+    "facebook/wav2vec2-large": 317,
+    "facebook/wav2vec2-large-lv60": 317,
+    "facebook/wav2vec2-large-xlsr-53": 315,
+    "facebook/wav2vec2-xls-r-300m": 315,
+    "facebook/wav2vec2-xls-r-1b": 962,
+    "facebook/wav2vec2-xls-r-2b": 2162,
+    "facebook/hubert-base-ls960": 95,
+    "facebook/hubert-large-ll60k": 316,
+    "facebook/hubert-xlarge-ll60k": 964,
+    "microsoft/wavlm-base-plus": 94.7,
+    "microsoft/wavlm-large": 316.6,
+    "facebook/w2v-bert-2.0": 580,
+    "openai/whisper-tiny": 39,
+    "openai/whisper-base": 74,
+    "openai/whisper-small": 244,
+    "openai/whisper-medium": 769,
+    "openai/whisper-large-v2": 1550,
+    "openai/whisper-large-v3": 1550,
+    "openai/whisper-large-v3-turbo": 809,
+}
+MODELS = {
+    "wav2vec2": "Wav2Vec2Model",
+    "hubert": "HubertModel",
+    "wavlm": "WavLMModel",
+    "wav2vec2-bert": "Wav2Vec2BertModel",
+    "whisper": "WhisperModel",
+}
 
 
 def num_parameters(name: str) -> int:
@@ -50,16 +69,24 @@ def test_the_largest():
     assert num_parameters("xls-r-2b") / 1e6 == pytest.approx(2162, rel=0.005)
 
 
-@pytest.mark.parametrize("written, meant", [
-    ("xls-r-1b", "facebook/wav2vec2-xls-r-1b"), ("Facebook/Wav2Vec2-Base", "facebook/wav2vec2-base"),
-    (" hubert-large ", "facebook/hubert-large-ll60k"), ("nobody/nothing", None),
-    ("openai/whisper-large", "openai/whisper-large-v2"), ("facebook/hubert-large-ls960-ft", "facebook/hubert-large-ll60k")])
+@pytest.mark.parametrize(
+    "written, meant",
+    [
+        ("xls-r-1b", "facebook/wav2vec2-xls-r-1b"),
+        ("Facebook/Wav2Vec2-Base", "facebook/wav2vec2-base"),
+        (" hubert-large ", "facebook/hubert-large-ll60k"),
+        ("nobody/nothing", None),
+        ("openai/whisper-large", "openai/whisper-large-v2"),
+        ("facebook/hubert-large-ls960-ft", "facebook/hubert-large-ll60k"),
+    ],
+)
 def test_names_people_write(written, meant):
     assert hub_id(written) == meant
 
 
 def test_no_name_stands_for_two_models():
     from colabkit.io.models import architectures
+
     aliases = [alias.lower() for entry in architectures._known().values() for alias in entry["aliases"]]
     assert len({*aliases, *(name.lower() for name in names())}) == len(aliases) + len(names())
 
@@ -91,6 +118,7 @@ def test_a_folder_that_is_no_model(tmp_path):
 
 def test_settings_are_known_to_their_classes():
     from colabkit.io.models import architectures
+
     for entry in architectures._known().values():
         module, name = CONFIG_CLASSES[entry["model_type"]]
         plain = getattr(importlib.import_module(f"transformers.models.{module}"), name)()
@@ -98,11 +126,13 @@ def test_settings_are_known_to_their_classes():
 
 
 def test_no_network_is_asked():
-    code = ("import socket\n"
-            "def no(*a, **k): raise OSError('the network was asked')\n"
-            "socket.socket.connect = no; socket.getaddrinfo = no\n"
-            "from colabkit.io.models.architectures import config_of, names\n"
-            "print(sum(config_of(n).model_type != '' for n in names()))")
+    code = (
+        "import socket\n"
+        "def no(*a, **k): raise OSError('the network was asked')\n"
+        "socket.socket.connect = no; socket.getaddrinfo = no\n"
+        "from colabkit.io.models.architectures import config_of, names\n"
+        "print(sum(config_of(n).model_type != '' for n in names()))"
+    )
     env = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.stdout.strip() == str(len(PUBLISHED)), done.stderr

@@ -1,4 +1,4 @@
-"""A store on loopback behind TLS with a certificate of an authority made for it, and an environment without anybody's keys."""
+"""A store on loopback behind TLS, certified by an authority made for it, and an environment without anybody's keys."""
 
 from __future__ import annotations
 
@@ -13,15 +13,40 @@ from colabkit.loopback.certificates import Certificates, make_certificates
 from colabkit.loopback.s3 import S3Server
 
 KEY, SECRET = "AKIAOBJECTSTEST00001", "a-secret-key-of-the-tests/+0123456789"
-OF_ENVIRONMENT = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3",
-                  "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_SKIP_SIGNATURE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE",
-                  "REQUESTS_CA_BUNDLE", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "AWS_BUCKET", "S3_ENDPOINT_URL", "S3_ACCESS_KEY",
-                  "S3_SECRET_KEY", "S3_BUCKET_NAME", "S3_REGION", "S3_SESSION_TOKEN", "S3_CA_BUNDLE", "STORAGE_EMULATOR_HOST",
-                  "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_WEB_IDENTITY_TOKEN_FILE")
+OF_ENVIRONMENT = (
+    "AWS_PROFILE",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_CA_BUNDLE",
+    "REQUESTS_CA_BUNDLE",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+    "AWS_BUCKET",
+    "S3_ENDPOINT_URL",
+    "S3_ACCESS_KEY",
+    "S3_SECRET_KEY",
+    "S3_BUCKET_NAME",
+    "S3_REGION",
+    "S3_SESSION_TOKEN",
+    "S3_CA_BUNDLE",
+    "STORAGE_EMULATOR_HOST",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
 
 
 class Server(S3Server):
-    """The store, which also cuts connections: `resets` of the next requests end without an answer, after `written` or before."""
+    """The store, which also cuts connections.
+
+    `resets` of the next requests end without an answer, after `written` or before.
+    """
 
     resets, writes_before_reset = 0, False
 
@@ -62,8 +87,9 @@ def server(certificates):
 
 @pytest.fixture
 def profile(server, certificates) -> S3Profile:
-    return S3Profile(bucket="bucket", endpoint=server.url, access_key=KEY, secret_key=SECRET,
-                     ca_bundle=str(certificates.authority))
+    return S3Profile(
+        bucket="bucket", endpoint=server.url, access_key=KEY, secret_key=SECRET, ca_bundle=str(certificates.authority)
+    )
 
 
 @pytest.fixture
@@ -78,6 +104,7 @@ def any_objects(request, server, profile, tmp_path):
         return open_place(tmp_path / "store")
     if request.param == "pinned":
         from colabkit.io.places.http import trust
+
         trust.pin(server.url, confirm=lambda _: True)
         profile = S3Profile(bucket="bucket", endpoint=server.url, access_key=KEY, secret_key=SECRET)
     return open_place("s3://bucket/some/prefix", profile=profile)

@@ -61,8 +61,13 @@ def test_second_read_comes_from_the_disk_and_is_exact(store, tmp_path):
     for _ in range(3):
         for start, stop in ((0, None), (0, SIZE), (5, 5), (17, 4_000), (SIZE - 1, SIZE)):
             assert cached.read("é1.wav", start, stop) == content_of(1)[start:stop]
-    assert store.num_reads == 5 and cached.counts == {"cache_hits": 10, "cache_misses": 5, "cache_written": 5, "cache_evicted": 0,
-                                                      "cache_corrupt": 0}
+    assert store.num_reads == 5 and cached.counts == {
+        "cache_hits": 10,
+        "cache_misses": 5,
+        "cache_written": 5,
+        "cache_evicted": 0,
+        "cache_corrupt": 0,
+    }
     again = Cached(store, tmp_path / "a" / "cache", 10**6)  # survives its process
     assert again.read("é1.wav") == content_of(1) and store.num_reads == 5
     again.forget("é1.wav")
@@ -116,8 +121,11 @@ def test_damaged_file_is_fetched_again(store, tmp_path, damage):
     else:
         flipped = bytearray(raw)
         flipped[5_000] ^= 1
-        path.write_bytes({"cut": raw[:-1], "empty": b"", "longer": raw + b"x", "bit": bytes(flipped),
-                          "tail": raw[:-4] + b"abcd"}[damage])
+        path.write_bytes(
+            {"cut": raw[:-1], "empty": b"", "longer": raw + b"x", "bit": bytes(flipped), "tail": raw[:-4] + b"abcd"}[
+                damage
+            ]
+        )
     assert cached.read("é1.wav") == content_of(1) and store.num_reads == 2 and cached.counts["cache_corrupt"] == 1
     assert path.read_bytes() == raw
     assert cached.read("é1.wav") == content_of(1) and store.num_reads == 2
@@ -189,6 +197,7 @@ def fail_writing(monkeypatch, code):
             time.sleep(0.02)  # so that several threads meet it
             raise OSError(code, os.strerror(code), path)
         return true_open(path, flags, *more, **named)
+
     monkeypatch.setattr(os, "open", full)
 
 
@@ -204,6 +213,7 @@ def test_full_disk_turns_the_cache_off_with_one_warning(store, tmp_path, monkeyp
 
 def test_folder_that_is_removed_while_it_is_used(store, tmp_path):
     import shutil
+
     cached = Cached(store, tmp_path / "cache", 10**6)
     for round_ in range(3):
         for k in range(5):
@@ -222,6 +232,7 @@ def test_threads_race_with_eviction_and_with_a_vandal(store, tmp_path):
             for path in cached_files(tmp_path / "cache")[::3]:
                 path.unlink(missing_ok=True)
             time.sleep(0.002)
+
     vandal = threading.Thread(target=vandalise)
     vandal.start()
     try:

@@ -1,4 +1,4 @@
-"""A folder as a store, between processes: kills in the middle of writes, races, full disks, disks without hard links."""
+"""A folder as a store, between processes: kills amid writes, races, full disks, disks without hard links."""
 
 from __future__ import annotations
 
@@ -48,22 +48,34 @@ while True:
 
 
 def start(code: str, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.parametrize("links", [True, False])
 def test_of_several_processes_one_wins(tmp_path, links):
     objects = open_place(tmp_path / "store")
     objects.put("count", b"0")
-    code = RACE if links else ("import errno, os\ndef no_links(*_, **__): raise OSError(errno.EPERM, 'no links here')\n"
-                               "os.link = no_links\n" + RACE)
+    code = (
+        RACE
+        if links
+        else (
+            "import errno, os\ndef no_links(*_, **__): raise OSError(errno.EPERM, 'no links here')\n"
+            "os.link = no_links\n" + RACE
+        )
+    )
     processes = [start(code, str(tmp_path / "store"), f"process {number}") for number in range(4)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    won = [(number, int(line)) for number, process in enumerate(processes) for line in process.communicate(timeout=60)[0].split()]
+    won = [
+        (number, int(line))
+        for number, process in enumerate(processes)
+        for line in process.communicate(timeout=60)[0].split()
+    ]
     assert sorted(race for _, race in won) == list(range(30)) and all(process.returncode == 0 for process in processes)
     for number, race in won:
         assert objects.get(f"race/{race}") == f"process {number} {race}".encode()
@@ -89,8 +101,11 @@ def test_killed_while_writing_no_object_is_a_part(tmp_path):
 def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
     place = tmp_path / "small"
     place.mkdir()
-    if os.name == "nt" or os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place],
-                                                               capture_output=True).returncode:
+    if (
+        os.name == "nt"
+        or os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True).returncode
+    ):
         pytest.skip("no right to mount a small disk")
     try:
         objects = open_place(place / "store")
@@ -114,6 +129,7 @@ def test_where_nothing_may_be_written(tmp_path, monkeypatch):
 
     def refuse(*_):
         raise PermissionError(errno.EACCES, "no", "x")
+
     monkeypatch.setattr(folder.os, "replace", refuse)
     with pytest.raises(StateError, match="permission denied"):
         objects.put("x", b"x")

@@ -33,7 +33,9 @@ def test_read_write_list(gcs):
     listed = list(objects.list())
     assert [found.name for found in listed] == ["0", "1", "2", "3", "4", "a b/ü"]
     assert len({found.version for found in listed}) == 6
-    assert [found.name for found in objects.list("a b")] == ["a b/ü"] and objects.below("a b").address.endswith("prefix/a b")
+    assert [found.name for found in objects.list("a b")] == ["a b/ü"] and objects.below("a b").address.endswith(
+        "prefix/a b"
+    )
     with pytest.raises(ChangedError):
         objects.get("a b/ü", version="another")
 
@@ -51,7 +53,10 @@ def test_refusals(gcs):
 def test_a_server_that_says_how_long_to_wait_is_left_alone_so_long(gcs):
     place, told = open_place("gs://bucket"), [Answer(429, {"Retry-After": "1"}, b"{}")] * 2
     true_answer = gcs.answer
-    for ask, refusals in ((lambda: place.get("there"), told), (lambda: [found.name for found in place.list()], told[:1])):
+    for ask, refusals in (
+        (lambda: place.get("there"), told),
+        (lambda: [found.name for found in place.list()], told[:1]),
+    ):
         left = list(refusals)
         gcs.answer = lambda request, left=left: left.pop() if left else true_answer(request)
         began = time.monotonic()

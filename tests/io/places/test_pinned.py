@@ -23,8 +23,12 @@ def test_a_source_finds_its_keys_where_a_store_does(server, certificates, tmp_pa
 
 
 def test_keys_that_every_process_finds_do_not_travel(server, certificates, monkeypatch):
-    for name, value in {"AWS_ENDPOINT_URL": server.url, "AWS_CA_BUNDLE": str(certificates.authority), "AWS_ACCESS_KEY_ID": KEY,
-                        "AWS_SECRET_ACCESS_KEY": SECRET}.items():
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_CA_BUNDLE": str(certificates.authority),
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+    }.items():
         monkeypatch.setenv(name, value)
     server.put("bucket", "x", b"x")
     packed = pickle.dumps(Pinned(open_place("s3://bucket")))

@@ -48,7 +48,9 @@ def test_below_and_prefixes(any_objects):
     for name in ("a/1", "a/b/2", "ab/3", "a-b", "c"):
         any_objects.put(name, b"x")
     assert [found.name for found in any_objects.list()] == ["a-b", "a/1", "a/b/2", "ab/3", "c"]
-    assert [found.name for found in any_objects.list("a")] == ["a/1", "a/b/2"] == [f.name for f in any_objects.list("a/")]
+    assert (
+        [found.name for found in any_objects.list("a")] == ["a/1", "a/b/2"] == [f.name for f in any_objects.list("a/")]
+    )
     inner = any_objects.below("a")
     assert [found.name for found in inner.list()] == ["1", "b/2"] and inner.get("b/2") == b"x"
     assert inner.address == any_objects.address + "/a" and any_objects.below("") is any_objects
@@ -82,6 +84,7 @@ def test_of_many_threads_that_put_one_wins(any_objects):
                 wins.append((race, number))
             except Taken:
                 pass
+
     threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
@@ -104,6 +107,7 @@ def test_counting_by_versions_loses_nothing(any_objects):
                     break
                 except Taken:
                     continue
+
     threads = [threading.Thread(target=run) for _ in range(4)]
     for thread in threads:
         thread.start()

@@ -12,7 +12,14 @@ from colabkit.loopback.s3 import refuse
 
 def test_a_store_that_honours_all(objects, server):
     found = probe(objects)
-    assert found.can_commit and found.if_match and found.ranges and found.multipart and found.may_delete and found.version_is_md5
+    assert (
+        found.can_commit
+        and found.if_match
+        and found.ranges
+        and found.multipart
+        and found.may_delete
+        and found.version_is_md5
+    )
     assert not found.left and server.buckets["bucket"].find("some/prefix/x") is None
     assert not server.buckets["bucket"]._objects
     asked = sum(server.counts.values())
@@ -41,6 +48,7 @@ def test_without_parts_and_ranges(objects, server):
             return refuse("NotImplemented", "")
         request.fields.pop("range", None)
         return None
+
     server.before = before
     found = probe(objects)
     assert not found.multipart and not found.ranges and found.may_delete
@@ -54,4 +62,10 @@ def test_without_the_right_to_write(objects, server):
 
 def test_a_folder(tmp_path):
     found = probe(open_place(tmp_path / "store"))
-    assert found.can_commit and found.if_match and found.ranges and found.may_delete and not list((tmp_path / "store").iterdir())
+    assert (
+        found.can_commit
+        and found.if_match
+        and found.ranges
+        and found.may_delete
+        and not list((tmp_path / "store").iterdir())
+    )

@@ -34,6 +34,7 @@ def either(request, server, profile):
     """Objects by either client."""
     if request.param == "pinned":
         from colabkit.io.places.http import trust
+
         trust.pin(server.url, confirm=lambda _: True)
     return open_place("s3://bucket/p", profile=profile)
 
@@ -65,9 +66,11 @@ def test_a_server_that_says_how_long_to_wait_is_left_alone_so_long(either, serve
     server.put("bucket", "p/x", b"content")
     told = Answer(503, {"Retry-After": "1"}, b"<Error><Code>SlowDown</Code></Error>")
     for ask, expected, num_requests in (
-            (lambda: either.get("x"), b"content", 3), (lambda: either.find("x").size, 7, 3),
-            (lambda: [found.name for found in either.list()], ["x"], 4),  # a listing asks until nothing comes
-            (lambda: len(either.put("y", b"y")) > 0, True, 3)):
+        (lambda: either.get("x"), b"content", 3),
+        (lambda: either.find("x").size, 7, 3),
+        (lambda: [found.name for found in either.list()], ["x"], 4),  # a listing asks until nothing comes
+        (lambda: len(either.put("y", b"y")) > 0, True, 3),
+    ):
         # Who asks through obstore is told by the second refusal: of the first it sees no more than that it was one.
         server.before, began = Faults(told, told), time.monotonic()
         assert ask() == expected and time.monotonic() - began > 1
@@ -84,8 +87,11 @@ def test_a_read_that_was_refused_is_taken_up_where_it_is_sent(objects, server, c
 
 def test_the_region_that_a_refusal_names_is_taken(either, server):
     server.put("bucket", "p/x", b"content")
-    other = Answer(400, {"Content-Type": "application/xml"}, b"<Error><Code>AuthorizationHeaderMalformed</Code>"
-                                                             b"<Region>eu-north-1</Region></Error>")
+    other = Answer(
+        400,
+        {"Content-Type": "application/xml"},
+        b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-north-1</Region></Error>",
+    )
     server.before = faults = Faults(other)
     assert either.get("x") == b"content" and "/eu-north-1/s3/" in faults.requests[1].fields["authorization"]
 
@@ -112,19 +118,25 @@ def test_patience_ends(either, server):
     with pytest.raises(Unreachable, match="503"):
         either.with_patience(0.5).get("x")
     with pytest.raises(Unreachable) as caught:
-        open_place("s3://bucket", profile=S3Profile(bucket="bucket", endpoint="http://127.0.0.1:9", access_key=KEY,
-                                                      secret_key=SECRET)).with_patience(0.3).get("x")
+        open_place(
+            "s3://bucket",
+            profile=S3Profile(bucket="bucket", endpoint="http://127.0.0.1:9", access_key=KEY, secret_key=SECRET),
+        ).with_patience(0.3).get("x")
     without_secrets(caught.value)
 
 
 def test_what_is_refused(either, server, profile):
     def fault(code, status, doing):
-        server.before = lambda request: Answer(status, {"Content-Type": "application/xml"},
-                                               f"<Error><Code>{code}</Code><AWSAccessKeyId>{KEY}</AWSAccessKeyId></Error>".encode())
+        server.before = lambda request: Answer(
+            status,
+            {"Content-Type": "application/xml"},
+            f"<Error><Code>{code}</Code><AWSAccessKeyId>{KEY}</AWSAccessKeyId></Error>".encode(),
+        )
         with pytest.raises(UsageError) as caught:
             doing()
         server.before = None
         return without_secrets(caught.value)
+
     assert "The keys have expired" in fault("ExpiredToken", 400, lambda: either.put("x", b""))
     assert "The keys are not accepted" in fault("InvalidAccessKeyId", 403, lambda: either.get("x"))
     assert "clock" in fault("RequestTimeTooSkewed", 403, lambda: either.get("x"))
@@ -136,8 +148,11 @@ def test_what_is_refused(either, server, profile):
     assert "no such bucket" in fault("NoSuchBucket", 404, lambda: list(either.list()))
     assert "no such bucket" in fault("NoSuchBucket", 404, lambda: either.put("x", b""))
     assert "cannot write" in fault("NotImplemented", 501, lambda: either.put("x", b""))
-    server.before = lambda request: Answer(400, {"Content-Type": "application/xml"}, b"<Error><Code>AuthorizationHeaderMalformed"
-                                           b"</Code><Region>eu-west-9</Region></Error>")
+    server.before = lambda request: Answer(
+        400,
+        {"Content-Type": "application/xml"},
+        b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-9</Region></Error>",
+    )
     with pytest.raises(UsageError, match="another region") as caught:
         either.get("x")
     assert "eu-west-9" in caught.value.fix
@@ -145,8 +160,15 @@ def test_what_is_refused(either, server, profile):
 
 def test_keys_that_a_server_knows_to_be_wrong(server, certificates):
     def objects(**more):
-        return open_place("s3://bucket", profile=S3Profile(bucket="bucket", endpoint=server.url, **{
-            "access_key": KEY, "secret_key": SECRET, "ca_bundle": str(certificates.authority), **more}))
+        return open_place(
+            "s3://bucket",
+            profile=S3Profile(
+                bucket="bucket",
+                endpoint=server.url,
+                **{"access_key": KEY, "secret_key": SECRET, "ca_bundle": str(certificates.authority), **more},
+            ),
+        )
+
     for more, words in (({"secret_key": "wrong"}, "not accepted"), ({"access_key": "AKIAELSEWHERE"}, "not accepted")):
         with pytest.raises(UsageError, match=words) as caught:
             objects(**more).put("x", b"x")
@@ -180,6 +202,7 @@ def test_payloads_are_signed_where_nothing_else_protects_them(server, objects):
 
     def look(request):
         seen[request.target] = request.fields.get("x-amz-content-sha256", "")
+
     server.before = look
     objects.put("x", b"x")
     assert seen.popitem()[1] == "UNSIGNED-PAYLOAD"
@@ -224,8 +247,10 @@ def test_objects_of_a_forked_process(objects):
 
 
 def test_a_profile_goes_to_other_processes(profile, server):
-    code = ("import pickle, sys; from colabkit.io.places import open_place; "
-            "p = pickle.load(sys.stdin.buffer); print(open_place('s3://bucket/a', profile=p).put('x', b'x'))")
+    code = (
+        "import pickle, sys; from colabkit.io.places import open_place; "
+        "p = pickle.load(sys.stdin.buffer); print(open_place('s3://bucket/a', profile=p).put('x', b'x'))"
+    )
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(profile), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     assert server.buckets["bucket"].find("a/x") is not None
@@ -238,6 +263,7 @@ def test_objects_go_to_other_processes_too(objects):
 
 def test_a_server_that_was_never_heard_of_is_given_up_sooner(profile, monkeypatch, server):
     from colabkit.io.places import bucket
+
     monkeypatch.setattr(bucket, "OPENING_SECONDS", 0.4)
     with pytest.raises(Unreachable):
         open_place("s3://bucket", profile=S3Profile(bucket="bucket", endpoint="https://127.0.0.1:9")).find("x")
@@ -270,4 +296,6 @@ def test_a_bucket_of_the_hub_is_reached_through_its_gateway(server, certificates
     server.before = lambda request: seen.append((request.method, request.path)) or Answer(200, {"ETag": '"1"'})
     objects = open_place("hf://buckets/somebody/voices/segments")
     objects.put("x", b"x")
-    assert seen == [("PUT", "/somebody/voices/segments/x")] and objects.address == "hf://buckets/somebody/voices/segments"
+    assert (
+        seen == [("PUT", "/somebody/voices/segments/x")] and objects.address == "hf://buckets/somebody/voices/segments"
+    )

@@ -13,32 +13,53 @@ SECRETS = ("AKIATHEKEYITSELF0001", "the-secret-itself", "the-token-itself")
 
 
 def test_order_of_sources(monkeypatch, tmp_path):
-    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = AKIAFILE\naws_secret_access_key = of-the-file\n")
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = AKIAFILE\naws_secret_access_key = of-the-file\n"
+    )
     (tmp_path / "config").write_text("[default]\nregion = eu-file-1\n[profile other]\nregion = eu-other-1\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     found = S3Profile.find("bucket")
-    assert (found.access_key, found.secret_key, found.region, found.endpoint) == ("AKIAFILE", "of-the-file", "eu-file-1", "")
+    assert (found.access_key, found.secret_key, found.region, found.endpoint) == (
+        "AKIAFILE",
+        "of-the-file",
+        "eu-file-1",
+        "",
+    )
     assert found.sources["access_key"] == "~/.aws/credentials" and found.sources["region"] == "~/.aws/config"
     (tmp_path / ".env").write_text("S3_ACCESS_KEY=AKIADOTENV\nS3_SECRET_KEY=of-dotenv\n")
     found = S3Profile.find("bucket")
     assert (found.access_key, found.secret_key) == ("AKIADOTENV", "of-dotenv")
     assert found.sources["secret_key"] == "secret S3_SECRET_KEY"
-    for name, value in {"S3_ENDPOINT_URL": "https://s3.example:9021/", "S3_ACCESS_KEY": SECRETS[0], "S3_SECRET_KEY": SECRETS[1],
-                        "S3_BUCKET_NAME": "aifiles"}.items():
+    for name, value in {
+        "S3_ENDPOINT_URL": "https://s3.example:9021/",
+        "S3_ACCESS_KEY": SECRETS[0],
+        "S3_SECRET_KEY": SECRETS[1],
+        "S3_BUCKET_NAME": "aifiles",
+    }.items():
         monkeypatch.setenv(name, value)
     found = S3Profile.find()
-    assert (found.bucket, found.endpoint, found.access_key, found.path_style) == ("aifiles", "https://s3.example:9021",
-                                                                                 SECRETS[0], True)
+    assert (found.bucket, found.endpoint, found.access_key, found.path_style) == (
+        "aifiles",
+        "https://s3.example:9021",
+        SECRETS[0],
+        True,
+    )
     assert found.sources["endpoint"] == "S3_ENDPOINT_URL" and found.sources["access_key"] == "S3_ACCESS_KEY"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-environment")
     found = S3Profile.find("bucket", region="us-given-1")
-    assert (found.endpoint, found.access_key, found.secret_key) == ("http://127.0.0.1:9000", "AKIAENV", "of-the-environment")
+    assert (found.endpoint, found.access_key, found.secret_key) == (
+        "http://127.0.0.1:9000",
+        "AKIAENV",
+        "of-the-environment",
+    )
     assert found.region == "us-given-1" and found.sources["region"] == "given" and not found.session_token
     found = S3Profile.find("bucket", access_key="AKIAGIVEN", secret_key="s", like=found)
-    assert found.access_key == "AKIAGIVEN" and found.region == "us-given-1" and found.endpoint == "http://127.0.0.1:9000"
+    assert (
+        found.access_key == "AKIAGIVEN" and found.region == "us-given-1" and found.endpoint == "http://127.0.0.1:9000"
+    )
 
 
 def test_keys_come_from_one_place_together(monkeypatch):
@@ -56,11 +77,18 @@ def test_nothing_secret_is_shown(monkeypatch):
     assert pickle.loads(pickle.dumps(profile)) == profile
 
 
-@pytest.mark.parametrize(("values", "words"), [
-    ({"bucket": "No Bucket"}, "no name of a bucket"), ({"bucket": ""}, "no name of a bucket"),
-    ({"endpoint": "s3.example:9021"}, "no web address"), ({"endpoint": "https://user:password@host"}, "no web address"),
-    ({"access_key": "AKIA"}, "One of the two"), ({"secret_key": "x"}, "One of the two"),
-    ({"ca_bundle": "/not/there.pem"}, "no file of certificates")])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"bucket": "No Bucket"}, "no name of a bucket"),
+        ({"bucket": ""}, "no name of a bucket"),
+        ({"endpoint": "s3.example:9021"}, "no web address"),
+        ({"endpoint": "https://user:password@host"}, "no web address"),
+        ({"access_key": "AKIA"}, "One of the two"),
+        ({"secret_key": "x"}, "One of the two"),
+        ({"ca_bundle": "/not/there.pem"}, "no file of certificates"),
+    ],
+)
 def test_what_cannot_be(values, words):
     with pytest.raises(UsageError, match=words) as caught:
         S3Profile(**{"bucket": "bucket", **values})
@@ -68,7 +96,10 @@ def test_what_cannot_be(values, words):
 
 
 def test_path_style(monkeypatch):
-    assert S3Profile(bucket="bucket").path_style is False and S3Profile(bucket="bucket", endpoint="http://h").path_style is True
+    assert (
+        S3Profile(bucket="bucket").path_style is False
+        and S3Profile(bucket="bucket", endpoint="http://h").path_style is True
+    )
     monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
     assert S3Profile.find("bucket", endpoint="http://bucket.host").path_style is False
     assert S3Profile.find("bucket", endpoint="http://host", path_style=True).path_style is True

@@ -29,11 +29,28 @@ from tests.servers.faults import FaultProxy
 from tests.servers.gcs import GcsServer
 from tests.servers.s3 import S3Server
 
-NAMES = ["README.md", "a.wav", "dir/b c.flac", "dir/déjà vu/日本 🎧.wav", "dir/100%25 #1?x=y&z+.wav", "dir2/big.tar",
-         "dir2/empty.wav"]
-OF_ENVIRONMENT = ("HF_TOKEN", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN", "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3",
-                  "AWS_ENDPOINT", "AWS_SKIP_SIGNATURE", "STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS",
-                  "HF_HUB_OFFLINE")
+NAMES = [
+    "README.md",
+    "a.wav",
+    "dir/b c.flac",
+    "dir/déjà vu/日本 🎧.wav",
+    "dir/100%25 #1?x=y&z+.wav",
+    "dir2/big.tar",
+    "dir2/empty.wav",
+]
+OF_ENVIRONMENT = (
+    "HF_TOKEN",
+    "HF_ENDPOINT",
+    "HUGGING_FACE_HUB_TOKEN",
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT",
+    "AWS_SKIP_SIGNATURE",
+    "STORAGE_EMULATOR_HOST",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "HF_HUB_OFFLINE",
+)
 ROOT = Path(__file__).resolve().parents[2]
 FAULTS = {"resets": 0.05, "truncations": 0.05, "refusals": 0.02}
 
@@ -85,15 +102,21 @@ def environment(monkeypatch, tmp_path):
     for name in OF_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", os.fspath(tmp_path / "no-token"))
-    for name, value in {"AWS_SHARED_CREDENTIALS_FILE": tmp_path / "none", "AWS_EC2_METADATA_DISABLED": "true",
-                        "NO_GCE_CHECK": "true", "GCE_METADATA_HOST": "127.0.0.1:1", "CLOUDSDK_CONFIG": tmp_path}.items():
+    for name, value in {
+        "AWS_SHARED_CREDENTIALS_FILE": tmp_path / "none",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_GCE_CHECK": "true",
+        "GCE_METADATA_HOST": "127.0.0.1:1",
+        "CLOUDSDK_CONFIG": tmp_path,
+    }.items():
         monkeypatch.setenv(name, os.fspath(value))
     return monkeypatch
 
 
 @pytest.fixture
 def at(request, environment, tmp_path):
-    """Return a function kind -> address, which sets the environment for it; through a proxy when its address is given."""
+    """Return a function kind -> address, which sets the environment for it; through a proxy if its address is given."""
+
     def prepare(kind: str, proxy: str | None = None) -> str:
         if kind == "folder":
             for name, content in FILES.items():
@@ -104,6 +127,7 @@ def at(request, environment, tmp_path):
         for name, value in server.environment(proxy).items():
             environment.setenv(name, value)
         return {"hub": "hub:org/na-me_1.0", "s3": "s3://bucket/set/one/", "gcs": "gs://bucket/set/one"}[kind]
+
     return prepare
 
 
@@ -125,8 +149,13 @@ def test_lists_and_reads_exactly(kind, at):
     for name, content in FILES.items():
         assert store.read(name) == content
         size = len(content)
-        for start, stop in ((0, min(1, size)), (size // 3, 2 * size // 3), (max(0, size - 1), size), (size, size),
-                            (size // 2, None)):
+        for start, stop in (
+            (0, min(1, size)),
+            (size // 3, 2 * size // 3),
+            (max(0, size - 1), size),
+            (size, size),
+            (size // 2, None),
+        ):
             assert store.read(name, start, stop) == content[start:stop]
         with pytest.raises(DataError, match="shorter"):
             store.read(name, 0, size + 1)
@@ -142,8 +171,12 @@ def test_address_is_pinned_and_opens_again(kind, at, hub):
     store = pinned(at(kind))
     again = pinned(store.address)
     assert again.address == store.address and again.list() == store.list()
-    expected = {"folder": store.address, "s3": "s3://bucket/set/one", "gcs": "gs://bucket/set/one",
-                "hub": f"hub:org/na-me_1.0@{hub.repos['org/na-me_1.0'].find('main').sha}"}
+    expected = {
+        "folder": store.address,
+        "s3": "s3://bucket/set/one",
+        "gcs": "gs://bucket/set/one",
+        "hub": f"hub:org/na-me_1.0@{hub.repos['org/na-me_1.0'].find('main').sha}",
+    }
     assert store.address == expected[kind] and store.address in repr(store)
 
 
@@ -193,9 +226,14 @@ def test_five_hundred_reads_on_a_bad_network(kind, at, request):
             start = dice.randrange(len(FILES[name]))
             stop = dice.randint(start, len(FILES[name]))
             return store.read(name, start, stop) == FILES[name][start:stop]
+
         with ThreadPoolExecutor(16) as pool:
             assert all(pool.map(one, range(500)))
-        assert proxy.counts["resets"] >= 5 and proxy.counts["truncations"] >= 5 and proxy.counts["429"] + proxy.counts["503"] >= 2
+        assert (
+            proxy.counts["resets"] >= 5
+            and proxy.counts["truncations"] >= 5
+            and proxy.counts["429"] + proxy.counts["503"] >= 2
+        )
         assert store.counts["retries"] >= 12 and store.counts["throttled"] >= 2
         assert store.counts["requests"] >= 500 and (kind != "hub" or store.counts["resumed"] >= 1)
 
@@ -203,9 +241,13 @@ def test_five_hundred_reads_on_a_bad_network(kind, at, request):
 @pytest.mark.parametrize("kind", REMOTE)
 def test_object_that_changes_after_it_was_listed(kind, at, request):
     server, address = request.getfixturevalue(kind), at(kind)
-    change = {"hub": lambda name, content: server.add_dataset("org/na-me_1.0", FILES | {name: content, ".gitattributes": b"x"}),
-              "s3": lambda name, content: server.put("bucket", f"set/one/{name}", content),
-              "gcs": lambda name, content: server.put("bucket", f"set/one/{name}", content)}[kind]
+    change = {
+        "hub": lambda name, content: server.add_dataset(
+            "org/na-me_1.0", FILES | {name: content, ".gitattributes": b"x"}
+        ),
+        "s3": lambda name, content: server.put("bucket", f"set/one/{name}", content),
+        "gcs": lambda name, content: server.put("bucket", f"set/one/{name}", content),
+    }[kind]
     store = pinned(address)
     before = {o.name: o.version for o in store.list()}
     assert store.read("dir2/big.tar", 0, 10) == FILES["dir2/big.tar"][:10]
@@ -227,12 +269,23 @@ def test_object_that_changes_after_it_was_listed(kind, at, request):
         change("dir2/big.tar", FILES["dir2/big.tar"])
 
 
-@pytest.mark.parametrize(("address", "words"), [
-    ("s3:bucket/x", "s3://bucket/x"), ("S3://bucket/x", "s3://bucket/x"), ("s3a://bucket/x", "s3://bucket/x"),
-    ("gcs://b/x", "gs://b/x"), ("s4://bucket/x", "s3://bucket/x"), ("azure://c/x", "copy the data"),
-    ("hf://datasets/org/name", "hub:org/name"), ("hub://org/name", "hub:org/name"), ("HUB:org/name", "hub:org/name"),
-    ("https://huggingface.co/datasets/org/name/tree/main?x=SECRET", "hub:org/name"), ("file:///data/x", "/data/x"),
-    ("https://user:SECRET@example.org/x.tar", "copy the data")])
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("s3:bucket/x", "s3://bucket/x"),
+        ("S3://bucket/x", "s3://bucket/x"),
+        ("s3a://bucket/x", "s3://bucket/x"),
+        ("gcs://b/x", "gs://b/x"),
+        ("s4://bucket/x", "s3://bucket/x"),
+        ("azure://c/x", "copy the data"),
+        ("hf://datasets/org/name", "hub:org/name"),
+        ("hub://org/name", "hub:org/name"),
+        ("HUB:org/name", "hub:org/name"),
+        ("https://huggingface.co/datasets/org/name/tree/main?x=SECRET", "hub:org/name"),
+        ("file:///data/x", "/data/x"),
+        ("https://user:SECRET@example.org/x.tar", "copy the data"),
+    ],
+)
 def test_other_schemes_are_told_what_was_meant(address, words):
     with pytest.raises(UsageError) as caught:
         pinned(address)
@@ -255,7 +308,9 @@ except Exception as error:
     print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.startswith(StateError.__name__) and 'pip install "colabkit[streaming] @ git+' in done.stdout, done
+    assert done.stdout.startswith(StateError.__name__) and 'pip install "colabkit[streaming] @ git+' in done.stdout, (
+        done
+    )
 
 
 # ---- folders
@@ -325,8 +380,11 @@ def test_folder_with_more_files_than_stay_open(tmp_path):
 
     def one(seed):
         dice = random.Random(seed)
-        return all(store.read(str(k), 4 * i, 4 * i + 8) == k.to_bytes(4, "big") * 2
-                   for k, i in ((dice.randrange(400), dice.randrange(990)) for _ in range(500)))
+        return all(
+            store.read(str(k), 4 * i, 4 * i + 8) == k.to_bytes(4, "big") * 2
+            for k, i in ((dice.randrange(400), dice.randrange(990)) for _ in range(500))
+        )
+
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(one, range(16)))
     if before:
@@ -360,6 +418,7 @@ def test_folder_on_a_shaky_mount(tmp_path, monkeypatch):
         if faults:
             raise OSError(faults.pop(), "shaky")
         return true_pread(*arguments)
+
     monkeypatch.setattr(os, "pread", shaky)
     assert store.read("a") == b"content"
     faults.append(errno.EISDIR)
@@ -372,7 +431,10 @@ def test_folder_on_a_shaky_mount(tmp_path, monkeypatch):
 
 def test_hub_addresses():
     assert parse_hub_address("hub:openslr/librispeech_asr/clean/train.100@abc") == (
-        "openslr/librispeech_asr", ["clean", "train.100"], "abc")
+        "openslr/librispeech_asr",
+        ["clean", "train.100"],
+        "abc",
+    )
     assert parse_hub_address("hub:org/name@refs/convert/parquet") == ("org/name", [], "refs/convert/parquet")
     assert parse_hub_address("hub:squad") == ("squad", [], None)
     assert parse_hub_address("hub:org/name/") == ("org/name", [], None)
@@ -422,8 +484,11 @@ def test_hub_says_what_opens_a_dataset(at, hub, environment):
             pinned(address)
         assert "hf_" not in str(caught.value)
         return str(caught.value)
+
     text = refusal("hub:org/gated")
-    assert f"accept the terms at {hub.url}/datasets/org/gated" in text and "HF_TOKEN" in text and "hf auth login" in text
+    assert (
+        f"accept the terms at {hub.url}/datasets/org/gated" in text and "HF_TOKEN" in text and "hf auth login" in text
+    )
     assert "private" in refusal("hub:org/private") and "HF_TOKEN" in refusal("hub:org/private")
     assert "org/absent" in refusal("hub:org/absent")
     assert "no such revision" in refusal("hub:org/na-me_1.0@nowhere")
@@ -442,6 +507,7 @@ def test_hub_says_what_opens_a_dataset(at, hub, environment):
 def test_hub_offline_and_unreachable(at, hub, environment, monkeypatch):
     at("hub")
     import huggingface_hub.constants
+
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match="offline mode"):
         pinned("hub:org/na-me_1.0")
@@ -495,8 +561,13 @@ store = Pinned(open_place({at("hub")!r}))
 print(sum(len(store.read(o.name)) for o in store.list()))
 """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_HOME", "XDG_", "HUGGINGFACE"))}
-    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, cwd=ROOT,
-                          env={**environment, "HOME": os.fspath(home)})
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment, "HOME": os.fspath(home)},
+    )
     assert done.stdout.strip() == str(sum(map(len, FILES.values()))), done.stderr
     assert not [p for p in home.rglob("*") if p.is_file()]
 
@@ -568,8 +639,10 @@ class PublicS3(HttpServer):
         if request.path.startswith("/elsewhere"):
             return Answer(301, {"x-amz-bucket-region": "eu-north-1"}, b"<Error><Code>PermanentRedirect</Code></Error>")
         if request.path in ("/open", "/open/"):
-            listing = ("<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>é/a b%.wav</Key><Size>5</Size><ETag>"
-                       "&quot;e&quot;</ETag><LastModified>2024-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>")
+            listing = (
+                "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>é/a b%.wav</Key><Size>5</Size><ETag>"
+                "&quot;e&quot;</ETag><LastModified>2024-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>"
+            )
             return Answer(200, {"x-amz-bucket-region": "eu-north-1"}, listing.encode())
         return Answer(200, {"ETag": '"e"'}, b"12345") if request.target == "/open/%C3%A9/a%20b%25.wav" else Answer(404)
 
@@ -625,9 +698,17 @@ def test_gcs_tokens_come_and_are_renewed(environment, tmp_path):
     if made.returncode:
         pytest.skip("openssl makes no key here")
     from colabkit.io.places.gcs import GcsBucket
+
     with GuardedGcs() as server:
-        account = {"type": "service_account", "project_id": "p", "private_key_id": "k", "private_key": key.read_text(),
-                   "client_email": "a@b.c", "client_id": "1", "token_uri": f"{server.url}/token"}
+        account = {
+            "type": "service_account",
+            "project_id": "p",
+            "private_key_id": "k",
+            "private_key": key.read_text(),
+            "client_email": "a@b.c",
+            "client_id": "1",
+            "token_uri": f"{server.url}/token",
+        }
         (tmp_path / "account.json").write_text(json.dumps(account))
         environment.setenv("GOOGLE_APPLICATION_CREDENTIALS", os.fspath(tmp_path / "account.json"))
         store = Pinned(GcsBucket("bucket", endpoint=server.url))

@@ -1,4 +1,4 @@
-"""Indexes of whole sources: found, built once, continued after a kill, the same whatever the workers; faults name the shard."""
+"""Indexes of whole sources: found, built once, continued after kills, the same for any workers; faults name shards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from tests.told import Told
 
 
 def audio(seed: int, seconds: float = 0.1) -> bytes:
-    return flac_bytes(np.random.default_rng(seed).integers(-9_000, 9_000, int(16_000 * seconds)).astype(np.int16), 16_000)
+    return flac_bytes(
+        np.random.default_rng(seed).integers(-9_000, 9_000, int(16_000 * seconds)).astype(np.int16), 16_000
+    )
 
 
 def tar_of(first: int, count: int, **more: bytes) -> bytes:
@@ -42,8 +44,16 @@ def tar_of(first: int, count: int, **more: bytes) -> bytes:
 def parquet_of(first: int, count: int) -> bytes:
     rows = pa.array([{"bytes": audio(i), "path": "x"} for i in range(first, first + count)])
     buffer = io.BytesIO()
-    pq.write_table(pa.table({"audio": rows, "id": [f"{i:03d}" for i in range(first, first + count)],
-                             "text": [f"words {i}" for i in range(first, first + count)]}), buffer)
+    pq.write_table(
+        pa.table(
+            {
+                "audio": rows,
+                "id": [f"{i:03d}" for i in range(first, first + count)],
+                "text": [f"words {i}" for i in range(first, first + count)],
+            }
+        ),
+        buffer,
+    )
     return buffer.getvalue()
 
 
@@ -82,6 +92,7 @@ class Listing:
             if fails_at == name:
                 raise ConnectionResetError(name)
             return read(name, start, stop)
+
         source.store.read = counted
         return build_index(source, self.parts, teller=self.teller, **how)
 
@@ -96,10 +107,6 @@ def words(index: SampleIndex) -> list[tuple[str, str]]:
 
 
 ALL = [(f"{i:03d}", f"words {i}") for i in range(30)]
-
-
-
-
 
 
 def test_the_fingerprint_of_a_source_notices_changes_without_reading(data):
@@ -131,8 +138,11 @@ def test_shards_without_what_is_needed_are_refused_with_the_columns_there_are(tm
     else:
         table = pa.table({"audio": [{"bytes": audio(1), "path": "x"}], "spoken": ["words"]})
         pq.write_table(table, tmp_path / "data" / "0.parquet")
-    build = lambda **how: build_index(find_source(str(tmp_path / "data")), tmp_path / "parts", teller=Told(),  # noqa: E731
-                                      needs=("text",), **how)
+
+    def build(**how):
+        source = find_source(str(tmp_path / "data"))
+        return build_index(source, tmp_path / "parts", teller=Told(), needs=("text",), **how)
+
     with pytest.raises(DataError) as caught:
         build()
     assert ("spoken" in str(caught.value) or kind == "tar") and "columns=text=" in caught.value.fix
@@ -215,7 +225,9 @@ def test_as_many_hours_as_asked_whatever_the_workers(listing, tmp_path):
     hours = 12 * 0.1 / 3_600  # 12 samples: three shards of five
     found = {}
     for workers in (0, 1, 4):
-        found[workers] = Listing(listing.folder, tmp_path / f"parts{workers}")(workers=workers, hours=hours, seed=3).to_bytes()
+        found[workers] = Listing(listing.folder, tmp_path / f"parts{workers}")(
+            workers=workers, hours=hours, seed=3
+        ).to_bytes()
     assert found[0] == found[1] == found[4]
     index = SampleIndex.from_bytes(found[0], "x")
     assert len(index) == 15 and len(index.shards) == 3 and set(words(index)) < set(ALL)
@@ -273,7 +285,11 @@ def test_an_index_beside_the_data_is_taken_and_no_shard_read(written, tmp_path):
     assert set(written.reads) == {FILE_NAME} and written.chosen[0][1] == "taken as it is" and not written.parts.exists()
     moved = written.folder.rename(tmp_path / "moved")
     again = Listing(moved, tmp_path / "parts")()
-    assert again.address == str(moved) and again.fingerprint == index.fingerprint and Samples(again).read_bytes(3) == audio(3)
+    assert (
+        again.address == str(moved)
+        and again.fingerprint == index.fingerprint
+        and Samples(again).read_bytes(3) == audio(3)
+    )
 
 
 def test_columns_of_the_settings_count_for_a_ready_index_too(written):
@@ -286,11 +302,16 @@ def test_columns_of_the_settings_count_for_a_ready_index_too(written):
 def test_an_index_that_lacks_a_shard_is_built_anew_and_one_that_names_too_many_refused(written):
     extra = written.folder / "99999.tar"
     extra.write_bytes(tar_of(0, 2))
-    assert len(written()) == 14 and written.chosen[0][:2] == ("index", "built anew") and "1 shards" in written.chosen[0][2]
+    assert (
+        len(written()) == 14 and written.chosen[0][:2] == ("index", "built anew") and "1 shards" in written.chosen[0][2]
+    )
     extra.unlink()
     shard = written.folder / "00001.tar"
     whole = shard.read_bytes()
-    for change, got in ((lambda: shard.write_bytes(whole[:-512]), f"{len(whole) - 512} bytes"), (shard.unlink, "missing")):
+    for change, got in (
+        (lambda: shard.write_bytes(whole[:-512]), f"{len(whole) - 512} bytes"),
+        (shard.unlink, "missing"),
+    ):
         change()
         with pytest.raises(DataError) as caught:
             written()
@@ -322,7 +343,9 @@ def hub(monkeypatch):
 
 def test_a_split_of_the_hub_is_found_pinned_indexed_and_read(hub, tmp_path):
     names = ["clean/train.100/0000.parquet", "clean/train.100/0001.parquet", "clean/test/0000.parquet"]
-    sha = hub.add_dataset("org/name", {name: parquet_of(5 * k, 5) for k, name in enumerate(names)} | {"README.md": b"# no card"})
+    sha = hub.add_dataset(
+        "org/name", {name: parquet_of(5 * k, 5) for k, name in enumerate(names)} | {"README.md": b"# no card"}
+    )
     source = find_source("hub:org/name/clean/train.100")
     hub.add_dataset("org/name", {"README.md": b"emptied"})
     index = build_index(source, tmp_path, teller=Told())

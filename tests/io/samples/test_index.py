@@ -1,4 +1,4 @@
-"""The sample index: what comes back is what went in, from any damage an error, and the fingerprint covers the content alone."""
+"""The sample index: what went in comes back, any damage is an error, and the fingerprint covers the content alone."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ STRANGE = ["", "a", "Zoë/ça va.1", "日本語\n話者", "x" * 70_000, "\udcff\
 
 
 def entry(number: int = 0, **how) -> Entry:
-    given = {"key": f"key {number}", "shard": 0, "offset": 512 * number, "length": 100 + number, "frames": 16_000 + number,
-             "rate_hz": 16_000, "crc32": 0xFFFF_FFFF - number, "columns": {"speaker": f"s{number % 3}"}}
+    given = {
+        "key": f"key {number}",
+        "shard": 0,
+        "offset": 512 * number,
+        "length": 100 + number,
+        "frames": 16_000 + number,
+        "rate_hz": 16_000,
+        "crc32": 0xFFFF_FFFF - number,
+        "columns": {"speaker": f"s{number % 3}"},
+    }
     return Entry(**given | how)
 
 
@@ -26,22 +34,45 @@ def index_of(*entries: Entry, address: str = "/data", num_shards: int = 1) -> Sa
 
 def large() -> SampleIndex:
     """Every codec, sizes beyond 32 bit, strange names in all places that hold names."""
-    entries = [entry(i, key=f"{i}{text}", shard=i % 2, codec=CODECS[i % len(CODECS)], offset=(5 << 30) + i, inflated=i * 7,
-                     skip=i, size=i * 3, columns={"speaker": text, "text": text[::-1]} if i % 3 else {})
-               for i, text in enumerate(STRANGE * 2)]
+    entries = [
+        entry(
+            i,
+            key=f"{i}{text}",
+            shard=i % 2,
+            codec=CODECS[i % len(CODECS)],
+            offset=(5 << 30) + i,
+            inflated=i * 7,
+            skip=i,
+            size=i * 3,
+            columns={"speaker": text, "text": text[::-1]} if i % 3 else {},
+        )
+        for i, text in enumerate(STRANGE * 2)
+    ]
     return SampleIndex.of("s3://bucket/préfixe", [Shard("ä/\udcff.tar", 1 << 40, "v"), Shard("b.tar", 0, "")], entries)
 
 
 def same(a: SampleIndex, b: SampleIndex) -> bool:
-    return ((a.address, a.shards, a.keys.to_list()) == (b.address, b.shards, b.keys.to_list())
-            and {n: t.to_list() for n, t in a.columns.items()} == {n: t.to_list() for n, t in b.columns.items()}
-            and all(np.array_equal(a.arrays[n], b.arrays[n]) and b.arrays[n].dtype == kind for n, kind in _ARRAYS.items())
-            and len(a) == len(b) and a.fingerprint == b.fingerprint)
+    return (
+        (a.address, a.shards, a.keys.to_list()) == (b.address, b.shards, b.keys.to_list())
+        and {n: t.to_list() for n, t in a.columns.items()} == {n: t.to_list() for n, t in b.columns.items()}
+        and all(np.array_equal(a.arrays[n], b.arrays[n]) and b.arrays[n].dtype == kind for n, kind in _ARRAYS.items())
+        and len(a) == len(b)
+        and a.fingerprint == b.fingerprint
+    )
 
 
-@pytest.mark.parametrize("index", [index_of(num_shards=0), index_of(), index_of(entry()), index_of(entry(columns={})),
-                                   index_of(entry(frames=0, rate_hz=0, crc32=0, length=0)), large()],
-                         ids=["nothing", "empty", "one", "no columns", "zeros", "large"])
+@pytest.mark.parametrize(
+    "index",
+    [
+        index_of(num_shards=0),
+        index_of(),
+        index_of(entry()),
+        index_of(entry(columns={})),
+        index_of(entry(frames=0, rate_hz=0, crc32=0, length=0)),
+        large(),
+    ],
+    ids=["nothing", "empty", "one", "no columns", "zeros", "large"],
+)
 def test_what_is_saved_comes_back(index, tmp_path):
     again = SampleIndex.from_bytes(index.to_bytes(), "memory")
     assert same(index, again) and again.to_bytes() == index.to_bytes()
@@ -66,7 +97,9 @@ def test_the_places_of_codecs_are_what_files_hold_and_stay():
 
 
 def test_durations_count_each_sample_at_its_own_rate_and_an_unknown_rate_breaks_nothing():
-    index = index_of(entry(frames=48_000, rate_hz=48_000), entry(frames=8_000, rate_hz=16_000), entry(frames=0, rate_hz=0))
+    index = index_of(
+        entry(frames=48_000, rate_hz=48_000), entry(frames=8_000, rate_hz=16_000), entry(frames=0, rate_hz=0)
+    )
     assert index.seconds.tolist() == [1.0, 0.5, 0.0] and index.hours == pytest.approx(1.5 / 3_600)
     assert index_of().hours == 0 and index_of().seconds.shape == (0,)
 
@@ -95,10 +128,17 @@ def test_a_flipped_byte_gives_an_error_to_act_on_or_an_index_of_as_many_samples(
 
 def test_random_bytes_and_other_files_are_no_index(tmp_path):
     from safetensors.numpy import save
+
     rng = np.random.default_rng(0)
     others = [rng.bytes(int(n)) for n in rng.integers(0, 300, 200)]
-    others += [save({"a": np.zeros(3)}), save({"a": np.zeros(3)}, {"colabkit": "no JSON"}), save({}, {"colabkit": "[]"}),
-               b"\xff" * 8 + b"{}", (2).to_bytes(8, "little") + b"{}", b"version https://git-lfs.github.com/spec/v1\n" * 3]
+    others += [
+        save({"a": np.zeros(3)}),
+        save({"a": np.zeros(3)}, {"colabkit": "no JSON"}),
+        save({}, {"colabkit": "[]"}),
+        b"\xff" * 8 + b"{}",
+        (2).to_bytes(8, "little") + b"{}",
+        b"version https://git-lfs.github.com/spec/v1\n" * 3,
+    ]
     for content in others:
         with pytest.raises(DataError) as caught:
             SampleIndex.from_bytes(content, "x")
@@ -110,9 +150,10 @@ def test_random_bytes_and_other_files_are_no_index(tmp_path):
 def rewritten(index: SampleIndex, **header) -> bytes:
     """Return the index with some fields of its header replaced, or left out where they are None."""
     from safetensors.numpy import load, save
+
     content = index.to_bytes()
     length = int.from_bytes(content[:8], "little")
-    old = json.loads(json.loads(content[8: 8 + length])["__metadata__"]["colabkit"])
+    old = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["colabkit"])
     new = {name: value for name, value in (old | header).items() if value is not None}
     return save(load(content), {"colabkit": json.dumps(new)})
 
@@ -124,9 +165,20 @@ def test_another_version_is_told_with_the_way_out(version):
     assert "delete" in caught.value.fix and caught.value.where == "here" and str(VERSION) in caught.value.expected
 
 
-@pytest.mark.parametrize("header", [{"num_samples": None}, {"num_samples": 7}, {"num_samples": "x"}, {"shards": [["a"]]},
-                                    {"shards": []}, {"columns": ["speaker", "other"]},
-                                    {"shards": None}, {"address": None}, {"columns": None}])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"num_samples": None},
+        {"num_samples": 7},
+        {"num_samples": "x"},
+        {"shards": [["a"]]},
+        {"shards": []},
+        {"columns": ["speaker", "other"]},
+        {"shards": None},
+        {"address": None},
+        {"columns": None},
+    ],
+)
 def test_a_header_that_does_not_fit_its_arrays_is_damage(header):
     with pytest.raises(DataError) as caught:
         SampleIndex.from_bytes(rewritten(index_of(*map(entry, range(3))), **header), "here")
@@ -136,16 +188,30 @@ def test_a_header_that_does_not_fit_its_arrays_is_damage(header):
 def test_the_fingerprint_does_not_depend_on_where_the_data_lies():
     entries = list(map(entry, range(4)))
     moved = [replace(e, offset=e.offset + 512) for e in entries]  # the same files behind a larger tar header
-    assert index_of(*entries).fingerprint == index_of(*entries, address="gs://other/place").fingerprint == \
-        index_of(*moved).fingerprint
+    assert (
+        index_of(*entries).fingerprint
+        == index_of(*entries, address="gs://other/place").fingerprint
+        == index_of(*moved).fingerprint
+    )
     index = index_of(*entries)
     index.shards = (replace(index.shards[0], version="another etag"),)
     assert index.fingerprint == index_of(*entries).fingerprint
 
 
-@pytest.mark.parametrize("field, value", [("key", "other"), ("shard", 1), ("length", 999), ("frames", 1), ("rate_hz", 8_000),
-                                          ("crc32", 1), ("columns", {"speaker": "x"}), ("columns", {"sex": "s1"}),
-                                          ("columns", {})])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("key", "other"),
+        ("shard", 1),
+        ("length", 999),
+        ("frames", 1),
+        ("rate_hz", 8_000),
+        ("crc32", 1),
+        ("columns", {"speaker": "x"}),
+        ("columns", {"sex": "s1"}),
+        ("columns", {}),
+    ],
+)
 def test_the_fingerprint_notices_every_change_of_content(field, value):
     before = [entry(i) for i in range(3)]
     after = [*before[:1], replace(before[1], **{field: value}), before[2]]
@@ -154,9 +220,15 @@ def test_the_fingerprint_notices_every_change_of_content(field, value):
 
 def test_the_fingerprint_notices_order_number_and_names_of_shards():
     a, b = entry(0), entry(1)
-    prints = {index_of(a, b).fingerprint, index_of(b, a).fingerprint, index_of(a).fingerprint, index_of(a, b, b).fingerprint,
-              index_of().fingerprint, index_of(num_shards=0).fingerprint,
-              SampleIndex.of("/data", [Shard("other.tar", 10_000, "etag-0")], [a, b]).fingerprint}
+    prints = {
+        index_of(a, b).fingerprint,
+        index_of(b, a).fingerprint,
+        index_of(a).fingerprint,
+        index_of(a, b, b).fingerprint,
+        index_of().fingerprint,
+        index_of(num_shards=0).fingerprint,
+        SampleIndex.of("/data", [Shard("other.tar", 10_000, "etag-0")], [a, b]).fingerprint,
+    }
     assert len(prints) == 7
     moved = [replace(a, key="ab", columns={}), replace(b, key="c", columns={})]
     assert index_of(*moved).fingerprint != index_of(replace(moved[0], key="a"), replace(moved[1], key="bc")).fingerprint
@@ -181,13 +253,19 @@ def test_taking_and_joining_keep_each_sample_whole():
 def test_the_same_shards_elsewhere_are_the_same_index_at_another_address():
     index = large()
     moved = index.at("gs://other")
-    assert moved.address == "gs://other" and same(moved.at(index.address), index) and moved.fingerprint == index.fingerprint
+    assert (
+        moved.address == "gs://other"
+        and same(moved.at(index.address), index)
+        and moved.fingerprint == index.fingerprint
+    )
     moved.columns["new"] = moved.columns["text"]
     assert "new" not in index.columns
 
 
 def test_joined_parts_without_a_column_have_it_empty_and_parts_without_samples_do_no_harm():
-    joined = SampleIndex.join("x", [index_of(entry(0)), index_of(), index_of(entry(1, columns={"sex": "F"}), num_shards=2)])
+    joined = SampleIndex.join(
+        "x", [index_of(entry(0)), index_of(), index_of(entry(1, columns={"sex": "F"}), num_shards=2)]
+    )
     assert joined.column("speaker") == ["s0", ""] and joined.column("sex") == ["", "F"]
     assert joined.arrays["shard"].tolist() == [0, 2] and len(joined.shards) == 4
     assert same(SampleIndex.from_bytes(joined.to_bytes(), "x"), joined)

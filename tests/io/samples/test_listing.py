@@ -1,4 +1,4 @@
-"""Samples of several sources, split: known without reading, waves at the rate asked for, opened again; splits by a hash."""
+"""Samples of several sources: known without reading, waves at the rate asked for, opened again; split by a hash."""
 
 from __future__ import annotations
 
@@ -36,8 +36,12 @@ def addresses(tmp_path):
     for source in range(2):
         with ShardWriter(tmp_path / f"source{source}") as writer:
             for number in range(NUM):
-                writer.add(f"{source}-{number}", content(source, number), ".flac", {"text": f"text {source} {number}"} | (
-                    {"speaker": f"p{number}"} if source == 0 else {}))
+                writer.add(
+                    f"{source}-{number}",
+                    content(source, number),
+                    ".flac",
+                    {"text": f"text {source} {number}"} | ({"speaker": f"p{number}"} if source == 0 else {}),
+                )
     return [str(tmp_path / f"source{source}") for source in range(2)]
 
 
@@ -87,7 +91,9 @@ def test_it_is_opened_again_wherever_the_folder_is(written):
 
 def test_some_of_a_split_keep_what_was_given_for_them(written):
     whole = written[0]["train"]
-    named = Split("all", whole.samples, whole.sources, whole.numbers, rate_hz=16_000, texts=Text.of("abcd"), speakers="wxyz")
+    named = Split(
+        "all", whole.samples, whole.sources, whole.numbers, rate_hz=16_000, texts=Text.of("abcd"), speakers="wxyz"
+    )
     some = named.take([2, 0], name="few")
     assert some.texts.to_list() == ["c", "a"] and some.speakers == ["y", "w"] and some.name == "few"
     assert named.take([1], Text.of(["other"])).texts.to_list() == ["other"] and named.take([1]).name == "all"
@@ -96,7 +102,10 @@ def test_some_of_a_split_keep_what_was_given_for_them(written):
 
 def test_sources_are_described_and_opened_one_by_one(written, addresses):
     listing, folder, _ = written
-    assert [d["source"] for d in listing.described] == addresses and [d["samples"] for d in listing.described] == [NUM, NUM]
+    assert [d["source"] for d in listing.described] == addresses and [d["samples"] for d in listing.described] == [
+        NUM,
+        NUM,
+    ]
     opened = open_sources(folder, listing.described)
     assert [s.index.fingerprint for s in opened] == [d["fingerprint"] for d in listing.described]
     assert opened[1].read_bytes(3) == content(1, 3)
@@ -136,12 +145,18 @@ def test_every_split_gets_its_share(number):
 
 
 def test_small_sets_keep_a_minimum():
-    assert counts_of(split_names([f"n{i}" for i in range(8)], at_least=2, **SHARES)) == {"train": 4, "validation": 2, "test": 2}
+    assert counts_of(split_names([f"n{i}" for i in range(8)], at_least=2, **SHARES)) == {
+        "train": 4,
+        "validation": 2,
+        "test": 2,
+    }
 
 
 def test_a_share_of_zero_leaves_its_split_empty():
     for number in (9, 900):
-        counts = counts_of(split_names([f"n{i}" for i in range(number)], test_fraction=0.0, validation_fraction=0.1, seed=0))
+        counts = counts_of(
+            split_names([f"n{i}" for i in range(number)], test_fraction=0.0, validation_fraction=0.1, seed=0)
+        )
         assert counts["test"] == 0 < counts["validation"] < counts["train"]
 
 

@@ -83,9 +83,16 @@ def test_the_same_rows_have_the_same_address_and_are_the_same_data_when_written_
 
 def test_other_rows_have_another_address(recordings, tmp_path):
     dataset = dataset_of(recordings)
-    addresses = [as_address(one, silent) for one in (
-        dataset, dataset.select(range(NUM - 1)), dataset.shuffle(seed=1), dataset.remove_columns("speaker"),
-        dataset.map(lambda row: {"text": row["text"] + "."}))]
+    addresses = [
+        as_address(one, silent)
+        for one in (
+            dataset,
+            dataset.select(range(NUM - 1)),
+            dataset.shuffle(seed=1),
+            dataset.remove_columns("speaker"),
+            dataset.map(lambda row: {"text": row["text"] + "."}),
+        )
+    ]
     write_wav(Path(recordings[3]), np.full(8_003, 0.25, np.float32), 16_000)  # of the same length
     addresses.append(as_address(dataset_of(recordings), silent))
     assert len(set(addresses)) == 6
@@ -100,8 +107,10 @@ def test_what_a_list_holds_and_what_is_none():
 
 def test_what_cannot_be_opened_by_number_is_refused(recordings):
     dataset = dataset_of(recordings)
-    for one, words in ((dataset.to_iterable_dataset(), "hub:ORG/NAME/CONFIG/SPLIT"),
-                       (datasets.DatasetDict(train=dataset), 'dataset["train"]')):
+    for one, words in (
+        (dataset.to_iterable_dataset(), "hub:ORG/NAME/CONFIG/SPLIT"),
+        (datasets.DatasetDict(train=dataset), 'dataset["train"]'),
+    ):
         with pytest.raises(UsageError) as caught:
             as_address([one])
         assert words in caught.value.fix

@@ -28,7 +28,11 @@ def opened(content: bytes = CONTENT, window_bytes: int = 1_000) -> tuple[RangeFi
 def test_any_sequence_of_calls_gives_what_a_file_in_memory_gives(window_bytes, seed):
     rng, plain, (file, _) = random.Random(seed), io.BytesIO(CONTENT), opened(window_bytes=window_bytes)
     for _ in range(300):
-        what, place, size = rng.randrange(7), rng.randrange(12_000), rng.choice([0, 1, 3, 100, 999, 1_000, 1_001, 5_000, 20_000])
+        what, place, size = (
+            rng.randrange(7),
+            rng.randrange(12_000),
+            rng.choice([0, 1, 3, 100, 999, 1_000, 1_001, 5_000, 20_000]),
+        )
         if what == 0:
             assert file.seek(place) == plain.seek(place)
         elif what == 1:
@@ -43,14 +47,20 @@ def test_any_sequence_of_calls_gives_what_a_file_in_memory_gives(window_bytes, s
         elif what == 4 and rng.random() < 0.1:
             assert file.read() == plain.read()
         elif what == 5:
-            assert file.between(place, min(place + size, 10_000)) == CONTENT[place: place + size]
+            assert file.between(place, min(place + size, 10_000)) == CONTENT[place : place + size]
         else:
             assert file.read(size) == plain.read(size)
         assert file.tell() == plain.tell()
 
 
 def test_all_ways_to_read_to_the_end():
-    for read in (RangeFile.read, RangeFile.readall, lambda f: f.read(-1), lambda f: f.read(None), lambda f: f.read(1 << 40)):
+    for read in (
+        RangeFile.read,
+        RangeFile.readall,
+        lambda f: f.read(-1),
+        lambda f: f.read(None),
+        lambda f: f.read(1 << 40),
+    ):
         file, _ = opened()
         file.seek(9_000)
         assert read(file) == CONTENT[9_000:] and read(file) == b"" and file.tell() == 10_000
@@ -105,13 +115,16 @@ def test_what_reading_raises_arrives_is_kept_and_the_next_try_asks_again():
         if fault:
             raise fault
         return CONTENT[start:stop]
+
     file = RangeFile(read, len(CONTENT), "name", window_bytes=1_000)
     with pytest.raises(TimeoutError) as caught:
         file.read(10)
     assert file.failure is caught.value and file.tell() == 0 and file.read(10) == CONTENT[:10]
 
 
-@pytest.mark.parametrize("kind, subtype", [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")])
+@pytest.mark.parametrize(
+    "kind, subtype", [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")]
+)
 def test_audio_decodes_from_it_as_from_memory(kind, subtype):
     wave = np.sin(np.arange(16_000) * 0.05).astype(np.float32) / 2
     buffer = io.BytesIO()
@@ -124,7 +137,9 @@ def test_audio_decodes_from_it_as_from_memory(kind, subtype):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_decoder_hides_what_reading_raises_and_the_file_tells_it():
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.random.default_rng(0).integers(-9_000, 9_000, 160_000).astype(np.int16), 16_000, format="FLAC")
+    soundfile.write(
+        buffer, np.random.default_rng(0).integers(-9_000, 9_000, 160_000).astype(np.int16), 16_000, format="FLAC"
+    )
     content, reads = buffer.getvalue(), [0]
 
     def read(start, stop):
@@ -132,6 +147,7 @@ def test_a_decoder_hides_what_reading_raises_and_the_file_tells_it():
         if reads[0] > 2:
             raise TimeoutError("the network is down")
         return content[start:stop]
+
     file = RangeFile(read, len(content), "name", window_bytes=4_096)
     with pytest.raises(DataError):
         read_audio(file)
@@ -143,6 +159,7 @@ def test_archives_and_tables_open_from_it():
 
     import pyarrow
     import pyarrow.parquet
+
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("a.txt", "hello")

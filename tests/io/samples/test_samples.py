@@ -1,4 +1,4 @@
-"""Single samples through an index: exact, from any format, checked; a byte that turns over once is forgiven, twice is told."""
+"""Single samples through an index: exact, of any format, checked; a byte that flips once is forgiven, twice is told."""
 
 from __future__ import annotations
 
@@ -26,10 +26,17 @@ from colabkit.io.samples.shards import ShardWriter
 from colabkit.io.samples.source import find_source
 from tests.told import Told
 
-KINDS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "mp3": ("MP3", "MPEG_LAYER_III"), "ogg": ("OGG", "VORBIS")}
+KINDS = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "ogg": ("OGG", "VORBIS"),
+}
 
 
-def audio(kind: str = "flac", *, seconds: float = 0.5, rate_hz: int = 16_000, channels: int = 1, seed: int = 0) -> bytes:
+def audio(
+    kind: str = "flac", *, seconds: float = 0.5, rate_hz: int = 16_000, channels: int = 1, seed: int = 0
+) -> bytes:
     rng, buffer = np.random.default_rng(seed), io.BytesIO()
     wave = np.cumsum(rng.standard_normal((int(seconds * rate_hz), channels)), axis=0)
     container, subtype = KINDS[kind]
@@ -58,7 +65,7 @@ class Wrapped:
 
 def flipped(content: bytes, place: int | None = None) -> bytes:
     place = len(content) // 2 if place is None else place
-    return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1:]
+    return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
 
 
 def tar(folder: Path, audios: dict[str, bytes]) -> SampleIndex:
@@ -69,7 +76,9 @@ def tar(folder: Path, audios: dict[str, bytes]) -> SampleIndex:
 
 
 def parquet(folder: Path, audios: list[bytes], **how) -> SampleIndex:
-    rows = pa.array([{"bytes": a, "path": "x"} for a in audios], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    rows = pa.array(
+        [{"bytes": a, "path": "x"} for a in audios], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    )
     folder.mkdir(exist_ok=True)
     pq.write_table(pa.table({"audio": rows}), folder / "0.parquet", **how)
     told = Told()
@@ -80,10 +89,14 @@ def parquet(folder: Path, audios: list[bytes], **how) -> SampleIndex:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_waves_are_what_decoding_the_file_gives(kind, tmp_path):
-    audios = [audio(kind, seed=i, rate_hz=rate, channels=channels, seconds=0.3 + 0.1 * i)
-              for i, (rate, channels) in enumerate([(16_000, 1), (44_100, 2), (8_000, 1)])]
-    for samples in (Samples(tar(tmp_path / "tar", {f"{i}.{kind}": a for i, a in enumerate(audios)})),
-                    Samples(parquet(tmp_path / "parquet", audios, compression="zstd"))):
+    audios = [
+        audio(kind, seed=i, rate_hz=rate, channels=channels, seconds=0.3 + 0.1 * i)
+        for i, (rate, channels) in enumerate([(16_000, 1), (44_100, 2), (8_000, 1)])
+    ]
+    for samples in (
+        Samples(tar(tmp_path / "tar", {f"{i}.{kind}": a for i, a in enumerate(audios)})),
+        Samples(parquet(tmp_path / "parquet", audios, compression="zstd")),
+    ):
         for i, content in enumerate(audios):
             assert samples.read_bytes(i) == content
             for rate_hz in (16_000, 24_000):
@@ -116,16 +129,24 @@ def test_a_wrong_checksum_is_read_once_more_and_then_told(tmp_path):
         assert caught.value.expected in str(caught.value) and f"{zlib.crc32(audio()):08x}" in caught.value.expected
 
 
-@pytest.mark.parametrize("make", [lambda f: tar(f, {"a.flac": audio()}), lambda f: parquet(f, [audio()], compression="none"),
-                                  lambda f: parquet(f, [audio()], compression="snappy"),
-                                  lambda f: parquet(f, [audio()], compression="zstd"),
-                                  lambda f: parquet(f, [audio()], compression="lz4")],
-                         ids=["tar", "plain", "snappy", "zstd", "lz4"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: tar(f, {"a.flac": audio()}),
+        lambda f: parquet(f, [audio()], compression="none"),
+        lambda f: parquet(f, [audio()], compression="snappy"),
+        lambda f: parquet(f, [audio()], compression="zstd"),
+        lambda f: parquet(f, [audio()], compression="lz4"),
+    ],
+    ids=["tar", "plain", "snappy", "zstd", "lz4"],
+)
 @pytest.mark.parametrize("place", [0, 3, None, -1])
 def test_a_byte_that_turns_over_once_is_forgiven_whatever_it_hits(tmp_path, make, place):
     """In a compressed page it may keep the page from coming out at all: that is no other fault."""
     index = make(tmp_path)
-    once = Wrapped(tmp_path, lambda count, content: flipped(content, place and place % len(content)) if count == 1 else content)
+    once = Wrapped(
+        tmp_path, lambda count, content: flipped(content, place and place % len(content)) if count == 1 else content
+    )
     assert Samples(index, once).read_bytes(0) == audio()
     always = Wrapped(tmp_path, lambda count, content: flipped(content, place and place % len(content)))
     try:
@@ -147,6 +168,7 @@ def test_a_source_that_does_not_answer_is_no_broken_sample(tmp_path, compression
 
     def fail(count, content):
         raise DataError("the network is down", fix="wait")
+
     for read in (Samples(index, Wrapped(tmp_path, fail)).read_bytes, Samples(index, Wrapped(tmp_path, fail)).read_wave):
         with pytest.raises(DataError, match="the network is down") as caught:
             read(0)
@@ -156,8 +178,16 @@ def test_a_source_that_does_not_answer_is_no_broken_sample(tmp_path, compression
 def test_audio_that_does_not_decode_is_a_broken_sample_with_its_name(tmp_path):
     content = b"RIFF" + bytes(400)
     (tmp_path / "x.wav").write_bytes(content)
-    entry = Entry(key="x.wav", shard=0, offset=0, length=len(content), frames=100, rate_hz=16_000, crc32=zlib.crc32(content),
-                  columns={})
+    entry = Entry(
+        key="x.wav",
+        shard=0,
+        offset=0,
+        length=len(content),
+        frames=100,
+        rate_hz=16_000,
+        crc32=zlib.crc32(content),
+        columns={},
+    )
     samples = Samples(SampleIndex.of(str(tmp_path), [Shard("x.wav", len(content), "")], [entry]))
     with pytest.raises(BrokenSampleError) as caught:
         samples.read_wave(0)
@@ -177,7 +207,10 @@ def test_samples_go_to_other_processes(tmp_path):
     samples = Samples(tar(tmp_path, {"a.flac": audio(), "b.flac": audio(seed=1)}))
     samples.read_wave(0)
     again = pickle.loads(pickle.dumps(samples))
-    assert np.array_equal(again.read_wave(1), samples.read_wave(1)) and again.index.fingerprint == samples.index.fingerprint
+    assert (
+        np.array_equal(again.read_wave(1), samples.read_wave(1))
+        and again.index.fingerprint == samples.index.fingerprint
+    )
     error = pickle.loads(pickle.dumps(BrokenSampleError("x", where=samples.name_of(0), fix="y")))
     assert error.where == samples.name_of(0)
 

@@ -28,7 +28,9 @@ SCANS = {".tar": scan_tar, ".parquet": scan_parquet}
 def audio(seed: int = 0, kind: str = "FLAC", frames: int = 1_600, rate_hz: int = 16_000) -> bytes:
     buffer = io.BytesIO()
     wave = np.random.default_rng(seed).integers(-9_000, 9_000, frames).astype(np.int16)
-    soundfile.write(buffer, wave, rate_hz, format=kind, subtype={"MP3": "MPEG_LAYER_III", "OGG": "VORBIS"}.get(kind, "PCM_16"))
+    soundfile.write(
+        buffer, wave, rate_hz, format=kind, subtype={"MP3": "MPEG_LAYER_III", "OGG": "VORBIS"}.get(kind, "PCM_16")
+    )
     return buffer.getvalue()
 
 
@@ -68,6 +70,7 @@ class Found(list):
 @pytest.fixture
 def scan(tmp_path):
     """Return a function that writes a shard and scans it."""
+
     def run(content: bytes, name: str = "0.tar", **settings: str) -> Found:
         (tmp_path / name).write_bytes(content)
         store, told = Pinned(Folder(tmp_path)), {}
@@ -80,57 +83,125 @@ def scan(tmp_path):
         found = Found(entries, told, content)
         assert all(zlib.crc32(found.audio(i)) == entry.crc32 for i, entry in enumerate(entries))
         return found
+
     return run
 
 
 @pytest.mark.parametrize("kind, rate_hz", [("WAV", 8_000), ("FLAC", 44_100), ("OGG", 16_000), ("MP3", 24_000)])
 def test_a_file_is_a_sample_named_as_it_is(scan, kind, rate_hz):
     (entry,) = scan(audio(kind=kind, rate_hz=rate_hz, frames=4_608), f"Zoë ç.1.{kind.lower()}")
-    assert entry.key == f"Zoë ç.1.{kind.lower()}" and entry.rate_hz == rate_hz and entry.columns == {} and entry.offset == 0
+    assert (
+        entry.key == f"Zoë ç.1.{kind.lower()}"
+        and entry.rate_hz == rate_hz
+        and entry.columns == {}
+        and entry.offset == 0
+    )
     assert 4_608 <= entry.frames <= 4_608 + 2_304
 
 
-@pytest.mark.parametrize("content", [b"", b"no audio", audio()[:30], audio(kind="WAV")[:-900], audio(kind="WAV", frames=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"no audio", audio()[:30], audio(kind="WAV")[:-900], audio(kind="WAV", frames=0)]
+)
 def test_what_is_no_audio_is_told_and_left_aside(scan, content):
-    for found in (scan(content, "x.wav"), scan(tar_of({"x.wav": content, "y.wav": audio(kind="WAV")})),
-                  scan(parquet_of([content, audio()], {"id": ["x", "y"]}), "0.parquet")):
+    for found in (
+        scan(content, "x.wav"),
+        scan(tar_of({"x.wav": content, "y.wav": audio(kind="WAV")})),
+        scan(parquet_of([content, audio()], {"id": ["x", "y"]}), "0.parquet"),
+    ):
         assert [e.key for e in found] in ([], ["y"]) and len(found.told) == 1 and all(found.told.values())
         assert "x" in next(iter(found.told))
 
 
 def test_files_of_one_key_belong_together_wherever_they_stand_in_the_tar(scan):
-    found = scan(tar_of({"b.json": '{"speaker": "bob", "extra": 1}', "a.flac": audio(1), "a.txt": "  hello Zoë\n", "a.spk": "ann",
-                         "b.flac": audio(2), "a.lang": "fr", "notes": "x", "b.rttm": "SPEAKER b 1 0 1 <NA> <NA> x <NA> <NA>"}))
-    assert [e.key for e in found] == ["a", "b"] and found.told == {} and [found.audio(i) for i in (0, 1)] == [audio(1), audio(2)]
+    found = scan(
+        tar_of(
+            {
+                "b.json": '{"speaker": "bob", "extra": 1}',
+                "a.flac": audio(1),
+                "a.txt": "  hello Zoë\n",
+                "a.spk": "ann",
+                "b.flac": audio(2),
+                "a.lang": "fr",
+                "notes": "x",
+                "b.rttm": "SPEAKER b 1 0 1 <NA> <NA> x <NA> <NA>",
+            }
+        )
+    )
+    assert (
+        [e.key for e in found] == ["a", "b"]
+        and found.told == {}
+        and [found.audio(i) for i in (0, 1)] == [audio(1), audio(2)]
+    )
     assert found[0].columns == {"speaker": "ann", "text": "hello Zoë", "language": "fr", "rttm": ""}
-    assert found[1].columns == {"speaker": "bob", "text": "", "language": "", "rttm": "SPEAKER b 1 0 1 <NA> <NA> x <NA> <NA>"}
+    assert found[1].columns == {
+        "speaker": "bob",
+        "text": "",
+        "language": "",
+        "rttm": "SPEAKER b 1 0 1 <NA> <NA> x <NA> <NA>",
+    }
 
 
 def test_keys_hold_dots_folders_and_the_endings_of_other_files(scan):
     keys = ["a", "a.b", "a.b.c", "d.1/a", "d.1/x.json", "d.1/x", "日本.話者", "A", "x.flac"]
-    files = {f"{key}.flac": audio(i) for i, key in enumerate(keys)} | {f"{key}.json": json.dumps({"text": key}) for key in keys}
+    files = {f"{key}.flac": audio(i) for i, key in enumerate(keys)} | {
+        f"{key}.json": json.dumps({"text": key}) for key in keys
+    }
     found = scan(tar_of(dict(random.Random(0).sample(list(files.items()), len(files)))))
     assert {e.key: e.columns["text"] for e in found} == {key: key for key in keys} and found.told == {}
 
 
 def test_endings_of_any_case_and_rubbish_that_looks_like_audio(scan):
-    found = scan(tar_of({"a.FLAC": audio(), "a.JSON": '{"speaker": "s"}', "._a.flac": b"Mac OS X  ", "dir/.flac": b"x",
-                         "b.opus": b"x"}))
+    found = scan(
+        tar_of(
+            {
+                "a.FLAC": audio(),
+                "a.JSON": '{"speaker": "s"}',
+                "._a.flac": b"Mac OS X  ",
+                "dir/.flac": b"x",
+                "b.opus": b"x",
+            }
+        )
+    )
     assert [(e.key, e.columns) for e in found] == [("a", {"speaker": "s"})] and set(found.told) == {"._a", "b"}
 
 
 def test_descriptions_that_are_strange_do_not_stop_the_scan(scan):
-    found = scan(tar_of({"a.flac": audio(), "a.json": "{no json", "b.flac": audio(), "b.json": "[1, 2]", "c.flac": audio(),
-                         "c.json": '{"speaker": 5, "text": null, "id": "new", "gender": {"a": "é"}, "timestamps_start": [1]}',
-                         "d.flac": audio(), "d.txt": b"\xff\xfe", "nobody.json": '{"speaker": "x"}', "e.json": "5"}))
+    found = scan(
+        tar_of(
+            {
+                "a.flac": audio(),
+                "a.json": "{no json",
+                "b.flac": audio(),
+                "b.json": "[1, 2]",
+                "c.flac": audio(),
+                "c.json": '{"speaker": 5, "text": null, "id": "new", "gender": {"a": "é"}, "timestamps_start": [1]}',
+                "d.flac": audio(),
+                "d.txt": b"\xff\xfe",
+                "nobody.json": '{"speaker": "x"}',
+                "e.json": "5",
+            }
+        )
+    )
     assert set(found.told) == {"a.json"} and [e.key for e in found] == ["a", "b", "new", "d"]
-    assert found[2].columns == {"speaker": "5", "text": "", "sex": '{"a": "é"}'} and found[3].columns["text"] == "\ufffd\ufffd"
+    assert (
+        found[2].columns == {"speaker": "5", "text": "", "sex": '{"a": "é"}'}
+        and found[3].columns["text"] == "\ufffd\ufffd"
+    )
 
 
 def test_who_spoke_when_comes_from_rttm_and_from_lists_in_json(scan):
     lists = {"timestamps_start": [0.0, 1.5], "timestamps_end": [1.0, 2.0], "speakers": ["a", 7]}
-    found = scan(tar_of({"a.flac": audio(), "a.json": json.dumps(lists), "b.flac": audio(), "c.flac": audio(),
-                         "c.json": json.dumps(lists | {"speakers": ["a"]})}))
+    found = scan(
+        tar_of(
+            {
+                "a.flac": audio(),
+                "a.json": json.dumps(lists),
+                "b.flac": audio(),
+                "c.flac": audio(),
+                "c.json": json.dumps(lists | {"speakers": ["a"]}),
+            }
+        )
+    )
     assert json.loads(found[0].columns["turns"]) == [[0.0, 1.0, "a"], [1.5, 2.0, "7"]]
     assert set(found.told) == {"c"} and found[1].columns == {} == found[2].columns
 
@@ -141,6 +212,7 @@ def test_a_column_of_the_settings_is_used_and_one_that_is_missing_told(scan, nam
         if name.endswith("tar"):
             return tar_of({"a.flac": audio(), "a.json": json.dumps(columns)})
         return parquet_of([audio()], {n: [v] for n, v in columns.items()})
+
     (entry,) = scan(shard(who="ann", speaker="x"), name, speaker="who")
     assert entry.columns["speaker"] == "ann"
     with pytest.raises(DataError) as caught:
@@ -167,11 +239,17 @@ CODECS_OF_ARROW = ["none", "snappy", "zstd", "gzip", "lz4", "brotli"]
 
 
 @pytest.mark.parametrize("codec", CODECS_OF_ARROW)
-@pytest.mark.parametrize("how", [{}, {"row_group_size": 3}, {"use_dictionary": False, "data_page_version": "2.0"}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{}, {"row_group_size": 3}, {"use_dictionary": False, "data_page_version": "2.0"}], ids=str
+)
 def test_parquet_rows_of_the_hubs_layout(scan, codec, how):
     audios = [audio(i) for i in range(8)] + [audio(0)]
-    columns = {"id": [f"é-{i}" for i in range(9)], "speaker_id": [*range(8), None], "text": [f"«{i}»" for i in range(8)] + [None],
-               "unused": [0.5] * 9}
+    columns = {
+        "id": [f"é-{i}" for i in range(9)],
+        "speaker_id": [*range(8), None],
+        "text": [f"«{i}»" for i in range(8)] + [None],
+        "unused": [0.5] * 9,
+    }
     found = scan(parquet_of(audios, columns, compression=codec, **how), "0.parquet")
     assert [e.key for e in found] == columns["id"] and [found.audio(i) for i in range(9)] == audios and found.told == {}
     assert found[3].columns == {"speaker": "3", "text": "«3»"} and found[8].columns == {"speaker": "", "text": ""}
@@ -198,16 +276,20 @@ def test_audio_in_a_plain_binary_column(scan):
 
 
 def test_turns_in_lists_become_one_column(scan):
-    columns = {"timestamps_start": [[0.0, 0.05], [], [0.0], None], "timestamps_end": [[0.04, 0.09], [], [0.0, 1.0], [1.0]],
-               "speakers": [["a", "b"], [], ["x"], ["x"]]}
+    columns = {
+        "timestamps_start": [[0.0, 0.05], [], [0.0], None],
+        "timestamps_end": [[0.04, 0.09], [], [0.0, 1.0], [1.0]],
+        "speakers": [["a", "b"], [], ["x"], ["x"]],
+    }
     found = scan(parquet_of([audio(i) for i in range(4)], columns), "0.parquet")
     turns = [json.loads(e.columns.get("turns") or "null") for e in found]
     assert turns == [[[0.0, 0.04, "a"], [0.05, 0.09, "b"]], [], None, None]
     assert set(found.told) == {"0/2"} and not {"turn_starts", "turn_ends", "turn_speakers"} & set(found[0].columns)
 
 
-@pytest.mark.parametrize("columns", [{"text": ["a"]}, {"audio": ["path.wav"]}, {"audio": [[1.0, 2.0]]},
-                                     {"audio": [{"path": "x"}]}])
+@pytest.mark.parametrize(
+    "columns", [{"text": ["a"]}, {"audio": ["path.wav"]}, {"audio": [[1.0, 2.0]]}, {"audio": [{"path": "x"}]}]
+)
 def test_parquet_without_audio_is_refused_with_what_it_holds(scan, columns):
     buffer = io.BytesIO()
     pq.write_table(pa.table({n: pa.array(v) for n, v in columns.items()}), buffer)
@@ -236,7 +318,9 @@ def test_damage_to_the_small_columns_is_told(scan, seed):
     for _ in range(25):
         broken, place = bytearray(content), rng.choice(places)
         for _ in range(3):
-            broken[(place.dictionary_page_offset or place.data_page_offset) + rng.randrange(place.total_compressed_size)] ^= 0xFF
+            broken[
+                (place.dictionary_page_offset or place.data_page_offset) + rng.randrange(place.total_compressed_size)
+            ] ^= 0xFF
         try:
             assert len(scan(bytes(broken), "0.parquet")) == 300
         except DataError as error:

@@ -1,4 +1,4 @@
-"""The shard writer: exact bytes, cut where asked, readable by any tar reader, and an index that a scan would give too."""
+"""The shard writer: exact bytes, cut where asked, readable by any tar reader, with the index that a scan would give."""
 
 from __future__ import annotations
 
@@ -21,7 +21,19 @@ from colabkit.io.samples.shards import ShardWriter, flac_bytes, pcm_bytes
 from colabkit.io.samples.source import find_source
 from tests.told import Told
 
-KEYS = ["anna-1", "with.dots.1", "deep/er/Zoë", "日本語/話者-1", "x" * 150, "é" * 120, " space ", "a", "a.json", "a.flac", "a.b"]
+KEYS = [
+    "anna-1",
+    "with.dots.1",
+    "deep/er/Zoë",
+    "日本語/話者-1",
+    "x" * 150,
+    "é" * 120,
+    " space ",
+    "a",
+    "a.json",
+    "a.flac",
+    "a.b",
+]
 
 
 def wave_of(number: int, seconds: float = 0.1) -> np.ndarray:
@@ -61,7 +73,7 @@ def test_the_index_points_at_the_audio_itself(tmp_path):
     assert index.keys.to_list() == KEYS and [s.name for s in index.shards] == list(shards)
     for i in range(len(index)):
         at, size = int(index.arrays["offset"][i]), int(index.arrays["length"][i])
-        content = shards[index.shards[index.arrays["shard"][i]].name][at: at + size]
+        content = shards[index.shards[index.arrays["shard"][i]].name][at : at + size]
         assert content == flac_bytes(wave_of(i), 16_000) and zlib.crc32(content) == index.arrays["crc32"][i]
         assert index.arrays["frames"][i] == len(wave_of(i)) and index.arrays["rate_hz"][i] == 16_000
     for shard in index.shards:
@@ -98,6 +110,7 @@ def test_python_and_webdataset_see_what_was_written(tmp_path):
 
 def test_the_webdataset_reader_of_datasets_sees_what_was_written(tmp_path):
     from datasets.packaged_modules.webdataset.webdataset import WebDataset
+
     keys = ["anna-1", "deep/er/Zoë", "日本語/話者-1", "bob-1"]
     write(tmp_path, keys)
     with tarfile.open(tmp_path / "00000.tar") as archive:
@@ -152,7 +165,9 @@ def test_what_is_no_audio_is_refused_and_leaves_no_trace(tmp_path):
         writer.add("broken", flac_bytes(wave_of(0), 16_000), ".flac", {})
     with ShardWriter(tmp_path / "b") as other:
         other.add("broken", flac_bytes(wave_of(0), 16_000), ".flac", {})
-    assert shards_of(tmp_path / "a") == shards_of(tmp_path / "b") and writer.index.fingerprint == other.index.fingerprint
+    assert (
+        shards_of(tmp_path / "a") == shards_of(tmp_path / "b") and writer.index.fingerprint == other.index.fingerprint
+    )
 
 
 class Boom(Exception):
@@ -232,9 +247,13 @@ def test_pcm_is_exact_at_16_bit_and_clips_what_is_louder(dtype):
 def test_pcm_in_shards_comes_back_bit_for_bit(tmp_path):
     with ShardWriter(tmp_path, shard_bytes=20_000) as writer:
         for number, key in enumerate(KEYS):
-            writer.add(key, pcm_bytes(wave_of(number), 16_000), ".wav", {"channel": "قناة", "start_seconds": str(number)})
+            writer.add(
+                key, pcm_bytes(wave_of(number), 16_000), ".wav", {"channel": "قناة", "start_seconds": str(number)}
+            )
     samples = Samples(writer.index)
-    assert all(np.array_equal(np.round(samples.read_wave(i) * 32_768).astype(np.int16), wave_of(i)) for i in range(len(KEYS)))
+    assert all(
+        np.array_equal(np.round(samples.read_wave(i) * 32_768).astype(np.int16), wave_of(i)) for i in range(len(KEYS))
+    )
     assert scanned_again(tmp_path).column("start_seconds") == [str(n) for n in range(len(KEYS))]
 
 
@@ -244,9 +263,12 @@ def scanned_again(folder: Path) -> SampleIndex:
 
 @pytest.mark.parametrize("shard_bytes", [1, 10_000, 20_000])
 def test_a_writer_goes_on_after_the_shards_of_another(tmp_path, shard_bytes):
-    """At every sample: what the first wrote of it is kept, the second writes the rest, and all is as if written at once."""
+    """At every sample: what the first wrote is kept, the second writes the rest, and all is as if written at once."""
     wanted = write(tmp_path / "whole", shard_bytes=shard_bytes)
-    samples = [(key, flac_bytes(wave_of(n), 16_000), {"speaker": f"s{n % 3}", "text": f"«{key}»"}) for n, key in enumerate(KEYS)]
+    samples = [
+        (key, flac_bytes(wave_of(n), 16_000), {"speaker": f"s{n % 3}", "text": f"«{key}»"})
+        for n, key in enumerate(KEYS)
+    ]
     for stop in range(len(KEYS) + 1):
         folder, begun, done = tmp_path / f"stop-{stop}", [], 0
         first = ShardWriter(folder, shard_bytes=shard_bytes)

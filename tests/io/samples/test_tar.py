@@ -18,9 +18,22 @@ from colabkit.core.errors import DataError
 from colabkit.io.samples.tar import BLOCK, Member, walk
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
-NAMES = ["a.wav", "dir/b.c.d.flac", "Zoë/日本語.json", "🎤.txt", "./with/dot.wav", "/absolute.wav", " space .wav",
-         "BZhang-1.flac", "\x1f\x8b.wav", "no suffix", "../above.wav", "new\nline.wav", "d" * 60 + "/" + "e" * 90 + ".wav",
-         "/".join(["long"] * 18) + "/é.wav"]
+NAMES = [
+    "a.wav",
+    "dir/b.c.d.flac",
+    "Zoë/日本語.json",
+    "🎤.txt",
+    "./with/dot.wav",
+    "/absolute.wav",
+    " space .wav",
+    "BZhang-1.flac",
+    "\x1f\x8b.wav",
+    "no suffix",
+    "../above.wav",
+    "new\nline.wav",
+    "d" * 60 + "/" + "e" * 90 + ".wav",
+    "/".join(["long"] * 18) + "/é.wav",
+]
 TOO_LONG = ["/".join(["d" * 50] * 8) + "/x.wav", "n" * 240 + ".wav", "é" * 150 + ".wav"]  # for ustar
 SIZES = [0, 1, 511, 512, 513, 5_000]
 
@@ -42,7 +55,7 @@ def found_in(content: bytes, where: str = "x.tar") -> list[Member]:
 
 
 def files_of(content: bytes) -> dict[str, bytes]:
-    return {m.name: content[m.offset: m.offset + m.size] for m in found_in(content)}
+    return {m.name: content[m.offset : m.offset + m.size] for m in found_in(content)}
 
 
 def as_python_sees_it(content: bytes) -> list[Member]:
@@ -52,7 +65,9 @@ def as_python_sees_it(content: bytes) -> list[Member]:
 
 def tar_of(files: dict[str, bytes], kind: int = tarfile.PAX_FORMAT, **how) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=kind, encoding="utf-8", errors="surrogateescape", **how) as archive:
+    with tarfile.open(
+        fileobj=buffer, mode="w", format=kind, encoding="utf-8", errors="surrogateescape", **how
+    ) as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -113,8 +128,18 @@ def test_only_what_is_asked_for_is_read():
 def test_what_is_no_file_is_passed_over(kind):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=FORMATS[kind]) as archive:
-        for number, what in enumerate([tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE,
-                                       tarfile.FIFOTYPE, tarfile.CONTTYPE, tarfile.AREGTYPE]):
+        for number, what in enumerate(
+            [
+                tarfile.DIRTYPE,
+                tarfile.SYMTYPE,
+                tarfile.LNKTYPE,
+                tarfile.CHRTYPE,
+                tarfile.BLKTYPE,
+                tarfile.FIFOTYPE,
+                tarfile.CONTTYPE,
+                tarfile.AREGTYPE,
+            ]
+        ):
             member = tarfile.TarInfo(f"{'d' * 90}/{number}" if kind != "ustar" else f"d/{number}")
             member.type, member.linkname = what, "t" * 99 + ("/more" if kind != "ustar" else "")
             archive.addfile(member)
@@ -129,7 +154,9 @@ def test_global_headers_count_for_all_that_follow_and_own_ones_for_one():
     content = tar_of({"a.wav": b"1", "é" * 80: b"2", "c.wav": b"3"}, pax_headers={"comment": "ü" * 500})
     assert files_of(content) == {"a.wav": b"1", "é" * 80: b"2", "c.wav": b"3"}
     content = tar_of({"a.wav": b"1", "é" * 80: b"2"}, pax_headers={"path": "all.wav"})
-    assert [m.name for m in found_in(content)] == ["all.wav", "é" * 80] and found_in(content) == as_python_sees_it(content)
+    assert [m.name for m in found_in(content)] == ["all.wav", "é" * 80] and found_in(content) == as_python_sees_it(
+        content
+    )
 
 
 def test_links_have_no_content_whatever_size_they_name():
@@ -150,7 +177,8 @@ def test_sizes_over_8_gib_are_read_from_base_256_and_from_pax():
         whole = len(head) + padded + len(tail)
 
         def read(start, stop, head=head, tail=tail, data=len(head) + padded):
-            return head[start:stop] if start < len(head) else tail[start - data: stop - data]
+            return head[start:stop] if start < len(head) else tail[start - data : stop - data]
+
         members = list(walk(read, whole, "x"))
         assert members == [Member("large.wav", len(head), size), Member("after.wav", len(head) + padded + BLOCK, 1)]
 
@@ -171,6 +199,7 @@ def test_a_compressed_tar_is_refused_by_name(pack):
 
 def test_zstandard_is_refused_by_name():
     import pyarrow
+
     content = pyarrow.Codec("zstd").compress(tar_of(sample_files()), asbytes=True)
     assert "compressed" in told(content).what
 
@@ -178,7 +207,9 @@ def test_zstandard_is_refused_by_name():
 @pytest.mark.parametrize("kind", FORMATS)
 def test_truncation_anywhere_is_told(kind):
     """Also at the end of a member, where nothing else would show it."""
-    files = sample_files(["a.wav", "b.json", "c.wav"] if kind == "ustar" else ["a.wav", "n" * 150 + ".wav", "é" * 70, "c.wav"])
+    files = sample_files(
+        ["a.wav", "b.json", "c.wav"] if kind == "ustar" else ["a.wav", "n" * 150 + ".wav", "é" * 70, "c.wav"]
+    )
     content = tar_of(files, FORMATS[kind])
     end = found_in(content)[-1]
     closing = end.offset + -(-end.size // BLOCK) * BLOCK
@@ -199,9 +230,9 @@ def test_each_flipped_byte_of_a_header_is_told_or_changes_nothing_but_the_header
 
 def test_a_header_that_was_zeroed_does_not_hide_what_follows():
     content = bytearray(tar_of({"a.wav": b"x" * 600, "b.wav": b"y" * 600, "c.wav": b"z"}))
-    content[3 * BLOCK: 4 * BLOCK] = bytes(BLOCK)
+    content[3 * BLOCK : 4 * BLOCK] = bytes(BLOCK)
     told(bytes(content))
-    content[3 * BLOCK: 6 * BLOCK] = bytes(3 * BLOCK)  # and all its data with it
+    content[3 * BLOCK : 6 * BLOCK] = bytes(3 * BLOCK)  # and all its data with it
     told(bytes(content))
 
 
@@ -214,17 +245,32 @@ def test_empty_archives_have_no_members_and_an_empty_file_is_none():
     told(b"")
 
 
-@pytest.mark.parametrize("size", [b"-0000000001\0", b"-0000001000\0", b"77777777777\0", b"hello world\0",
-                                  b"\xff" * 12, b"\x80" + b"\xff" * 11])
+@pytest.mark.parametrize(
+    "size",
+    [b"-0000000001\0", b"-0000001000\0", b"77777777777\0", b"hello world\0", b"\xff" * 12, b"\x80" + b"\xff" * 11],
+)
 def test_sizes_that_cannot_be_are_told(size):
     """A size below zero must not send the reader back, for ever."""
     told(header_of(size=size) + END)
     told(header_of(size=size, kind=b"x") + END)
 
 
-@pytest.mark.parametrize("records", [
-    b"13 size=-512\n", b"12 size=abc\n", b"19 path=abc\n", b"5 path=abc\n", b"x path=abc\n", b"1x path=abc\n", b"12 path_abc\n",
-    b"12 path=abc" + b"\n12 size=9", b"0 path=abc\n", b"9" * 5_000 + b" path=abc\n", b"12 path=abcd"])
+@pytest.mark.parametrize(
+    "records",
+    [
+        b"13 size=-512\n",
+        b"12 size=abc\n",
+        b"19 path=abc\n",
+        b"5 path=abc\n",
+        b"x path=abc\n",
+        b"1x path=abc\n",
+        b"12 path_abc\n",
+        b"12 path=abc" + b"\n12 size=9",
+        b"0 path=abc\n",
+        b"9" * 5_000 + b" path=abc\n",
+        b"12 path=abcd",
+    ],
+)
 def test_extended_headers_that_cannot_be_read_are_told(records):
     content = header_of(size=b"%011o\0" % len(records), kind=b"x") + records + bytes(-len(records) % BLOCK)
     told(content + header_of() + END)
@@ -265,6 +311,7 @@ def test_random_damage_never_hangs_nor_leaves_the_file():
 def test_what_a_reader_raises_is_not_taken_for_damage():
     def read(start, stop):
         raise TimeoutError("the network is down")
+
     with pytest.raises(TimeoutError):
         list(walk(read, 10_240, "x"))
 
@@ -278,12 +325,15 @@ def test_what_tar_writes_is_found(kind, tmp_path):
         (tmp_path / "in" / name).write_bytes(name.encode() * 99)
     os.symlink("a.wav", tmp_path / "in" / "link.wav")
     os.link(tmp_path / "in" / "a.wav", tmp_path / "in" / "zz-second-name.wav")
-    made = subprocess.run(["tar", "-c", f"--format={kind}", "-f", tmp_path / "x.tar", "-C", tmp_path / "in", "."],
-                          capture_output=True)
+    made = subprocess.run(
+        ["tar", "-c", f"--format={kind}", "-f", tmp_path / "x.tar", "-C", tmp_path / "in", "."], capture_output=True
+    )
     assert made.returncode == 0, made.stderr
     content = (tmp_path / "x.tar").read_bytes()
     found = files_of(content)
     assert found_in(content) == as_python_sees_it(content)
     linked = {"./a.wav", "./zz-second-name.wav"} & set(found)
     assert len(linked) == 1 and set(found) - linked == {f"./{n}" for n in names} - {"./a.wav"}
-    assert all(content == os.fsencode(name.removeprefix("./")) * 99 for name, content in found.items() if name not in linked)
+    assert all(
+        content == os.fsencode(name.removeprefix("./")) * 99 for name, content in found.items() if name not in linked
+    )

@@ -10,8 +10,17 @@ import pytest
 from colabkit.core.errors import UsageError
 from colabkit.io.transfer.channels import beginning_of, wanted_places
 
-NAMES = ["Atheer/2.npz", "Atheer_1.npz", "AtheerTV/3.npz", "x/Atheer/4.npz", "Zad-TV.5.npz", "UPLOADED.parquet", "Zad-TV/6.txt",
-         "Atheer.npz", "Atheer"]
+NAMES = [
+    "Atheer/2.npz",
+    "Atheer_1.npz",
+    "AtheerTV/3.npz",
+    "x/Atheer/4.npz",
+    "Zad-TV.5.npz",
+    "UPLOADED.parquet",
+    "Zad-TV/6.txt",
+    "Atheer.npz",
+    "Atheer",
+]
 
 
 def chosen(**more) -> list[str]:
@@ -35,10 +44,21 @@ def test_channels():
         wanted_places(pa.array([], pa.string()), channels=["x"])
 
 
-@pytest.mark.parametrize("name, channels", [
-    ("Radio-1_0001.npz", ["Radio-1"]), ("Radio-1/0001.npz", ["Radio-1"]), ("Radio_0001-a.npz", ["Radio"]),
-    ("Radio-1.npz", ["Radio", "Radio-1"]), ("Radio_One__0001.npz", ["Radio_One"]), ("Radio_One_0001.npz", ["Radio", "Radio_One"]),
-    ("Radio__0_1.npz", ["Radio"]), ("_Radio_1.npz", ["Radio"]), ("Radio 1.npz", ["Radio"]), ("Radio1_1.npz", [])])
+@pytest.mark.parametrize(
+    "name, channels",
+    [
+        ("Radio-1_0001.npz", ["Radio-1"]),
+        ("Radio-1/0001.npz", ["Radio-1"]),
+        ("Radio_0001-a.npz", ["Radio"]),
+        ("Radio-1.npz", ["Radio", "Radio-1"]),
+        ("Radio_One__0001.npz", ["Radio_One"]),
+        ("Radio_One_0001.npz", ["Radio", "Radio_One"]),
+        ("Radio__0_1.npz", ["Radio"]),
+        ("_Radio_1.npz", ["Radio"]),
+        ("Radio 1.npz", ["Radio"]),
+        ("Radio1_1.npz", []),
+    ],
+)
 def test_a_name_is_of_its_whole_channel(name, channels):
     """By Arrow's expressions and by Python's."""
     for channel in ("Radio", "Radio-1", "Radio_One"):
@@ -50,8 +70,11 @@ def test_a_name_is_of_its_whole_channel(name, channels):
 
 def test_patterns_and_limits():
     assert chosen() == [name for name in NAMES if name != "UPLOADED.parquet"]
-    assert chosen(pattern="*.txt") == ["Zad-TV/6.txt"] and chosen(pattern="*/?.npz") == ["Atheer/2.npz", "AtheerTV/3.npz",
-                                                                                         "x/Atheer/4.npz"]
+    assert chosen(pattern="*.txt") == ["Zad-TV/6.txt"] and chosen(pattern="*/?.npz") == [
+        "Atheer/2.npz",
+        "AtheerTV/3.npz",
+        "x/Atheer/4.npz",
+    ]
     assert chosen(limit=2) == ["Atheer", "Atheer.npz"] and chosen(limit=0) == [] and len(chosen(limit=100)) == 8
     with pytest.raises(UsageError, match="negative"):
         chosen(limit=-1)

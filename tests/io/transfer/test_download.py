@@ -51,8 +51,12 @@ def test_without_a_manifest(source, objects, tmp_path):
 def test_filters(source, objects, tmp_path):
     assert download(objects, tmp_path / "b", channels=["B"]).num_fetched == 2 and not (tmp_path / "b" / "A").exists()
     assert download(objects, tmp_path / "one", limit=1).num_fetched == 1 and (tmp_path / "one" / "A/1.npz").exists()
-    assert download(objects, tmp_path / "other", channel_of=lambda name: "deep" if "deep" in name else "", channels=["deep"]
-                    ).num_fetched == 1
+    assert (
+        download(
+            objects, tmp_path / "other", channel_of=lambda name: "deep" if "deep" in name else "", channels=["deep"]
+        ).num_fetched
+        == 1
+    )
 
 
 def test_what_does_not_fit_is_not_begun(source, objects, server, tmp_path):
@@ -76,6 +80,7 @@ def test_what_changed_or_broke_is_told_and_nothing_half_stays(source, objects, s
         if request.method == "GET" and request.path.endswith("2.npz"):
             return Answer(200, {"ETag": etag, "Last-Modified": "Sat, 21 Nov 2026 00:00:00 GMT"}, b"z" * 2000)
         return None
+
     server.before = before
     target = tmp_path / "target"
     with pytest.raises(DataError, match="2 of 4 could not be downloaded") as caught:

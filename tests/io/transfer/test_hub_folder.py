@@ -27,6 +27,7 @@ TOKEN, READER = "hf_" + "w" * 34, "hf_" + "r" * 34
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     import huggingface_hub
+
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # read once, when it is imported
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -41,12 +42,24 @@ def trained(tmp_path_factory):
     """Return the folder of a tiny CTC model as a run leaves it."""
     from transformers.models.wav2vec2 import Wav2Vec2Config
     from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2ForCTC
+
     folder = tmp_path_factory.mktemp("trained")
     vocabulary = Vocabulary.of("abc")
-    Wav2Vec2ForCTC(Wav2Vec2Config(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        conv_dim=(16, 16), conv_stride=(5, 4), conv_kernel=(10, 8), num_feat_extract_layers=2, num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2)).save_pretrained(folder)
+    Wav2Vec2ForCTC(
+        Wav2Vec2Config(
+            vocab_size=len(vocabulary),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            conv_dim=(16, 16),
+            conv_stride=(5, 4),
+            conv_kernel=(10, 8),
+            num_feat_extract_layers=2,
+            num_conv_pos_embeddings=4,
+            num_conv_pos_embedding_groups=2,
+        )
+    ).save_pretrained(folder)
     vocabulary.save(folder)
     write_card(folder, FACTS)
     (folder / "history.png").write_bytes(bytes(range(256)) * 500)  # larger than what goes into a commit
@@ -88,13 +101,22 @@ print(json.dumps({
 def test_a_pushed_model_is_loaded_from_the_hub_as_it_was(hub, trained, tmp_path):
     said = []
     pushed = push(trained, "me/words", token=TOKEN, teller=Teller(said.append))
-    assert pushed.private and hub.models["me/words"].private and pushed.revision == hub.models["me/words"].revisions["main"]
+    assert (
+        pushed.private
+        and hub.models["me/words"].private
+        and pushed.revision == hub.models["me/words"].revisions["main"]
+    )
     told = run_client(LOAD, hub.environment() | {"HF_TOKEN": TOKEN}, tmp_path)
-    wanted = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in trained.iterdir() if p.is_file() and p.name[0] != "."}
+    wanted = {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in trained.iterdir()
+        if p.is_file() and p.name[0] != "."
+    }
     told["files"].pop(".gitattributes")
     assert told["files"] == wanted and pushed.num_files == len(wanted) and len(said) == 1
     assert told["vocab"] == Vocabulary.of("abc").indices
     from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2ForCTC
+
     local = Wav2Vec2ForCTC.from_pretrained(trained)
     assert told["sum"] == pytest.approx(sum(float(p.detach().double().sum()) for p in local.parameters()))
     assert (told["wer"], told["licence"], told["base"]) == (20.0, "apache-2.0", "facebook/wav2vec2-base")
@@ -105,7 +127,11 @@ def test_nothing_is_pushed_twice(hub, trained, tmp_path):
     first = push(folder, "me/words", token=TOKEN, teller=Teller(said.append))
     hub.requests.clear()
     second = push(folder, "me/words", token=TOKEN, teller=Teller(said.append))
-    assert written(hub) == [] and (second.num_files, second.revision) == (0, first.revision) and "nothing to push" in said[-1]
+    assert (
+        written(hub) == []
+        and (second.num_files, second.revision) == (0, first.revision)
+        and "nothing to push" in said[-1]
+    )
     (folder / "vocab.json").write_text(json.dumps({"changed": 1}))
     third = push(folder, "me/words", token=TOKEN, private=False, teller=Teller(said.append))
     assert third.num_files == 1 and third.private and written(hub) == ["/api/models/me/words/commit/main"]
@@ -144,11 +170,19 @@ def test_what_somebody_else_commits_meanwhile_stays(hub, trained):
         assert files["notes.md"].content == b"theirs" and "model.safetensors" in files
 
 
-@pytest.mark.parametrize("repo, token, kind, hint", [
-    ("me/words", None, UsageError, "HF_TOKEN"), ("me/words", "hf_expired", UsageError, "does not accept"),
-    ("me/words", READER, UsageError, "tester/words"), ("other/words", TOKEN, UsageError, "publish.repo=me/words"),
-    ("other/taken", TOKEN, UsageError, "publish.repo=me/taken"), ("words", TOKEN, UsageError, "ORG/NAME"),
-    ("me/two words", TOKEN, UsageError, "ORG/NAME"), ("me/a--b", TOKEN, UsageError, "ORG/NAME")])
+@pytest.mark.parametrize(
+    "repo, token, kind, hint",
+    [
+        ("me/words", None, UsageError, "HF_TOKEN"),
+        ("me/words", "hf_expired", UsageError, "does not accept"),
+        ("me/words", READER, UsageError, "tester/words"),
+        ("other/words", TOKEN, UsageError, "publish.repo=me/words"),
+        ("other/taken", TOKEN, UsageError, "publish.repo=me/taken"),
+        ("words", TOKEN, UsageError, "ORG/NAME"),
+        ("me/two words", TOKEN, UsageError, "ORG/NAME"),
+        ("me/a--b", TOKEN, UsageError, "ORG/NAME"),
+    ],
+)
 def test_refusals_say_what_mends_them_and_nothing_secret(hub, trained, tmp_path, repo, token, kind, hint):
     hub.writers["hf_other"] = ("other",)
     (tmp_path / "config.json").write_text("{}")
@@ -163,6 +197,7 @@ def test_refusals_say_what_mends_them_and_nothing_secret(hub, trained, tmp_path,
 
 def test_offline_and_unreachable_are_told(hub, trained, monkeypatch):
     import huggingface_hub
+
     with pytest.raises(Unreachable) as caught:
         push(trained, "me/words", token=TOKEN, endpoint="http://127.0.0.1:9", deadline_seconds=0.5)
     assert "network" in caught.value.fix

@@ -22,6 +22,7 @@ LARGE = bytes(range(256)) * 1000
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -35,24 +36,34 @@ def push_to(hub, **how) -> HubPush:
 
 
 def line(path: str, content: bytes) -> dict:
-    return {"key": "lfsFile", "value": {"path": path, "algo": "sha256", "oid": hashlib.sha256(content).hexdigest(),
-                                        "size": len(content)}}
+    return {
+        "key": "lfsFile",
+        "value": {"path": path, "algo": "sha256", "oid": hashlib.sha256(content).hexdigest(), "size": len(content)},
+    }
 
 
 def test_what_is_uploaded_is_committed_by_name(hub):
     from huggingface_hub import CommitOperationAdd
+
     push = push_to(hub)
     info = push.make(private=True)
     assert info.private and hub.repos["me/voices"].private and push.page == f"{hub.url}/datasets/me/voices"
-    push.ask(lambda: push.api.preupload_lfs_files("me/voices", [CommitOperationAdd("a.parquet", LARGE)], repo_type="dataset"))
-    small = {"key": "file", "value": {"path": "ä b.txt", "content": base64.b64encode(b"small").decode(), "encoding": "base64"}}
+    push.ask(
+        lambda: push.api.preupload_lfs_files("me/voices", [CommitOperationAdd("a.parquet", LARGE)], repo_type="dataset")
+    )
+    small = {
+        "key": "file",
+        "value": {"path": "ä b.txt", "content": base64.b64encode(b"small").decode(), "encoding": "base64"},
+    }
     head = push.ask(lambda: push.commit_lines([line("a.parquet", LARGE), small], "Two files", info.sha))
     tree = push.ask(lambda: push.tree(head))
     assert tree["a.parquet"].lfs.sha256 == hashlib.sha256(LARGE).hexdigest() and push.tree(head, "nothing") == {}
     assert push.ask(lambda: push.read("ä b.txt", head)) == b"small"
     with pytest.raises(ValueError):
-        push.ask(lambda: push.commit_lines([line("b.parquet", b"never sent")], "x", head),
-                 refused=lambda status, told: ValueError(f"{status} {told}"))
+        push.ask(
+            lambda: push.commit_lines([line("b.parquet", b"never sent")], "x", head),
+            refused=lambda status, told: ValueError(f"{status} {told}"),
+        )
     with pytest.raises(UsageError, match="not uploaded"):
         push.ask(lambda: push.commit_lines([line("b.parquet", b"never sent")], "x", head))
 
@@ -63,8 +74,11 @@ def test_a_commit_on_an_old_parent_is_asked_again(hub):
     small = {"key": "file", "value": {"path": "a", "content": "YQ==", "encoding": "base64"}}
     push.ask(lambda: push.commit_lines([small], "one", first))
     parents = iter([first, first])
-    head = push.ask(lambda: push.commit_lines([{**small, "value": {**small["value"], "path": "b"}}], "two",
-                                              next(parents, None) or push.info().sha))
+    head = push.ask(
+        lambda: push.commit_lines(
+            [{**small, "value": {**small["value"], "path": "b"}}], "two", next(parents, None) or push.info().sha
+        )
+    )
     assert set(push.tree(head)) == {".gitattributes", "a", "b"}
     assert [s for _, p, _, s in hub.requests if "/commit/" in p] == [200, 412, 412, 200]
 
@@ -75,6 +89,7 @@ def test_ordered_waits_are_obeyed_and_long_ones_sat_out_or_told(hub):
     hub.api_quota = Quota(0, 3)
     began = time.monotonic()
     import threading
+
     threading.Timer(1.0, lambda: setattr(hub, "api_quota", None)).start()
     push.make(private=True)
     assert time.monotonic() - began >= 2 and "waiting" in told.said[0]
@@ -90,11 +105,15 @@ def test_names_and_pages():
     for name in ("voices", "me/", "me/a b", "me/a--b", "me/a..b", "a/b/c"):
         with pytest.raises(UsageError, match="no name of a dataset"):
             require_name(name, "dataset")
-    assert hub_page("a/b", "dataset", "http://h/") == "http://h/datasets/a/b" and hub_page("a/b", "model", "http://h") == "http://h/a/b"
+    assert (
+        hub_page("a/b", "dataset", "http://h/") == "http://h/datasets/a/b"
+        and hub_page("a/b", "model", "http://h") == "http://h/a/b"
+    )
 
 
 def test_bars_come_back():
     from huggingface_hub.utils import are_progress_bars_disabled
+
     before = are_progress_bars_disabled()
     with without_upload_bars():
         assert are_progress_bars_disabled()

@@ -27,7 +27,10 @@ def test_several_processes_see_what_one_sees(tmp_path, monkeypatch):
     expected = {name: (size, os.stat(folder / name).st_mtime_ns) for name, size in SIZES.items()}
     alone = as_dict(local_files.scan_folder(folder))
     assert {name: value for name, value in alone.items() if not name.startswith("link/")} in (
-        expected, {n: v for n, v in expected.items() if not n.startswith("a/")})  # one of the two ways to the same folder
+        # one of the two ways to the same folder
+        expected,
+        {n: v for n, v in expected.items() if not n.startswith("a/")},
+    )
     assert len({os.path.realpath(folder / name) for name in alone}) == len(alone) == len(SIZES)
     monkeypatch.setattr(local_files, "_ALONE", 10)
     together = as_dict(local_files.scan_folder(folder))

@@ -24,7 +24,9 @@ def test_bytes_and_back():
     content = to_bytes(one)
     assert content == to_bytes(rows("b", "ü/1", "a"))
     back = from_bytes(content, "here", "7")
-    assert back.version == "7" and as_dict(back) == {"b": 1, "ü/1": 1, "a": 1} and back.crc32.tolist() == [2**32 - 1] * 3
+    assert (
+        back.version == "7" and as_dict(back) == {"b": 1, "ü/1": 1, "a": 1} and back.crc32.tolist() == [2**32 - 1] * 3
+    )
     assert len(from_bytes(to_bytes(rows()), "here")) == 0
     for broken in (b"", b"PAR1", content[:-20], content[:40] + b"\0" * 40 + content[80:]):
         with pytest.raises(DataError, match="Cannot read the manifest"):
@@ -57,5 +59,6 @@ def test_a_store_where_others_are_always_faster_is_given_up():
 
         def put(self, *_, **__):
             raise Taken("taken", fix="x")
+
     with pytest.raises(StateError, match="others write it all the time"):
         write_manifest(Busy(), None, rows("b"))

@@ -41,9 +41,14 @@ def folder(tmp_path):
 def test_all_is_sent_once_and_told_by_the_manifest(folder, objects, server):
     done = upload_folder(folder, objects)
     assert (done.num_files, done.num_sent, done.num_skipped, done.num_bytes) == (6, 6, 0, sum(FILES.values()))
-    assert {found.name: found.size for found in objects.list()} == {**FILES, manifests.NAME: objects.find(manifests.NAME).size}
+    assert {found.name: found.size for found in objects.list()} == {
+        **FILES,
+        manifests.NAME: objects.find(manifests.NAME).size,
+    }
     written = manifests.read_manifest(objects)
-    assert written.names.to_pylist() == sorted(FILES) and written.sizes.tolist() == [FILES[name] for name in sorted(FILES)]
+    assert written.names.to_pylist() == sorted(FILES) and written.sizes.tolist() == [
+        FILES[name] for name in sorted(FILES)
+    ]
     for name, crc32, version in zip(sorted(FILES), written.crc32, written.versions.to_pylist(), strict=True):
         assert zlib.crc32((folder / name).read_bytes()) == crc32 and objects.find(name).version == version
     asked(server)
@@ -122,8 +127,10 @@ def test_missing_rights_end_it_at_once(folder, objects, server):
 def test_two_machines_upload_at_once(tmp_path, objects, profile):
     one = write_files(tmp_path / "one", {f"one/{n}": 10 for n in range(40)})
     two = write_files(tmp_path / "two", {f"two/{n}": 10 for n in range(40)})
-    threads = [threading.Thread(target=upload_folder, args=(folder, open_place("s3://bucket/some/prefix", profile=profile)))
-               for folder in (one, two)]
+    threads = [
+        threading.Thread(target=upload_folder, args=(folder, open_place("s3://bucket/some/prefix", profile=profile)))
+        for folder in (one, two)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -160,6 +167,7 @@ def test_killed_anywhere_nothing_is_lost_and_little_is_sent_twice(tmp_path, obje
             time.sleep(0.01)
             if number % 25 == 0:
                 process.send_signal(signal.SIGKILL)
+
     server.before = wait
     while True:
         process = subprocess.Popen([sys.executable, "-c", RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -170,7 +178,9 @@ def test_killed_anywhere_nothing_is_lost_and_little_is_sent_twice(tmp_path, obje
         assert process.returncode == -signal.SIGKILL
     assert kills >= 4
     names = [path.rpartition("prefix/")[2] for path in arrived]
-    assert {name for name in names if name.endswith(".npz")} == {found.name for found in objects.list() if ".npz" in found.name}
+    assert {name for name in names if name.endswith(".npz")} == {
+        found.name for found in objects.list() if ".npz" in found.name
+    }
     assert all(objects.get(path.relative_to(source).as_posix()) == path.read_bytes() for path in source.rglob("*.npz"))
     assert len(names) <= 120 + 1 + kills * 9  # what was on its way in the threads, and the manifest
     assert len(manifests.read_manifest(objects)) == 120

@@ -31,6 +31,7 @@ def test_more_workers_where_they_bring_more(monkeypatch):
     def wait(place):
         time.sleep(0.02)
         return 1
+
     waiting = through(3000, wait)
     assert waiting.workers >= 32 and waiting.seconds < 3000 * 0.02 / 8
     gate = threading.Lock()
@@ -39,6 +40,7 @@ def test_more_workers_where_they_bring_more(monkeypatch):
         with gate:
             time.sleep(0.002)
         return 1
+
     bound = through(600, one_at_a_time)
     assert bound.workers == 8 and "more brought nothing" in bound.reason
     assert through(50, wait, workers=3).workers == 3
@@ -49,6 +51,7 @@ def test_failures_are_counted_and_told(capsys):
         if place % 10 == 0:
             raise DataError("It is broken", got=place, fix="mend it")
         return 1
+
     done = through(100, act)
     assert done.num_done == 90 and len(done.failures) == 10
     assert capsys.readouterr().out.count("failed: piece") == 5
@@ -68,6 +71,7 @@ def test_what_is_fatal_ends_it(error):
             raise error
         time.sleep(0.001)
         return 1
+
     with pytest.raises(type(error)):
         through(10_000, act)
     assert len(seen) < 200
@@ -79,6 +83,7 @@ def test_a_store_that_is_gone_is_not_asked_for_every_piece():
     def act(place):
         seen.append(place)
         raise Unreachable("gone", fix="x")
+
     with pytest.raises(Unreachable):
         through(10_000, act)
     assert len(seen) < 100

@@ -9,13 +9,23 @@ from colabkit.io.voices.phonemes import phonemize
 
 
 def test_english_and_its_marks():
-    assert phonemize(["Hello, world!", "Well-known — it's 3.5?", ""], "en-us") == \
-        ["həlˈoʊ, wˈɜːld!", "wˈɛlnˈoʊn — ɪts θɹˈiː pɔɪnt fˈaɪv?", ""]
+    assert phonemize(["Hello, world!", "Well-known — it's 3.5?", ""], "en-us") == [
+        "həlˈoʊ, wˈɜːld!",
+        "wˈɛlnˈoʊn — ɪts θɹˈiː pɔɪnt fˈaɪv?",
+        "",
+    ]
 
 
-@pytest.mark.parametrize("language, text, marks", [
-    ("ar", "مرحبا، كيف حالك؟ نعم؛ شكرا.", "،؟؛."), ("fa", "سلام، خوبی؟ می\u200cروم.", "،؟."), ("he", "שלום, מה שלומך?", ",?"),
-    ("ar", "قال: «نعم»", ":«»"), ("de", "„Ja“, sagt er …", "„“,…")])
+@pytest.mark.parametrize(
+    "language, text, marks",
+    [
+        ("ar", "مرحبا، كيف حالك؟ نعم؛ شكرا.", "،؟؛."),
+        ("fa", "سلام، خوبی؟ می\u200cروم.", "،؟."),
+        ("he", "שלום, מה שלומך?", ",?"),
+        ("ar", "قال: «نعم»", ":«»"),
+        ("de", "„Ja“, sagt er …", "„“,…"),
+    ],
+)
 def test_marks_stay_where_they_stand_and_letters_become_sounds(language, text, marks):
     [said] = phonemize([text], language)
     assert [c for c in said if c in "،؟؛.:«»,?„“…"] == list(marks)

@@ -53,9 +53,7 @@ def _median_f0_hz(wave: np.ndarray, rate_hz: int) -> float:
     lags = (lags / lags[:, :1] / (window / window[0]))[:, rate_hz // 400 :]
     found = []
     for row in lags[lags.max(1) > 0.6]:
-        peaks = np.flatnonzero(
-            (row[1:-1] > row[:-2]) & (row[1:-1] >= row[2:]) & (row[1:-1] > 0.87 * row.max())
-        )
+        peaks = np.flatnonzero((row[1:-1] > row[:-2]) & (row[1:-1] >= row[2:]) & (row[1:-1] > 0.87 * row.max()))
         found += [rate_hz / (rate_hz // 400 + 1 + peaks[0])] if len(peaks) else []
     return float(np.median(found))
 
@@ -64,9 +62,7 @@ def test_speakers_are_spread_over_languages_and_sexes_and_stay_the_same_in_longe
     for languages in (("en",), ("en", "de"), ("en", "de", "fr"), LANGUAGES):
         speakers = make_speakers(240, seed=3, languages=languages)
         assert speakers[:10] == make_speakers(10, seed=3, languages=languages)
-        assert (
-            len({s.name for s in speakers}) == len({dataclasses.replace(s, name="") for s in speakers}) == 240
-        )
+        assert len({s.name for s in speakers}) == len({dataclasses.replace(s, name="") for s in speakers}) == 240
         for language in languages:
             for sex in "FM":
                 count = sum((s.language, s.sex) == (language, sex) for s in speakers)
@@ -106,9 +102,7 @@ def test_same_bytes_in_a_fresh_process_with_other_memory_and_locale():
     code = f"import json, test_voices as t; print(json.dumps(t._prints({jobs})))"
     folders = [os.path.dirname(__file__), *sys.path]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(folders), MALLOC_PERTURB_="165", LC_ALL="C")
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == _prints(jobs[::-1])
 
@@ -297,9 +291,7 @@ def test_sentences_are_many_varied_and_without_digits():
         assert not any(c.isdigit() for text in texts for c in text)
         assert all(text[-1] in ".?!;" and text == " ".join(text.split()) for text in texts)
     assert sentences("en-US") == sentences("en")
-    assert any("а" <= c <= "я" for c in sentences("ru")[0]) and any(
-        "α" <= c <= "ω" for c in sentences("el")[0]
-    )
+    assert any("а" <= c <= "я" for c in sentences("ru")[0]) and any("α" <= c <= "ω" for c in sentences("el")[0])
 
 
 def test_every_sentence_opens_an_utterance_once_a_round():
@@ -364,12 +356,6 @@ def test_speakers_need_a_number_and_languages():
         utterance(turkish, 0)
 
 
-
-
-
-
-
-
 @pytest.fixture
 def in_memory():
     return _prints([(2, 1), (3, 0)])
@@ -416,13 +402,9 @@ def test_nothing_is_left_behind(tmp_path, in_child):
 
 
 def test_importing_is_light():
-    code = (
-        "import sys, colabkit.io.voices; print([m for m in ('torch', 'scipy', 'soxr') if m in sys.modules])"
-    )
+    code = "import sys, colabkit.io.voices; print([m for m in ('torch', 'scipy', 'soxr') if m in sys.modules])"
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -15,12 +15,16 @@ def test_an_optimizer_step_may_be_said_in_seconds(preset):
     assert (config.train.effective_batch, config.train.effective_seconds) == (None, 400.0)
 
 
-@pytest.mark.parametrize("given, mend", [
-    (["train.effective_seconds=400"], "add --set train.effective_batch=none"),
-    (["train.effective_seconds=400", "train.effective_batch=8"], "add --set train.effective_batch=none"),
-    (["train.effective_batch=none"], "--set train.effective_seconds=SECONDS"),
-    (["train.effective_batch=0"], "at least 1"),
-    (["train.effective_batch=none", "train.effective_seconds=0.5"], "at least 1")])
+@pytest.mark.parametrize(
+    "given, mend",
+    [
+        (["train.effective_seconds=400"], "add --set train.effective_batch=none"),
+        (["train.effective_seconds=400", "train.effective_batch=8"], "add --set train.effective_batch=none"),
+        (["train.effective_batch=none"], "--set train.effective_seconds=SECONDS"),
+        (["train.effective_batch=0"], "at least 1"),
+        (["train.effective_batch=none", "train.effective_seconds=0.5"], "at least 1"),
+    ],
+)
 def test_it_is_said_in_one_way_and_the_error_says_how(given, mend):
     with pytest.raises(UsageError) as told:
         with_settings(demo(), given)

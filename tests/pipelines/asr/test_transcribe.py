@@ -17,7 +17,17 @@ from colabkit.pipelines.asr.evaluate.decode import Timed, beam
 from colabkit.pipelines.asr.evaluate.metrics import score
 from colabkit.pipelines.asr.model.recognizer import build_model
 from colabkit.pipelines.asr.train.loop import train
-from colabkit.pipelines.asr.transcribe import Segment, Transcriber, Transcript, captions, cut, join, talk, trained_seconds, write
+from colabkit.pipelines.asr.transcribe import (
+    Segment,
+    Transcriber,
+    Transcript,
+    captions,
+    cut,
+    join,
+    talk,
+    trained_seconds,
+    write,
+)
 
 RATE_HZ = 16_000
 WORDS = ("ab", "ba", "cad", "dac", "bcd", "dcb", "ac", "bd")
@@ -27,16 +37,26 @@ WORDS = ("ab", "ba", "cad", "dac", "bcd", "dcb", "ac", "bd")
 def folder(tones, vocabulary, new_run, sizing, tmp_path_factory):
     """A model that has learnt to read tones well."""
     run = new_run(tmp_path_factory.mktemp("trained"))
-    settings = TrainConfig(steps=160, effective_batch=12, learning_rate=1e-2, validate_every_steps=50,
-                           checkpoint_every_steps=1000, tracker="none", validation_samples=20)
+    settings = TrainConfig(
+        steps=160,
+        effective_batch=12,
+        learning_rate=1e-2,
+        validate_every_steps=50,
+        checkpoint_every_steps=1000,
+        tracker="none",
+        validation_samples=20,
+    )
     model = ModelConfig(hidden_size=48, num_layers=1, dropout=0.1, mask_time=0.1)
-    train(settings, build_model(model, vocabulary), tones(600, words=WORDS), tones(20, seed=1, words=WORDS), sizing(), run)
+    train(
+        settings, build_model(model, vocabulary), tones(600, words=WORDS), tones(20, seed=1, words=WORDS), sizing(), run
+    )
     return run.path / "model"
 
 
 @pytest.fixture(scope="module")
 def talk_of(tones):
-    """Return a maker of a long recording with (text, wave, [(word, its second)]), with pauses between sentences or without."""
+    """Return a maker of a long recording: (text, wave, [(word, its second)]), with pauses between sentences or not."""
+
     def make(num_sentences, pause_seconds, seed=7):
         speech = tones(num_sentences, seed=seed, words=WORDS)
         waves, texts, place, words = [], [], 0, []
@@ -52,6 +72,7 @@ def talk_of(tones):
             texts.append(speech.texts[i])
             place += len(wave) + len(pause)
         return " ".join(texts), np.concatenate(waves), words
+
     return make
 
 
@@ -87,7 +108,9 @@ def test_beam_search_decodes_the_same_recording(folder, talk_of):
     text, wave, _ = talk_of(6, 0.7)
     transcriber = Transcriber.from_folder(folder, longest_seconds=4.0)
     plain = transcriber.transcribe(wave)
-    transcriber.decode = lambda log_probs_TC, **times: beam(log_probs_TC, transcriber.recognizer.coder, width=8, **times)
+    transcriber.decode = lambda log_probs_TC, **times: beam(
+        log_probs_TC, transcriber.recognizer.coder, width=8, **times
+    )
     searched = transcriber.transcribe(wave)
     one_word = 1 / len(text.split())
     assert score([text], [searched.text]).wer <= score([text], [plain.text]).wer + one_word + 1e-9
@@ -110,6 +133,7 @@ def test_when_memory_runs_out_fewer_pieces_go_through_at_once(folder, talk_of):
         seen.append(len(kwargs["input_features"]))
         if seen[-1] > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
+
     transcriber.recognizer.model.register_forward_pre_hook(check, with_kwargs=True)
     assert transcriber.transcribe(wave).text == expected and seen[:3] == [4, 2, 1] and set(seen[2:]) == {1}
 
@@ -151,8 +175,8 @@ def test_silence_is_left_out_and_pieces_are_not_needlessly_short():
     """Sound but for 0.8 s of silence at some places, and 0.3 s at one, which is too short to count."""
     wave, silences = np.ones(27 * RATE_HZ, np.float32), (1.5, 4.5, 11.0, 17.9)
     for second in silences:
-        wave[int(second * RATE_HZ): int((second + 0.8) * RATE_HZ)] = 0.0
-    wave[int(14.0 * RATE_HZ): int(14.3 * RATE_HZ)] = 0.0
+        wave[int(second * RATE_HZ) : int((second + 0.8) * RATE_HZ)] = 0.0
+    wave[int(14.0 * RATE_HZ) : int(14.3 * RATE_HZ)] = 0.0
     found = [(start / RATE_HZ, stop / RATE_HZ) for start, stop in cut(wave, 320, 10 * RATE_HZ)]
     assert len(found) == 4
     for (start, stop), (first, last) in zip(found, ((0, 4.5), (5.3, 11.0), (11.8, 17.9), (18.7, 27.0)), strict=True):
@@ -166,20 +190,22 @@ def test_nothing_but_silence_is_no_piece():
 def test_without_a_pause_pieces_end_in_the_quietest_place():
     wave = np.ones(27 * RATE_HZ, np.float32)
     for second in (7.5, 14.0, 20.2):
-        wave[int(second * RATE_HZ): int((second + 0.3) * RATE_HZ)] = 0.3
+        wave[int(second * RATE_HZ) : int((second + 0.3) * RATE_HZ)] = 0.3
     found = middles(cut(wave, 320, 10 * RATE_HZ))
-    assert len(found) == 3 and all(abs(at - second - 0.15) < 0.06 for at, second in zip(found, (7.5, 14.0, 20.2), strict=True))
+    assert len(found) == 3 and all(
+        abs(at - second - 0.15) < 0.06 for at, second in zip(found, (7.5, 14.0, 20.2), strict=True)
+    )
 
 
 def path_of(text, num_frames, seed):
-    """Return log-probabilities (T, C) whose characters are peaks of one or two frames among blanks; token 0 is the blank."""
+    """Return log-probabilities (T, C): characters are peaks of one or two frames among blanks; token 0 is the blank."""
     draw = np.random.default_rng(seed)
     probs = np.full((num_frames, 6), 1e-4)
     probs[:, 0] = 1.0
     places = np.sort(draw.choice(np.arange(2, num_frames - 2, 4), len(text), replace=False))
     for place, token in zip(places, text, strict=True):
-        probs[place: place + int(draw.integers(1, 3))] = 1e-4
-        probs[place: place + 2, token] = 1.0
+        probs[place : place + int(draw.integers(1, 3))] = 1e-4
+        probs[place : place + 2, token] = 1.0
     return np.log(probs / probs.sum(1, keepdims=True)).astype(np.float32)
 
 
@@ -195,7 +221,7 @@ def test_joined_pieces_are_the_whole_even_if_they_are_wrong_at_their_edges_and_o
     whole = path_of(text, 1_000, seed)
     pieces, starts = [], [0, 230, 460, 690]
     for number, start in enumerate(starts):
-        piece = whole[start: min(1_000, start + 310)].copy()
+        piece = whole[start : min(1_000, start + 310)].copy()
         if number:
             piece = np.roll(piece, int(draw.integers(-1, 2)), axis=0)  # peaks need not lie in the same frame
             piece[:6] = np.log(np.full((6, 6), 1 / 6))
@@ -234,7 +260,9 @@ def test_stretches_of_talk_are_cut_at_pauses_and_none_is_too_long():
 
 def transcript():
     words = tuple(Timed(f"wörd{i}", 0.5 * i, 0.5 * i + 0.4, 0.9) for i in range(40))
-    return Transcript((Segment(0.0, 19.9, " ".join(w.text for w in words), words), Segment(3_725.5, 3_726.25, "end")), 3_800.0)
+    return Transcript(
+        (Segment(0.0, 19.9, " ".join(w.text for w in words), words), Segment(3_725.5, 3_726.25, "end")), 3_800.0
+    )
 
 
 def test_every_format_is_written(tmp_path):
@@ -242,9 +270,17 @@ def test_every_format_is_written(tmp_path):
         write(transcript(), tmp_path / f"talk{suffix}")
     assert (tmp_path / "talk.txt").read_text().splitlines()[1] == "end"
     told = json.loads((tmp_path / "talk.json").read_text())
-    assert told["segments"][0]["words"][1] == {"text": "wörd1", "start_seconds": 0.5, "end_seconds": 0.9, "probability": 0.9}
+    assert told["segments"][0]["words"][1] == {
+        "text": "wörd1",
+        "start_seconds": 0.5,
+        "end_seconds": 0.9,
+        "probability": 0.9,
+    }
     srt, vtt = (tmp_path / "talk.srt").read_text(), (tmp_path / "talk.vtt").read_text()
-    assert srt.startswith("1\n00:00:00,000 --> 00:00:06,400\nwörd0 wörd1") and "01:02:05,500 --> 01:02:06,250\nend\n" in srt
+    assert (
+        srt.startswith("1\n00:00:00,000 --> 00:00:06,400\nwörd0 wörd1")
+        and "01:02:05,500 --> 01:02:06,250\nend\n" in srt
+    )
     assert vtt.startswith("WEBVTT\n\n1\n00:00:00.000 --> ") and "01:02:05.500 --> 01:02:06.250" in vtt
     times = re.findall(r"(\d\d):(\d\d):(\d\d),(\d{3})", srt)
     seconds = [int(h) * 3600 + int(m) * 60 + int(s) + int(ms) / 1000 for h, m, s, ms in times]

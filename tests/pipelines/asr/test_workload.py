@@ -1,4 +1,4 @@
-"""The step that is sized is the step that is trained: the same tensors, frozen parts, checkpointing; on any tensors, offline."""
+"""The step that is sized is the one trained: the same tensors, frozen parts, checkpointing; on any tensors, offline."""
 
 from __future__ import annotations
 
@@ -33,16 +33,38 @@ def companions():
 def folders(tmp_path_factory):
     """Return folders with the configs of small models of each family."""
     from transformers import HubertConfig, Wav2Vec2Config, WhisperConfig
+
     root = tmp_path_factory.mktemp("models")
-    small = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": (16,) * 7,
-             "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
-    whisper = {"d_model": 32, "encoder_layers": 3, "decoder_layers": 3, "encoder_attention_heads": 2,
-               "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 300,
-               "max_target_positions": 448, "pad_token_id": 1,
-               "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 2}
-    shapes = {"layer": Wav2Vec2Config(**small, feat_extract_norm="layer", do_stable_layer_norm=True),
-              "group": HubertConfig(**small), "whisper": WhisperConfig(**whisper),
-              "turbo": WhisperConfig(**whisper | {"decoder_layers": 1})}
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_dim": (16,) * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    whisper = {
+        "d_model": 32,
+        "encoder_layers": 3,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 64,
+        "decoder_ffn_dim": 64,
+        "vocab_size": 300,
+        "max_target_positions": 448,
+        "pad_token_id": 1,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 2,
+    }
+    shapes = {
+        "layer": Wav2Vec2Config(**small, feat_extract_norm="layer", do_stable_layer_norm=True),
+        "group": HubertConfig(**small),
+        "whisper": WhisperConfig(**whisper),
+        "turbo": WhisperConfig(**whisper | {"decoder_layers": 1}),
+    }
     for name, shape in shapes.items():
         shape.save_pretrained(root / name)
     return {name: str(root / name) for name in shapes}
@@ -72,15 +94,21 @@ def test_the_sized_step_takes_what_the_trained_step_takes(folders, name, checkpo
     inside = model.base_model
     inside._forward_pre_hooks.clear()
     make_exact(model)  # the real one, which reads the lengths of each batch
-    features = WaveFeatures(list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True)), normalised=True) if name \
+    features = (
+        WaveFeatures(list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True)), normalised=True)
+        if name
         else MelFeatures(stride=SMALL_STRIDE)
+    )
     recognizer = Recognizer(model, model.config.model_type, features, CHARACTERS)
     lengths = [round(seconds * RATE_HZ)] + [round(seconds * RATE_HZ * 15 / 16)] * (num_samples - 1)
     num_labels = work.batch(1, seconds)["labels"].shape[1]
 
     def train() -> None:
-        inputs = features.collate([features(np.random.default_rng(0).normal(size=n).astype(np.float32)) for n in lengths])
+        inputs = features.collate(
+            [features(np.random.default_rng(0).normal(size=n).astype(np.float32)) for n in lengths]
+        )
         recognizer.losses(inputs, [torch.full((num_labels,), 3)] * num_samples, lengths).sum().backward()
+
     trained = metered(train, list(model.parameters()))
     assert sized == pytest.approx(trained, rel=0.04)
     assert sized > 0.985 * trained
@@ -88,6 +116,7 @@ def test_the_sized_step_takes_what_the_trained_step_takes(folders, name, checkpo
 
 def test_whisper_takes_what_the_trained_step_takes(folders):
     from types import SimpleNamespace
+
     work = workload(config(folders["whisper"]))
     model = work.build(None, False)
     sized = metered(lambda: work.loss(model, work.batch(2, 10.0)).backward(), list(model.parameters()))
@@ -98,6 +127,7 @@ def test_whisper_takes_what_the_trained_step_takes(folders):
 
     def train() -> None:
         recognizer.losses({"input_features": made["input_features"].clone()}, list(made["labels"]), []).sum().backward()
+
     trained = metered(train, list(model.parameters()))
     assert sized == pytest.approx(trained, rel=0.02)
 
@@ -131,8 +161,14 @@ def test_the_feature_encoder_is_frozen_where_it_is_asked_for(folders):
 
 
 def test_identity_tells_apart_what_is_built_differently(folders):
-    settings = [config(), config(hidden_size=64), config(folders["layer"]), config(folders["layer"], frozen_layers=1),
-                config(folders["layer"], freeze_feature_encoder=False), config(folders["group"])]
+    settings = [
+        config(),
+        config(hidden_size=64),
+        config(folders["layer"]),
+        config(folders["layer"], frozen_layers=1),
+        config(folders["layer"], freeze_feature_encoder=False),
+        config(folders["group"]),
+    ]
     identities = [workload(one).identity for one in settings]
     assert len(set(identities)) == len(identities)
     assert workload(config(folders["layer"])).identity == identities[2]
@@ -150,7 +186,9 @@ def test_workload_of_a_model_keeps_its_settings(folders):
     plain = workload(config(folders["layer"], frozen_layers=2, freeze_feature_encoder=True)).build(None, False)
     work, network = workload_of(plain)
     assert network is plain
-    trained, again = ({n for n, p in model.named_parameters() if p.requires_grad} for model in (plain, work.build(None, False)))
+    trained, again = (
+        {n for n, p in model.named_parameters() if p.requires_grad} for model in (plain, work.build(None, False))
+    )
     assert trained == again and trained
     assert plain.config.num_hidden_layers == 4
 
@@ -168,6 +206,7 @@ def test_workload_of_something_else(wrong):
 
 def test_a_kind_that_is_not_trained_here_and_a_name_that_is_unknown(tmp_path):
     from transformers import BertConfig
+
     BertConfig().save_pretrained(tmp_path)
     with pytest.raises(UsageError, match="fine-tune"):
         workload(config(str(tmp_path)))
@@ -177,9 +216,12 @@ def test_a_kind_that_is_not_trained_here_and_a_name_that_is_unknown(tmp_path):
 
 
 def test_the_request_is_what_the_settings_say():
-    settings = Config(model=ModelConfig(name="facebook/wav2vec2-base"), data=DataConfig(longest_seconds=20.0),
-                      train=TrainConfig(effective_batch=48, optimizer="adafactor", processes=2),
-                      sizing=SizingConfig(safety_margin=0.9, at_once=5, checkpointing="no", precision="fp32"))
+    settings = Config(
+        model=ModelConfig(name="facebook/wav2vec2-base"),
+        data=DataConfig(longest_seconds=20.0),
+        train=TrainConfig(effective_batch=48, optimizer="adafactor", processes=2),
+        sizing=SizingConfig(safety_margin=0.9, at_once=5, checkpointing="no", precision="fp32"),
+    )
     asked = request(settings)
     assert asked.lengths == (1.0, 10.0, 20.0) and asked.typical_seconds == 10.0 and asked.effective_batch == 48
     assert (asked.optimizer, asked.world, asked.safety_margin, asked.most) == ("adafactor", 2, 0.9, 5)
@@ -189,13 +231,15 @@ def test_the_request_is_what_the_settings_say():
 
 def test_lighter_variants_freeze_the_lower_half():
     variants = lighter(config("facebook/wav2vec2-base"))
-    (words, work), = variants.items()
+    ((words, work),) = variants.items()
     assert "frozen_layers=6" in words and work.num_layers == 6
     assert not lighter(config("facebook/wav2vec2-base", frozen_layers=6))
 
 
 def test_published_tables():
-    assert documented("facebook/hubert-base-ls960", "T4") == "8 x 4" and documented("hubert-base", "A100-80") == "64 x 1"
+    assert (
+        documented("facebook/hubert-base-ls960", "T4") == "8 x 4" and documented("hubert-base", "A100-80") == "64 x 1"
+    )
     assert documented("xls-r-1b", "L4") == "4 x 8" and documented("xls-r-300m", "T4") == "8"
     assert documented("openai/whisper-small", "T4") == "" and documented("", "T4") == ""
 

@@ -1,4 +1,4 @@
-"""Listening: segments chosen from a store's sidecars, wav files, figures and a picture; likeness that can tell good from bad."""
+"""Listening: segments chosen by a store's sidecars, wav files, figures, a picture; likeness telling good from bad."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def store(tmp_path, codec):
             (folder / "segments" / "a" / "0.flac").write_bytes(payload)
         else:
             blob += payload
-        rows.append(Row(key=f"a/{number}", codes=codec.encode_batch([wave])[0], num_samples=len(wave), rate_hz=16_000, **where))
+        rows.append(
+            Row(key=f"a/{number}", codes=codec.encode_batch([wave])[0], num_samples=len(wave), rate_hz=16_000, **where)
+        )
     (folder / "segments" / "00000.tar").write_bytes(blob)
     (folder / "codes" / "manifest" / "0.parquet").write_bytes(b"not a sidecar")
     for number in range(2):
@@ -112,7 +114,12 @@ def test_names_of_files_are_tame(codec, tmp_path):
 
 def test_likeness_knows_the_same_from_another():
     same = likeness.likeness(WAVES[0], 16_000, WAVES[0], 16_000)
-    assert same.mel_db == 0 and same.si_sdr_db == 60 and same.f0_correlation == pytest.approx(1) and same.voiced_agreement == 1
+    assert (
+        same.mel_db == 0
+        and same.si_sdr_db == 60
+        and same.f0_correlation == pytest.approx(1)
+        and same.voiced_agreement == 1
+    )
     other = likeness.likeness(WAVES[0], 16_000, WAVES[5], 16_000)
     assert other.mel_db > 10 and other.si_sdr_db < 0
 
@@ -126,7 +133,3 @@ def test_likeness_finds_a_shift_a_rate_and_noise():
     noise = np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
     noisy = wave + noise * np.sqrt((wave**2).mean()) * 10 ** (-10 / 20)
     assert likeness.si_sdr_db(wave, noisy) == pytest.approx(10, abs=0.5)
-
-
-
-

@@ -19,13 +19,13 @@ from colabkit.runs.steps import Ledger
 @pytest.fixture
 def transformers(monkeypatch):
     """Say which transformers is installed, and whether this is a Colab VM."""
+
     def set_version(version: str, on_colab: bool = False) -> None:
         for module in (differences, names):
             monkeypatch.setattr(module, "installed_version", lambda package: version)
         monkeypatch.setattr(names, "detect", lambda: replace(detect(), on_colab_vm=on_colab))
+
     return set_version
-
-
 
 
 @pytest.mark.parametrize("version, hindered", [("5.15.0", {"full", "h200"}), ("5.17.0", set()), ("5.23.0", set())])

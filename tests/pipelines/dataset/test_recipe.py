@@ -1,4 +1,4 @@
-"""The steps of the dataset pipeline on a store that is a folder: what the walk-through of three machines does not show."""
+"""The dataset pipeline's steps on a store that is a folder: what the walk-through of three machines does not show."""
 
 from __future__ import annotations
 
@@ -20,9 +20,18 @@ from colabkit.pipelines.dataset.recipe import STEPS
 from colabkit.pipelines.dataset.segments.npz import read_npz
 from colabkit.runs.steps import Sections
 
-SMALL = ("segments.num_channels=2", "segments.seconds_per_channel=20", "codec.fit_seconds=20", "codec.num_codebooks=2",
-         "codec.codebook_size=16", "encode.piece_mib=0.5", "listen.num_segments=1", "publish.shard_mb=0.3", "publish.repo=",
-         "segments.layout=flac")
+SMALL = (
+    "segments.num_channels=2",
+    "segments.seconds_per_channel=20",
+    "codec.fit_seconds=20",
+    "codec.num_codebooks=2",
+    "codec.codebook_size=16",
+    "encode.piece_mib=0.5",
+    "listen.num_segments=1",
+    "publish.shard_mb=0.3",
+    "publish.repo=",
+    "segments.layout=flac",
+)
 DONE = {"01_segments", "02_profile", "03_upload", "04_encode", "05_listen", "06_publish", "07_pairs"}
 
 
@@ -43,8 +52,11 @@ def test_without_a_hub_the_dataset_is_a_folder_that_loads(finished):
     folder = finished / "dataset/demo/06_publish/dataset"
     card = (folder / "README.md").read_text()
     assert card == (finished / "dataset/demo/06_publish/README.md").read_text() and "kmeans-mel" in card
-    rows = list(datasets.load_dataset(str(folder), split="train", streaming=True)
-                .cast_column("audio", datasets.Audio(decode=False)))
+    rows = list(
+        datasets.load_dataset(str(folder), split="train", streaming=True).cast_column(
+            "audio", datasets.Audio(decode=False)
+        )
+    )
     metrics = json.loads((finished / "dataset/demo/report.json").read_text())["metrics"]
     assert 0 < len(rows) <= metrics["published_rows"] == metrics["encoded_segments"] == metrics["num_segments"]
     assert all(len(row["codes"]) == 2 and row["audio"]["bytes"][:4] == b"fLaC" for row in rows)
@@ -69,8 +81,23 @@ def test_apply_gives_codes_and_what_they_sound_like(finished, tmp_path, capsys):
 
 
 def test_whole_segments_with_codes_where_they_are_asked_for(finished, tmp_path):
-    assert run(tmp_path, "--from", "encode", "--to", "encode", "--set", "encode.output=npz", "--set", "encode.limit=3",
-               "--set", "segments.source=", store=str(_copy(finished, tmp_path, codes=False))) == 0
+    assert (
+        run(
+            tmp_path,
+            "--from",
+            "encode",
+            "--to",
+            "encode",
+            "--set",
+            "encode.output=npz",
+            "--set",
+            "encode.limit=3",
+            "--set",
+            "segments.source=",
+            store=str(_copy(finished, tmp_path, codes=False)),
+        )
+        == 0
+    )
     whole = sorted((tmp_path / "copy/encoded").rglob("*.npz"))
     assert len(whole) >= 3
     segment = read_npz(whole[0].read_bytes(), whole[0].name)
@@ -87,16 +114,42 @@ def test_a_second_machine_takes_the_codec_that_the_first_has_fitted(finished, tm
 
 def test_another_codec_does_not_mix_with_what_is_there(finished, tmp_path, capsys):
     copy = _copy(finished, tmp_path)
-    assert run(tmp_path, "--from", "encode", "--to", "encode", "--set", "codec.seed=1", "--set", "segments.source=",
-               store=str(copy)) == 1
+    assert (
+        run(
+            tmp_path,
+            "--from",
+            "encode",
+            "--to",
+            "encode",
+            "--set",
+            "codec.seed=1",
+            "--set",
+            "segments.source=",
+            store=str(copy),
+        )
+        == 1
+    )
     told = capsys.readouterr().err
     assert "fix:" in told and "Traceback" not in told
 
 
 def test_a_dry_run_encodes_and_publishes_nothing(finished, tmp_path, capsys):
     copy = _copy(finished, tmp_path, codes=False)
-    assert run(tmp_path, "--from", "encode", "--to", "encode", "--set", "encode.dry_run=yes", "--set", "segments.source=",
-               store=str(copy)) == 0
+    assert (
+        run(
+            tmp_path,
+            "--from",
+            "encode",
+            "--to",
+            "encode",
+            "--set",
+            "encode.dry_run=yes",
+            "--set",
+            "segments.source=",
+            store=str(copy),
+        )
+        == 0
+    )
     assert re.search(r"Dry run: \d+ of \d+ segments would be encoded", capsys.readouterr().err)
     assert not list(copy.glob("codes/*.parquet"))
 
@@ -120,23 +173,58 @@ def test_new_channels_are_added_without_encoding_the_old_ones_again(tmp_path, ca
 def test_workers_of_a_ray_cluster_encode_the_same(finished, tmp_path):
     pytest.importorskip("ray")
     copy = _copy(finished, tmp_path, codes=False)
-    settings = (*SMALL, f"store.address={copy}", "segments.source=", "encode.cluster_workers=2", "encode.quota_gib=0.05")
-    done = subprocess.run([sys.executable, "-m", "colabkit", "run", "dataset", "--state", str(tmp_path), "--from", "encode",
-                           "--to", "encode", *(w for s in settings for w in ("--set", s))],
-                          capture_output=True, text=True, timeout=300)
+    settings = (
+        *SMALL,
+        f"store.address={copy}",
+        "segments.source=",
+        "encode.cluster_workers=2",
+        "encode.quota_gib=0.05",
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "colabkit",
+            "run",
+            "dataset",
+            "--state",
+            str(tmp_path),
+            "--from",
+            "encode",
+            "--to",
+            "encode",
+            *(w for s in settings for w in ("--set", s)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0 and "2 workers on 1 nodes" in done.stdout, done.stdout + done.stderr
-    alone, shared = ({p.name: p.read_bytes() for p in place.glob("codes/*.parquet")} for place in (finished / "store", copy))
+    alone, shared = (
+        {p.name: p.read_bytes() for p in place.glob("codes/*.parquet")} for place in (finished / "store", copy)
+    )
     assert alone == shared, "whoever encodes, the codes are the same"
 
 
 def test_steps_know_their_machine():
-    for machine, mine in (("segment", "01 02 03"), ("encode", "04 05"), ("publish", "06 07"), ("all", "01 02 03 04 05 06 07")):
-        config = Config(role=RoleConfig(machine=machine), store=StoreConfig(address="s3://bucket/x"),
-                        segments=SegmentsConfig(source="/somewhere", kind="segments"))
+    for machine, mine in (
+        ("segment", "01 02 03"),
+        ("encode", "04 05"),
+        ("publish", "06 07"),
+        ("all", "01 02 03 04 05 06 07"),
+    ):
+        config = Config(
+            role=RoleConfig(machine=machine),
+            store=StoreConfig(address="s3://bucket/x"),
+            segments=SegmentsConfig(source="/somewhere", kind="segments"),
+        )
         done = [step.id[:2] for step in STEPS if not step.elsewhere(Sections(config, step))]
         assert done == mine.split(), machine
-    nothing = Config(role=RoleConfig(machine="segment"), store=StoreConfig(address="s3://bucket/x"),
-                     segments=SegmentsConfig(source="", kind="segments"))
+    nothing = Config(
+        role=RoleConfig(machine="segment"),
+        store=StoreConfig(address="s3://bucket/x"),
+        segments=SegmentsConfig(source="", kind="segments"),
+    )
     with pytest.raises(UsageError, match="Nothing says where"):
         STEPS[0].elsewhere(Sections(nothing, STEPS[0]))
     assert {"demo", "quick", "full", "gcp", "h200", "hub"} == set(PRESETS) and {s.id for s in STEPS} == DONE
@@ -145,13 +233,27 @@ def test_steps_know_their_machine():
 def test_no_step_imports_torch_for_the_fitted_codec(finished):
     script = "import sys; from colabkit.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules, code)"
     settings = (*SMALL, f"store.address={finished / 'store'}")
-    done = subprocess.run([sys.executable, "-c", script, "run", "dataset", "--state", str(finished),
-                           *(w for s in settings for w in ("--set", s))], capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            script,
+            "run",
+            "dataset",
+            "--state",
+            str(finished),
+            *(w for s in settings for w in ("--set", s)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.stdout.splitlines()[-1] == "False 0", done.stdout + done.stderr
 
 
 def _copy(finished: Path, place: Path, *, codes: bool = True) -> Path:
     import shutil
+
     target = place / "copy"
     shutil.copytree(finished / "store", target)
     if not codes:

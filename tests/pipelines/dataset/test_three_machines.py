@@ -1,4 +1,4 @@
-"""Three machines that share a store and nothing else: the commands of the walk-through, each in a process of its own."""
+"""Three machines that share a store and nothing else: the commands of the walk-through, each in its own process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ from colabkit.pipelines.dataset.segments.npz import write_npz
 from colabkit.pipelines.dataset.segments.segment import Segment
 
 SECRET, TOKEN = "the-secret-of-the-store", "hf_" + "w" * 34
-SMALL = ("codec.name=kmeans-mel", "codec.fit_seconds=20", "codec.num_codebooks=2", "codec.codebook_size=16",
-         "encode.piece_mib=0.5", "encode.quota_gib=0.02", "publish.shard_mb=0.5", "publish.test_fraction=0.5",
-         "pairs.phonemes=no", "pairs.most_tokens=4096")
+SMALL = (
+    "codec.name=kmeans-mel",
+    "codec.fit_seconds=20",
+    "codec.num_codebooks=2",
+    "codec.codebook_size=16",
+    "encode.piece_mib=0.5",
+    "encode.quota_gib=0.02",
+    "publish.shard_mb=0.5",
+    "publish.test_fraction=0.5",
+    "pairs.phonemes=no",
+    "pairs.most_tokens=4096",
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -35,8 +44,18 @@ def segments(tmp_path_factory):
         for turn in range(4):
             said = utterance(speaker, turn, seed=5, rate_hz=16_000)
             key = f"{speaker.name}_{turn}"
-            (channel / f"{key}.npz").write_bytes(write_npz(Segment(
-                key=key, wave=said.wave, rate_hz=16_000, speaker=speaker.name, channel=channel.name, text=said.text)))
+            (channel / f"{key}.npz").write_bytes(
+                write_npz(
+                    Segment(
+                        key=key,
+                        wave=said.wave,
+                        rate_hz=16_000,
+                        speaker=speaker.name,
+                        channel=channel.name,
+                        text=said.text,
+                    )
+                )
+            )
     return folder
 
 
@@ -48,15 +67,28 @@ def world(tmp_path):
         store.make_bucket("aifiles")
         hub.writers[TOKEN] = ("me",)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "S3_", "HF_", "COLABKIT_"))}
-        environment = kept | {"S3_ENDPOINT_URL": store.url, "S3_ACCESS_KEY": "mouse", "S3_SECRET_KEY": SECRET, "HF_TOKEN": TOKEN,
-                              "HF_HUB_DISABLE_XET": "1", "COLABKIT_CERTIFICATES": str(tmp_path / "pinned"),
-                              "HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf")}
+        environment = kept | {
+            "S3_ENDPOINT_URL": store.url,
+            "S3_ACCESS_KEY": "mouse",
+            "S3_SECRET_KEY": SECRET,
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_DISABLE_XET": "1",
+            "COLABKIT_CERTIFICATES": str(tmp_path / "pinned"),
+            "HOME": str(tmp_path / "home"),
+            "HF_HOME": str(tmp_path / "hf"),
+        }
         yield tmp_path, store, hub, environment
 
 
 def colabkit(environment, *line: str) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-m", "colabkit", *line], env=environment, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-m", "colabkit", *line],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=200,
+    )
     assert SECRET not in done.stdout and TOKEN not in done.stdout, "a secret was printed"
     return done.returncode, done.stdout
 
@@ -64,8 +96,17 @@ def colabkit(environment, *line: str) -> tuple[int, str]:
 def run(world, machine: str, *more: str) -> tuple[int, str]:
     place, _, hub, environment = world
     settings = ("store.address=s3://aifiles/voices", f"publish.endpoint={hub.url}", *SMALL)
-    return colabkit(environment, "run", "dataset", "--preset", machine, "--state", str(place / machine),
-                    *(word for setting in settings for word in ("--set", setting)), *more)
+    return colabkit(
+        environment,
+        "run",
+        "dataset",
+        "--preset",
+        machine,
+        "--state",
+        str(place / machine),
+        *(word for setting in settings for word in ("--set", setting)),
+        *more,
+    )
 
 
 def trust(world) -> None:
@@ -99,19 +140,30 @@ def test_from_segments_to_a_dataset_that_loads(world, segments):
     report = json.loads((place / "hub/dataset/hub/report.json").read_text())
     assert report["metrics"]["published_rows"] == 16 and report["metrics"]["num_pairs"] > 0
 
-    for machine, more in (("gcp", ("--set", f"segments.source={segments}")), ("h200", ()),
-                          ("hub", ("--set", "publish.repo=me/voices"))):
+    for machine, more in (
+        ("gcp", ("--set", f"segments.source={segments}")),
+        ("h200", ()),
+        ("hub", ("--set", "publish.repo=me/voices")),
+    ):
         before = dict(store.counts)
         code, text = run(world, machine, *more)  # once more: nothing is done
         assert code == 0 and "run:" not in text, text
         assert store.counts["put"] == before["put"], "nothing is written a second time"
 
-    script = ("import json; from datasets import Audio, load_dataset;"
-              "d = load_dataset('me/voices', split='train', streaming=True)"
-              ".cast_column('audio', Audio(decode=False)); rows = list(d); r = rows[0]; print(json.dumps([len(rows), r['key'],"
-              "r['speaker'], len(r['codes']), r['audio']['bytes'][:4].decode()]))")
-    done = subprocess.run([sys.executable, "-c", script], env={**environment, **hub.environment(), "HF_TOKEN": TOKEN},
-                          capture_output=True, text=True, timeout=100)
+    script = (
+        "import json; from datasets import Audio, load_dataset;"
+        "d = load_dataset('me/voices', split='train', streaming=True)"
+        ".cast_column('audio', Audio(decode=False)); rows = list(d); r = rows[0]; "
+        "print(json.dumps([len(rows), r['key'],"
+        "r['speaker'], len(r['codes']), r['audio']['bytes'][:4].decode()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment, **hub.environment(), "HF_TOKEN": TOKEN},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stderr
     rows, key, speaker, codebooks, begin = json.loads(done.stdout.splitlines()[-1])
     assert 0 < rows < 16 and f"/{speaker}_" in key and (codebooks, begin) == (2, "fLaC")
@@ -123,21 +175,36 @@ def test_what_is_in_the_store_can_be_fetched_by_channel(world, segments):
     code, text = colabkit(environment, "store", "look", "s3://aifiles/voices")
     assert code == 0 and "If-None-Match" in text and "S3_ENDPOINT_URL" in text, text
     code, text = colabkit(environment, "store", "upload", str(segments), "s3://aifiles/plain", "--limit", "10")
-    assert code == 0 and len(store.buckets["aifiles"].keys_after("plain/", 99)) == 11, text  # the manifest is the eleventh
+    # the manifest is the eleventh
+    assert code == 0 and len(store.buckets["aifiles"].keys_after("plain/", 99)) == 11, text
     for more, number in (("--dry-run",), 0), (("--channel", "Atlas"), 8), ((), 10), ((), 10):
         code, text = colabkit(environment, "store", "download", "s3://aifiles/plain", str(place / "back"), *more)
         assert code == 0 and len(list((place / "back").rglob("*.npz"))) == number, text
     assert "nothing to fetch" in text
-    assert all(p.read_bytes() == (segments / p.relative_to(place / "back")).read_bytes() for p in (place / "back").rglob("*.npz"))
-    code, text = colabkit(environment, "store", "download", "s3://aifiles/plain", str(place / "small"), "--quota-gib", "0.0001")
+    assert all(
+        p.read_bytes() == (segments / p.relative_to(place / "back")).read_bytes()
+        for p in (place / "back").rglob("*.npz")
+    )
+    code, text = colabkit(
+        environment, "store", "download", "s3://aifiles/plain", str(place / "small"), "--quota-gib", "0.0001"
+    )
     assert code != 0 and "fix:" in text, text
 
 
 def test_machines_without_a_store_in_common_are_told_so(world, segments):
     place, _, _, environment = world
     for machine in ("gcp", "h200", "hub"):
-        code, text = colabkit(environment, "run", "dataset", "--preset", machine, "--state", str(place / machine),
-                              "--set", f"segments.source={segments}")
+        code, text = colabkit(
+            environment,
+            "run",
+            "dataset",
+            "--preset",
+            machine,
+            "--state",
+            str(place / machine),
+            "--set",
+            f"segments.source={segments}",
+        )
         assert code == 2 and "need a store that all of them reach" in text and "fix:" in text, text
     code, text = run(world, "gcp")
     assert code == 2 and "segments.source" in text, text

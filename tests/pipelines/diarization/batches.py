@@ -15,5 +15,6 @@ def take(batches: TrainingBatches, step: int, count: int) -> list[Batch]:
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
-    return len(a) == len(b) and all(torch.equal(getattr(x, n), getattr(y, n)) for x, y in zip(a, b, strict=True)
-                                    for n in Batch.__slots__)
+    return len(a) == len(b) and all(
+        torch.equal(getattr(x, n), getattr(y, n)) for x, y in zip(a, b, strict=True) for n in Batch.__slots__
+    )

@@ -26,7 +26,7 @@ def buzz(seconds: float, *, f0_hz: float, seed: int) -> np.ndarray:
     envelope, place = np.zeros(len(time)), 0
     while place < len(time):
         talk = int(rng.uniform(0.5, 1.5) * RATE_HZ)
-        envelope[place: place + talk] = 1.0
+        envelope[place : place + talk] = 1.0
         place += talk + int(rng.uniform(0.5, 0.8) * RATE_HZ)
     envelope *= 0.55 + 0.45 * np.sin(2 * np.pi * 4.0 * time)
     return (0.1 * tone * envelope + 1e-4 * rng.standard_normal(len(time))).astype(np.float32)
@@ -60,9 +60,11 @@ def bank():
 @pytest.fixture(scope="session")
 def make_simulator(bank):
     """Return a maker of simulators; what is not given is small and clean."""
+
     def make(given_bank=None, **how):
         how = {"seed": 0, "window_seconds": 6.0, "speaker_counts": {2: 1.0}, "max_speakers": 2, "acoustics": None} | how
         return ConversationSimulator(given_bank or bank, measured_meetings(), **how)
+
     return make
 
 
@@ -75,10 +77,12 @@ def loud_acoustics():
 @pytest.fixture
 def make_model():
     """Return a maker of tiny models with fixed weights."""
+
     def make(num_speakers=2, encoder_type="lightweight-cnn", *, seed=0, **how):
         torch.manual_seed(seed)
         how = {"hidden_size": 16, "num_blocks": 1, "num_attention_layers": 1, "embedding_size": 8, "num_heads": 2} | how
         return FastDiarizationModel(num_speakers, encoder_type=encoder_type, **how)
+
     return make
 
 

@@ -1,4 +1,4 @@
-"""Linking local speakers: the right number of clusters, windows' speakers apart, little speech joins, nothing crashes."""
+"""Linking local speakers: the right number of clusters, windows' speakers apart, little speech joins, no crash."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def link(who, *, window_of=None, noise=0.1, solo=None, agreement=None, seed=0, *
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     n = len(who)
     return link_speakers(
-        embeddings, np.full(n, 100) if solo is None else np.asarray(solo),
+        embeddings,
+        np.full(n, 100) if solo is None else np.asarray(solo),
         np.arange(n) if window_of is None else np.asarray(window_of),
         np.full((n, n), np.nan) if agreement is None else agreement,
-        **{"cluster_distance": 0.6, "num_speakers": None, "reliable_frames": 50} | how)
+        **{"cluster_distance": 0.6, "num_speakers": None, "reliable_frames": 50} | how,
+    )
 
 
 def partition(labels):
@@ -73,12 +75,29 @@ def test_little_speech_stays_apart_from_its_own_window():
 
 
 def test_edge_cases_give_a_label_for_every_item():
-    assert link_speakers(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int), np.zeros((0, 0)), cluster_distance=0.5,
-                         num_speakers=None, reliable_frames=50).tolist() == []
+    assert (
+        link_speakers(
+            np.zeros((0, 4)),
+            np.zeros(0),
+            np.zeros(0, int),
+            np.zeros((0, 0)),
+            cluster_distance=0.5,
+            num_speakers=None,
+            reliable_frames=50,
+        ).tolist()
+        == []
+    )
     assert link([0]).tolist() == [0] and link([0], num_speakers=3).tolist() == [0]
     assert len(link([0, 1], solo=[0, 0])) == 2  # nobody ever talks alone
-    blank = link_speakers(np.zeros((3, 4)), np.zeros(3), np.arange(3), np.full((3, 3), np.nan), cluster_distance=0.5,
-                          num_speakers=None, reliable_frames=50)
+    blank = link_speakers(
+        np.zeros((3, 4)),
+        np.zeros(3),
+        np.arange(3),
+        np.full((3, 3), np.nan),
+        cluster_distance=0.5,
+        num_speakers=None,
+        reliable_frames=50,
+    )
     assert len(blank) == 3 and blank.min() == 0
 
 
@@ -92,11 +111,20 @@ def test_two_who_share_every_window_are_two_however_long_the_recording(num_windo
     """They sound rather alike (cosine distance 0.1), but every window hears both."""
     rng = np.random.default_rng(0)
     a, b = voices(2)
-    embeddings = np.stack([a, 0.9 * a + np.sqrt(1 - 0.81) * b] * num_windows) + 0.02 * rng.standard_normal((2 * num_windows, 16))
+    embeddings = np.stack([a, 0.9 * a + np.sqrt(1 - 0.81) * b] * num_windows) + 0.02 * rng.standard_normal(
+        (2 * num_windows, 16)
+    )
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     n = len(embeddings)
-    labels = link_speakers(embeddings, np.full(n, 100), np.repeat(np.arange(num_windows), 2), np.full((n, n), np.nan),
-                           cluster_distance=0.5, num_speakers=None, reliable_frames=50)
+    labels = link_speakers(
+        embeddings,
+        np.full(n, 100),
+        np.repeat(np.arange(num_windows), 2),
+        np.full((n, n), np.nan),
+        cluster_distance=0.5,
+        num_speakers=None,
+        reliable_frames=50,
+    )
     assert partition(labels) == {frozenset(range(0, n, 2)), frozenset(range(1, n, 2))}
 
 

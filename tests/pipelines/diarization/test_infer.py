@@ -31,11 +31,14 @@ def conversation(num_speakers, seconds, seed=0, overlaps=True):
             pair = [pair[1], (pair[1] + 1) % num_speakers]
             place += 10
         length = int(rng.integers(20, 150))
-        active[place: place + length, speaker] = True
-        place += length + (-int(rng.integers(5, 15)) if overlaps and num_speakers > 1 and rng.random() < 0.3
-                           else int(rng.integers(10, 40)))
+        active[place : place + length, speaker] = True
+        place += length + (
+            -int(rng.integers(5, 15))
+            if overlaps and num_speakers > 1 and rng.random() < 0.3
+            else int(rng.integers(10, 40))
+        )
         speaker = pair[0] if speaker != pair[0] else pair[1]
-        place += 10 if active[max(place, 0): place + 1, speaker].any() else 0
+        place += 10 if active[max(place, 0) : place + 1, speaker].any() else 0
     return active
 
 
@@ -57,13 +60,15 @@ class Oracle:
 
     def window(self, start, length):
         rng = np.random.default_rng(start)
-        truth = self.truth[start: start + length]
+        truth = self.truth[start : start + length]
         present = np.flatnonzero(truth.any(0))
         assert len(present) <= NUM_LOCAL, "the test's conversation has too many people in one window"
         local = np.zeros((length, NUM_LOCAL), bool)
         local[:, rng.permutation(NUM_LOCAL)[: len(present)]] = truth[:, present]
         logits = np.array([[8.0 * (row == TABLE[c]).all() for c in range(len(TABLE))] for row in local], np.float32)
-        embeddings = truth.astype(np.float32) @ self.voices if self.sees_voices else np.ones((length, self.size), np.float32)
+        embeddings = (
+            truth.astype(np.float32) @ self.voices if self.sees_voices else np.ones((length, self.size), np.float32)
+        )
         return logits, embeddings + self.noise * rng.standard_normal((length, self.size)).astype(np.float32)
 
 
@@ -102,7 +107,7 @@ def test_common_speech_alone_links_windows_where_voices_say_nothing():
     """Two who always talk in turn, embeddings all the same: the overlapping part of the windows tells them apart."""
     truth = np.zeros((2_000, 2), bool)
     for place in range(0, 2_000, 200):
-        truth[place: place + 90, 0] = truth[place + 100: place + 190, 1] = True
+        truth[place : place + 90, 0] = truth[place + 100 : place + 190, 1] = True
     turns = diarize(truth, oracle=Oracle(truth, names_speakers=False))
     assert der(truth, turns) == 0
 
@@ -116,7 +121,9 @@ def test_speakers_are_named_in_the_order_they_appear():
 def test_a_number_of_speakers_that_is_known_is_kept_to(given_by):
     truth = conversation(3, 60.0)
     for wanted in (2, 3):
-        how = {"settings": replace(SETTINGS, num_speakers=wanted)} if given_by == "setting" else {"num_speakers": wanted}
+        how = (
+            {"settings": replace(SETTINGS, num_speakers=wanted)} if given_by == "setting" else {"num_speakers": wanted}
+        )
         turns = diarize(truth, **how)
         assert len({t.speaker for t in turns}) == wanted
     assert der(truth, turns) == 0
@@ -165,7 +172,7 @@ def test_windows_cover_the_recording_and_all_have_one_length():
         covered = np.zeros(num_frames, bool)
         for start in starts:
             assert 0 <= start and start + length <= num_frames
-            covered[start: start + length] = True
+            covered[start : start + length] = True
         assert covered.all() and len(set(starts.tolist())) == len(starts)
         assert length == 400 or len(starts) == 1
     truth = conversation(2, 60.0)
@@ -184,6 +191,7 @@ def test_one_window_that_errs_is_outvoted():
                 logits[:] = 0
                 logits[:, 0] = 8  # silence
             return logits, embeddings
+
     assert der(truth, diarize(truth, oracle=Errs(truth))) < 0.01
 
 
@@ -198,8 +206,12 @@ class Flickers(Oracle):
 
 def test_smoothing_leaves_no_single_frame_its_own_opinion():
     truth = conversation(2, 60.0, overlaps=False)
-    errors = {seconds: der(truth, diarize(truth, oracle=Flickers(truth), settings=replace(SETTINGS, smoothing_seconds=seconds)))
-              for seconds in (0.0, 0.1, 0.3)}
+    errors = {
+        seconds: der(
+            truth, diarize(truth, oracle=Flickers(truth), settings=replace(SETTINGS, smoothing_seconds=seconds))
+        )
+        for seconds in (0.0, 0.1, 0.3)
+    }
     assert errors[0.0] > 0.03 and errors[0.1] < 0.01 and errors[0.3] < 0.01
 
 
@@ -233,6 +245,7 @@ def test_the_same_recording_gives_the_same_turns():
 
 def test_description_holds_what_is_needed_to_build_it_again():
     import json
+
     diarizer = Diarizer(Oracle(np.zeros((10, 1), bool)), TABLE, SETTINGS, 0.45, 0.2)
     told = json.loads(diarizer.describe())
     assert np.array_equal(np.array(told["table"]), TABLE) and told["cluster_distance"] == 0.45

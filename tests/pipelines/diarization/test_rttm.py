@@ -80,9 +80,7 @@ def test_touching_turns_touch_exactly(save):
 
 
 def test_own_overlap_is_merged_and_zero_duration_left_out_with_notes(save):
-    got = read_rttm(
-        save(line(0, 4) + line(3, 3) + line(1, 1) + line(2, 1, "bob") + line(9, 0) + line(9, 0, "bob"))
-    )
+    got = read_rttm(save(line(0, 4) + line(3, 3) + line(1, 1) + line(2, 1, "bob") + line(9, 0) + line(9, 0, "bob")))
     assert got["rec"] == [Turn(0, 6, "ann"), Turn(2, 3, "bob")]
     assert got.notes == (
         "2 turns merged with an overlapping turn of the same speaker",
@@ -132,9 +130,7 @@ def test_many_bad_lines_are_counted_and_five_shown(save):
     with pytest.raises(DataError) as caught:
         read_rttm(path)
     message = str(caught.value)
-    assert (
-        "Cannot use 40 lines" in message and message.count("negative duration") == 5 and "35 more" in message
-    )
+    assert "Cannot use 40 lines" in message and message.count("negative duration") == 5 and "35 more" in message
     assert len(message.splitlines()) <= 5
     assert len(read_rttm(path, strict=False).dropped) == 40
 
@@ -173,12 +169,8 @@ def test_format_is_the_standard_ten_fields_and_deterministic():
 
 
 def test_white_space_in_names_is_made_safe(tmp_path):
-    write_rttm(
-        tmp_path / "x.rttm", " my\tmeeting \u00a0 2.wav", [Turn(0, 1, "Ann  Lee"), Turn(0, 1, "AnnLee")]
-    )
-    assert read_rttm(tmp_path / "x.rttm") == {
-        "my_meeting_2.wav": [Turn(0, 1, "AnnLee"), Turn(0, 1, "Ann_Lee")]
-    }
+    write_rttm(tmp_path / "x.rttm", " my\tmeeting \u00a0 2.wav", [Turn(0, 1, "Ann  Lee"), Turn(0, 1, "AnnLee")])
+    assert read_rttm(tmp_path / "x.rttm") == {"my_meeting_2.wav": [Turn(0, 1, "AnnLee"), Turn(0, 1, "Ann_Lee")]}
 
 
 def test_names_that_would_become_one_are_refused():
@@ -192,9 +184,7 @@ def test_names_that_would_become_one_are_refused():
 def test_rounding_keeps_touching_turns_touching():
     rng = np.random.default_rng(1)
     edges = np.cumsum(rng.uniform(0.0006, 0.003, 300)).tolist()
-    text = format_rttm(
-        "r", [Turn(a, b, f"s{k % 3}") for k, (a, b) in enumerate(pairwise(edges))]
-    )
+    text = format_rttm("r", [Turn(a, b, f"s{k % 3}") for k, (a, b) in enumerate(pairwise(edges))])
     rows = [row.split() for row in text.splitlines()]
     ends = [round(float(row[3]) + float(row[4]), 3) for row in rows]
     assert ends[:-1] == [float(row[3]) for row in rows[1:]]
@@ -214,9 +204,7 @@ def test_bad_turns_are_not_written_and_the_old_file_stays(tmp_path, bad):
 
 
 def test_uem_regions_are_sorted_and_joined(save):
-    got = read_uem(
-        save(";; c\nb NA 5 6\nb NA 0.5 2\nb NA 1 3\nb NA 3 4\na 1 0.000 30.000\na 1 40 40\n", "x.uem")
-    )
+    got = read_uem(save(";; c\nb NA 5 6\nb NA 0.5 2\nb NA 1 3\nb NA 3 4\na 1 0.000 30.000\na 1 40 40\n", "x.uem"))
     assert got == {"a": [(0, 30)], "b": [(0.5, 4), (5, 6)]}
     assert got.notes == ("1 regions of zero duration left out",)
 
@@ -277,29 +265,21 @@ def test_frames_agree_with_a_plain_loop():
     for _ in range(60):
         turns = [
             Turn(s, s + d, f"s{w}")
-            for s, d, w in zip(
-                rng.uniform(-1, 5, 12), rng.exponential(1, 12), rng.integers(0, 4, 12), strict=True
-            )
+            for s, d, w in zip(rng.uniform(-1, 5, 12), rng.exponential(1, 12), rng.integers(0, 4, 12), strict=True)
         ]
         step = float(rng.choice([0.01, 0.02, 0.1]))
         got, names = turns_to_frames(turns, 40, step)
         centres = (np.arange(40) + 0.5) * step
         for column, name in enumerate(names):
-            plain = [
-                any(t.start_seconds <= c < t.end_seconds for t in turns if t.speaker == name) for c in centres
-            ]
+            plain = [any(t.start_seconds <= c < t.end_seconds for t in turns if t.speaker == name) for c in centres]
             np.testing.assert_array_equal(got[:, column], plain)
 
 
 def test_float_noise_does_not_move_a_boundary():
     for k in range(3000):  # turns on frame edges and on centres, written as decimals
         edge, centre = round(k * 0.02, 3), round(k * 0.02 + 0.01, 3)
-        assert turns_to_frames([Turn(edge, edge + 0.02, "a")], k + 2, 0.02)[0].ravel().nonzero()[
-            0
-        ].tolist() == [k]
-        assert turns_to_frames([Turn(centre, centre + 0.02, "a")], k + 2, 0.02)[0].ravel().nonzero()[
-            0
-        ].tolist() == [k]
+        assert turns_to_frames([Turn(edge, edge + 0.02, "a")], k + 2, 0.02)[0].ravel().nonzero()[0].tolist() == [k]
+        assert turns_to_frames([Turn(centre, centre + 0.02, "a")], k + 2, 0.02)[0].ravel().nonzero()[0].tolist() == [k]
 
 
 def test_speakers_argument_sets_the_columns():
@@ -374,9 +354,7 @@ def test_real_rttms_are_read_as_pyannote_reads_them():
         for recording, turns in ours.items():
             assert {t.speaker for t in turns} == {str(label) for label in theirs[recording].labels()}
             mine = sum(t.end_seconds - t.start_seconds for t in turns)
-            assert mine == pytest.approx(
-                sum(s.duration for s, _ in theirs[recording].support().itertracks()), abs=1e-6
-            )
+            assert mine == pytest.approx(sum(s.duration for s, _ in theirs[recording].support().itertracks()), abs=1e-6)
 
 
 def test_real_uems_are_read():

@@ -39,16 +39,25 @@ def test_the_sized_step_takes_what_the_trained_step_takes(encoder, freeze):
     def step() -> None:
         active = torch.zeros(6, frames, speakers, dtype=torch.bool)
         for speaker in range(speakers):
-            active[:, 60 * speaker: 60 * speaker + 50, speaker] = True
-        batch = Batch(torch.randn(6, 64_000) * 0.1, active, torch.randint(0, 50, (6, speakers)),
-                      torch.ones(6, frames, dtype=torch.bool))
+            active[:, 60 * speaker : 60 * speaker + 50, speaker] = True
+        batch = Batch(
+            torch.randn(6, 64_000) * 0.1,
+            active,
+            torch.randint(0, 50, (6, speakers)),
+            torch.ones(6, frames, dtype=torch.bool),
+        )
         loss(*model(batch.wave), batch, loss.counts(batch))[0].backward()
+
     assert held == pytest.approx(metered(list(trained.parameters()), step), rel=0.03)
-    assert [p.shape for p in sized.parameters() if p.requires_grad] == [p.shape for p in trained.parameters() if p.requires_grad]
+    assert [p.shape for p in sized.parameters() if p.requires_grad] == [
+        p.shape for p in trained.parameters() if p.requires_grad
+    ]
 
 
 def test_depth_of_a_pretrained_encoder_follows():
-    work = workload(Config(model=ModelConfig(encoder_type="hubert", encoder_name="facebook/hubert-base-ls960")), offline=True)
+    work = workload(
+        Config(model=ModelConfig(encoder_type="hubert", encoder_name="facebook/hubert-base-ls960")), offline=True
+    )
     assert work.num_layers == 12
     with torch.device("meta"):
         assert len(work.layers(work.build(3, False))) == 3 and len(work.layers(work.build(None, False))) == 12
@@ -67,6 +76,7 @@ def test_the_request_is_what_the_settings_say():
 
 def test_its_memory_can_be_predicted():
     from colabkit.training.sizing.predict import predict
+
     work = workload(demo())
     model = predict(work, Regime(precision="bf16", ema=True), shortest_seconds=8.0, longest_seconds=8.0)
     assert 0 < model.state_bytes < model.peak_bytes(1, 8.0) < model.peak_bytes(12, 8.0)

@@ -1,4 +1,4 @@
-"""One trial of checkpoints on a bad Drive: lose machines and kernels at random, and see whether anything acknowledged is lost."""
+"""A trial of checkpoints on a bad Drive: lose machines and kernels at random, see if all that is acknowledged stays."""
 
 from __future__ import annotations
 
@@ -33,13 +33,21 @@ def random_weather(dice: random.Random) -> Weather:
 
     def sometimes(most: float) -> float:
         return dice.random() * most if every or dice.random() < 0.4 else 0.0
-    return Weather(fault_share=sometimes(0.2), outage_share=sometimes(0.02), outage_operations=dice.choice((5, 40, 200)),
-                   full_share=sometimes(0.2), garbled_share=sometimes(0.2), lost_share=sometimes(0.2),
-                   lag_operations=dice.choice((0, 0, 5, 50)), stale_share=sometimes(0.5))
+
+    return Weather(
+        fault_share=sometimes(0.2),
+        outage_share=sometimes(0.02),
+        outage_operations=dice.choice((5, 40, 200)),
+        full_share=sometimes(0.2),
+        garbled_share=sometimes(0.2),
+        lost_share=sometimes(0.2),
+        lag_operations=dice.choice((0, 0, 5, 50)),
+        stale_share=sometimes(0.5),
+    )
 
 
 def trial(seed: int, dice: random.Random, place: Path) -> Result:
-    """Save and resume through several machines; `lost` says what was acknowledged and then not found, or found wrong."""
+    """Save and resume through several machines; `lost` says what was acknowledged, then not found or found wrong."""
     result, weather = Result(), random_weather(dice)
     drive = EmulatedDrive(weather, seed)
     acknowledged = newest_local = -1
@@ -47,11 +55,14 @@ def trial(seed: int, dice: random.Random, place: Path) -> Result:
         result.num_machines += 1
         scratch = place / f"machine-{machine}"
         for _ in range(dice.randrange(1, 3)):  # kernels of this machine
-            points = Checkpoints(FOLDER, medium=drive.of_this_machine(), scratch=scratch, retry_seconds=QUICKLY,
-                                 say=lambda line: None)
+            points = Checkpoints(
+                FOLDER, medium=drive.of_this_machine(), scratch=scratch, retry_seconds=QUICKLY, say=lambda line: None
+            )
             found = _load(points, drive, weather)
             step, state = found or (-1, None)
-            if state is not None and (state["step"] != step or not torch.equal(state["w"], torch.full((20,), float(step)))):
+            if state is not None and (
+                state["step"] != step or not torch.equal(state["w"], torch.full((20,), float(step)))
+            ):
                 result.lost.append(f"seed {seed}: generation {step} holds other data")
             if step < acknowledged:
                 result.lost.append(f"seed {seed}: {acknowledged} was acknowledged, {step} is found")

@@ -1,4 +1,4 @@
-"""Tests of training.checkpoints.checkpoints: every state comes back, and no cut, flip or full disk is ever loaded or hidden."""
+"""Tests of training.checkpoints.checkpoints: every state comes back; no cut, flip or full disk is loaded or hidden."""
 
 from __future__ import annotations
 
@@ -32,11 +32,19 @@ def place(folder, step):
 
 def same(a, b) -> bool:
     if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and a.shape == b.shape and torch.equal(
-            a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
+        return (
+            isinstance(b, torch.Tensor)
+            and a.dtype == b.dtype
+            and a.shape == b.shape
+            and torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
+        )
     if isinstance(a, dict):
-        return type(b) is dict and [*a] == [*b] and all(type(k) is type(m) for k, m in zip(a, b, strict=True)) and all(
-            same(a[k], b[k]) for k in a)
+        return (
+            type(b) is dict
+            and [*a] == [*b]
+            and all(type(k) is type(m) for k, m in zip(a, b, strict=True))
+            and all(same(a[k], b[k]) for k in a)
+        )
     if isinstance(a, (list, tuple)):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return type(a) is type(b) and (a == b or (a != a and b != b))
@@ -57,15 +65,42 @@ STATES = {
     "keys like ours": {"$tensor": "t00000", "$tuple": [1], "$dict": [[1, 2]], "$": BASE, "in": {"$tensor": BASE}},
     "one key like ours": [{"$tensor": "t00000"}, {"$tuple": (1, 2)}, {"$dict": {"$dict": 1}}, {"$other": 1}],
     "nesting": {"a": [({"b": (1, [2, (3,)])},), [[[]]]]},
-    "dtypes": {str(dtype): torch.tensor([0, 1, 1], dtype=dtype) for dtype in (
-        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-        torch.uint8, torch.bool, torch.float8_e4m3fn)},
+    "dtypes": {
+        str(dtype): torch.tensor([0, 1, 1], dtype=dtype)
+        for dtype in (
+            torch.float64,
+            torch.float32,
+            torch.float16,
+            torch.bfloat16,
+            torch.int64,
+            torch.int32,
+            torch.int16,
+            torch.int8,
+            torch.uint8,
+            torch.bool,
+            torch.float8_e4m3fn,
+        )
+    },
     "odd floats": torch.tensor([math.nan, math.inf, -math.inf, -0.0, 1e-45]),
-    "shapes": [torch.tensor(3.5), torch.tensor(True), torch.empty(0), torch.empty(0, 3), torch.empty(2, 0, 2), torch.ones(1, 1)],
-    "views": {"whole": BASE, "same": BASE, "turned": BASE.T, "part": BASE[:, 1:3], "step": BASE[::2],
-              "spread": BASE[:1].expand(3, 4)},
+    "shapes": [
+        torch.tensor(3.5),
+        torch.tensor(True),
+        torch.empty(0),
+        torch.empty(0, 3),
+        torch.empty(2, 0, 2),
+        torch.ones(1, 1),
+    ],
+    "views": {
+        "whole": BASE,
+        "same": BASE,
+        "turned": BASE.T,
+        "part": BASE[:, 1:3],
+        "step": BASE[::2],
+        "spread": BASE[:1].expand(3, 4),
+    },
     "parameter": {"w": torch.nn.Parameter(torch.ones(2))},
-    "just a tensor": BASE, "just a number": 3,
+    "just a tensor": BASE,
+    "just a number": 3,
 }
 
 
@@ -89,8 +124,15 @@ def test_random_nested_states_come_back(tmp_path):
         if kind in "lLup":
             values = [anything(depth - 1) for _ in range(dice.randrange(4))]
             return values if kind in "lL" else tuple(values)
-        return {"n": dice.randrange(-9, 9), "f": dice.random(), "s": dice.choice(keys), "b": None, "t": True,
-                "T": torch.randn(dice.randrange(3), 2)}[kind]
+        return {
+            "n": dice.randrange(-9, 9),
+            "f": dice.random(),
+            "s": dice.choice(keys),
+            "b": None,
+            "t": True,
+            "T": torch.randn(dice.randrange(3), 2),
+        }[kind]
+
     state = {str(i): anything(4) for i in range(300)}
     assert same(state, round_trip(tmp_path, state))
 
@@ -108,6 +150,7 @@ def test_an_optimizer_with_schedule_goes_on_the_same(tmp_path):
             parts["model"](torch.randn(8, 3)).square().mean().backward()
             parts["optimizer"].step()
             parts["schedule"].step()
+
     ours = parts()
     steps(ours, 3)
     saved = {name: part.state_dict() for name, part in ours.items()} | {"random": random_state()}
@@ -128,8 +171,15 @@ def test_random_generators_go_on_with_the_same_numbers(tmp_path):
     found = round_trip(tmp_path, random_state())
 
     def numbers():
-        return [random.gauss(0, 1), random.random(), numpy.random.standard_normal(4).tolist(),
-                numpy.random.rand(700).tolist(), torch.randn(5).tolist(), torch.randperm(9).tolist()]
+        return [
+            random.gauss(0, 1),
+            random.random(),
+            numpy.random.standard_normal(4).tolist(),
+            numpy.random.rand(700).tolist(),
+            torch.randn(5).tolist(),
+            torch.randperm(9).tolist(),
+        ]
+
     expected = numbers()
     random.seed(9), numpy.random.seed(9), torch.manual_seed(9)
     assert numbers() != expected
@@ -204,7 +254,7 @@ def test_a_flipped_bit_anywhere_is_found(two, name):
     whole = path.read_bytes()
     for position in range(len(whole)):
         for bit in (0, 5, 7):
-            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1:])
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
             latest = Checkpoints(two, say=lambda line: None).load_latest()
             if name == COMMIT and latest[0] == 2:  # white space between two words of JSON
                 assert json.loads(path.read_bytes()) == json.loads(whole)
@@ -232,6 +282,7 @@ def test_a_disk_that_does_not_answer_is_passed_over(two, monkeypatch):
         if path == broken:
             raise OSError(errno.EIO, "Input/output error")
         return read(medium, path)
+
     monkeypatch.setattr(Medium, "read", failing)
     assert loaded(two)[0] == 1
 
@@ -301,6 +352,7 @@ def test_save_waits_for_the_write_in_flight(tmp_path, monkeypatch):
         about = write(*args, **how)
         writing.pop()
         return about
+
     monkeypatch.setattr(generation, "write", slow)
     points = Checkpoints(tmp_path)
     for step in range(4):
@@ -326,6 +378,7 @@ def test_a_disk_fault_in_the_background_is_told_and_older_generations_still_load
         if name in path.name:
             raise OSError(code, "no")
         return write(medium, path, chunks)
+
     monkeypatch.setattr(Medium, "write", full)
     points = Checkpoints(two, say=lambda line: None)
     points.save(3, {"n": 3})
@@ -341,6 +394,7 @@ def test_a_disk_fault_in_the_background_is_told_and_older_generations_still_load
 def test_any_other_fault_in_the_background_is_told_too(tmp_path, monkeypatch):
     def broken(*args, **how):
         raise MemoryError("too big")
+
     monkeypatch.setattr(generation, "write", broken)
     points = Checkpoints(tmp_path)
     points.save(1, {})

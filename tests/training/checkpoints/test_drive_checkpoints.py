@@ -1,4 +1,4 @@
-"""Checkpoints on a Drive that lags, fails, forgets and fills up: what was acknowledged is never lost, and training goes on."""
+"""Checkpoints on a Drive that lags, fails, forgets and fills up: nothing acknowledged is lost, and training goes on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def state(step: int) -> dict:
 
 
 def stored_steps(drive) -> list[int]:
-    return sorted({checkpoints.generation.step_of(path.parent.name) for path in drive.stored if path.name == "COMMIT.json"})
+    return sorted(
+        {checkpoints.generation.step_of(path.parent.name) for path in drive.stored if path.name == "COMMIT.json"}
+    )
 
 
 def test_a_calm_drive_holds_the_last_two_and_the_best_and_a_new_machine_finds_them(tmp_path):
@@ -69,7 +71,12 @@ def test_while_drive_is_away_training_goes_on_and_then_it_catches_up(tmp_path):
     while not said and time.monotonic() < until:
         time.sleep(0.01)
     warned = [line for line in said if "WARNING" in line]
-    assert len(warned) == 1 and "Google Drive" in warned[0] and "training goes on" in warned[0] and str(tmp_path) in warned[0]
+    assert (
+        len(warned) == 1
+        and "Google Drive" in warned[0]
+        and "training goes on" in warned[0]
+        and str(tmp_path) in warned[0]
+    )
     assert points.stored_step == 1 and stored_steps(drive) == [1]
     drive.weather = Weather()
     points.wait(10)
@@ -202,7 +209,11 @@ def test_a_full_local_disk_sends_generations_straight_to_drive(tmp_path, monkeyp
     points, said = opened(drive, tmp_path / "scratch")
     monkeypatch.setattr(points.local, "free_bytes", lambda folder: 1000)
     points.save(1, state(1), wait=True)
-    assert stored_steps(drive) == [1] and list((tmp_path / "scratch").iterdir()) == [] and "free on this machine" in said[0]
+    assert (
+        stored_steps(drive) == [1]
+        and list((tmp_path / "scratch").iterdir()) == []
+        and "free on this machine" in said[0]
+    )
     assert opened(drive, tmp_path / "other")[0].load_latest()[0] == 1
 
 
@@ -218,6 +229,7 @@ def test_a_generation_that_is_removed_while_it_is_copied_is_never_committed(tmp_
                 shutil.rmtree(path.parent)
                 data = data[:20]
             yield data
+
     points.local = Slow()
     points.save(1, state(1))
     points.wait(5)
@@ -246,9 +258,17 @@ fuse-overlayfs /containers fuse.fuse-overlayfs rw 0 0
 """
 
 
-@pytest.mark.parametrize(("path", "remote", "name"), [
-    ("/content/drive/MyDrive/colabkit", True, "Google Drive"), ("/content/drives", False, ""), ("/content", False, ""),
-    ("/mnt/my nas/x", True, "the nfs4 mount /mnt/my nas"), ("/data/state", False, ""), ("/containers/x", False, "")])
+@pytest.mark.parametrize(
+    ("path", "remote", "name"),
+    [
+        ("/content/drive/MyDrive/colabkit", True, "Google Drive"),
+        ("/content/drives", False, ""),
+        ("/content", False, ""),
+        ("/mnt/my nas/x", True, "the nfs4 mount /mnt/my nas"),
+        ("/data/state", False, ""),
+        ("/containers/x", False, ""),
+    ],
+)
 def test_what_a_folder_lies_on_is_read_off_the_mounts(tmp_path, path, remote, name):
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/mounts").write_text(MOUNTS)
@@ -263,7 +283,9 @@ def test_the_plain_disk_here_is_plain(tmp_path):
 
 def test_an_unmounted_drive_is_not_built_anew_on_the_local_disk(tmp_path):
     gone = tmp_path / "content/drive/MyDrive/run/02_train.partial/checkpoints"
-    points = Checkpoints(gone, medium=MountedDrive(), scratch=tmp_path / "scratch", retry_seconds=QUICKLY, say=lambda line: None)
+    points = Checkpoints(
+        gone, medium=MountedDrive(), scratch=tmp_path / "scratch", retry_seconds=QUICKLY, say=lambda line: None
+    )
     OPENED.append(points)
     points.save(1, state(1))
     with pytest.raises(StateError):
@@ -277,7 +299,8 @@ from pathlib import Path
 from colabkit.training.checkpoints.checkpoints import Checkpoints
 from colabkit.runs.medium import MountedDrive
 folder = Path(sys.argv[1])
-points = Checkpoints(folder / "drive" / "checkpoints", medium=MountedDrive(), scratch=folder / "scratch", say=lambda line: None)
+points = Checkpoints(folder / "drive" / "checkpoints", medium=MountedDrive(), scratch=folder / "scratch", \
+say=lambda line: None)
 found = points.load_latest()
 for step in range(found[0] + 1 if found else 0, 10000):
     points.save(step, {"step": step, "w": torch.full((200_000,), float(step))}, best=step % 3 == 0)
@@ -297,8 +320,12 @@ def test_kill_9_at_any_instant_leaves_a_whole_generation_in_both_places(tmp_path
         rest = process.communicate()[0].splitlines()
         step, stored = map(int, (rest or [f"{step} {stored}"])[-1].split())
         acknowledged = max(acknowledged, stored)
-        both, drive_only = (Checkpoints(tmp_path / "drive/checkpoints", medium=MountedDrive(), scratch=tmp_path / name,
-                                        say=lambda line: None) for name in ("scratch", "none"))
+        both, drive_only = (
+            Checkpoints(
+                tmp_path / "drive/checkpoints", medium=MountedDrive(), scratch=tmp_path / name, say=lambda line: None
+            )
+            for name in ("scratch", "none")
+        )
         found = drive_only.load_latest()
         assert (found[0] if found else -1) >= acknowledged and both.load_latest()[0] >= step - 1
         assert both.load_latest()[1]["w"][0].item() == both.load_latest()[0]

@@ -48,9 +48,15 @@ def together(config, run):
     run.choose("team.size", team.world, "there are so many")
     run.report.problem("ä", "is no\nb")
     squares = team.share(range(5), lambda part: [(i * i, team.rank) for i in part])
-    told = {"world": team.world, "squares": [value for value, _ in squares], "who": [who for _, who in squares],
-            "any": [team.any(rank == 1), team.any(False)], "all": [team.all(True), team.all(rank == 0)],
-            "from_first": team.from_first(lambda: f"made by {rank}"), "gathered": team.gather(rank)}
+    told = {
+        "world": team.world,
+        "squares": [value for value, _ in squares],
+        "who": [who for _, who in squares],
+        "any": [team.any(rank == 1), team.any(False)],
+        "all": [team.all(True), team.all(rank == 0)],
+        "from_first": team.from_first(lambda: f"made by {rank}"),
+        "gathered": team.gather(rank),
+    }
     with run.progress(config.team.units, "work", done=2) as progress:
         for _ in range(2, config.team.units):
             progress.update(loss=0.5)
@@ -102,15 +108,21 @@ def _deaf(rank, run):
     time.sleep(LONG_SECONDS)
 
 
-TROUBLES = {"waits": _wait, "deaf": _deaf, "bad data": _bad_data, "killed": _killed, "fault": _fault, "disk full": _disk_full}
+TROUBLES = {
+    "waits": _wait,
+    "deaf": _deaf,
+    "bad data": _bad_data,
+    "killed": _killed,
+    "fault": _fault,
+    "disk full": _disk_full,
+}
 STEPS = (together,)
 
 
 def main() -> None:
     """Carry it out: the folder, and what goes wrong."""
     folder, config = open_run(Path(sys.argv[1]), "team", "a"), Config(team=TeamConfig(trouble=sys.argv[2]))
-    with Run(pipeline="team", steps=STEPS, config=config, preset="demo", run_folder=folder,
-             carry_out=carry_out) as run:
+    with Run(pipeline="team", steps=STEPS, config=config, preset="demo", run_folder=folder, carry_out=carry_out) as run:
         run.do_all()
 
 

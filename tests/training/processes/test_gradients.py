@@ -1,4 +1,4 @@
-"""Gradients summed over processes after backward: the same bits in each, what one process would have, nothing made up."""
+"""Gradients summed over processes after backward: the same bits in each, those of one process, nothing made up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def parameters_of(rank):
     """Parameters of several kinds and sizes with gradients that tell the rank; some have none."""
     torch.manual_seed(10 + rank)
     shapes = [(3, 5), (7,), (), (40, 50), (2, 3, 4), (6, 6), (0,), (9,)]
-    made = [nn.Parameter(torch.zeros(shape, dtype=torch.float64 if i == 4 else torch.float32)) for i, shape in enumerate(shapes)]
+    made = [
+        nn.Parameter(torch.zeros(shape, dtype=torch.float64 if i == 4 else torch.float32))
+        for i, shape in enumerate(shapes)
+    ]
     for parameter in made:
         parameter.grad = torch.randn_like(parameter)
     made[5].grad = made[5].grad.t()  # not contiguous
@@ -88,8 +91,13 @@ def test_all_begin_with_the_weights_of_the_first(two):
 
 
 def asked(ranks):
-    return (ranks.any_each([ranks.rank == 1, False, True]), ranks.worst(ranks.rank + 3), ranks.any(ranks.rank), ranks.any(0),
-            ranks.any_each([]) if ranks.world == 1 else [])
+    return (
+        ranks.any_each([ranks.rank == 1, False, True]),
+        ranks.worst(ranks.rank + 3),
+        ranks.any(ranks.rank),
+        ranks.any(0),
+        ranks.any_each([]) if ranks.world == 1 else [],
+    )
 
 
 def test_questions_to_all(two):
@@ -101,7 +109,10 @@ def test_questions_to_all(two):
 
 
 def meet(ranks, stops, codes):
-    """Exchange three times a step; a rank stops before exchange number stops[rank]. Returns what was told and agreed."""
+    """Exchange three times a step; a rank stops before exchange number stops[rank].
+
+    Returns what was told and agreed.
+    """
     meeting, told = Meeting(ranks, num_values=4), []
     for step in range(2):
         rows = []
@@ -118,14 +129,22 @@ def meet(ranks, stops, codes):
 def test_a_rank_that_stops_anywhere_leaves_nobody_waiting(two, stop):
     first, second = two.call(meet, (3, stop), (FINE, OUT_OF_MEMORY))
     assert first[0][1] == second[0][1] == OUT_OF_MEMORY
-    assert first[0][0] == [[[1.0, n], [2.0, n] if n < stop else [0.0, 0.0]] for n in range(3)], "zeros from the one that is out"
+    assert first[0][0] == [[[1.0, n], [2.0, n] if n < stop else [0.0, 0.0]] for n in range(3)], (
+        "zeros from the one that is out"
+    )
     whole = [[[1.0, n], [2.0, n]] for n in range(3)]
     assert first[1] == second[1] == (whole, FINE), "the next step is as if nothing had been"
 
 
-@pytest.mark.parametrize("stops, codes, worst", [
-    ((0, 0), (OUT_OF_MEMORY, OUT_OF_MEMORY), OUT_OF_MEMORY), ((1, 2), (OUT_OF_MEMORY, OUT_OF_MEMORY), OUT_OF_MEMORY),
-    ((3, 3), (FINE, FINE), FINE), ((3, 3), (TIGHT, FINE), TIGHT)])
+@pytest.mark.parametrize(
+    "stops, codes, worst",
+    [
+        ((0, 0), (OUT_OF_MEMORY, OUT_OF_MEMORY), OUT_OF_MEMORY),
+        ((1, 2), (OUT_OF_MEMORY, OUT_OF_MEMORY), OUT_OF_MEMORY),
+        ((3, 3), (FINE, FINE), FINE),
+        ((3, 3), (TIGHT, FINE), TIGHT),
+    ],
+)
 def test_all_know_the_worst(two, stops, codes, worst):
     assert [told[0][1] for told in two.call(meet, stops, codes)] == [worst, worst]
 

@@ -14,10 +14,15 @@ def test_alone_every_question_answers_itself():
     assert alone.share([1, 2, 3], lambda items: [-i for i in items]) == [-1, -2, -3]
 
 
-@pytest.mark.parametrize("env, expected", [
-    ({}, False), ({"WORLD_SIZE": "4", "RANK": "0"}, False),  # a cluster's own names, without torchrun
-    ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False),
-    ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, True),
-    ({"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False)])
+@pytest.mark.parametrize(
+    "env, expected",
+    [
+        ({}, False),
+        ({"WORLD_SIZE": "4", "RANK": "0"}, False),  # a cluster's own names, without torchrun
+        ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, True),
+        ({"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False),
+    ],
+)
 def test_torchrun_is_known_by_what_it_sets(env, expected):
     assert ranks.launched(env) is expected

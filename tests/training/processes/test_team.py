@@ -33,11 +33,19 @@ def team(tmp_path, monkeypatch):
 
     def carry_out(trouble: str = "", **settings):
         config = team_steps.Config(team=team_steps.TeamConfig(trouble=trouble, **settings))
-        with Run(pipeline="team", steps=team_steps.STEPS, config=config, preset="demo",
-                 run_folder=open_run(tmp_path, "team", "a"), say=said.append, carry_out=team_module.carry_out) as run:
+        with Run(
+            pipeline="team",
+            steps=team_steps.STEPS,
+            config=config,
+            preset="demo",
+            run_folder=open_run(tmp_path, "team", "a"),
+            say=said.append,
+            carry_out=team_module.carry_out,
+        ) as run:
             carry_out.run = run
             run.do_all()
             return run.ledger.record(team_steps.together)["metrics"]
+
     carry_out.said, carry_out.path = said, tmp_path / "team" / "a"
     return carry_out
 
@@ -57,8 +65,15 @@ def gone(numbers: list[int]) -> bool:
 
 def test_it_looks_like_one_process(team, capsys):
     metrics = team()
-    assert metrics == {"world": 2, "squares": [0, 1, 4, 9, 16], "who": [0, 1, 0, 1, 0], "any": [True, False],
-                       "all": [True, False], "from_first": "made by 0", "gathered": [0, 1]}
+    assert metrics == {
+        "world": 2,
+        "squares": [0, 1, 4, 9, 16],
+        "who": [0, 1, 0, 1, 0],
+        "any": [True, False],
+        "all": [True, False],
+        "from_first": "made by 0",
+        "gathered": [0, 1],
+    }
     assert "process 0 works" in team.said and "process 1 works" not in team.said
     assert "no end of line" in team.said, "an event came after it"
     assert team.said.index("Grüße") < team.said.index("100 %")
@@ -87,7 +102,9 @@ def test_a_killed_process_ends_the_step_within_seconds(team):
     assert time.time() - float(team.said[-1]) < SOON_SECONDS
     text = str(caught.value)
     assert "Process 1 of 2 was killed by SIGKILL in 01_team" in text and "memory" in text
-    assert str(team.path / "logs" / "rank-1.log") in text and "run the same again" in text and "team.processes=1" in text
+    assert (
+        str(team.path / "logs" / "rank-1.log") in text and "run the same again" in text and "team.processes=1" in text
+    )
     assert gone(pids(team))
 
 
@@ -112,6 +129,7 @@ def test_all_stop_in_good_order(team, how):
                 team.run.stop_requested = "SIGTERM"
             else:
                 os.kill(os.getpid(), signal.SIGINT)
+
     thread = threading.Thread(target=stop)
     thread.start()
     with pytest.raises(Stopped) as caught:
@@ -124,11 +142,13 @@ def test_all_stop_in_good_order(team, how):
 
 def test_interrupted_twice_it_ends_at_once(team):
     """The processes of this trouble never look whether they should stop."""
+
     def stop() -> None:
         if until(lambda: "process 0 works" in team.said):
             os.kill(os.getpid(), signal.SIGINT)
             until(lambda: any("stopping" in line for line in team.said))
             os.kill(os.getpid(), signal.SIGINT)
+
     threading.Thread(target=stop).start()
     with pytest.raises(KeyboardInterrupt):
         team("deaf")
@@ -137,8 +157,14 @@ def test_interrupted_twice_it_ends_at_once(team):
 
 def test_nobody_works_on_for_a_holder_that_was_killed(tmp_path):
     command = [sys.executable, "-m", "tests.training.processes.team_steps", str(tmp_path), "waits"]
-    holder = subprocess.Popen(command, cwd=ROOT, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    holder = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
     for line in holder.stdout:
         if "process 0 works" in line:
             break
@@ -223,6 +249,7 @@ def test_slices_of_a_gpu_and_a_torch_without_cuda_give_one_process(tmp_path, mon
 def test_a_step_made_in_a_notebook_is_refused(tmp_path):
     def function(config, run):
         """Work."""
+
     function.__module__ = "__main__"
     made = step("01_made", processes="team.processes")(function)
     run = Chooser(2)

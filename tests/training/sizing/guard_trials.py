@@ -1,7 +1,7 @@
 """Training steps of ragged samples in real processes (gloo), in which memory runs out on one rank at a chosen operator.
 
-Every sample has a parameter of its own whose gradient is exactly 1 for each time the sample is in an optimizer step: what is lost
-or repeated shows there, however it came about.
+Every sample has a parameter of its own whose gradient is exactly 1 for each time the sample is in an optimizer step:
+what is lost or repeated shows there, however it came about.
 
 Axes: B sample, T frame, C channel, V class.
 """
@@ -36,8 +36,8 @@ FORGET_EVERY_STEPS = 8  # what was learnt, so that steps have few large parts as
 class Trial:
     """`kind`: "frame" and "ctc" losses over ragged samples, "norm" with batch norms over all ranks and equal lengths.
 
-    `limits`: those of each step, to do the steps of another trial again undisturbed. `budget_bytes`: emulated memory of the last
-    rank.
+    `limits`: those of each step, to do the steps of another trial again undisturbed. `budget_bytes`: emulated memory of
+    the last rank.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class Samples:
         """Return the samples of a step of all ranks: every sample once an epoch."""
         epoch, place = divmod(step, NUM_SAMPLES // BATCH_SAMPLES)
         order = np.random.default_rng([7, epoch]).permutation(NUM_SAMPLES)
-        return order[place * BATCH_SAMPLES: (place + 1) * BATCH_SAMPLES].tolist()
+        return order[place * BATCH_SAMPLES : (place + 1) * BATCH_SAMPLES].tolist()
 
 
 class Network(nn.Module):
@@ -88,8 +88,13 @@ class Network(nn.Module):
     def __init__(self, dropout: float, *, has_norm: bool):
         super().__init__()
         norm = nn.BatchNorm1d(32) if has_norm else nn.Identity()
-        self.body = nn.Sequential(nn.Conv1d(NUM_CHANNELS, 32, 3, padding=1), norm, nn.GELU(), nn.Dropout(dropout),
-                                  nn.Conv1d(32, NUM_CLASSES, 1))
+        self.body = nn.Sequential(
+            nn.Conv1d(NUM_CHANNELS, 32, 3, padding=1),
+            norm,
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Conv1d(32, NUM_CLASSES, 1),
+        )
         self.marks_N = nn.Parameter(torch.zeros(NUM_SAMPLES))
 
     def forward(self, features_BTC: torch.Tensor, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,8 +166,13 @@ class Worker:
         broadcast_parameters(self.network, ranks)
         self.weights = list(self.network.body.parameters())
         self.optimizer = torch.optim.AdamW(self.weights, lr=1e-2)
-        self.guard = Guard(lambda seconds: int(CAPACITY_SECONDS / seconds), ranks=ranks, teller=Teller(say=lambda line: None),
-                           buffers_of=[self.network], agree=agree)
+        self.guard = Guard(
+            lambda seconds: int(CAPACITY_SECONDS / seconds),
+            ranks=ranks,
+            teller=Teller(say=lambda line: None),
+            buffers_of=[self.network],
+            agree=agree,
+        )
         self.fault, self.done_again, self._began = Fault(), 0, 0
         self.operators: dict[str, int] = {}  # of one part, by phase
         self.meter = self._meter()
@@ -171,6 +181,7 @@ class Worker:
         if self.trial.budget_bytes is None or self.ranks.rank != self.ranks.world - 1:
             return None
         from colabkit.training.sizing.tracing.accounting import Meter
+
         meter = Meter(budget_bytes=self.trial.budget_bytes)
         meter.hold(self.network.parameters())
         return meter
@@ -184,7 +195,7 @@ class Worker:
 
     def _step(self, step: int) -> None:
         trial, batch = self.trial, self.samples.batch(step)
-        mine = batch[self.ranks.rank:: self.ranks.world]
+        mine = batch[self.ranks.rank :: self.ranks.world]
         units = num_units(trial.kind, self.samples, batch)
         if trial.limits is not None:
             self.guard.limits = dict(trial.limits[step])
@@ -212,6 +223,7 @@ class Worker:
             loss_sum[0] = 0.0
             self.done_again += self._began
             self._began, self.fault.part = 0, -1
+
         self.fault.part, self._began = -1, 0
         with self.meter or self.fault:
             self.guard.step(seconds, work, reset)
@@ -224,12 +236,18 @@ class Worker:
         self.told.limits.append(dict(self.guard.limits))
         self.told.losses.append(loss_sum[0])
         self.told.counts["done_again"] = self.done_again
-        self.told.counts["random"] = int(1e9 * (random.random() + np.random.random())) if step == trial.num_steps - 1 else 0
+        self.told.counts["random"] = (
+            int(1e9 * (random.random() + np.random.random())) if step == trial.num_steps - 1 else 0
+        )
 
     def _place_fault(self, step: int, seconds: list[float]) -> None:
         """Choose rank, part, pass and operator, the same on all ranks."""
         drawn = np.random.default_rng([self.trial.seed, step])
-        rank, phase, share = int(drawn.integers(self.ranks.world)), str(drawn.choice(["forward", "backward"])), drawn.random(2)
+        rank, phase, share = (
+            int(drawn.integers(self.ranks.world)),
+            str(drawn.choice(["forward", "backward"])),
+            drawn.random(2),
+        )
         if rank == self.ranks.rank:
             num_parts = len(cut(seconds, self.guard.limit))
             self.fault.at = int(share[0] * num_parts), phase, 1 + int(share[1] * self.operators[phase])

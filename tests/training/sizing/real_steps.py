@@ -13,9 +13,14 @@ from colabkit.training.sizing.workload import Regime, Workload
 
 
 class RealStep:
-    """A workload's step on real tensors: `run()` does it, the optimizer as on a CPU. Weights are random, inputs random too."""
+    """A workload's step on real tensors: `run()` does it, the optimizer as on a CPU.
 
-    def __init__(self, workload: Workload, regime: Regime, num_samples: int, seconds: float, meter: Meter | None = None):
+    Weights are random, inputs random too.
+    """
+
+    def __init__(
+        self, workload: Workload, regime: Regime, num_samples: int, seconds: float, meter: Meter | None = None
+    ):
         torch.manual_seed(0)
         self.workload, self.regime = workload, regime
         self.model = workload.build(None, regime.checkpointing)
@@ -63,7 +68,9 @@ def profiled(workload: Workload, regime: Regime, num_samples: int, seconds: floa
 
 
 def _lying(step: RealStep) -> list[torch.Tensor]:
-    states = [value for state in step.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    states = [
+        value for state in step.optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    ]
     return [*step.model.parameters(), *step.model.buffers(), *states, *tensors_of(step.batch)]
 
 

@@ -7,15 +7,18 @@ import pytest
 from colabkit.training.sizing.allocator import MIB, Allocator, OutOfMemory, replay
 
 
-@pytest.mark.parametrize(("asked", "allocated", "reserved"), [
-    (1, 512, 2 * MIB),
-    (MIB, MIB, 2 * MIB),
-    (MIB + 1, MIB + 512, 20 * MIB),
-    (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
-    (10 * MIB, 10 * MIB, 10 * MIB),
-    (11 * MIB, 11 * MIB, 12 * MIB),  # what is left of a segment is kept by the block when it is no more than 1 MiB
-    (11 * MIB - 512, 11 * MIB - 512, 12 * MIB),
-])
+@pytest.mark.parametrize(
+    ("asked", "allocated", "reserved"),
+    [
+        (1, 512, 2 * MIB),
+        (MIB, MIB, 2 * MIB),
+        (MIB + 1, MIB + 512, 20 * MIB),
+        (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
+        (10 * MIB, 10 * MIB, 10 * MIB),
+        (11 * MIB, 11 * MIB, 12 * MIB),  # what is left of a segment is kept by the block when it is no more than 1 MiB
+        (11 * MIB - 512, 11 * MIB - 512, 12 * MIB),
+    ],
+)
 def test_segments_are_those_of_cuda(asked, allocated, reserved):
     allocator = Allocator()
     allocator.allocate(asked)

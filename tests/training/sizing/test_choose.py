@@ -1,4 +1,4 @@
-"""Precision, checkpointing and batch sizes: each rule, what it says, and errors that say by how much something would help."""
+"""Precision, checkpointing and batch sizes: each rule, what it says, and errors that say how much something helps."""
 
 from __future__ import annotations
 
@@ -30,23 +30,51 @@ def workload(num_weights: int = 1000, num_trained: int | None = None) -> Workloa
         trained = num_weights if num_trained is None else num_trained
         weights = [Weight(shape=(1000, 1000), requires_grad=i < trained) for i in range(num_weights)]
         return SimpleNamespace(parameters=lambda: weights)
-    return Workload(name="a model", identity=f"a model {num_weights} {num_trained}", num_layers=1, build=build, layers=None,
-                    batch=None, loss=None)
+
+    return Workload(
+        name="a model",
+        identity=f"a model {num_weights} {num_trained}",
+        num_layers=1,
+        build=build,
+        layers=None,
+        batch=None,
+        loss=None,
+    )
 
 
 def predicted(state_gib: float = 2.0, per_second_mib: float = 40.0, spared: float = 0.2, gradients_gib: float = 0.0):
     """Return a stand-in for the prediction: memory grows with B * T; checkpointing spares all but `spared` of it."""
+
     def predict(work, regime, **_):
-        each = per_second_mib * 2**20 * (spared if regime.checkpointing else 1.0) * (2.0 if regime.precision == "fp32" else 1.0)
-        return MemoryModel(phases=(Phase(name="backward", base_bytes=(state_gib + gradients_gib) * GIB, bytes_per_second=each,
-                                         bytes_per_second_squared=each / 200),), state_bytes=state_gib * GIB)
+        each = (
+            per_second_mib
+            * 2**20
+            * (spared if regime.checkpointing else 1.0)
+            * (2.0 if regime.precision == "fp32" else 1.0)
+        )
+        return MemoryModel(
+            phases=(
+                Phase(
+                    name="backward",
+                    base_bytes=(state_gib + gradients_gib) * GIB,
+                    bytes_per_second=each,
+                    bytes_per_second_squared=each / 200,
+                ),
+            ),
+            state_bytes=state_gib * GIB,
+        )
+
     return predict
 
 
 def sized(device="A100-40", lengths=LENGTHS, *, predict=None, work=None, **more) -> Sizing:
     device = device if isinstance(device, Device) else find(device)
-    predictions = Predictions(float(min(lengths, default=1)), float(max(lengths, default=1)), predict=predict or predicted())
-    return size(work or workload(), device=device, lengths=lengths, **{"effective_batch": 32, "predictions": predictions} | more)
+    predictions = Predictions(
+        float(min(lengths, default=1)), float(max(lengths, default=1)), predict=predict or predicted()
+    )
+    return size(
+        work or workload(), device=device, lengths=lengths, **{"effective_batch": 32, "predictions": predictions} | more
+    )
 
 
 def reasons(sizing: Sizing) -> dict:
@@ -88,7 +116,10 @@ def test_checkpointing_where_the_longest_does_not_fit_without():
 
 
 def test_checkpointing_that_is_set():
-    assert sized("H200", checkpointing="yes").regime.checkpointing and not sized("T4", checkpointing="no").regime.checkpointing
+    assert (
+        sized("H200", checkpointing="yes").regime.checkpointing
+        and not sized("T4", checkpointing="no").regime.checkpointing
+    )
     with pytest.raises(UsageError):
         sized("T4", checkpointing="perhaps")
 
@@ -189,9 +220,19 @@ def test_margins_within_range_count():
     assert limits == sorted(limits) and limits[-1] < find("A100-40").usable_bytes
 
 
-@pytest.mark.parametrize("wrong", [{"lengths": []}, {"lengths": [0.0, 1.0]}, {"lengths": [float("nan")]}, {"effective_batch": 0},
-                                   {"effective_batch": 2, "world": 3}, {"most": 0}, {"effective_batch": None},
-                                   {"effective_seconds": 400.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lengths": []},
+        {"lengths": [0.0, 1.0]},
+        {"lengths": [float("nan")]},
+        {"effective_batch": 0},
+        {"effective_batch": 2, "world": 3},
+        {"most": 0},
+        {"effective_batch": None},
+        {"effective_seconds": 400.0},
+    ],
+)
 def test_settings_that_cannot_be_are_refused(wrong):
     with pytest.raises(UsageError):
         sized(**wrong)
@@ -231,7 +272,11 @@ def test_advice_names_checkpointing_and_shorter_pieces():
 def test_to_and_from_json():
     sizing = sized("L4", most=5)
     again = Sizing.from_dict(json.loads(json.dumps(sizing.to_dict(), default=float)))
-    assert again.capacity(12.3) == sizing.capacity(12.3) and again.regime == sizing.regime and again.device == sizing.device
+    assert (
+        again.capacity(12.3) == sizing.capacity(12.3)
+        and again.regime == sizing.regime
+        and again.device == sizing.device
+    )
     assert again.limit_bytes == sizing.limit_bytes and len(again.buckets) == len(sizing.buckets)
     assert [c[0] for c in again.choices] == [c[0] for c in sizing.choices]
 
@@ -248,5 +293,3 @@ def test_fp16_and_bf16_are_predicted_once():
     for device in ("T4", "L4", "A100-40", "H100"):
         sized(device, predictions=predictions, checkpointing="no")
     assert predictions.num_predicted == 1
-
-

@@ -12,7 +12,15 @@ from colabkit.training.sizing.devices import CATALOGUE, GIB, MIB, Device, find
 
 
 def test_what_nvidia_smi_shows_and_what_torch_can_have():
-    shown = {"T4": 15360, "V100-16": 16384, "L4": 23034, "A100-40": 40960, "A100-80": 81920, "H100": 81559, "H200": 143771}
+    shown = {
+        "T4": 15360,
+        "V100-16": 16384,
+        "L4": 23034,
+        "A100-40": 40960,
+        "A100-80": 81920,
+        "H100": 81559,
+        "H200": 143771,
+    }
     for name, mebibytes in shown.items():
         device = find(name)
         assert device.total_bytes == mebibytes * MIB
@@ -26,10 +34,24 @@ def test_precisions():
     assert all(find(name).supports_bf16 for name in ("L4", "A10", "A100-40", "H100", "H200", "RTX3090", "RTX4090"))
 
 
-@pytest.mark.parametrize("written, meant", [
-    ("t4", "T4"), ("Tesla T4", "T4"), ("NVIDIA L4", "L4"), ("V100", "V100-16"), ("Tesla V100-SXM2-32GB", "V100-32"),
-    ("a100", "A100-40"), ("NVIDIA A100-SXM4-80GB", "A100-80"), ("A100-PCIE-40GB", "A100-40"), ("A10G", "A10"),
-    ("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H200", "H200"), ("NVIDIA GeForce RTX 4090", "RTX4090"), ("3090", "RTX3090")])
+@pytest.mark.parametrize(
+    "written, meant",
+    [
+        ("t4", "T4"),
+        ("Tesla T4", "T4"),
+        ("NVIDIA L4", "L4"),
+        ("V100", "V100-16"),
+        ("Tesla V100-SXM2-32GB", "V100-32"),
+        ("a100", "A100-40"),
+        ("NVIDIA A100-SXM4-80GB", "A100-80"),
+        ("A100-PCIE-40GB", "A100-40"),
+        ("A10G", "A10"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA GeForce RTX 4090", "RTX4090"),
+        ("3090", "RTX3090"),
+    ],
+)
 def test_names_people_write(written, meant):
     assert find(written).name == meant
 
@@ -63,6 +85,7 @@ def test_the_device_here_is_usable_and_the_same_each_time():
 
 def test_the_cpus_ram_is_that_of_its_container(monkeypatch):
     import torch
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices, "detect", lambda: SimpleNamespace(memory_gib=3.5, num_cpus=2))
     assert devices.here().usable_bytes == int(3.5 * GIB)

@@ -33,8 +33,10 @@ def talk():
 @pytest.fixture
 def make_guard(talk):
     """Return a maker of guards of one process; capacity as a number or a function."""
+
     def make(capacity, **how):
         return Guard(capacity if callable(capacity) else lambda seconds: capacity, ranks=Ranks(), teller=talk, **how)
+
     return make
 
 
@@ -80,7 +82,9 @@ def test_the_same_samples_are_done_again_in_smaller_parts(make_guard, talk):
 def test_longer_samples_are_fewer_from_then_on_and_shorter_ones_stay(make_guard):
     device, guard = Device([10.0] * 8, 30), make_guard(8)
     guard.step(device.seconds, device.work, device.reset)
-    assert guard.limit(10.0) == guard.limit(11.0) == guard.limit(25.0) == 3 and guard.limit(8.0) == guard.limit(1.0) == 8
+    assert (
+        guard.limit(10.0) == guard.limit(11.0) == guard.limit(25.0) == 3 and guard.limit(8.0) == guard.limit(1.0) == 8
+    )
 
 
 def test_what_was_learnt_is_a_small_json_of_one_device(make_guard, talk):
@@ -108,13 +112,14 @@ def test_random_generators_and_buffers_are_put_back(make_guard):
         drawn.append((random.random(), float(np.random.random()), float(torch.rand(()))))
         if len(drawn) == 2:
             raise torch.OutOfMemoryError(OOM)
+
     guard.step([1.0] * 4, work, lambda: None)
     assert drawn[0] == drawn[2] and drawn[1] == drawn[3] and len(drawn) == 6
     assert int(model.num_batches_tracked) == 4, "four parts of one; not those of the first try"
 
 
 def test_a_failed_graph_is_let_go_before_it_is_tried_again(make_guard):
-    """The error's traceback holds the frames, the frames the activations: they must be gone, or the next try fails, too."""
+    """The error's traceback holds frames, the frames activations: they must be gone, or the next try fails, too."""
     graphs, alive = [], []
 
     def deep(activation, num_samples):
@@ -131,6 +136,7 @@ def test_a_failed_graph_is_let_go_before_it_is_tried_again(make_guard):
             deep(activation, len(part))
         except torch.OutOfMemoryError as error:
             raise torch.OutOfMemoryError(OOM) from error  # as libraries do
+
     make_guard(4).step([1.0] * 4, work, lambda: None)
     gc.enable()
     assert alive == [[], [False], [False, False]]
@@ -156,24 +162,43 @@ def test_memory_that_was_short_for_a_moment_costs_a_single_sample_nothing(make_g
         calls.append(part)
         if len(calls) == 1:
             raise torch.OutOfMemoryError(OOM)
+
     make_guard(1).step([5.0, 4.0], work, lambda: None)
     assert calls == [[0], [0], [1]]
 
 
 def test_other_errors_are_not_taken_for_it(make_guard):
-    for error in (RuntimeError("shapes do not match"), MemoryError("CUDA out of memory"), ValueError("CUDA out of memory"),
-                  KeyboardInterrupt()):
+    for error in (
+        RuntimeError("shapes do not match"),
+        MemoryError("CUDA out of memory"),
+        ValueError("CUDA out of memory"),
+        KeyboardInterrupt(),
+    ):
+
         def work(part, error=error):
             raise error
+
         with pytest.raises(type(error)):
             make_guard(4).step([1.0] * 4, work, lambda: pytest.fail("reset"))
 
 
-@pytest.mark.parametrize("text", [
-    "CUDA error: out of memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
-    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cuFFT error: CUFFT_ALLOC_FAILED",
-    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
-    "[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: out of memory",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        (
+            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 8 bytes"
+        ),
+        (
+            "[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: "
+            "you tried to allocate 8 bytes."
+        ),
+    ],
+)
 def test_it_is_known_in_disguise(make_guard, text):
     calls = []
 
@@ -181,10 +206,9 @@ def test_it_is_known_in_disguise(make_guard, text):
         calls.append(len(part))
         if len(part) > 1:
             raise RuntimeError(text)
+
     make_guard(2).step([1.0, 1.0], work, lambda: None)
     assert calls == [2, 1, 1]
-
-
 
 
 class Retrying:
@@ -210,6 +234,7 @@ def test_retries_of_the_allocator_make_later_steps_smaller_and_redo_nothing(make
     def work(part):
         calls.append(len(part))
         watch.num_retries += len(part) > 4
+
     for _ in range(3):
         guard.step([2.0] * 8, work, lambda: pytest.fail("reset"))
     assert calls == [8, 4, 4, 4, 4] and guard.events == {"tight": 1} and "start over" in talk.choices[0][2]
@@ -235,8 +260,10 @@ def test_gradients_of_uneven_parts_of_ragged_samples_are_those_of_the_whole(make
             chosen = [numbers[i] for i in part]
             log_probs, marks = network(pad(samples, chosen), chosen)
             (summed_loss(kind, log_probs, targets(kind, samples, chosen)) / units + marks).backward()
+
         make_guard(capacity).step([samples.seconds[i] for i in numbers], work, lambda: None)
         return torch.cat([p.grad.flatten() for p in network.parameters()])
+
     whole = gradients(24)
     assert sizes == [24]
     for capacity in (lambda seconds: int(45 / seconds), 7, 1):
@@ -269,7 +296,7 @@ def two():
 
 @pytest.mark.parametrize("kind", ["ctc", "norm"])
 def test_one_rank_after_another_runs_out_of_memory(two, kind):
-    """Anywhere in forward or backward: nobody hangs, no sample is lost or repeated, and the weights are those without it."""
+    """Anywhere in forward or backward: no hang, no sample lost or repeated, and the weights are those without it."""
     trial = Trial(kind=kind, num_steps=13)
     first, second = two.call(carry_out, trial)
     assert first.counts["injected"] == 12 and sum((first.places + second.places).values()) == 12
@@ -292,7 +319,9 @@ def hopeless(ranks):
 
 def test_a_sample_that_does_not_fit_is_an_error_on_all_ranks(two):
     errors = two.call(hopeless)
-    assert all(isinstance(error, DataError) and "90 s" in str(error) and "in process 1" in str(error) for error in errors)
+    assert all(
+        isinstance(error, DataError) and "90 s" in str(error) and "in process 1" in str(error) for error in errors
+    )
 
 
 def uneven(ranks):

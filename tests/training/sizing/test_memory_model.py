@@ -6,19 +6,27 @@ import pytest
 
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
 
-MODEL = MemoryModel(phases=(
-    Phase(name="forward", base_bytes=1000, bytes_per_sample=10, bytes_per_second=5, bytes_per_second_squared=1),
-    Phase(name="optimizer step", base_bytes=3000),
-    Phase(name="backward", base_bytes=500, bytes_per_second=20, base_bytes_per_second_squared=3),
-), state_bytes=400, slack_fraction=0.1, context_bytes=50)
+MODEL = MemoryModel(
+    phases=(
+        Phase(name="forward", base_bytes=1000, bytes_per_sample=10, bytes_per_second=5, bytes_per_second_squared=1),
+        Phase(name="optimizer step", base_bytes=3000),
+        Phase(name="backward", base_bytes=500, bytes_per_second=20, base_bytes_per_second_squared=3),
+    ),
+    state_bytes=400,
+    slack_fraction=0.1,
+    context_bytes=50,
+)
 
 
-@pytest.mark.parametrize(("samples", "seconds", "peak", "phase"), [
-    (1, 1.0, 3000, "optimizer step"),
-    (100, 2.0, 4512, "backward"),
-    (100, 20.0, 52000, "forward"),
-    (1, 40.0, 6100, "backward"),
-])
+@pytest.mark.parametrize(
+    ("samples", "seconds", "peak", "phase"),
+    [
+        (1, 1.0, 3000, "optimizer step"),
+        (100, 2.0, 4512, "backward"),
+        (100, 20.0, 52000, "forward"),
+        (1, 40.0, 6100, "backward"),
+    ],
+)
 def test_the_peak_is_that_of_the_largest_phase(samples, seconds, peak, phase):
     assert MODEL.peak_bytes(samples, seconds) == peak
     assert MODEL.peak_phase(samples, seconds) == phase
@@ -42,7 +50,9 @@ def test_capacity_is_bounded_and_zero_where_the_state_alone_is_too_much():
 def test_scaling_leaves_the_state():
     scaled = MODEL.scaled(1.5)
     for samples, seconds in ((1, 1.0), (100, 2.0), (100, 20.0), (1, 40.0)):
-        assert scaled.peak_bytes(samples, seconds) - 400 == pytest.approx(1.5 * (MODEL.peak_bytes(samples, seconds) - 400))
+        assert scaled.peak_bytes(samples, seconds) - 400 == pytest.approx(
+            1.5 * (MODEL.peak_bytes(samples, seconds) - 400)
+        )
 
 
 def test_comes_back_from_json():

@@ -17,6 +17,7 @@ def test_every_sample_is_in_one_part_that_fits(seed):
 
     def limit(longest):
         return int(80 / longest)
+
     parts = cut(seconds, limit)
     assert sorted(i for part in parts for i in part) == list(range(len(seconds)))
     assert all(len(part) <= limit(max(seconds[i] for i in part)) for part in parts)
@@ -26,7 +27,7 @@ def test_every_sample_is_in_one_part_that_fits(seed):
     greedy, left = 0, sorted(seconds, reverse=True)
     padded = 0.0
     while left:
-        greedy, padded, left = greedy + 1, padded + left[0] * len(left[: limit(left[0])]), left[limit(left[0]):]
+        greedy, padded, left = greedy + 1, padded + left[0] * len(left[: limit(left[0])]), left[limit(left[0]) :]
     assert len(parts) == greedy, "as few parts as can be"
     assert sum(longest[k] * len(part) for k, part in enumerate(parts)) <= padded + 1e-6
 
@@ -52,6 +53,7 @@ def test_parts_take_the_least_time_there_is(seed):
 
     def limit(longest):
         return int(60 / longest)
+
     times = []
     for places in product((False, True), repeat=8):
         bounds = [0, *(i + 1 for i, is_cut in enumerate(places) if is_cut), 9]

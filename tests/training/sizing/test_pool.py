@@ -1,4 +1,4 @@
-"""Predictions are shared: another optimizer, fewer trained weights and other processes give what predicting anew gives."""
+"""Shared predictions: another optimizer, fewer trained weights and other processes give what predicting anew gives."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def test_fewer_trained_weights_take_at_least_what_predicting_says():
         model = plain.build(num_layers, checkpointing)
         model.wav2vec2.encoder.layers[0].requires_grad_(False)
         return model
+
     variant = replace(plain, identity="frozen", build=build)
     predictions, regime = Predictions(1.0, 4.0), Regime(precision="bf16")
     bound = predictions.lightened(plain, variant, regime)
@@ -67,9 +68,15 @@ class Deciding(torch.nn.Module):
 
 
 def deciding(name: str) -> Workload:
-    return Workload(name=name, identity=name, num_layers=1, build=lambda layers, checkpointing: Deciding(),
-                    layers=lambda model: [], batch=lambda samples, seconds: torch.ones(samples, 4),
-                    loss=lambda model, batch: model(batch).sum())
+    return Workload(
+        name=name,
+        identity=name,
+        num_layers=1,
+        build=lambda layers, checkpointing: Deciding(),
+        layers=lambda model: [],
+        batch=lambda samples, seconds: torch.ones(samples, 4),
+        loss=lambda model, batch: model(batch).sum(),
+    )
 
 
 def test_a_process_that_reads_buckets_is_not_copied(monkeypatch):
@@ -81,7 +88,8 @@ def test_a_process_that_reads_buckets_is_not_copied(monkeypatch):
 
 
 def test_a_model_that_decides_by_values_is_told_from_other_processes_too(monkeypatch):
-    monkeypatch.delitem(sys.modules, "obstore", raising=False)  # of other tests: a process that reads buckets is not copied
+    # of other tests: a process that reads buckets is not copied
+    monkeypatch.delitem(sys.modules, "obstore", raising=False)
     predictions = Predictions(1.0, 10.0, on_gpu=True)
     regime = Regime(precision="fp32")
     with pytest.raises(UsageError, match="decides by values") as caught:

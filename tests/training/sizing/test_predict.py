@@ -39,13 +39,23 @@ def test_small_depths_and_few_sizes_tell_any_size_at_full_depth(family):
     assert 0.0 < model.slack_fraction <= 0.15 and model.state_bytes > WORKSPACE_BYTES
 
 
-@pytest.mark.parametrize(("make", "regime"), [
-    (lambda: wav2vec2(5), Regime()),
-    (lambda: wav2vec2(5), Regime(precision="bf16", checkpointing=True, optimizer="adafactor")),
-    (lambda: wav2vec2_bert(5), Regime(accumulates=False)),
-    (lambda: whisper(5, num_frames=400), Regime(checkpointing=True)),
-    (vocoder, Regime(optimizer="sgd")),
-], ids=["wav2vec2", "wav2vec2-bf16-checkpointing-adafactor", "w2v-BERT-one-part", "whisper-checkpointing", "vocoder-sgd"])
+@pytest.mark.parametrize(
+    ("make", "regime"),
+    [
+        (lambda: wav2vec2(5), Regime()),
+        (lambda: wav2vec2(5), Regime(precision="bf16", checkpointing=True, optimizer="adafactor")),
+        (lambda: wav2vec2_bert(5), Regime(accumulates=False)),
+        (lambda: whisper(5, num_frames=400), Regime(checkpointing=True)),
+        (vocoder, Regime(optimizer="sgd")),
+    ],
+    ids=[
+        "wav2vec2",
+        "wav2vec2-bf16-checkpointing-adafactor",
+        "w2v-BERT-one-part",
+        "whisper-checkpointing",
+        "vocoder-sgd",
+    ],
+)
 def test_predicts_real_steps_on_a_cpu(make, regime):
     workload = make()
     model = predict(workload, regime, shortest_seconds=1, longest_seconds=2, on_gpu=False)
@@ -72,7 +82,8 @@ def test_what_the_regime_adds():
         return predict(workload, Regime(**changes), shortest_seconds=1, longest_seconds=4).state_bytes
 
     plain = state()
-    assert plain - WORKSPACE_BYTES == pytest.approx(all_of_it + 2 * trained, rel=0.06)  # a block for each counter of steps
+    # a block for each counter of steps
+    assert plain - WORKSPACE_BYTES == pytest.approx(all_of_it + 2 * trained, rel=0.06)
     assert state(ema=True) - plain == pytest.approx(all_of_it, rel=0.001)
     assert state(optimizer="sgd") - plain == pytest.approx(-2 * trained, rel=0.15)
     assert state(optimizer="sgd") < state(optimizer="adafactor") < state(optimizer="adamw_8bit")
@@ -92,7 +103,8 @@ def test_sums_over_processes_take_their_buffers():
     workload = wav2vec2(3)
     alone, together = (measure(workload, Regime(world=world), 2, 2.0) for world in (1, 4))
     trained = sum(rounded(weight.nbytes) for weight in weights_of(workload))
-    assert together["reduce gradients"] - together["optimizer step"] == pytest.approx(trained, rel=0.05)  # less than a bucket
+    # less than a bucket
+    assert together["reduce gradients"] - together["optimizer step"] == pytest.approx(trained, rel=0.05)
     assert "reduce gradients" not in alone
 
 
@@ -112,7 +124,9 @@ def test_longer_and_more_never_take_less():
         assert model.device_bytes(fits, seconds) <= 2**30 < model.device_bytes(fits + 1, seconds)
 
 
-@pytest.mark.parametrize(("shortest", "longest"), [(0.2, 0.5), (1.0, 1.0), (2, 3), (0.4, 4.9), (29.0, 30.0), (0.5, 600.0)])
+@pytest.mark.parametrize(
+    ("shortest", "longest"), [(0.2, 0.5), (1.0, 1.0), (2, 3), (0.4, 4.9), (29.0, 30.0), (0.5, 600.0)]
+)
 def test_any_range_of_lengths(shortest, longest):
     workload = vocoder()
     model = predict(workload, Regime(), shortest_seconds=shortest, longest_seconds=longest)
@@ -132,8 +146,9 @@ class Uneven(nn.Module):
 
     def __init__(self, depth: int):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Sequential(*[nn.Linear(32, 32) for _ in range(depth if i == depth - 2 else 1)])
-                                    for i in range(depth))
+        self.layers = nn.ModuleList(
+            nn.Sequential(*[nn.Linear(32, 32) for _ in range(depth if i == depth - 2 else 1)]) for i in range(depth)
+        )
 
     def forward(self, x):
         for layer in self.layers:
@@ -142,9 +157,15 @@ class Uneven(nn.Module):
 
 
 def test_layers_that_differ_are_run_as_they_are():
-    workload = Workload(name="uneven", identity="uneven", num_layers=7, build=lambda depth, checkpointing: Uneven(depth or 7),
-                        layers=lambda model: list(model.layers), loss=lambda model, batch: model(batch),
-                        batch=lambda samples, seconds: torch.zeros(samples, int(100 * seconds), 32))
+    workload = Workload(
+        name="uneven",
+        identity="uneven",
+        num_layers=7,
+        build=lambda depth, checkpointing: Uneven(depth or 7),
+        layers=lambda model: list(model.layers),
+        loss=lambda model, batch: model(batch),
+        batch=lambda samples, seconds: torch.zeros(samples, int(100 * seconds), 32),
+    )
     model = predict(workload, Regime(), shortest_seconds=1, longest_seconds=4)
     whole = max(measure(workload, Regime(), 9, 2.0).values()) + WORKSPACE_BYTES
     assert model.peak_bytes(9, 2.0) == pytest.approx(whole, rel=0.005)
@@ -152,8 +173,15 @@ def test_layers_that_differ_are_run_as_they_are():
 
 def a_billion_parameters() -> int:
     """Plan a model of 962 million parameters; return the most memory that this process had, in KiB."""
-    workload = wav2vec2(48, hidden_size=1280, num_attention_heads=16, intermediate_size=5120, conv_dim=(512,) * 7,
-                        num_conv_pos_embeddings=128, num_conv_pos_embedding_groups=16)
+    workload = wav2vec2(
+        48,
+        hidden_size=1280,
+        num_attention_heads=16,
+        intermediate_size=5120,
+        conv_dim=(512,) * 7,
+        num_conv_pos_embeddings=128,
+        num_conv_pos_embedding_groups=16,
+    )
     model = predict(workload, Regime(precision="bf16", checkpointing=True), shortest_seconds=1, longest_seconds=20)
     assert 15e9 < model.state_bytes + 4e9 < 16.5e9  # 12 bytes each and gradients
     assert 10 <= model.capacity(20.0, 40 * 2**30) <= 200
@@ -164,5 +192,3 @@ def test_a_billion_parameters_need_no_memory():
     # A process of its own: what earlier tests took counts in neither figure (getrusage's is inherited).
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
         assert alone.submit(a_billion_parameters).result() < 1.5 * 2**20
-
-

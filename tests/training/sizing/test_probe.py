@@ -1,4 +1,4 @@
-"""A few real steps mend what was predicted: on real CPU tensors under a byte budget, and in cases no small model shows."""
+"""A few real steps mend predictions: on real CPU tensors under a byte budget, and in cases no small model shows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ from tests.training.sizing import workloads
 
 LENGTHS = np.random.default_rng(0).lognormal(1.5, 0.8, 500).clip(1, 30)
 WORK = Workload(name="w", identity="w", num_layers=1, build=None, layers=None, batch=None, loss=None)
-MODEL = MemoryModel(phases=(Phase(name="backward", base_bytes=2 * GIB, bytes_per_second=30e6, bytes_per_second_squared=5e5),),
-                    state_bytes=1.5 * GIB, slack_fraction=0.02)
+MODEL = MemoryModel(
+    phases=(Phase(name="backward", base_bytes=2 * GIB, bytes_per_second=30e6, bytes_per_second_squared=5e5),),
+    state_bytes=1.5 * GIB,
+    slack_fraction=0.02,
+)
 
 
 class Emulated:
@@ -45,8 +48,14 @@ class Emulated:
 
 def sized(model: MemoryModel = MODEL, device: str = "A100-40", **more):
     predictions = Predictions(1.0, 30.0, predict=lambda *a, **k: model)
-    return size(WORK, device=find(device), lengths=LENGTHS, checkpointing="no", predictions=predictions,
-                **{"effective_batch": 9999} | more)
+    return size(
+        WORK,
+        device=find(device),
+        lengths=LENGTHS,
+        checkpointing="no",
+        predictions=predictions,
+        **{"effective_batch": 9999} | more,
+    )
 
 
 def run_on(sizing, truth: MemoryModel, **more) -> Emulated:
@@ -71,8 +80,10 @@ def test_errors_that_differ_by_length_are_mended_at_both_ends():
     sizing = sized()
     truth = replace(MODEL, phases=(replace(MODEL.phases[0], bytes_per_second=1.2 * 30e6),))  # the short ones take more
     found = confirm(sizing, run_on(sizing, truth))
-    fills = [(truth.device_bytes(b.num_samples, b.longest_seconds) + found.device.context_bytes) / found.limit_bytes
-             for b in found.buckets]
+    fills = [
+        (truth.device_bytes(b.num_samples, b.longest_seconds) + found.device.context_bytes) / found.limit_bytes
+        for b in found.buckets
+    ]
     assert max(fills) <= 1.005 and np.mean(fills) > 0.93
 
 
@@ -119,6 +130,7 @@ def test_no_more_is_tried_than_a_step_has():
 def test_errors_that_are_not_of_memory_are_raised():
     def broken(num_samples, seconds):
         raise RuntimeError("shapes do not match")
+
     with pytest.raises(RuntimeError, match="shapes"):
         confirm(sized(), broken)
 
@@ -138,8 +150,6 @@ def test_the_knee_is_taken_where_more_gains_little():
 def test_without_a_cost_of_passes_there_is_no_knee():
     assert confirm(sized(), run_on(sized(), MODEL)).knee_seconds is None
     assert Timing.fitted([]).knee_seconds(100.0) is None
-
-
 
 
 def test_the_next_run_takes_no_step(tmp_path):
@@ -167,8 +177,14 @@ def test_entries_of_other_lengths_or_without_sense_are_not_used(tmp_path):
     sizing = sized()
     confirm(sizing, run_on(sizing, MODEL), remembered=Remembered(tmp_path))
     predictions = Predictions(1.0, 60.0, predict=lambda *a, **k: MODEL)
-    longer = size(WORK, device=find("A100-40"), lengths=[1.0, 60.0], effective_batch=99, checkpointing="no",
-                  predictions=predictions)
+    longer = size(
+        WORK,
+        device=find("A100-40"),
+        lengths=[1.0, 60.0],
+        effective_batch=99,
+        checkpointing="no",
+        predictions=predictions,
+    )
     device = run_on(longer, MODEL)
     confirm(longer, device, remembered=Remembered(tmp_path))
     assert device.steps
@@ -180,8 +196,11 @@ def test_entries_of_other_lengths_or_without_sense_are_not_used(tmp_path):
 
 # Real steps of small models.
 
+
 def small() -> Workload:
-    work = workloads.wav2vec2_bert(1, hidden_size=16, num_attention_heads=2, intermediate_size=32, output_hidden_size=16)
+    work = workloads.wav2vec2_bert(
+        1, hidden_size=16, num_attention_heads=2, intermediate_size=32, output_hidden_size=16
+    )
     return replace(work, batch=lambda num_samples, seconds: work.batch(num_samples, seconds / 8))
 
 

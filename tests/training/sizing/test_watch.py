@@ -23,8 +23,11 @@ class Scene:
 
     def clean(self):
         self.cleaned += 1
-        self.reading = replace(self.reading, free_bytes=self.reading.free_bytes + self.freed_bytes,
-                               reserved_bytes=self.reading.reserved_bytes - self.freed_bytes)
+        self.reading = replace(
+            self.reading,
+            free_bytes=self.reading.free_bytes + self.freed_bytes,
+            reserved_bytes=self.reading.reserved_bytes - self.freed_bytes,
+        )
 
     def fill(self, fraction):
         """Let torch hold as much as fills the device to this fraction."""
@@ -59,7 +62,9 @@ def test_nearly_full_is_cleaned_up_and_told(scene):
     after = scene.fill(0.97)
     assert scene.cleaned == 1 and after.used_fraction == pytest.approx(0.72)
     assert scene.watch.used_fraction() == pytest.approx(0.72)
-    assert scene.chosen == [("memory.clean_up", "97% to 72%", scene.chosen[0][2])] and scene.watch.events["clean_ups"] == 1
+    assert (
+        scene.chosen == [("memory.clean_up", "97% to 72%", scene.chosen[0][2])] and scene.watch.events["clean_ups"] == 1
+    )
 
 
 def test_a_clean_up_that_does_not_last_is_not_done_every_step(scene):
@@ -75,7 +80,9 @@ def test_others_on_the_same_gpu_are_told_once(scene):
         scene.reading = Reading(total_bytes=16 * GIB, free_bytes=int((12 - others_gib) * GIB), reserved_bytes=4 * GIB)
         scene.watch.look()
     assert [line for line in scene.said if "others use" in line] == scene.said and len(scene.said) == 2
-    assert "5.5 of the 16.0 GiB" in scene.said[0] and "nvidia-smi" in scene.said[0] and scene.watch.events == {"others": 2}
+    assert (
+        "5.5 of the 16.0 GiB" in scene.said[0] and "nvidia-smi" in scene.said[0] and scene.watch.events == {"others": 2}
+    )
     assert "4.5 GiB of it used by others" in scene.watch.describe()
 
 
@@ -104,22 +111,32 @@ def test_the_ram_of_this_process(monkeypatch):
 
 
 def machine(root, *, version, limit):
-    """Write the files of a container of 1 GiB, 700 MiB of it in use and 200 of those cached files, on a machine of 8 GiB."""
+    """Write the files of a container of 1 GiB on a machine of 8 GiB, 700 MiB in use and 200 of those cached files."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/meminfo").write_text("MemTotal: 8388608 kB\nMemAvailable: 6291456 kB\n")
     (root / "proc/self/status").write_text("Name:\tpython\nVmHWM:\t  400000 kB\nVmRSS:\t  300000 kB\n")
     group = root / ("sys/fs/cgroup/memory/a" if version == 1 else "sys/fs/cgroup/a")
     group.mkdir(parents=True)
     (root / "proc/self/cgroup").write_text("4:memory:/a\n" if version == 1 else "0::/a\n")
-    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file") if version == 1 else \
-        ("memory.max", "memory.current", "inactive_file")
+    names = (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        if version == 1
+        else ("memory.max", "memory.current", "inactive_file")
+    )
     (group / names[0]).write_text(f"{limit}\n")
     (group / names[1]).write_text(f"{700 << 20}\n")
     (group / "memory.stat").write_text(f"anon 1\n{names[2]} {200 << 20}\n")
 
 
-@pytest.mark.parametrize("version, limit, used_bytes, total_bytes", [
-    (2, GIB, 500 << 20, GIB), (1, GIB, 500 << 20, GIB), (2, "max", 2 * GIB, 8 * GIB), (1, 2**63 - 4096, 2 * GIB, 8 * GIB)])
+@pytest.mark.parametrize(
+    "version, limit, used_bytes, total_bytes",
+    [
+        (2, GIB, 500 << 20, GIB),
+        (1, GIB, 500 << 20, GIB),
+        (2, "max", 2 * GIB, 8 * GIB),
+        (1, 2**63 - 4096, 2 * GIB, 8 * GIB),
+    ],
+)
 def test_a_containers_limit_counts_and_cached_files_do_not(tmp_path, version, limit, used_bytes, total_bytes):
     machine(tmp_path, version=version, limit=limit)
     read = read_ram(str(tmp_path))

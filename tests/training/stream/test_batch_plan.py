@@ -1,4 +1,4 @@
-"""Tests of training.stream.batch_plan: every sample once, within the budget, little padding, and any batch at any time."""
+"""Tests of training.stream.batch_plan: every sample once, within the budget, little padding, any batch at any time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ BUDGETS = {
     "seconds": Budget(padded_seconds=600),
     "just one": Budget(padded_seconds=600, max_samples=1),
     "samples": Budget(padded_seconds=600, max_samples=7),
-    "memory": Budget(padded_seconds=6000, memory_bytes=1e9, base_bytes=2e8, bytes_per_second=8e5, bytes_per_second_squared=700.0),
+    "memory": Budget(
+        padded_seconds=6000, memory_bytes=1e9, base_bytes=2e8, bytes_per_second=8e5, bytes_per_second_squared=700.0
+    ),
     "memory, no slope": Budget(padded_seconds=600, memory_bytes=1e9),
 }
 
@@ -74,7 +76,11 @@ def require_within(budget: Budget, lengths: np.ndarray) -> None:
     assert num * longest <= budget.padded_seconds * (1 + 1e-9)
     assert num <= (budget.max_samples or num)
     if budget.memory_bytes is not None:
-        memory = budget.base_bytes + num * longest * budget.bytes_per_second + num * longest**2 * budget.bytes_per_second_squared
+        memory = (
+            budget.base_bytes
+            + num * longest * budget.bytes_per_second
+            + num * longest**2 * budget.bytes_per_second_squared
+        )
         assert memory <= budget.memory_bytes * (1 + 1e-9)
 
 
@@ -84,7 +90,9 @@ def test_random_sets_and_settings(seed):
     num = int(rng.integers(1, 400))
     seconds = rng.lognormal(rng.uniform(-1, 3), rng.uniform(0, 2), num)
     budget = Budget(padded_seconds=float(seconds.max() * rng.uniform(1, 50)), max_samples=int(rng.integers(1, 50)))
-    plan = BatchPlan(seconds, budget, seed=seed, num_buckets=int(rng.integers(1, 60)), window_batches=int(rng.integers(1, 12)))
+    plan = BatchPlan(
+        seconds, budget, seed=seed, num_buckets=int(rng.integers(1, 60)), window_batches=int(rng.integers(1, 12))
+    )
     batches = [plan.batch(seed, k) for k in range(len(plan))]
     assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(num))
     for batch in batches:
@@ -133,7 +141,7 @@ def test_the_order_forgets_that_of_the_files(ordered):
 
 
 def test_samples_of_one_length_are_mixed_freely():
-    """A batch holds samples from everywhere, and any two may meet: equal lengths are not kept in the order of the files."""
+    """A batch holds samples from everywhere, and any two may meet: equal lengths are not kept in the files' order."""
     num = 1600
     plan = BatchPlan(np.full(num, 10.0), Budget(padded_seconds=160), seed=0)
     spread = [np.ptp(plan.batch(0, k)) / num for k in range(len(plan))]
@@ -155,7 +163,10 @@ def test_any_batch_at_any_time_equals_going_through(seconds):
 
 def test_epochs_and_seeds_differ():
     plans = [BatchPlan(speech_like(5000), Budget(padded_seconds=200), seed=seed) for seed in (0, 1)]
-    for orders in ([plans[0].batch(epoch, 0).tolist() for epoch in range(9)], [plan.batch(0, 0).tolist() for plan in plans]):
+    for orders in (
+        [plans[0].batch(epoch, 0).tolist() for epoch in range(9)],
+        [plan.batch(0, 0).tolist() for plan in plans],
+    ):
         assert len({tuple(samples) for samples in orders}) == len(orders)
     seen = {tuple(plan.batch(epoch, k).tolist()) for plan in plans for epoch in range(2) for k in range(len(plan))}
     assert len(seen) >= 0.99 * sum(2 * len(plan) for plan in plans)
@@ -206,14 +217,24 @@ def test_capacity():
     assert Budget(padded_seconds=600, max_samples=4).capacity(1.0) == 4
     assert Budget(padded_seconds=600).capacity(601.0) == 0
     # 1000 = 100 + B * (3 * 10 + 9 * 2)
-    assert Budget(padded_seconds=600, memory_bytes=1000, base_bytes=100, bytes_per_second=10,
-                  bytes_per_second_squared=2).capacity(3.0) == 18
+    assert (
+        Budget(
+            padded_seconds=600, memory_bytes=1000, base_bytes=100, bytes_per_second=10, bytes_per_second_squared=2
+        ).capacity(3.0)
+        == 18
+    )
 
 
 def test_identity_changes_with_every_setting_and_duration():
     seconds = speech_like(300)
-    budget = Budget(padded_seconds=600, max_samples=8, memory_bytes=1e9, base_bytes=1e6, bytes_per_second=1e5,
-                    bytes_per_second_squared=1e2)
+    budget = Budget(
+        padded_seconds=600,
+        max_samples=8,
+        memory_bytes=1e9,
+        base_bytes=1e6,
+        bytes_per_second=1e5,
+        bytes_per_second_squared=1e2,
+    )
 
     def identity(seconds=seconds, budget=budget, **settings):
         return BatchPlan(seconds, budget, **{"seed": 0, **settings}).identity()
@@ -222,10 +243,20 @@ def test_identity_changes_with_every_setting_and_duration():
     longer[17] += 1e-6
     swapped[[3, 4]] = seconds[[4, 3]]
     assert seconds[3] != seconds[4]
-    found = [identity(), identity(longer), identity(swapped), identity(seconds[:-1]), identity(seed=1), identity(num_buckets=29),
-             identity(window_batches=7), identity(budget=replace(budget, max_samples=None)),
-             identity(budget=replace(budget, memory_bytes=None))]
-    found += [identity(budget=replace(budget, **{name: getattr(budget, name) + 1})) for name in Budget.__dataclass_fields__]
+    found = [
+        identity(),
+        identity(longer),
+        identity(swapped),
+        identity(seconds[:-1]),
+        identity(seed=1),
+        identity(num_buckets=29),
+        identity(window_batches=7),
+        identity(budget=replace(budget, max_samples=None)),
+        identity(budget=replace(budget, memory_bytes=None)),
+    ]
+    found += [
+        identity(budget=replace(budget, **{name: getattr(budget, name) + 1})) for name in Budget.__dataclass_fields__
+    ]
     assert len(set(found)) == len(found)
     assert identity() == identity(seconds.tolist())
     assert identity() == identity(budget=replace(budget, padded_seconds=600.0, base_bytes=1_000_000))
@@ -234,12 +265,14 @@ def test_identity_changes_with_every_setting_and_duration():
 def test_edges_of_buckets_are_the_best_there_are():
     """Against all ways to cut a few samples into buckets."""
     from itertools import combinations
+
     rng = np.random.default_rng(4)
     for num_buckets in (1, 2, 3, 4):
         seconds = np.sort(rng.pareto(1.0, 9) + 1)
 
         def cost(starts, seconds=seconds):
             return sum((b - a) * seconds[b - 1] for a, b in zip(starts, starts[1:], strict=False))
+
         best = min(cost([0, *cut, 9]) for cut in combinations(range(1, 9), num_buckets - 1))
         starts = bucket_starts(seconds, num_buckets)
         assert starts[0] == 0 and starts[-1] == 9 and len(starts) == num_buckets + 1
@@ -260,8 +293,13 @@ def test_sample_order(num, size):
 
 
 def test_sample_order_identity_and_errors():
-    found = [SampleOrder(10, seed=0), SampleOrder(11, seed=0), SampleOrder(10, seed=1), SampleOrder(10, seed=0, batch_samples=2),
-             SampleOrder(10, seed=0, shuffle=False)]
+    found = [
+        SampleOrder(10, seed=0),
+        SampleOrder(11, seed=0),
+        SampleOrder(10, seed=1),
+        SampleOrder(10, seed=0, batch_samples=2),
+        SampleOrder(10, seed=0, shuffle=False),
+    ]
     assert len({order.identity() for order in found}) == len(found)
     for num, size in ((0, 1), (-1, 1), (5, 0)):
         with pytest.raises(UsageError, match="Cannot order samples"):
@@ -325,8 +363,12 @@ def test_grouped_identity_changes_with_everything_that_changes_batches():
     seconds = speech_like(200)
     base = GroupedOrder(seconds, 16, seed=0)
     assert base.identity() == GroupedOrder(seconds.copy(), 16, seed=0).identity()
-    others = [GroupedOrder(seconds, 17, seed=0), GroupedOrder(seconds, 16, seed=1), GroupedOrder(seconds[::-1], 16, seed=0),
-              GroupedOrder(seconds, 16, seed=0, window_batches=2)]
+    others = [
+        GroupedOrder(seconds, 17, seed=0),
+        GroupedOrder(seconds, 16, seed=1),
+        GroupedOrder(seconds[::-1], 16, seed=0),
+        GroupedOrder(seconds, 16, seed=0, window_batches=2),
+    ]
     assert len({base.identity(), *(other.identity() for other in others)}) == 5
     assert (pickle.loads(pickle.dumps(base)).batch(2, 3) == base.batch(2, 3)).all()
 

@@ -1,4 +1,4 @@
-"""Tests of colabkit.training.stream.mixture: shares, curricula, and every sample of every source once in each of its epochs."""
+"""Tests of training.stream.mixture: shares, curricula, and every sample of every source once in each of its epochs."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def test_any_pick_at_any_time():
 def test_every_sample_once_in_each_epoch_of_its_source(schedule):
     """Through Stream: epochs of one source are whole, whatever the others do."""
     sizes = {"large": 90, "small": 7, "odd": 33}
-    sources = [Source(name, name, SampleOrder(num, seed=i, batch_samples=4)) for i, (name, num) in enumerate(sizes.items())]
+    sources = [
+        Source(name, name, SampleOrder(num, seed=i, batch_samples=4)) for i, (name, num) in enumerate(sizes.items())
+    ]
     stream = Stream(sources, seed=0, schedule=schedule)
     epochs: dict[tuple[str, int], list[int]] = {}
     last = {}
@@ -115,24 +117,31 @@ def test_every_sample_once_in_each_epoch_of_its_source(schedule):
 
 def test_identity():
     one = Mixture(2, [(0, [1, 2])], seed=0)
-    others = [Mixture(2, [(0, [1, 3])], seed=0), Mixture(2, [(0, [1, 2])], seed=1),
-              Mixture(2, [(0, [1, 2]), (9, [1, 2])], seed=0), Mixture(3, [(0, [1, 2, 0])], seed=0)]
+    others = [
+        Mixture(2, [(0, [1, 3])], seed=0),
+        Mixture(2, [(0, [1, 2])], seed=1),
+        Mixture(2, [(0, [1, 2]), (9, [1, 2])], seed=0),
+        Mixture(3, [(0, [1, 2, 0])], seed=0),
+    ]
     assert len({m.identity() for m in [one, *others]}) == 5
     assert one.identity() == Mixture(2, ((0, (1.0, 2.0)),), seed=0).identity()
 
 
-@pytest.mark.parametrize(("num", "schedule", "says"), [
-    (2, [], "weights that start at"),
-    (2, [(5, [1, 1])], "the first at 0"),
-    (2, [(0, [1, 1]), (0, [2, 1])], "the first at 0"),
-    (2, [(0, [1, 1]), (9, [2, 1]), (3, [1, 1])], "in order"),
-    (2, [(0, [1, 1, 1])], "2 weights"),
-    (2, [(0, [1, -1])], "none negative"),
-    (2, [(0, [0, 0])], "not all zero"),
-    (2, [(0, [1, float("nan")])], "2 weights"),
-    (2, [(0, [1, float("inf")])], "2 weights"),
-    (2, [(0, [1, 1e-7])], "too small"),
-])
+@pytest.mark.parametrize(
+    ("num", "schedule", "says"),
+    [
+        (2, [], "weights that start at"),
+        (2, [(5, [1, 1])], "the first at 0"),
+        (2, [(0, [1, 1]), (0, [2, 1])], "the first at 0"),
+        (2, [(0, [1, 1]), (9, [2, 1]), (3, [1, 1])], "in order"),
+        (2, [(0, [1, 1, 1])], "2 weights"),
+        (2, [(0, [1, -1])], "none negative"),
+        (2, [(0, [0, 0])], "not all zero"),
+        (2, [(0, [1, float("nan")])], "2 weights"),
+        (2, [(0, [1, float("inf")])], "2 weights"),
+        (2, [(0, [1, 1e-7])], "too small"),
+    ],
+)
 def test_schedules_that_cannot_be(num, schedule, says):
     with pytest.raises(UsageError, match=says):
         Mixture(num, schedule, seed=0)

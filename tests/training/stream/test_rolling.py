@@ -54,11 +54,24 @@ def expected(use: int, *, chapter_items=3, held=2, uses_per_chapter=4, stream=No
     """What the description says, without a window."""
     stream, first = stream or stream_of(), use // uses_per_chapter * chapter_items
     samples = [(number, stream.item(number).samples.tolist()) for number in range(first, first + held * chapter_items)]
-    return [(number, [(s, f"{stream.item(number).source} {s}") for s in found if s not in broken]) for number, found in samples]
+    return [
+        (number, [(s, f"{stream.item(number).source} {s}") for s in found if s not in broken])
+        for number, found in samples
+    ]
 
 
-@pytest.mark.parametrize("how", [{}, {"chapter_items": 1, "held": 1, "uses_per_chapter": 1}, {"held": 5, "workers": 8},
-                                 {"chapter_items": 30}, {"uses_per_chapter": 1}, {"workers": 0}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"chapter_items": 1, "held": 1, "uses_per_chapter": 1},
+        {"held": 5, "workers": 8},
+        {"chapter_items": 30},
+        {"uses_per_chapter": 1},
+        {"workers": 0},
+    ],
+    ids=str,
+)
 def test_uses_in_order_see_the_chapters_that_the_stream_says(how):
     window, parts = window_of(**how), {k: v for k, v in how.items() if k != "workers"}
     for use in range(40):
@@ -129,7 +142,9 @@ def test_broken_samples_are_left_out_told_once_and_kept_in_the_state():
     window = window_of(Reads(broken=(4, 7)), stream, workers=0)
     for use in range(4 * 20):
         assert at(window, use) == expected(use, broken=(4, 7))
-    assert sorted(told) == ["speech, sample 4", "speech, sample 7"] and window.state(79)["quarantined"] == {"speech": [4, 7]}
+    assert sorted(told) == ["speech, sample 4", "speech, sample 7"] and window.state(79)["quarantined"] == {
+        "speech": [4, 7]
+    }
 
 
 def test_a_state_brings_back_the_quarantine_and_the_same_windows():
@@ -239,6 +254,7 @@ def test_many_threads_may_ask_at_once():
                 found[use] = at(window, use)
         except BaseException as error:
             errors.append(error)
+
     threads = [threading.Thread(target=ask, args=(range(k, 60, 4),)) for k in range(4)]
     for thread in threads:
         thread.start()

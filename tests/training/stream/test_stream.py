@@ -1,4 +1,4 @@
-"""Tests of training.stream.stream: one sequence for any workers, ranks and stops; a small state; broken samples left out."""
+"""Tests of training.stream.stream: one sequence for any workers, ranks, stops; small state; broken samples left out."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ def single(order=None, **settings) -> Stream:
 
 
 def mixed(**settings) -> Stream:
-    sources = [Source("speech", "a", plan()), Source("noise", "b", SampleOrder(10, seed=3, batch_samples=4)),
-               Source("späť", "c", SampleOrder(31, seed=4, batch_samples=5))]
+    sources = [
+        Source("speech", "a", plan()),
+        Source("noise", "b", SampleOrder(10, seed=3, batch_samples=4)),
+        Source("späť", "c", SampleOrder(31, seed=4, batch_samples=5)),
+    ]
     return Stream(sources, seed=2, schedule=[(0, [3, 1, 0]), (20, [1, 1, 2])], **settings)
 
 
@@ -45,25 +48,34 @@ def quick(source: str, sample: int) -> tuple[str, int]:
     return source, sample
 
 
-def consume(streams: list[Stream], num: int | None = None, *, workers: int = 0, kind: str = "threads", read=read) -> list[tuple]:
-    """Go through batches with all ranks in step; return (number, epoch, source, samples) of each, put together again."""
+def consume(
+    streams: list[Stream], num: int | None = None, *, workers: int = 0, kind: str = "threads", read=read
+) -> list[tuple]:
+    """Go through batches with all ranks in step; return (number, epoch, source, samples) of each, put together."""
     world, seen = len(streams), []
     with ExitStack() as open_loads:
-        loads = [open_loads.enter_context(closing(stream.load(read, rank=rank, world=world, workers=workers, kind=kind)))
-                 for rank, stream in enumerate(streams)]
+        loads = [
+            open_loads.enter_context(closing(stream.load(read, rank=rank, world=world, workers=workers, kind=kind)))
+            for rank, stream in enumerate(streams)
+        ]
         while num is None or len(seen) < num:
             parts: list[Loaded | None] = [next(load, None) for load in loads]
             if parts[0] is None:
                 assert parts == [None] * world
                 break
             for part in parts:
-                assert [value for _, value in part.samples] == [(part.item.source, sample) for sample, _ in part.samples]
+                assert [value for _, value in part.samples] == [
+                    (part.item.source, sample) for sample, _ in part.samples
+                ]
             by_rank = [iter(part.samples) for part in parts]
             item = parts[0].item
             broken = [pair for part in parts for pair in part.broken]
             left_out = {sample for sample, _ in broken} | set(streams[0].quarantined[item.source])
-            samples = [next(by_rank[place % world])[0] for place, sample in enumerate(item.samples.tolist())
-                       if sample not in left_out]
+            samples = [
+                next(by_rank[place % world])[0]
+                for place, sample in enumerate(item.samples.tolist())
+                if sample not in left_out
+            ]
             assert not any(list(rest) for rest in by_rank)
             seen.append((item.number, item.epoch, item.source, tuple(samples)))
             for stream, part in zip(streams, parts, strict=True):
@@ -103,13 +115,19 @@ def test_every_sample_once_an_epoch():
 def test_the_stream_is_the_same_for_ever():
     """Old states lean on this: when it changes, VERSION must."""
     seconds = (np.arange(40) * 7 % 13 + 1).astype(float)
-    sources = [Source("a", "1", BatchPlan(seconds, Budget(padded_seconds=50), seed=5, num_buckets=3)),
-               Source("b", "2", SampleOrder(9, seed=6, batch_samples=2))]
+    sources = [
+        Source("a", "1", BatchPlan(seconds, Budget(padded_seconds=50), seed=5, num_buckets=3)),
+        Source("b", "2", SampleOrder(9, seed=6, batch_samples=2)),
+    ]
     stream = Stream(sources, seed=7, schedule=[2, 1])
     items = [stream.item(n) for n in (0, 1, 2, 1000, 10**9)]
     assert [(i.source, i.epoch, i.samples.tolist()) for i in items] == [
-        ("b", 0, [4, 5]), ("a", 0, [13, 0, 26, 30, 4, 32]), ("a", 0, [5, 31, 7]),
-        ("a", 74, [20, 22, 37]), ("a", 74074074, [21, 36, 23, 10, 12, 27])]
+        ("b", 0, [4, 5]),
+        ("a", 0, [13, 0, 26, 30, 4, 32]),
+        ("a", 0, [5, 31, 7]),
+        ("a", 74, [20, 22, 37]),
+        ("a", 74074074, [21, 36, 23, 10, 12, 27]),
+    ]
     assert (stream.fingerprint, stream.plan) == ("ddc7523b594d0dff", "282f32a86321079a")
 
 
@@ -202,14 +220,17 @@ def other_data() -> Stream:
     return Stream([Source("speech-large", "g" * 64, plan())], seed=0)
 
 
-@pytest.mark.parametrize(("other", "what", "says"), [
-    (other_data(), "other data", ["speech (fingerprint", "speech-large (fingerprint"]),
-    (Stream([Source("speech", "e" * 64, plan())], seed=0), "other data", ["fingerprint"]),
-    (mixed(), "other data", ["speech + noise + späť"]),
-    (single(plan(seed=1)), "another order", ["take back the changed settings"]),
-    (single(plan(window_batches=2)), "another order", ["plan"]),
-    (single(SampleOrder(83, seed=0)), "another order", ["plan"]),
-])
+@pytest.mark.parametrize(
+    ("other", "what", "says"),
+    [
+        (other_data(), "other data", ["speech (fingerprint", "speech-large (fingerprint"]),
+        (Stream([Source("speech", "e" * 64, plan())], seed=0), "other data", ["fingerprint"]),
+        (mixed(), "other data", ["speech + noise + späť"]),
+        (single(plan(seed=1)), "another order", ["take back the changed settings"]),
+        (single(plan(window_batches=2)), "another order", ["plan"]),
+        (single(SampleOrder(83, seed=0)), "another order", ["plan"]),
+    ],
+)
 def test_states_of_something_else_are_refused(other, what, says):
     stream = single()
     consume([stream], 5, read=quick)
@@ -247,19 +268,24 @@ def num_reads_counted(counts: dict[int, int]):
     def counting(source, sample):
         counts[sample] = counts.get(sample, 0) + 1
         return breaking(source, sample)
+
     return counting
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 0), (4, 1)])
 def test_broken_samples_are_left_out_counted_and_told_once(world, workers):
     told = []
-    streams = [single(epochs=3, problem=lambda what, reason: told.append((what, reason))), *(single(epochs=3)
-               for _ in range(world - 1))]
+    streams = [
+        single(epochs=3, problem=lambda what, reason: told.append((what, reason))),
+        *(single(epochs=3) for _ in range(world - 1)),
+    ]
     seen = consume(streams, workers=workers, read=breaking)
     samples = [sample for *_, part in seen for sample in part]
     assert sorted(samples) == sorted(3 * [s for s in range(len(SECONDS)) if s not in BROKEN])
     assert sorted(told) == sorted((f"speech, sample {s}", f"{why}: shard {s}") for s, why in BROKEN.items())
-    assert all(stream.num_quarantined == 3 and stream.state()["quarantined"] == {"speech": [3, 40, 41]} for stream in streams)
+    assert all(
+        stream.num_quarantined == 3 and stream.state()["quarantined"] == {"speech": [3, 40, 41]} for stream in streams
+    )
 
 
 @pytest.mark.parametrize("stop", [1, 5, 11, 17])
@@ -278,6 +304,7 @@ def test_quarantine_is_resumed(stop):
 
 def test_a_sample_that_heals_stays_out():
     """Broken once and well later: runs that were stopped and runs that were not must see the same."""
+
     def make_read():
         broken = set()
 
@@ -286,6 +313,7 @@ def test_a_sample_that_heals_stays_out():
                 broken.add(sample)
                 raise BrokenSampleError("Cannot read", fix="none")
             return source, sample
+
         return healing
 
     expected = consume([single(epochs=3)], workers=1, read=make_read())

@@ -11,16 +11,26 @@ from colabkit.io.places.place import Found, StoredObject
 class Fault(Exception):
     """One request that failed, in words free of secrets. `cause` is what to call it; what is not known is empty."""
 
-    def __init__(self, cause: str, *, status: int = 0, code: str = "", kind: str = "", region: str = "",
-                 wait_seconds: float | None = None):
+    def __init__(
+        self,
+        cause: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        kind: str = "",
+        region: str = "",
+        wait_seconds: float | None = None,
+    ):
         super().__init__(cause)
         self.cause, self.status, self.code, self.kind = cause, status, code, kind
         self.region, self.wait_seconds = region, wait_seconds
 
 
 class Client(Protocol):
-    """Asks one bucket, once a call. Keys are whole. All methods raise Fault; its kinds are "condition" (somebody was first),
-    "absent", "certificate", "name", "settings" and "" for what the status tells.
+    """Asks one bucket, once a call. Keys are whole.
+
+    All methods raise Fault; its kinds are "condition" (somebody was first), "absent", "certificate", "name", "settings"
+    and "" for what the status tells.
     """
 
     without_ranges: bool  # the store sent whole objects where a range was asked for; they were cut here
@@ -32,7 +42,7 @@ class Client(Protocol):
         """Return size and version."""
 
     def get(self, key: str, start: int, stop: int | None, version: str) -> Found:
-        """Return bytes start..stop, fewer where it is shorter; a "condition" when a version is given and it is another."""
+        """Return bytes start..stop, fewer where it is shorter; a "condition" when the given version is another one."""
 
     def put(self, key: str, content: bytes, *, only_if_absent: bool, only_if_version: str) -> str:
         """Write an object at once and return its version."""

@@ -1,4 +1,4 @@
-"""Kept-open HTTP connections of one process, through the proxy and with the certificates that the machine is set up for."""
+"""Kept-open HTTP connections of one process, through the proxy and with the certificates the machine is set up for."""
 
 from __future__ import annotations
 
@@ -42,12 +42,19 @@ class Connections:
         self.without_ranges: set[str] = set()  # hosts whose fault was told once
         self.faults = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
         self._timeout = urllib3.Timeout
-        settings = {"maxsize": _MOST_CONNECTIONS, "block": False, "num_pools": 64,
-                    "ssl_context": _tls_context(ca_bundle) if verify else _unverified()}
+        settings = {
+            "maxsize": _MOST_CONNECTIONS,
+            "block": False,
+            "num_pools": 64,
+            "ssl_context": _tls_context(ca_bundle) if verify else _unverified(),
+        }
         self._settings, self._pinned = settings, []
         self._direct = urllib3.PoolManager(**settings)
-        self._proxied = {scheme: urllib3.ProxyManager(url, **settings)
-                         for scheme, url in urllib.request.getproxies().items() if scheme in ("http", "https")}
+        self._proxied = {
+            scheme: urllib3.ProxyManager(url, **settings)
+            for scheme, url in urllib.request.getproxies().items()
+            if scheme in ("http", "https")
+        }
         self._manager_of = lru_cache(64)(self._choose)
 
     def _choose(self, scheme: str, host: str) -> Any:
@@ -66,23 +73,41 @@ class Connections:
         self._pinned.append(urllib3.ProxyManager(proxy.url, **settings) if proxy else urllib3.PoolManager(**settings))
         return self._pinned[-1]
 
-    def ask(self, method: str, url: str, headers: Mapping[str, str], connect_seconds: float, read_seconds: float, *,
-            body: bytes | None = None) -> Any:
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        connect_seconds: float,
+        read_seconds: float,
+        *,
+        body: bytes | None = None,
+    ) -> Any:
         """Send one request and return urllib3's response; its body is not read yet, and redirects are not followed."""
         parts = urlsplit(url)
         return self._manager_of(parts.scheme, parts.netloc).urlopen(
-            method, url, body=body, headers={**_AGENT, **headers}, preload_content=False, decode_content=False, redirect=False,
-            retries=False, timeout=self._timeout(connect=connect_seconds, read=read_seconds))
+            method,
+            url,
+            body=body,
+            headers={**_AGENT, **headers},
+            preload_content=False,
+            decode_content=False,
+            redirect=False,
+            retries=False,
+            timeout=self._timeout(connect=connect_seconds, read=read_seconds),
+        )
 
-    def answer(self, method: str, url: str, headers: Mapping[str, str],
-               body: bytes | None = None) -> tuple[dict[str, str], bytes]:
+    def answer(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> tuple[dict[str, str], bytes]:
         """Ask once, and return the headers of a good answer, their names in lower case, and its body.
 
         Raises: Fault, which says how long the other side wants to be left alone, where it says so.
         """
         try:
-            response = self.ask(method, url, headers, _CONNECT_SECONDS, _READ_SECONDS + len(body or b"") * _SECONDS_A_BYTE,
-                                body=body)
+            response = self.ask(
+                method, url, headers, _CONNECT_SECONDS, _READ_SECONDS + len(body or b"") * _SECONDS_A_BYTE, body=body
+            )
             content = response.read()
         except self.faults as error:
             if is_certificate_fault(error):
@@ -93,9 +118,14 @@ class Connections:
             return fields, content
         code, region = (found[1].decode() if (found := wanted.search(content)) else "" for wanted in (_CODE, _REGION))
         kind = "" if code in ("NoSuchBucket", "NoSuchUpload") else _KINDS.get(response.status, "")
-        raise Fault(" ".join(filter(None, (f"status {response.status}", code))), status=response.status, code=code,
-                    kind=kind, region=region or fields.get("x-amz-bucket-region", ""),
-                    wait_seconds=ordered_wait_seconds(response.headers))
+        raise Fault(
+            " ".join(filter(None, (f"status {response.status}", code))),
+            status=response.status,
+            code=code,
+            kind=kind,
+            region=region or fields.get("x-amz-bucket-region", ""),
+            wait_seconds=ordered_wait_seconds(response.headers),
+        )
 
     def rest_of(self, response: Any) -> bytes:
         """Read what is left of a body, so that its connection can be used again, or close that when it is long."""
@@ -164,7 +194,10 @@ def cause_of(error: BaseException) -> str:
 
 def is_certificate_fault(error: BaseException) -> bool:
     """Tell whether the other side could not prove who it is: trying again does not mend that."""
-    return any(isinstance(one, ssl.SSLCertVerificationError) or "Fingerprints did not match" in str(one) for one in _chain(error))
+    return any(
+        isinstance(one, ssl.SSLCertVerificationError) or "Fingerprints did not match" in str(one)
+        for one in _chain(error)
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

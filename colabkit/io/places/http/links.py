@@ -11,7 +11,10 @@ from colabkit.io.places.names import changed
 
 
 class Address(NamedTuple):
-    """One place to ask; `url` and `headers` may hold secrets. `own`: the link's own address, from which a server led here."""
+    """One place to ask; `url` and `headers` may hold secrets.
+
+    `own`: the link's own address, from which a server led here.
+    """
 
     url: str
     headers: Mapping[str, str]
@@ -22,13 +25,17 @@ class Link:
     """An object's address. Thread-safe; holds secrets and locks, so it is neither printed nor pickled.
 
     `make()` returns (url, headers); it is called again after `refresh(headers)` when the server refuses those headers.
-    It may raise OSError (tried again) or a ColabkitError (final). The first answer says which version is expected of all
-    others. `fix_refused` says how a user mends missing rights.
+    It may raise OSError (tried again) or a ColabkitError (final). The first answer says which version is expected of
+    all others. `fix_refused` says how a user mends missing rights.
     """
 
-    def __init__(self, make: Callable[[], tuple[str, dict[str, str]]], *,
-                 refresh: Callable[[Mapping[str, str]], None] | None = None,
-                 fix_refused: str = "check that you may read it, and that the token or key is still good"):
+    def __init__(
+        self,
+        make: Callable[[], tuple[str, dict[str, str]]],
+        *,
+        refresh: Callable[[Mapping[str, str]], None] | None = None,
+        fix_refused: str = "check that you may read it, and that the token or key is still good",
+    ):
         self._make, self._refresh = make, refresh
         self.fix_refused = fix_refused
         self._lock = threading.Lock()
@@ -74,7 +81,7 @@ class Link:
             self._target = None
 
     def check(self, url: str, etag: str | None, total: int | None, name: str) -> None:
-        """Raise DataError when this answer is of another content than the ones before, so that contents are never mixed."""
+        """Raise DataError when this answer is of another content than the ones before, so that contents never mix."""
         if total is not None:
             self._total = self._total if self._total is not None else total
             if total != self._total:

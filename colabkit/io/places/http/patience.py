@@ -45,18 +45,22 @@ class Patience:
         pause = self._pause_seconds()
         if ordered_seconds is not None:
             too_long = ordered_seconds > self.deadline_seconds
-            pause = ordered_seconds + min(pause, max(1.0, 0.1 * ordered_seconds))  # threads shall not come back all at once
+            # threads shall not come back all at once
+            pause = ordered_seconds + min(pause, max(1.0, 0.1 * ordered_seconds))
         else:
             too_long = False
             pause = min(pause, max(self.left_seconds, 0.0))
         if too_long or self.left_seconds <= 0:
             asked = f"; the server asks to wait {ordered_seconds:.0f} s" if too_long else ""
-            raise Unreachable("Cannot read: nothing came from the other side", where=name,
-                              got=f"{self.num_tries} tries without progress in "
-                                  f"{time.monotonic() - self._since:.0f} s, the last ended with: {cause}{asked}",
-                              expected=f"some bytes within {self.deadline_seconds:.0f} s",
-                              fix="check the network and that the service is up, then run the same command again: "
-                                  "it continues where it stood")
+            raise Unreachable(
+                "Cannot read: nothing came from the other side",
+                where=name,
+                got=f"{self.num_tries} tries without progress in "
+                f"{time.monotonic() - self._since:.0f} s, the last ended with: {cause}{asked}",
+                expected=f"some bytes within {self.deadline_seconds:.0f} s",
+                fix="check the network and that the service is up, then run the same command again: "
+                "it continues where it stood",
+            )
         self._moved = False
         self._failed_in_a_row += 1
         if pause:

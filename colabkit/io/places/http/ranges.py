@@ -1,7 +1,7 @@
 """Ranged reads of the Hub that survive bad networks: taken up at the last byte, with back-off, within a deadline.
 
-The Hub leads from each file to a signed address elsewhere, which is remembered and asked for anew when it expires; clients of
-object stores do neither. Buckets are read by obstore.
+The Hub leads from each file to a signed address elsewhere, which is remembered and asked for anew when it expires;
+clients of object stores do neither. Buckets are read by obstore.
 """
 
 from __future__ import annotations
@@ -48,12 +48,18 @@ class Refused(DataError):
 class RangeClient:
     """Reads byte ranges; one for many threads. After a fork or a pickle each process has connections of its own.
 
-    `deadline_seconds` counts from the last byte that came. Proxies are taken from the environment (HTTPS_PROXY, NO_PROXY),
-    certificates from the system, certifi, SSL_CERT_FILE and REQUESTS_CA_BUNDLE.
+    `deadline_seconds` counts from the last byte that came. Proxies are taken from the environment (HTTPS_PROXY,
+    NO_PROXY), certificates from the system, certifi, SSL_CERT_FILE and REQUESTS_CA_BUNDLE.
     """
 
-    def __init__(self, *, deadline_seconds: float = 300.0, read_timeout_seconds: float = 30.0, base_seconds: float = 0.1,
-                 cap_seconds: float = 20.0):
+    def __init__(
+        self,
+        *,
+        deadline_seconds: float = 300.0,
+        read_timeout_seconds: float = 30.0,
+        base_seconds: float = 0.1,
+        cap_seconds: float = 20.0,
+    ):
         self.deadline_seconds, self.read_timeout_seconds = deadline_seconds, read_timeout_seconds
         self.base_seconds, self.cap_seconds = base_seconds, cap_seconds
         self.connections = PerProcess(Connections)
@@ -119,12 +125,16 @@ class _Transfer:
         return self.body.getvalue()  # not a copy
 
     def _try(self) -> tuple[str, float | None]:
-        """Ask once, read what comes, and return why to try again and how long the server says to wait; "" to go on at once."""
+        """Ask once, read what comes, return why to try again and the wait the server asks for; "" to go on at once."""
         address = self.address = self.address or self.link.address()
         last = "" if self.stop is None else self.stop - 1
         self.seen["requests"] += 1
-        response = self.connections.ask("GET", address.url, {**address.headers, "Range": f"bytes={self.position}-{last}"},
-                                        *self.client._timeouts(self.patience))
+        response = self.connections.ask(
+            "GET",
+            address.url,
+            {**address.headers, "Range": f"bytes={self.position}-{last}"},
+            *self.client._timeouts(self.patience),
+        )
         try:
             if response.status not in (200, 206):
                 return self._not_served(response, address)
@@ -207,7 +217,8 @@ class _Transfer:
             self.seen["throttled"] += status in (429, 503)
             return f"status {status}", ordered_wait_seconds(headers)
         elif status == 416 and self.stop is None and self.position == (_total_of(headers) or 0):
-            self.stop = self.position  # nothing is left; S3 does not tell the length, but only an empty object has no byte 0
+            # nothing is left; S3 does not tell the length, but only an empty object has no byte 0
+            self.stop = self.position
         else:
             raise self._final(response)
         return "", None
@@ -216,9 +227,12 @@ class _Transfer:
         self.num_redirects += 1
         url = urljoin(address.url, location)
         if self.num_redirects > _MOST_REDIRECTS or urlsplit(url).scheme not in ("http", "https"):
-            raise DataError("Cannot read: the server leads from one address to another without end",
-                            got=f"{self.num_redirects} redirects, the last to {without_secrets(url)}", where=self.name,
-                            fix="check the address of the service, and the proxy if there is one")
+            raise DataError(
+                "Cannot read: the server leads from one address to another without end",
+                got=f"{self.num_redirects} redirects, the last to {without_secrets(url)}",
+                where=self.name,
+                fix="check the address of the service, and the proxy if there is one",
+            )
         headers = address.headers
         if urlsplit(url)[:2] != urlsplit(address.url)[:2]:  # the token is for the first server alone
             headers = {key: value for key, value in headers.items() if key.lower() not in _SECRET_HEADERS}
@@ -230,29 +244,45 @@ class _Transfer:
         code = response.headers.get("X-Error-Code") or (found[1].decode() if found else "")
         got = f"status {status}" + (f", {code}" if code else "")
         if status in _REFUSED:
-            error = Refused("Cannot read: the token expired, or there is no permission", got=got, where=self.name,
-                            fix=self.link.fix_refused)
+            error = Refused(
+                "Cannot read: the token expired, or there is no permission",
+                got=got,
+                where=self.name,
+                fix=self.link.fix_refused,
+            )
             error.status, error.code = status, code
             return error
         if status in _GONE:
-            return Gone("The data vanished: it was there when it was indexed", got=got, where=self.name,
-                        fix="put it back, or index the data again")
+            return Gone(
+                "The data vanished: it was there when it was indexed",
+                got=got,
+                where=self.name,
+                fix="put it back, or index the data again",
+            )
         if status == 412:
             return changed(self.name, "another version", "the one that was listed")
         if status == 416:
             return self._shorter(_total_of(response.headers))
-        return DataError("Cannot read: the server gave an answer of no use", got=got, expected="status 206", where=self.name,
-                         fix="check the address, the region and the endpoint of the service")
+        return DataError(
+            "Cannot read: the server gave an answer of no use",
+            got=got,
+            expected="status 206",
+            where=self.name,
+            fix="check the address, the region and the endpoint of the service",
+        )
 
     def _shorter(self, total: int | None) -> DataError:
-        return cut_short(self.name, "" if total is None else f"{total} bytes",
-                         self.position + 1 if self.stop is None else self.stop)
+        return cut_short(
+            self.name, "" if total is None else f"{total} bytes", self.position + 1 if self.stop is None else self.stop
+        )
 
     def _tell_without_ranges(self, address: Address) -> None:
         host = urlsplit(address.url).netloc.rpartition("@")[2]
         if (self.position or self.stop is not None) and host not in self.connections.without_ranges:
             self.connections.without_ranges.add(host)
-            logging.getLogger(__name__).warning("%s sends whole objects when asked for a part: reading from it is slow", host)
+            logging.getLogger(__name__).warning(
+                "%s sends whole objects when asked for a part: reading from it is slow", host
+            )
 
 
 def _total_of(headers: Any) -> int | None:
@@ -261,6 +291,10 @@ def _total_of(headers: Any) -> int | None:
 
 
 def _untrusted(url: str, name: str) -> DataError:
-    return DataError("Cannot read: the server's certificate is not trusted", got=without_secrets(url), where=name,
-                     fix="set SSL_CERT_FILE to a file with your organisation's certificates, or look at this one and pin it: "
-                         f"colabkit trust {'/'.join(without_secrets(url).split('/')[:3])}; and check the clock")
+    return DataError(
+        "Cannot read: the server's certificate is not trusted",
+        got=without_secrets(url),
+        where=name,
+        fix="set SSL_CERT_FILE to a file with your organisation's certificates, or look at this one and pin it: "
+        f"colabkit trust {'/'.join(without_secrets(url).split('/')[:3])}; and check the clock",
+    )

@@ -1,8 +1,8 @@
 """Our own client of S3, for servers whose very certificate is pinned, and to hear how long a refused client is to wait.
 
-obstore's TLS trusts authorities alone: a pinned certificate that is none, or that serves as both authority and server, as those
-that appliances make for themselves do, is refused there whatever it is told to trust. And what obstore says of a refusal lacks
-the answer's headers, Retry-After among them.
+obstore's TLS trusts authorities alone: a pinned certificate that is none, or that serves as both authority and server,
+as those that appliances make for themselves do, is refused there whatever it is told to trust. And what obstore says of
+a refusal lacks the answer's headers, Retry-After among them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,22 @@ class SignedClient:
         self._connections = Connections(ca_bundle=ca_bundle, verify=verify)
 
     def page(self, prefix: str, after: str) -> list[StoredObject]:
-        """Return the next thousand objects below a prefix; markers that consoles make for folders alone are read over."""
+        """Return the next thousand objects below a prefix; markers that consoles make for folders alone are skipped."""
         while True:
-            query = {"list-type": "2", "max-keys": "1000", **({"prefix": f"{prefix}/"} if prefix else {}),
-                     **({"start-after": after} if after else {})}
+            query = {
+                "list-type": "2",
+                "max-keys": "1000",
+                **({"prefix": f"{prefix}/"} if prefix else {}),
+                **({"start-after": after} if after else {}),
+            }
             tree = _parsed(self._send("GET", "", query)[1])
-            found = [StoredObject(_text(one, "Key"), int(_text(one, "Size") or 0), _text(one, "ETag").strip('"'), _seconds(one))
-                     for one in tree if _tag(one) == "Contents"]
+            found = [
+                StoredObject(
+                    _text(one, "Key"), int(_text(one, "Size") or 0), _text(one, "ETag").strip('"'), _seconds(one)
+                )
+                for one in tree
+                if _tag(one) == "Contents"
+            ]
             kept = [one for one in found if not one.name.endswith("/")]
             if kept or not found:
                 return kept
@@ -64,7 +73,13 @@ class SignedClient:
         return Found(body, _etag(fields))
 
     def put(self, key: str, content: bytes, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
-        condition = {"if-none-match": "*"} if only_if_absent else {"if-match": f'"{only_if_version}"'} if only_if_version else {}
+        condition = (
+            {"if-none-match": "*"}
+            if only_if_absent
+            else {"if-match": f'"{only_if_version}"'}
+            if only_if_version
+            else {}
+        )
         return _etag(self._send("PUT", key, body=content, headers=condition)[0])
 
     def put_parts(self, key: str, content: bytes | Path, part_bytes: int) -> str:
@@ -76,15 +91,20 @@ class SignedClient:
             part = _read(content, start, min(part_bytes, size - start))
             for is_last in (False, False, True):
                 try:
-                    return self._send("PUT", key, {"partNumber": str(number), "uploadId": upload}, body=part)[0].get("etag", "")
+                    return self._send("PUT", key, {"partNumber": str(number), "uploadId": upload}, body=part)[0].get(
+                        "etag", ""
+                    )
                 except Fault as fault:
                     if is_last or fault.kind or 400 <= fault.status < 500:
                         raise
             raise AssertionError("the last try returns or raises")
+
         try:
             with ThreadPoolExecutor(_PARTS_AT_A_TIME) as pool:
                 etags = list(pool.map(send, range(1, -(-size // part_bytes) + 1)))
-            parts = "".join(f"<Part><PartNumber>{n}</PartNumber><ETag>{etag}</ETag></Part>" for n, etag in enumerate(etags, 1))
+            parts = "".join(
+                f"<Part><PartNumber>{n}</PartNumber><ETag>{etag}</ETag></Part>" for n, etag in enumerate(etags, 1)
+            )
             body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
             answer = self._send("POST", key, {"uploadId": upload}, body=body)[1]
         except Fault:
@@ -104,8 +124,15 @@ class SignedClient:
         except Fault:
             return  # the first fault is the one to tell; buckets drop what was never completed by a rule of theirs
 
-    def _send(self, method: str, key: str, query: Mapping[str, str] | None = None, *, body: bytes | None = None,
-              headers: Mapping[str, str] | None = None) -> tuple[dict[str, str], bytes]:
+    def _send(
+        self,
+        method: str,
+        key: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, str], bytes]:
         url = f"{self._root}/{quote(key, safe='/-_.~')}" if key else self._root
         if query:
             url += f"?{query_of(query)}"
@@ -115,7 +142,7 @@ class SignedClient:
 
 def _read(content: bytes | Path, start: int, size: int) -> bytes:
     if isinstance(content, bytes):
-        return content[start:start + size]
+        return content[start : start + size]
     try:
         with open(content, "rb") as file:
             file.seek(start)

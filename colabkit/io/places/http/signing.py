@@ -1,4 +1,7 @@
-"""Signatures of requests to S3, in the header. Source: AWS Signature Version 4 for Amazon S3, "Authorization header"."""
+"""Signatures of requests to S3, in the header.
+
+Source: AWS Signature Version 4 for Amazon S3, "Authorization header".
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,32 @@ class Signer:
     """Signs requests with one pair of keys; the key derived of them is made once a day."""
 
     def __init__(self, access_key: str, secret_key: str, session_token: str, region: str):
-        self._access_key, self._secret_key, self._session_token, self._region = access_key, secret_key, session_token, region
+        self._access_key, self._secret_key, self._session_token, self._region = (
+            access_key,
+            secret_key,
+            session_token,
+            region,
+        )
         self._made: tuple[str, bytes] = ("", b"")
 
     def __repr__(self) -> str:
         return f"Signer(region={self._region!r})"
 
-    def signed(self, method: str, url: str, headers: Mapping[str, str], now: datetime | None = None, *,
-               body: bytes = b"") -> dict[str, str]:
-        """Return the headers of a request with its signature, the body's where TLS does not protect it. `url` is quoted, its
-        query sorted.
+    def signed(
+        self, method: str, url: str, headers: Mapping[str, str], now: datetime | None = None, *, body: bytes = b""
+    ) -> dict[str, str]:
+        """Return the headers of a request with its signature, the body's where TLS does not protect it.
+
+        `url` is quoted, its query sorted.
         """
         when = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
         parts = urlsplit(url)
         payload = _UNSIGNED if parts.scheme == "https" else hashlib.sha256(body).hexdigest()
-        ours = {**{name.lower(): value for name, value in headers.items()}, "x-amz-date": when, "x-amz-content-sha256": payload}
+        ours = {
+            **{name.lower(): value for name, value in headers.items()},
+            "x-amz-date": when,
+            "x-amz-content-sha256": payload,
+        }
         if self._session_token:
             ours["x-amz-security-token"] = self._session_token
         signed = {"host": parts.netloc, **ours}

@@ -61,17 +61,27 @@ class Footer:
             if column.path == tuple(path):
                 return column
         wanted, names = ".".join(path), [".".join(column.path) for column in self.columns]
-        close = [name for name in names if name.startswith(wanted + ".")] or difflib.get_close_matches(wanted, names, n=1)
-        raise DataError("No such column", got=wanted, expected=f"one of {', '.join(names[:20])}", where=self.name,
-                        fix=f"name a column that exists; did you mean {close[0]!r}?" if close else "name a column that exists")
+        close = [name for name in names if name.startswith(wanted + ".")] or difflib.get_close_matches(
+            wanted, names, n=1
+        )
+        raise DataError(
+            "No such column",
+            got=wanted,
+            expected=f"one of {', '.join(names[:20])}",
+            where=self.name,
+            fix=f"name a column that exists; did you mean {close[0]!r}?" if close else "name a column that exists",
+        )
 
     def chunk(self, group: int, column: Column) -> Chunk:
         """Return where a row group keeps a column; DataError where it is encrypted or that is nonsense."""
         try:
             entry = self.row_groups[group][1][column.index]
             if 8 in entry or 9 in entry:
-                raise DataError(f"Column {'.'.join(column.path)} is encrypted", where=self.name,
-                                fix="write the file again without encryption")
+                raise DataError(
+                    f"Column {'.'.join(column.path)} is encrypted",
+                    where=self.name,
+                    fix="write the file again without encryption",
+                )
             about = entry[3]
             start, length = number(about, 9, _MOST), number(about, 7, _MOST)
             dictionary = about.get(11)
@@ -81,9 +91,13 @@ class Footer:
             if [part.decode() for part in about[3]] != list(column.path):
                 raise ValueError(f"another column there: {about[3]}")
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            raise damaged(self.name, f"row group {group} with {type(error).__name__}: {error}", at=self.begin) from error
+            raise damaged(
+                self.name, f"row group {group} with {type(error).__name__}: {error}", at=self.begin
+            ) from error
         if chunk.num_values and not 4 <= chunk.start <= chunk.stop <= self.begin:
-            raise damaged(self.name, f"row group {group} in bytes {chunk.start}..{chunk.stop}", f"within 4..{self.begin}")
+            raise damaged(
+                self.name, f"row group {group} in bytes {chunk.start}..{chunk.stop}", f"within 4..{self.begin}"
+            )
         return chunk
 
 
@@ -93,8 +107,13 @@ def read_footer(read: Read, size: int, name: str = "") -> Footer:
     if tail[-4:] == b"PARE":
         raise DataError("The Parquet file is encrypted", where=name, fix="write it again without encryption")
     if size < 12 or tail[-4:] != _MAGIC:
-        raise DataError("Not a Parquet file, or cut short", got=f"{size} bytes that end in {tail[-4:]!r}", expected=f"{_MAGIC!r}",
-                        where=name, fix="copy or download the file again")
+        raise DataError(
+            "Not a Parquet file, or cut short",
+            got=f"{size} bytes that end in {tail[-4:]!r}",
+            expected=f"{_MAGIC!r}",
+            where=name,
+            fix="copy or download the file again",
+        )
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if length > size - 4:
         raise damaged(name, f"a footer of {length} bytes", f"at most {size - 4}", at=size - 8)

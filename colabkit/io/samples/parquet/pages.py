@@ -16,11 +16,22 @@ from colabkit.core.errors import DataError
 from colabkit.io.samples.parquet.thrift_compact import number, read_struct, read_varint
 
 Read = Callable[[int, int], bytes]  # (start, stop) -> these bytes of the file
-Place = tuple[int, int, str, int, int, int]  # offset, length, codec, inflated, skip, size: a ValueAddress without its row
+# offset, length, codec, inflated, skip, size: a ValueAddress without its row
+Place = tuple[int, int, str, int, int, int]
 
 DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2 = range(4)
-ENCODINGS = ("PLAIN", "GROUP_VAR_INT", "PLAIN_DICTIONARY", "RLE", "BIT_PACKED", "DELTA_BINARY_PACKED",
-             "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY", "RLE_DICTIONARY", "BYTE_STREAM_SPLIT")
+ENCODINGS = (
+    "PLAIN",
+    "GROUP_VAR_INT",
+    "PLAIN_DICTIONARY",
+    "RLE",
+    "BIT_PACKED",
+    "DELTA_BINARY_PACKED",
+    "DELTA_LENGTH_BYTE_ARRAY",
+    "DELTA_BYTE_ARRAY",
+    "RLE_DICTIONARY",
+    "BYTE_STREAM_SPLIT",
+)
 _HEADER_BYTES = (1 << 12, 1 << 20)  # a first look, then the most a header may take (writers drop statistics over 4 KiB)
 _MIN_WINDOW_BYTES = 1 << 16
 _BLOCK_VALUES = 1 << 13
@@ -106,8 +117,13 @@ def read_exactly(read: Read, start: int, stop: int, name: str) -> bytes:
 def damaged(name: str, got: str, expected: str = "", at: int | None = None) -> DataError:
     """Return the error for a file whose bytes make no sense."""
     where = ", ".join(filter(None, [name, "" if at is None else f"byte {at}"]))
-    return DataError("The Parquet file is damaged or cut short", got=got, expected=expected, where=where,
-                     fix="copy or download the file again")
+    return DataError(
+        "The Parquet file is damaged or cut short",
+        got=got,
+        expected=expected,
+        where=where,
+        fix="copy or download the file again",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +168,25 @@ def _page_header(fields: dict) -> PageHeader:
     if not isinstance(more, dict):
         raise ValueError(f"page type {kind} and nothing about it")
     if kind == DATA_PAGE_V2:
-        header = PageHeader(kind, **sizes, num_values=number(more, 1), encoding=number(more, 4),
-                            definition_bytes=number(more, 5), repetition_bytes=number(more, 6),
-                            is_compressed=more.get(7, True) is True)
+        header = PageHeader(
+            kind,
+            **sizes,
+            num_values=number(more, 1),
+            encoding=number(more, 4),
+            definition_bytes=number(more, 5),
+            repetition_bytes=number(more, 6),
+            is_compressed=more.get(7, True) is True,
+        )
         if header.definition_bytes + header.repetition_bytes > min(header.stored_bytes, header.inflated_bytes):
             raise ValueError("levels larger than the page")
         return header
-    return PageHeader(kind, **sizes, num_values=number(more, 1), encoding=number(more, 2),
-                      level_encoding=number(more, 3) if kind == DATA_PAGE else 3)
+    return PageHeader(
+        kind,
+        **sizes,
+        num_values=number(more, 1),
+        encoding=number(more, 2),
+        level_encoding=number(more, 3) if kind == DATA_PAGE else 3,
+    )
 
 
 def decode_runs(data: bytes, width: int, num_values: int, run: FileRun) -> Iterator[int]:

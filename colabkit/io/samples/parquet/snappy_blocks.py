@@ -173,6 +173,8 @@ class SnappyBody:
         except ValueError as error:
             raise run.fault(str(error)) from error
         if size != self._inflated or size > MOST_GROWTH * (self._stop - run.position):
-            raise run.fault(f"snappy data of {size} bytes", f"{self._inflated}, from {self._stop - run.position} stored")
+            raise run.fault(
+                f"snappy data of {size} bytes", f"{self._inflated}, from {self._stop - run.position} stored"
+            )
         run.take(num_bytes)
         self._begin = run.position

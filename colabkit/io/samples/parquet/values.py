@@ -31,8 +31,10 @@ from colabkit.io.samples.parquet.pages import (
 
 _CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4"}
 _OTHER_CODECS = {3: "LZO", 5: "LZ4 in Hadoop's frames"}
-_REWRITE = ("write the file again, in Python: import pyarrow.parquet as pq; "
-            "pq.write_table(pq.read_table('OLD.parquet'), 'NEW.parquet', row_group_size=100, compression='none')")
+_REWRITE = (
+    "write the file again, in Python: import pyarrow.parquet as pq; "
+    "pq.write_table(pq.read_table('OLD.parquet'), 'NEW.parquet', row_group_size=100, compression='none')"
+)
 _EMPTY: Place = (0, 0, "", 0, 0, 0)
 
 
@@ -49,14 +51,21 @@ class ValueAddress:
     size: int  # bytes of the value
 
 
-def scan_values(read: Read, size: int, column: tuple[str, ...], *, row_groups: Sequence[int] | None = None,
-                window_bytes: int = 8 << 20, name: str = "") -> Iterator[tuple[ValueAddress | None, bytes | None]]:
+def scan_values(
+    read: Read,
+    size: int,
+    column: tuple[str, ...],
+    *,
+    row_groups: Sequence[int] | None = None,
+    window_bytes: int = 8 << 20,
+    name: str = "",
+) -> Iterator[tuple[ValueAddress | None, bytes | None]]:
     """Yield the address and the bytes of each row's value, in order; (None, None) for a null.
 
-    `read(start, stop)` returns bytes of the file, `size` is the file's, `name` what messages call it. Memory stays within
-    the value and some windows, save for lz4 pages and snappy pages of rare writers, which are held whole. Values that
-    repeat across more than a window of a dictionary are read again.
-    Raises DataError for damage, a missing column, and encodings that are not supported.
+    `read(start, stop)` returns bytes of the file, `size` is the file's, `name` what messages call it. Memory stays
+    within the value and some windows, save for lz4 pages and snappy pages of rare writers, which are held whole. Values
+    that repeat across more than a window of a dictionary are read again. Raises DataError for damage, a missing column,
+    and encodings that are not supported.
     """
     footer = read_footer(read, size, name)
     leaf = _checked(footer.find(column), name)
@@ -64,8 +73,13 @@ def scan_values(read: Read, size: int, column: tuple[str, ...], *, row_groups: S
     firsts = [0, *itertools.accumulate(map(footer.num_rows, range(num_groups)))]
     for group in range(num_groups) if row_groups is None else row_groups:
         if not 0 <= group < num_groups:
-            raise UsageError("No such row group", got=group, expected=f"0 to {num_groups - 1}", where=name,
-                             fix="pass numbers of row groups that the file has")
+            raise UsageError(
+                "No such row group",
+                got=group,
+                expected=f"0 to {num_groups - 1}",
+                where=name,
+                fix="pass numbers of row groups that the file has",
+            )
         chunk, num_rows = footer.chunk(group, leaf), footer.num_rows(group)
         place_name = f"{name}, row group {group}" if name else f"row group {group}"
         if chunk.num_values != num_rows:
@@ -88,8 +102,13 @@ def fetch_value(read: Read, address: ValueAddress, name: str = "") -> bytes:
 def _checked(column: Column, name: str) -> Column:
     what = f"Cannot read single values of column {'.'.join(column.path)}"
     if column.max_repetition_level:
-        raise DataError(what, got="a list in each row", expected="one value in each row", where=name,
-                        fix="write the file again with one value in each row")
+        raise DataError(
+            what,
+            got="a list in each row",
+            expected="one value in each row",
+            where=name,
+            fix="write the file again with one value in each row",
+        )
     if column.kind != BYTE_ARRAY:
         raise DataError(what, got=type_name(column.kind), expected="BYTE_ARRAY", where=name, fix="name a binary column")
     return column
@@ -98,12 +117,19 @@ def _checked(column: Column, name: str) -> Column:
 def _codec(chunk: Chunk, name: str) -> str:
     if chunk.codec not in _CODECS:
         got = _OTHER_CODECS.get(chunk.codec, chunk.codec)
-        raise DataError("Cannot read this compression", got=got, expected="none, snappy, gzip, brotli, zstd or lz4 (raw)",
-                        where=name, fix=_REWRITE)
+        raise DataError(
+            "Cannot read this compression",
+            got=got,
+            expected="none, snappy, gzip, brotli, zstd or lz4 (raw)",
+            where=name,
+            fix=_REWRITE,
+        )
     return _CODECS[chunk.codec]
 
 
-def _values_of_chunk(run: FileRun, codec: str, num_rows: int, deepest: int) -> Iterator[tuple[Place | None, bytes | None]]:
+def _values_of_chunk(
+    run: FileRun, codec: str, num_rows: int, deepest: int
+) -> Iterator[tuple[Place | None, bytes | None]]:
     dictionary = None
     if not num_rows:
         return
@@ -112,7 +138,9 @@ def _values_of_chunk(run: FileRun, codec: str, num_rows: int, deepest: int) -> I
         stop = run.position + header.stored_bytes
         if header.kind == DICTIONARY_PAGE:
             if dictionary or header.encoding not in (0, 2):
-                raise run.fault("a second dictionary page" if dictionary else f"a dictionary in encoding {header.encoding}")
+                raise run.fault(
+                    "a second dictionary page" if dictionary else f"a dictionary in encoding {header.encoding}"
+                )
             dictionary = Dictionary(run.split(stop), stop, codec, header)
         elif header.kind in (DATA_PAGE, DATA_PAGE_V2):
             if header.num_values > num_rows:
@@ -132,8 +160,13 @@ def _open_page(run: FileRun, header: PageHeader, stop: int, codec: str, deepest:
     """Return the page's values as they are stored, without the nulls, and for each row whether it has one."""
     if header.encoding not in (0, 2, 8) or header.level_encoding != 3 and deepest:
         bad = header.level_encoding if header.encoding in (0, 2, 8) else header.encoding
-        raise DataError("Cannot read this encoding", got=ENCODINGS[bad] if bad < len(ENCODINGS) else bad, where=run.name,
-                        expected="PLAIN or RLE_DICTIONARY values with RLE levels", fix=_REWRITE)
+        raise DataError(
+            "Cannot read this encoding",
+            got=ENCODINGS[bad] if bad < len(ENCODINGS) else bad,
+            where=run.name,
+            expected="PLAIN or RLE_DICTIONARY values with RLE levels",
+            fix=_REWRITE,
+        )
     inflated = header.inflated_bytes
     if header.kind == DATA_PAGE_V2:
         run.take(header.repetition_bytes)
@@ -164,8 +197,9 @@ def _next_plain(body: Body) -> tuple[Place, bytes]:
     return body.take_value(size) if size else (_EMPTY, b"")
 
 
-def _dictionary_values(run: FileRun, header: PageHeader, body: Body, is_there: Iterator[bool],
-                       dictionary: Any) -> Iterator:
+def _dictionary_values(
+    run: FileRun, header: PageHeader, body: Body, is_there: Iterator[bool], dictionary: Any
+) -> Iterator:
     if dictionary is None:
         raise run.fault("a page that needs a dictionary, and none before it")
     if not body.left:  # nothing but nulls

@@ -15,14 +15,24 @@ from colabkit.pipelines.asr import RATE_HZ
 
 AUDIO_NAMES = ("audio", "speech", "file", "path", "flac", "wav", "mp3")
 SECONDS_NAMES = ("duration", "seconds", "duration_seconds", "length_seconds", "audio_length", "input_length")
-TEXT_NAMES = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_text", "raw_transcription", "labels")
+TEXT_NAMES = (
+    "text",
+    "sentence",
+    "transcription",
+    "transcript",
+    "normalized_text",
+    "raw_text",
+    "raw_transcription",
+    "labels",
+)
 MOST_STREAMED = 20  # items read for each one drawn, from a data set that can only be read front to back
 
 
 def draw(dataset: Any, sample_size: int, seed: int) -> tuple[list[Any], int | None, str]:
-    """Return a random sample of a data set's items, how many it has (None: a stream does not say), and how they were drawn.
+    """Return a random sample of a data set's items, how many it has, and how they were drawn.
 
-    A stream is read from its start: what it yields first stands for the rest. Raises: DataError for one without items.
+    How many is None where a stream does not say. A stream is read from its start: what it yields first stands for the
+    rest. Raises: DataError for one without items.
     """
     dataset = _undecoded(dataset)
     if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
@@ -41,7 +51,10 @@ def draw(dataset: Any, sample_size: int, seed: int) -> tuple[list[Any], int | No
 
 
 def seconds_of(item: Any) -> float:
-    """Return how long one item is. Raises: DataError when it holds no audio; BrokenSampleError for audio that does not decode."""
+    """Return how long one item is.
+
+    Raises: DataError when it holds no audio; BrokenSampleError for audio that does not decode.
+    """
     if isinstance(item, (int, float, np.integer, np.floating)):
         return float(item)
     if not isinstance(item, Mapping):
@@ -57,22 +70,34 @@ def seconds_of(item: Any) -> float:
         return len(item["input_values"]) / RATE_HZ
     if item.get("input_features") is not None:
         return len(item["input_features"]) * 0.02  # stacked pairs of 10 ms frames, as w2v-BERT takes them
-    raise DataError("This data set has no audio", got=f"columns {', '.join(map(str, item))}",
-                    expected=f"one of {', '.join(AUDIO_NAMES)}, or durations in one of {', '.join(SECONDS_NAMES[:3])}",
-                    where="dataset", fix="rename the column: dataset.rename_column('my_audio', 'audio')")
+    raise DataError(
+        "This data set has no audio",
+        got=f"columns {', '.join(map(str, item))}",
+        expected=f"one of {', '.join(AUDIO_NAMES)}, or durations in one of {', '.join(SECONDS_NAMES[:3])}",
+        where="dataset",
+        fix="rename the column: dataset.rename_column('my_audio', 'audio')",
+    )
 
 
 def require_text(item: Any) -> None:
     """Raise DataError where an item's columns hold no transcript."""
     if isinstance(item, Mapping) and not any(name in item for name in TEXT_NAMES):
-        raise DataError("This data set has no transcripts", got=f"columns {', '.join(map(str, item))}",
-                        expected=f"one of {', '.join(TEXT_NAMES)}", where="dataset",
-                        fix="rename the column: dataset.rename_column('my_text', 'text')")
+        raise DataError(
+            "This data set has no transcripts",
+            got=f"columns {', '.join(map(str, item))}",
+            expected=f"one of {', '.join(TEXT_NAMES)}",
+            where="dataset",
+            fix="rename the column: dataset.rename_column('my_text', 'text')",
+        )
 
 
 def bytes_of(item: Any) -> int | None:
     """Return the size of one item's audio where it is stored, None where only the samples are there."""
-    audio = next((item[name] for name in AUDIO_NAMES if item.get(name) is not None), None) if isinstance(item, Mapping) else item
+    audio = (
+        next((item[name] for name in AUDIO_NAMES if item.get(name) is not None), None)
+        if isinstance(item, Mapping)
+        else item
+    )
     if isinstance(audio, Mapping):
         if audio.get("bytes"):
             return len(audio["bytes"])
@@ -84,7 +109,11 @@ def bytes_of(item: Any) -> int | None:
 
 def rate_of(item: Any) -> int | None:
     """Return the sampling rate of one item in Hz, where it tells."""
-    audio = next((item[name] for name in AUDIO_NAMES if item.get(name) is not None), None) if isinstance(item, Mapping) else item
+    audio = (
+        next((item[name] for name in AUDIO_NAMES if item.get(name) is not None), None)
+        if isinstance(item, Mapping)
+        else item
+    )
     if isinstance(audio, Mapping) and audio.get("sampling_rate"):
         return int(audio["sampling_rate"])
     source = _source(audio)
@@ -99,16 +128,21 @@ def _seconds_of_audio(audio: Any) -> float:
         try:
             return audio_info(source).duration_seconds
         except DataError as error:
-            raise BrokenSampleError(error.what, got=error.got, expected=error.expected, where=error.where,
-                                    fix=error.fix) from error
+            raise BrokenSampleError(
+                error.what, got=error.got, expected=error.expected, where=error.where, fix=error.fix
+            ) from error
     metadata = getattr(audio, "metadata", None)  # torchcodec's decoder, which datasets makes
     if getattr(metadata, "duration_seconds_from_header", None):
         return float(metadata.duration_seconds_from_header)
     if isinstance(audio, (Sequence, np.ndarray)) or hasattr(audio, "shape"):
         return len(audio) / RATE_HZ
-    raise DataError("Cannot tell how long a sample is", got=type(audio).__name__, where="dataset",
-                    expected="a path, bytes, an array with its sampling_rate, or a duration column",
-                    fix="dataset.cast_column('audio', datasets.Audio(decode=False))")
+    raise DataError(
+        "Cannot tell how long a sample is",
+        got=type(audio).__name__,
+        where="dataset",
+        expected="a path, bytes, an array with its sampling_rate, or a duration column",
+        fix="dataset.cast_column('audio', datasets.Audio(decode=False))",
+    )
 
 
 def _source(audio: Any) -> Any:
@@ -129,12 +163,21 @@ def _undecoded(dataset: Any) -> Any:
 
 def _items(dataset: Any) -> Iterator[Any]:
     if not hasattr(dataset, "__iter__"):
-        raise DataError("Cannot read this as a data set", got=type(dataset).__name__, where="dataset",
-                        expected="a datasets.Dataset, a stream of one, a list of dicts, or durations in seconds",
-                        fix="pass dataset['train'] of a loaded data set")
+        raise DataError(
+            "Cannot read this as a data set",
+            got=type(dataset).__name__,
+            where="dataset",
+            expected="a datasets.Dataset, a stream of one, a list of dicts, or durations in seconds",
+            fix="pass dataset['train'] of a loaded data set",
+        )
     return iter(dataset)
 
 
 def _empty(dataset: Any) -> DataError:
-    return DataError("This data set has no samples", got=f"an empty {type(dataset).__name__}", where="dataset",
-                     expected="at least one", fix="look at the split and the filters that it went through")
+    return DataError(
+        "This data set has no samples",
+        got=f"an empty {type(dataset).__name__}",
+        where="dataset",
+        expected="at least one",
+        fix="look at the split and the filters that it went through",
+    )

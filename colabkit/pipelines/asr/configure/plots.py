@@ -10,18 +10,30 @@ from colabkit.training.sizing.devices import GIB, MIB
 
 
 def draw_memory(path: Path, sizing: Sizing) -> None:
-    """Write a PNG: for each length the memory predicted for the samples at once, what was measured, the limit; and how many."""
+    """Write a PNG: the memory predicted for each length's samples at once, the measured, the limit; and how many."""
     data = sizing.figure_data()
     largest = max([*data["predicted_bytes"], data["limit_bytes"]])
     unit, name = (GIB, "GiB") if largest > GIB / 2 else (MIB, "MiB")
     figure, axes = new_figure(2, (8, 4.6), height_ratios=[3, 2])
-    axes[0].plot(data["seconds"], [value / unit for value in data["predicted_bytes"]], color=COLOURS[0], label="predicted")
+    axes[0].plot(
+        data["seconds"], [value / unit for value in data["predicted_bytes"]], color=COLOURS[0], label="predicted"
+    )
     if data["measured"]:
-        axes[0].plot([m["seconds"] for m in data["measured"]], [m["bytes"] / unit for m in data["measured"]], "D",
-                     color=COLOURS[5], label="measured")
+        axes[0].plot(
+            [m["seconds"] for m in data["measured"]],
+            [m["bytes"] / unit for m in data["measured"]],
+            "D",
+            color=COLOURS[5],
+            label="measured",
+        )
     axes[0].axhline(data["limit_bytes"] / unit, color="#444444", linestyle="--", linewidth=1, label="limit")
-    axes[0].axhline((sizing.model.state_bytes + sizing.device.context_bytes) / unit, color=COLOURS[7], linestyle=":", linewidth=1,
-                    label="before a batch")
+    axes[0].axhline(
+        (sizing.model.state_bytes + sizing.device.context_bytes) / unit,
+        color=COLOURS[7],
+        linestyle=":",
+        linewidth=1,
+        label="before a batch",
+    )
     axes[0].set_ylabel(name)
     axes[0].set_ylim(bottom=0, top=1.25 * largest / unit)
     axes[0].legend(fontsize=8, ncols=4, loc="upper center")

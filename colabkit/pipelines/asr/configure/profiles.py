@@ -33,7 +33,13 @@ class _Profile:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         known = {f.name for f in fields(cls)}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known})
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in data.items()
+                if name in known
+            }
+        )
 
     def rows(self) -> list[list[Any]]:
         raise NotImplementedError
@@ -75,16 +81,31 @@ class HardwareProfile(_Profile):
         return {name: value for name, value in self.to_dict().items() if name != "ram_available_gib"}
 
     def rows(self) -> list[list[Any]]:
-        gpu = f"{self.gpu_name} x {self.num_gpus}, compute capability {self.compute_capability}" if self.gpu_name else "none"
+        gpu = (
+            f"{self.gpu_name} x {self.num_gpus}, compute capability {self.compute_capability}"
+            if self.gpu_name
+            else "none"
+        )
         rows = [["GPU", gpu]]
         if self.gpu_name:
-            rows += [["CUDA, driver", f"{self.cuda_version}, {self.driver_version}"],
-                     ["GPU memory", f"{self.gpu_total_gib:.1f} GiB, {self.gpu_available_gib:.1f} GiB of it free"]]
-        return [*rows, ["CPU cores", self.num_cpus],
-                ["RAM", f"{self.ram_total_gib:.1f} GiB" + (
-                    "" if self.ram_available_gib is None else f", {self.ram_available_gib:.1f} GiB of it free")],
-                ["usable for training", f"{self.usable_gib:.1f} GiB: {self.safety_margin:.0%} of "
-                                        + ("the GPU's free memory" if self.gpu_name else "the RAM")]]
+            rows += [
+                ["CUDA, driver", f"{self.cuda_version}, {self.driver_version}"],
+                ["GPU memory", f"{self.gpu_total_gib:.1f} GiB, {self.gpu_available_gib:.1f} GiB of it free"],
+            ]
+        return [
+            *rows,
+            ["CPU cores", self.num_cpus],
+            [
+                "RAM",
+                f"{self.ram_total_gib:.1f} GiB"
+                + ("" if self.ram_available_gib is None else f", {self.ram_available_gib:.1f} GiB of it free"),
+            ],
+            [
+                "usable for training",
+                f"{self.usable_gib:.1f} GiB: {self.safety_margin:.0%} of "
+                + ("the GPU's free memory" if self.gpu_name else "the RAM"),
+            ],
+        ]
 
 
 def profile_hardware(safety_margin: float, device: Device | None = None) -> tuple[HardwareProfile, Device]:
@@ -94,12 +115,19 @@ def profile_hardware(safety_margin: float, device: Device | None = None) -> tupl
     cuda, driver, num_gpus = _cuda() if is_gpu else ("", "", 0)
     ram_total = runtime.memory_gib
     return HardwareProfile(
-        gpu_name=device.name if is_gpu else "", num_gpus=num_gpus, cuda_version=cuda, driver_version=driver,
-        compute_capability=device.capability if is_gpu else "", supports_bf16=device.supports_bf16,
+        gpu_name=device.name if is_gpu else "",
+        num_gpus=num_gpus,
+        cuda_version=cuda,
+        driver_version=driver,
+        compute_capability=device.capability if is_gpu else "",
+        supports_bf16=device.supports_bf16,
         gpu_total_gib=round(device.total_bytes / GIB, 2) if is_gpu else 0.0,
         gpu_available_gib=round(device.usable_bytes / GIB, 2) if is_gpu else 0.0,
-        num_cpus=runtime.num_cpus, ram_total_gib=round(ram_total, 2),
-        ram_available_gib=round(min(ram_total, ram_available_bytes() / GIB), 2), safety_margin=safety_margin), device
+        num_cpus=runtime.num_cpus,
+        ram_total_gib=round(ram_total, 2),
+        ram_available_gib=round(min(ram_total, ram_available_bytes() / GIB), 2),
+        safety_margin=safety_margin,
+    ), device
 
 
 def ram_available_bytes() -> float:
@@ -113,15 +141,20 @@ def ram_available_bytes() -> float:
 
 def _cuda() -> tuple[str, str, int]:
     import torch
+
     if not torch.cuda.is_available():  # a device of the catalogue, not this machine's
         return "", "", 1
     from colabkit.training.sizing.devices import driver_version
+
     return torch.version.cuda or torch.version.hip or "", driver_version(), torch.cuda.device_count()
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetProfile(_Profile):
-    """How long the samples of a data set are, from a random sample of them. `num_samples` is None where a stream does not say."""
+    """How long the samples of a data set are, from a random sample of them.
+
+    `num_samples` is None where a stream does not say.
+    """
 
     num_samples: int | None
     num_sampled: int
@@ -139,16 +172,25 @@ class DatasetProfile(_Profile):
     def rows(self) -> list[list[Any]]:
         count = "unknown (a stream)" if self.num_samples is None else self.num_samples
         spread = ", ".join(f"{name} {value:.1f}" for name, value in self.percentiles.items())
-        rows = [["samples", count], ["measured", self.how + (f", {self.num_broken} broken" if self.num_broken else "")],
-                ["seconds", f"mean {self.mean_seconds:.2f}, {self.min_seconds:.2f} to {self.max_seconds:.2f}"],
-                ["percentiles, seconds", spread]]
+        rows = [
+            ["samples", count],
+            ["measured", self.how + (f", {self.num_broken} broken" if self.num_broken else "")],
+            ["seconds", f"mean {self.mean_seconds:.2f}, {self.min_seconds:.2f} to {self.max_seconds:.2f}"],
+            ["percentiles, seconds", spread],
+        ]
         rows += [] if self.total_hours is None else [["hours", f"{self.total_hours:.2f}"]]
         rows += [] if self.size_gb is None else [["size", f"{self.size_gb:.2f} GB"]]
         return rows + ([] if self.rate_hz is None else [["sampling rate", f"{self.rate_hz} Hz"]])
 
 
-def profile_dataset(dataset: Any, *, sample_size: int = 200, seed: int = 0, needs_text: bool = True,
-                    problem: Callable[[str, str], None] | None = None) -> DatasetProfile:
+def profile_dataset(
+    dataset: Any,
+    *,
+    sample_size: int = 200,
+    seed: int = 0,
+    needs_text: bool = True,
+    problem: Callable[[str, str], None] | None = None,
+) -> DatasetProfile:
     """Measure a random sample of a data set: a Hugging Face one, a stream, a list of dicts, or of durations in seconds.
 
     Raises: DataError for one without samples, audio or transcripts, or with nothing that can be read.
@@ -167,16 +209,29 @@ def profile_dataset(dataset: Any, *, sample_size: int = 200, seed: int = 0, need
             continue
         sizes.append(durations.bytes_of(item))
     if not seconds:
-        raise DataError("Not one of the samples can be read", got=f"{broken} broken of {len(items)}", where="dataset",
-                        expected="audio that decodes", fix="look at a few of its files; soundfile must be able to open them")
+        raise DataError(
+            "Not one of the samples can be read",
+            got=f"{broken} broken of {len(items)}",
+            where="dataset",
+            expected="audio that decodes",
+            fix="look at a few of its files; soundfile must be able to open them",
+        )
     stored = float(np.mean([size for size in sizes if size])) if any(sizes) else None
     good = next(item for item in items if not isinstance(item, (int, float)) or item)
     rate = None if isinstance(good, (int, float, np.integer, np.floating)) else durations.rate_of(good)
     return summarise(seconds, num_samples=num_samples, num_broken=broken, how=how, mean_bytes=stored, rate_hz=rate)
 
 
-def summarise(seconds: Sequence[float], *, num_samples: int | None, how: str, num_broken: int = 0,
-              mean_bytes: float | None = None, rate_hz: int | None = None, hours: float | None = None) -> DatasetProfile:
+def summarise(
+    seconds: Sequence[float],
+    *,
+    num_samples: int | None,
+    how: str,
+    num_broken: int = 0,
+    mean_bytes: float | None = None,
+    rate_hz: int | None = None,
+    hours: float | None = None,
+) -> DatasetProfile:
     """Make the profile of measured durations; `hours` where the whole is known, else what the sample suggests."""
     lengths = np.asarray(seconds, np.float64)
     hours = float(lengths.mean()) * num_samples / 3600 if hours is None and num_samples is not None else hours
@@ -184,12 +239,19 @@ def summarise(seconds: Sequence[float], *, num_samples: int | None, how: str, nu
     if num_samples is not None:
         size = num_samples * (mean_bytes or float(lengths.mean()) * (rate_hz or RATE_HZ) * PCM_BYTES) / 1e9
     return DatasetProfile(
-        num_samples=num_samples, num_sampled=len(lengths), num_broken=num_broken, how=how,
-        mean_seconds=round(float(lengths.mean()), 3), min_seconds=round(float(lengths.min()), 3),
+        num_samples=num_samples,
+        num_sampled=len(lengths),
+        num_broken=num_broken,
+        how=how,
+        mean_seconds=round(float(lengths.mean()), 3),
+        min_seconds=round(float(lengths.min()), 3),
         max_seconds=round(float(lengths.max()), 3),
         percentiles={f"{p}%": round(float(np.percentile(lengths, p)), 3) for p in PERCENTS},
-        total_hours=None if hours is None else round(hours, 4), size_gb=None if size is None else round(size, 4),
-        rate_hz=rate_hz, seconds=tuple(round(float(s), 3) for s in np.sort(lengths)))
+        total_hours=None if hours is None else round(hours, 4),
+        size_gb=None if size is None else round(size, 4),
+        rate_hz=rate_hz,
+        seconds=tuple(round(float(s), 3) for s in np.sort(lengths)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,28 +274,46 @@ class ModelProfile(_Profile):
         return self.weights_gib + self.gradients_gib + self.optimizer_gib
 
     def rows(self) -> list[list[Any]]:
-        return [["model", f"{self.name} ({self.model_type})"],
-                ["parameters", f"{self.parameters / 1e6:.1f} M, {self.trainable / 1e6:.1f} M of them trained"],
-                ["layers", f"{self.num_layers} of width {self.hidden_size}"],
-                ["memory", f"weights {self.weights_gib:.2f} + gradients {self.gradients_gib:.2f} + {self.optimizer} "
-                           f"{self.optimizer_gib:.2f} = {self.total_gib:.2f} GiB"]]
+        return [
+            ["model", f"{self.name} ({self.model_type})"],
+            ["parameters", f"{self.parameters / 1e6:.1f} M, {self.trainable / 1e6:.1f} M of them trained"],
+            ["layers", f"{self.num_layers} of width {self.hidden_size}"],
+            [
+                "memory",
+                f"weights {self.weights_gib:.2f} + gradients {self.gradients_gib:.2f} + {self.optimizer} "
+                f"{self.optimizer_gib:.2f} = {self.total_gib:.2f} GiB",
+            ],
+        ]
 
 
 def profile_model(model: Any, *, name: str = "", optimizer: str = "adamw") -> ModelProfile:
     """Count a torch module; its `config`, where it has one, says how wide and deep it is."""
     from colabkit.training.sizing.tracing.optimizer_memory import bytes_a_weight
+
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     if not sizes:
-        raise DataError("This model has no parameters", got=type(model).__name__, expected="a torch module with weights",
-                        where="model", fix="pass the model itself, as from AutoModelForCTC.from_pretrained(...)")
+        raise DataError(
+            "This model has no parameters",
+            got=type(model).__name__,
+            expected="a torch module with weights",
+            where="model",
+            fix="pass the model itself, as from AutoModelForCTC.from_pretrained(...)",
+        )
     config = getattr(model, "config", None)
     total, trained = sum(n for n, _ in sizes), sum(n for n, is_trained in sizes if is_trained)
 
     def of_config(*names: str) -> int:
         return next((int(getattr(config, n)) for n in names if getattr(config, n, None)), 0)
+
     return ModelProfile(
         name=name or getattr(config, "_name_or_path", "") or type(model).__name__,
-        model_type=getattr(config, "model_type", type(model).__name__), parameters=total, trainable=trained,
-        hidden_size=of_config("hidden_size", "d_model"), num_layers=of_config("num_hidden_layers", "encoder_layers"),
-        weights_gib=round(4 * total / GIB, 3), gradients_gib=round(4 * trained / GIB, 3),
-        optimizer_gib=round(bytes_a_weight(optimizer) * trained / GIB, 3), optimizer=optimizer)
+        model_type=getattr(config, "model_type", type(model).__name__),
+        parameters=total,
+        trainable=trained,
+        hidden_size=of_config("hidden_size", "d_model"),
+        num_layers=of_config("num_hidden_layers", "encoder_layers"),
+        weights_gib=round(4 * total / GIB, 3),
+        gradients_gib=round(4 * trained / GIB, 3),
+        optimizer_gib=round(bytes_a_weight(optimizer) * trained / GIB, 3),
+        optimizer=optimizer,
+    )

@@ -26,17 +26,21 @@ TRAINING_CONFIG = "training_config.json"
 _SEED = 0xA5
 
 
-def configure_run(config: Config, listing: Listing, vocabulary_size: int, run: Run,
-                  num_processes: int) -> tuple[TrainingConfig, ASRConfigManager]:
+def configure_run(
+    config: Config, listing: Listing, vocabulary_size: int, run: Run, num_processes: int
+) -> tuple[TrainingConfig, ASRConfigManager]:
     """Choose how the run trains on this machine; `config` holds the sections data, model, sizing and train.
 
-    Where one process trains on a GPU, a few real steps confirm what was predicted. Raises: as ASRConfigManager.configure.
+    Where one process trains on a GPU, a few real steps confirm what was predicted. Raises: as
+    ASRConfigManager.configure.
     """
     import torch
 
     from colabkit.pipelines.asr.workload import lighter, workload
-    manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes),
-                               teller=run)
+
+    manager = ASRConfigManager(
+        safety_margin=config.sizing.safety_margin, device=device_to_train_on(num_processes), teller=run
+    )
     manager.profile_hardware()
     manager.dataset = profile_listing(listing, config.sizing.sample_size, config.data.seed)
     work = workload(config, vocabulary_size=vocabulary_size)
@@ -44,30 +48,51 @@ def configure_run(config: Config, listing: Listing, vocabulary_size: int, run: R
         manager.model = profile_model(work.build(None, False), name=work.name, optimizer=config.train.optimizer)
     train = config.train
     chosen = manager.configure(
-        work, effective_batch=train.effective_batch, effective_seconds=train.effective_seconds,
-        num_processes=num_processes, at_once=config.sizing.at_once,
-        checkpointing=config.sizing.checkpointing, precision=config.sizing.precision, optimizer=train.optimizer,
-        workers=config.sizing.workers, longest_seconds=config.data.longest_seconds,
-        confirm_in=run.path.parents[1] if config.sizing.probe else None, lighter=lambda: lighter(Config(model=config.model)),
-        learning_rate=train.learning_rate, weight_decay=train.weight_decay, max_grad_norm=train.clip_norm,
-        warmup_fraction=train.warmup_fraction, num_train_epochs=train.epochs, max_steps=train.steps or -1, seed=train.seed)
+        work,
+        effective_batch=train.effective_batch,
+        effective_seconds=train.effective_seconds,
+        num_processes=num_processes,
+        at_once=config.sizing.at_once,
+        checkpointing=config.sizing.checkpointing,
+        precision=config.sizing.precision,
+        optimizer=train.optimizer,
+        workers=config.sizing.workers,
+        longest_seconds=config.data.longest_seconds,
+        confirm_in=run.path.parents[1] if config.sizing.probe else None,
+        lighter=lambda: lighter(Config(model=config.model)),
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.clip_norm,
+        warmup_fraction=train.warmup_fraction,
+        num_train_epochs=train.epochs,
+        max_steps=train.steps or -1,
+        seed=train.seed,
+    )
     return chosen, manager
 
 
-def configured(config: Config, listing: Listing, vocabulary_size: int, run: Run, folder: Path,
-               num_processes: int) -> tuple[TrainingConfig, Sizing]:
-    """Return what `folder` holds of an earlier configuration where it was made for this machine, else one for this machine."""
+def configured(
+    config: Config, listing: Listing, vocabulary_size: int, run: Run, folder: Path, num_processes: int
+) -> tuple[TrainingConfig, Sizing]:
+    """Return the earlier configuration in `folder` where it was made for this machine, else one made for it now."""
     device = device_to_train_on(num_processes)
     manager = ASRConfigManager(safety_margin=config.sizing.safety_margin, teller=run)
     try:
         chosen = manager.load_config(folder / TRAINING_CONFIG)
         made_for = manager.sizing.device
         most = most_at_once(manager.sizing.effective_batch, num_processes, config.sizing.at_once)
-        if (made_for.name, made_for.total_bytes, manager.sizing.safety_margin, manager.sizing.most, chosen.num_processes) == (
-                device.name, device.total_bytes, config.sizing.safety_margin, most, num_processes):
+        if (
+            made_for.name,
+            made_for.total_bytes,
+            manager.sizing.safety_margin,
+            manager.sizing.most,
+            chosen.num_processes,
+        ) == (device.name, device.total_bytes, config.sizing.safety_margin, most, num_processes):
             return chosen, manager.sizing
-        run.say(f"  the configuration was made for {chosen.num_processes} x {made_for.describe()}: it is made anew for "
-                f"{num_processes} x {device.describe()}")
+        run.say(
+            f"  the configuration was made for {chosen.num_processes} x {made_for.describe()}: it is made anew for "
+            f"{num_processes} x {device.describe()}"
+        )
     except StateError as error:
         run.say(f"  {error.what}: it is made anew")
     chosen, manager = configure_run(config, listing, vocabulary_size, run, num_processes)
@@ -94,16 +119,28 @@ def device_to_train_on(num_processes: int) -> Device:
 
 
 def profile_listing(listing: Listing, sample_size: int, seed: int) -> DatasetProfile:
-    """Profile the training speech of a listing: a random sample of durations, and the longest; hours and size are known."""
+    """Profile the training speech of a listing: a random sample of durations, and the longest.
+
+    Hours and size are known.
+    """
     split = listing["train"]
     chosen = np.random.default_rng([seed, _SEED]).permutation(len(split))[:sample_size]
     seconds = np.append(split.seconds[chosen], split.seconds.max())  # memory is sized by the longest
-    return summarise(seconds.tolist(), num_samples=len(split), how=f"{len(chosen)} at random of {len(split)}, and the longest",
-                     hours=split.hours, mean_bytes=split.stored_bytes / len(split), rate_hz=None)
+    return summarise(
+        seconds.tolist(),
+        num_samples=len(split),
+        how=f"{len(chosen)} at random of {len(split)}, and the longest",
+        hours=split.hours,
+        mean_bytes=split.stored_bytes / len(split),
+        rate_hz=None,
+    )
 
 
 def choose_cache(config: DataConfig, listing: Listing, run: Run) -> float:
-    """Choose how much read audio is kept on this machine's disk, in GiB: all of a small remote data set where there is room."""
+    """Choose how much read audio is kept on this machine's disk, in GiB.
+
+    All of a small remote data set is kept where there is room.
+    """
     if config.cache_gib is not None:
         return config.cache_gib
     stores = {id(sample.store): sample.store for split in listing.splits.values() for sample in split.samples}
@@ -112,6 +149,11 @@ def choose_cache(config: DataConfig, listing: Listing, run: Run) -> float:
     size_gb = sum(split.stored_bytes for split in listing.splits.values()) / 1e9
     free_gb = files.free_bytes(run.scratch) / 1e9
     if size_gb < CACHE_GB and free_gb > 2 * size_gb:
-        return run.choose("data.cache_gib", round(size_gb * 1e9 / devices.GIB, 2) + 0.1,
-                          f"{size_gb:.2f} GB of audio come over the network, and {free_gb:.0f} GB of disk are free")
-    return run.choose("data.cache_gib", 0.0, f"{size_gb:.2f} GB of audio, {free_gb:.0f} GB of free disk: read anew in each epoch")
+        return run.choose(
+            "data.cache_gib",
+            round(size_gb * 1e9 / devices.GIB, 2) + 0.1,
+            f"{size_gb:.2f} GB of audio come over the network, and {free_gb:.0f} GB of disk are free",
+        )
+    return run.choose(
+        "data.cache_gib", 0.0, f"{size_gb:.2f} GB of audio, {free_gb:.0f} GB of free disk: read anew in each epoch"
+    )

@@ -55,10 +55,13 @@ class TrainingConfig:
         share = self.effective_batch_size // self.num_processes
         if not isinstance(batch, int) or batch < 1 or share % batch:
             fitting = ", ".join(str(d) for d in range(1, share + 1) if share % d == 0)
-            raise UsageError("This batch size does not add up to the effective batch", got=batch,
-                             expected=f"one of {fitting}, as {share} samples a process make {self.effective_batch_size}",
-                             where="per_device_train_batch_size",
-                             fix="take one of these, or set effective_batch_size first")
+            raise UsageError(
+                "This batch size does not add up to the effective batch",
+                got=batch,
+                expected=f"one of {fitting}, as {share} samples a process make {self.effective_batch_size}",
+                where="per_device_train_batch_size",
+                fix="take one of these, or set effective_batch_size first",
+            )
         return share // batch
 
     @property
@@ -78,12 +81,16 @@ class TrainingConfig:
         samples = f"{self.per_device_train_batch_size} at once x {parts} x {processes} = {count} samples"
         if self.effective_seconds is None:
             return f"{samples}, the effective batch"
-        return (f"{samples} of {longest:g} s, {count * longest:g} s within the effective batch of "
-                f"{self.effective_seconds:g} s of audio")
+        return (
+            f"{samples} of {longest:g} s, {count * longest:g} s within the effective batch of "
+            f"{self.effective_seconds:g} s of audio"
+        )
 
     def table(self) -> Table:
         """Return every automatic choice with its reason."""
-        return Table(["choice", "value", "because"], [[name, getattr(self, name), why] for name, why in self.reasons.items()])
+        return Table(
+            ["choice", "value", "because"], [[name, getattr(self, name), why] for name, why in self.reasons.items()]
+        )
 
     def __str__(self) -> str:
         return str(self.table())
@@ -100,20 +107,35 @@ class TrainingConfig:
         Raises: UsageError for an argument that this version of transformers does not know.
         """
         from transformers import TrainingArguments
+
         known = {f.name for f in dataclasses.fields(TrainingArguments)}
         unknown = sorted(set(overrides) - known)
         if unknown:
-            raise UsageError("TrainingArguments have no such argument", got=unknown,
-                             expected="arguments of the version installed",
-                             fix="leave them out, or look them up in the documentation of your version of transformers")
+            raise UsageError(
+                "TrainingArguments have no such argument",
+                got=unknown,
+                expected="arguments of the version installed",
+                fix="leave them out, or look them up in the documentation of your version of transformers",
+            )
         wanted = {
-            "output_dir": output_dir, "per_device_train_batch_size": self.per_device_train_batch_size,
+            "output_dir": output_dir,
+            "per_device_train_batch_size": self.per_device_train_batch_size,
             "per_device_eval_batch_size": self.per_device_train_batch_size,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps, "fp16": self.fp16, "bf16": self.bf16,
-            "optim": _OPTIMIZERS[self.optimizer], "learning_rate": self.learning_rate, "weight_decay": self.weight_decay,
-            "max_grad_norm": self.max_grad_norm, "num_train_epochs": self.num_train_epochs, "max_steps": self.max_steps,
-            "seed": self.seed, "data_seed": self.seed, "dataloader_num_workers": self.dataloader_num_workers,
-            **training_arguments(known, warmup_fraction=self.warmup_fraction, checkpointing=self.gradient_checkpointing),
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "fp16": self.fp16,
+            "bf16": self.bf16,
+            "optim": _OPTIMIZERS[self.optimizer],
+            "learning_rate": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "max_grad_norm": self.max_grad_norm,
+            "num_train_epochs": self.num_train_epochs,
+            "max_steps": self.max_steps,
+            "seed": self.seed,
+            "data_seed": self.seed,
+            "dataloader_num_workers": self.dataloader_num_workers,
+            **training_arguments(
+                known, warmup_fraction=self.warmup_fraction, checkpointing=self.gradient_checkpointing
+            ),
         }
         return TrainingArguments(**{name: value for name, value in wanted.items() if name in known} | overrides)
 

@@ -24,16 +24,28 @@ def write_voices(config: DataConfig, language: str, folder: Path) -> SampleIndex
     Raises: UsageError for a language without sentences of its own where no vocabulary is given.
     """
     if not config.vocabulary and language.partition("-")[0].lower() not in voices.LANGUAGES:
-        raise UsageError("There are no built-in sentences in this language", got=language, expected=", ".join(voices.LANGUAGES),
-                         where="text.language", fix="give words to say: data.vocabulary=one,two,three")
+        raise UsageError(
+            "There are no built-in sentences in this language",
+            got=language,
+            expected=", ".join(voices.LANGUAGES),
+            where="text.language",
+            fix="give words to say: data.vocabulary=one,two,three",
+        )
     with ShardWriter(folder) as writer:
         for voice in voices.make_speakers(config.num_voices, seed=config.seed, languages=(language,)):
             said = closed_sentences(config.vocabulary, voice.name, config.seed)
             for number in range(config.sentences_per_voice):
-                made = (voices.speak(voice, next(said), seed=config.seed) if config.vocabulary else
-                        voices.utterance(voice, number, seed=config.seed))
-                writer.add(f"{voice.name}-{number}", flac_bytes(made.wave, RATE_HZ), ".flac",
-                           {"speaker": voice.name, "sex": voice.sex, "text": made.text})
+                made = (
+                    voices.speak(voice, next(said), seed=config.seed)
+                    if config.vocabulary
+                    else voices.utterance(voice, number, seed=config.seed)
+                )
+                writer.add(
+                    f"{voice.name}-{number}",
+                    flac_bytes(made.wave, RATE_HZ),
+                    ".flac",
+                    {"speaker": voice.name, "sex": voice.sex, "text": made.text},
+                )
     return writer.index
 
 

@@ -1,4 +1,4 @@
-"""Transcribed speech of any source, listed: which samples there are, what is said in them, which split they belong to."""
+"""Transcribed speech of any source, listed: which samples there are, what is said in them, which split they are in."""
 
 from __future__ import annotations
 
@@ -57,8 +57,10 @@ class _Wanted:
 
 def fingerprint_inputs(config: DataConfig) -> dict[str, str]:
     """Return fingerprints of what lies outside the run, so that a change is noticed."""
-    places = [os.path.dirname(os.path.abspath(os.path.expanduser(a))) if is_table(a) else a
-              for a in (*config.source, *filter(None, [config.test_source]))]
+    places = [
+        os.path.dirname(os.path.abspath(os.path.expanduser(a))) if is_table(a) else a
+        for a in (*config.source, *filter(None, [config.test_source]))
+    ]
     found = fingerprint_sources(places)
     outside = Path(config.transcripts).expanduser()
     if config.transcripts and outside.is_file():
@@ -98,14 +100,20 @@ def _look_up(config: DataConfig, address: str, aside: Aside) -> _Wanted:
     found = find_source(place or ".")
     if found.kind != "files":
         if setting and alone:
-            raise UsageError("Transcripts in a file go with audio files only", got=setting, where=address,
-                             expected="shards that hold the text of each sample", fix="leave data.transcripts empty")
+            raise UsageError(
+                "Transcripts in a file go with audio files only",
+                got=setting,
+                where=address,
+                expected="shards that hold the text of each sample",
+                fix="leave data.transcripts empty",
+            )
         return _Wanted(address, found, None)
     names = [o.name for o in found.objects]
     if setting and not alone and place == address and setting not in {o.name for o in found.store.list()}:
         setting = ""  # it is that of another source
-    transcripts = find_transcripts(found.store, names, aside.teller, setting=setting,
-                                   columns=parse_columns(config.columns))
+    transcripts = find_transcripts(
+        found.store, names, aside.teller, setting=setting, columns=parse_columns(config.columns)
+    )
     if setting and not setting.endswith(".trans.txt"):
         return _Wanted(address, _only(found, transcripts), transcripts)  # the table says what is meant
     for name in names:
@@ -123,8 +131,15 @@ def _read(config: DataConfig, wanted: _Wanted, folder: Path, language: str, tell
     if wanted.found is None:
         return write_voices(config, language, folder / VOICES)
     is_files = wanted.transcripts is not None
-    index = build_index(wanted.found, folder / "parts", columns=() if is_files else config.columns, teller=teller,
-                        hours=config.index_hours, seed=config.seed, needs=() if is_files else ("text",))
+    index = build_index(
+        wanted.found,
+        folder / "parts",
+        columns=() if is_files else config.columns,
+        teller=teller,
+        hours=config.index_hours,
+        seed=config.seed,
+        needs=() if is_files else ("text",),
+    )
     if is_files:
         rows = [wanted.transcripts[key] for key in index.keys.to_list()]
         index.columns["text"] = Text.of(row.text for row in rows)
@@ -142,17 +157,26 @@ def _usable(config: DataConfig, index: SampleIndex, wanted: _Wanted, aside: Asid
     for i in np.flatnonzero(~empty & ~short & ~long):
         empty[i] = not texts[int(i)].strip()
     for i in np.flatnonzero(empty | short | long):
-        reason = ("its transcript is empty" if empty[i] else
-                  f"it is shorter than data.shortest_seconds={config.shortest_seconds:g}" if short[i] else
-                  f"it is longer than data.longest_seconds={config.longest_seconds:g}")
+        reason = (
+            "its transcript is empty"
+            if empty[i]
+            else f"it is shorter than data.shortest_seconds={config.shortest_seconds:g}"
+            if short[i]
+            else f"it is longer than data.longest_seconds={config.longest_seconds:g}"
+        )
         aside(index.keys[int(i)], reason, "" if empty[i] else f"{seconds[i]:.2f} s")
     usable = np.flatnonzero(~(empty | short | long))
     if not len(usable):
         counts = {"with an empty transcript": empty.sum(), "too short": short.sum(), "too long": long.sum()}
-        raise DataError("The source holds no sample that can be used", where=wanted.address, expected="audio with a text",
-                        got=f"{len(index)} samples: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n),
-                        fix="name the column of the text with data.columns=text=COLUMN" if empty.sum() * 2 > len(index) else
-                        "change data.shortest_seconds or data.longest_seconds")
+        raise DataError(
+            "The source holds no sample that can be used",
+            where=wanted.address,
+            expected="audio with a text",
+            got=f"{len(index)} samples: " + ", ".join(f"{n} {what}" for what, n in counts.items() if n),
+            fix="name the column of the text with data.columns=text=COLUMN"
+            if empty.sum() * 2 > len(index)
+            else "change data.shortest_seconds or data.longest_seconds",
+        )
     return usable
 
 
@@ -168,22 +192,33 @@ def _split(config: DataConfig, samples: list[Samples], usable: list[np.ndarray],
         found["test"] = np.flatnonzero(sources >= num_sources)
     for name, chosen in found.items():
         if not len(chosen):
-            raise DataError(f"Nothing is left for the split {name}", got=f"{len(whole)} usable samples",
-                            expected="at least one in each of train, validation and test", where=", ".join(config.source),
-                            fix="add more speech, or change data.held_out_fraction and data.validation_fraction")
+            raise DataError(
+                f"Nothing is left for the split {name}",
+                got=f"{len(whole)} usable samples",
+                expected="at least one in each of train, validation and test",
+                where=", ".join(config.source),
+                fix="add more speech, or change data.held_out_fraction and data.validation_fraction",
+            )
     return {name: whole.take(chosen, name=name) for name, chosen in found.items()}
 
 
 def _places(config: DataConfig, split: Split, teller: Teller) -> np.ndarray:
     """Return the place in SPLITS of each sample: by speaker where that is asked for, or possible. Shape: (sample,)."""
-    shares = {"test_fraction": 0.0 if config.test_source else config.held_out_fraction,
-              "validation_fraction": config.validation_fraction, "seed": config.seed}
+    shares = {
+        "test_fraction": 0.0 if config.test_source else config.held_out_fraction,
+        "validation_fraction": config.validation_fraction,
+        "seed": config.seed,
+    }
     speakers = split.speakers
     nameless, num_speakers = speakers.count(""), len(set(speakers) - {""})
     if config.split_by == "speaker" and (nameless or num_speakers < _FEWEST_SPEAKERS):
-        raise DataError("Cannot split by speaker", got=f"{num_speakers} speakers, {nameless} samples without one",
-                        expected=f"at least {_FEWEST_SPEAKERS} speakers, and one of them for every sample", where="data.split_by",
-                        fix="name the column with data.columns=speaker=COLUMN, or set data.split_by=sample")
+        raise DataError(
+            "Cannot split by speaker",
+            got=f"{num_speakers} speakers, {nameless} samples without one",
+            expected=f"at least {_FEWEST_SPEAKERS} speakers, and one of them for every sample",
+            where="data.split_by",
+            fix="name the column with data.columns=speaker=COLUMN, or set data.split_by=sample",
+        )
     reason = "it is set"
     if config.split_by != "sample":
         by_speaker = _to_places(speakers, shares)
@@ -191,12 +226,19 @@ def _places(config: DataConfig, split: Split, teller: Teller) -> np.ndarray:
             return _chosen(teller, "speaker", reason, by_speaker, split)
         least = _LEAST_SHARE * (1 - shares["test_fraction"] - shares["validation_fraction"])
         if nameless or num_speakers < _FEWEST_SPEAKERS:
-            reason = f"{nameless} samples do not say who speaks" if nameless else f"there are only {num_speakers} speakers"
+            reason = (
+                f"{nameless} samples do not say who speaks" if nameless else f"there are only {num_speakers} speakers"
+            )
         elif split.seconds[by_speaker == 0].sum() < least * split.seconds.sum():
             reason = "a few speakers have most of the speech: apart from them too little would be left to train on"
         else:
-            return _chosen(teller, "speaker", f"{num_speakers} speakers are known: those held out are not heard in training",
-                           by_speaker, split)
+            return _chosen(
+                teller,
+                "speaker",
+                f"{num_speakers} speakers are known: those held out are not heard in training",
+                by_speaker,
+                split,
+            )
     names = [f"{source}:{name}" for source, name in zip(split.sources.tolist(), split.names.to_list(), strict=True)]
     return _chosen(teller, "sample", reason, _to_places(names, shares), split)
 

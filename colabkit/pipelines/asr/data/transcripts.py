@@ -23,13 +23,35 @@ from colabkit.io.samples.columns import match_columns
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _BESIDE_SUFFIXES = (".txt", ".lab", ".text")
 _LARGEST_BESIDE_BYTES = 1 << 16  # a longer text file is not the transcript of one recording
-_PATHS = ("file_name", "audio_filepath", "audio_path", "audio_file", "audio_filename", "wav_filename", "path", "wav", "audio",
-          "filename", "file", "clip", "recording", "id", "utterance_id", "key")
+_PATHS = (
+    "file_name",
+    "audio_filepath",
+    "audio_path",
+    "audio_file",
+    "audio_filename",
+    "wav_filename",
+    "path",
+    "wav",
+    "audio",
+    "filename",
+    "file",
+    "clip",
+    "recording",
+    "id",
+    "utterance_id",
+    "key",
+)
 _TEXTS = ("wrd", "words", "trans", "raw_transcription", "utterance")  # besides the usual names of the role
-_NOT_OURS = {"invalidated.tsv", "other.tsv", "reported.tsv", "clip_durations.tsv", "validated_sentences.tsv",
-             "unvalidated_sentences.tsv"}  # of Common Voice: refused or not yet checked recordings, and lists of sentences
+_NOT_OURS = {
+    "invalidated.tsv",
+    "other.tsv",
+    "reported.tsv",
+    "clip_durations.tsv",
+    "validated_sentences.tsv",
+    # of Common Voice: refused or not yet checked recordings, and lists of sentences
+    "unvalidated_sentences.tsv",
+}
 _LARGEST_FIELD = 1 << 24
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +63,14 @@ class Transcript:
     origin: str
 
 
-def find_transcripts(store: Pinned, audio: Iterable[str], teller: Teller, *, setting: str = "",
-                     columns: Mapping[str, str]) -> dict[str, Transcript]:
+def find_transcripts(
+    store: Pinned, audio: Iterable[str], teller: Teller, *, setting: str = "", columns: Mapping[str, str]
+) -> dict[str, Transcript]:
     """Return {audio file: transcript} for the files below a store's root.
 
-    `setting` names one table, or "*.trans.txt"; without it all are looked at: *.trans.txt, then tables, then texts beside the
-    audio, and the first that knows a file is taken. What was used is told as a choice. Raises: UsageError for a setting
-    that names nothing; DataError where no file has a transcript, or a table cannot be read.
+    `setting` names one table, or "*.trans.txt"; without it all are looked at: *.trans.txt, then tables, then texts
+    beside the audio, and the first that knows a file is taken. What was used is told as a choice. Raises: UsageError
+    for a setting that names nothing; DataError where no file has a transcript, or a table cannot be read.
     """
     names = _Names(audio)
     objects = {o.name: o for o in store.list()}
@@ -62,12 +85,23 @@ def find_transcripts(store: Pinned, audio: Iterable[str], teller: Teller, *, set
             elif found[name].origin == origin and found[name].text != text:
                 teller.problem(name, f"{origin} gives it several transcripts; the first is taken")
     if not found:
-        fix = "name the table with data.transcripts, and its columns with data.columns=text=COLUMN and data.columns=audio=COLUMN"
-        raise DataError("The source has no transcripts of its audio", got="; ".join(seen) or f"{len(names)} audio files alone",
-                        expected="*.trans.txt, NAME.txt beside NAME.wav, or a table (.csv, .tsv, .jsonl, .json) with the names "
-                        "of audio files and their text", where=store.address, fix=fix)
-    teller.choose("data.transcripts", ", ".join(list(used)[:4]) + (f" and {len(used) - 4} more" if len(used) > 4 else ""),
-           f"{len(found)} of {len(names)} audio files have one there")
+        fix = (
+            "name the table with data.transcripts, "
+            "and its columns with data.columns=text=COLUMN and data.columns=audio=COLUMN"
+        )
+        raise DataError(
+            "The source has no transcripts of its audio",
+            got="; ".join(seen) or f"{len(names)} audio files alone",
+            expected="*.trans.txt, NAME.txt beside NAME.wav, or a table (.csv, .tsv, .jsonl, .json) with the names "
+            "of audio files and their text",
+            where=store.address,
+            fix=fix,
+        )
+    teller.choose(
+        "data.transcripts",
+        ", ".join(list(used)[:4]) + (f" and {len(used) - 4} more" if len(used) > 4 else ""),
+        f"{len(found)} of {len(names)} audio files have one there",
+    )
     return found
 
 
@@ -76,8 +110,14 @@ def is_table(address: str) -> bool:
     return address.lower().endswith(TABLE_SUFFIXES) and os.path.isfile(os.path.expanduser(address))
 
 
-def _origins(store: Pinned, objects: dict[str, StoredObject], names: _Names, setting: str, columns: Mapping[str, str],
-             seen: list[str]) -> Iterator[tuple[str, Iterator[tuple[str, str, str]]]]:
+def _origins(
+    store: Pinned,
+    objects: dict[str, StoredObject],
+    names: _Names,
+    setting: str,
+    columns: Mapping[str, str],
+    seen: list[str],
+) -> Iterator[tuple[str, Iterator[tuple[str, str, str]]]]:
     """Yield what holds transcripts, and its rows (audio file, text, speaker)."""
     if setting and not setting.endswith(".trans.txt"):
         name, content = _read_setting(store, objects, setting)
@@ -85,13 +125,20 @@ def _origins(store: Pinned, objects: dict[str, StoredObject], names: _Names, set
         return
     listed = [o for o in objects if o.endswith(".trans.txt")]
     if listed:
-        yield "*.trans.txt", (row for name in listed for row in _librispeech_rows(name, _text(store.read(name), name), names))
+        yield (
+            "*.trans.txt",
+            (row for name in listed for row in _librispeech_rows(name, _text(store.read(name), name), names)),
+        )
     if setting:
         return
     tables = [o for o in objects if o.lower().endswith(TABLE_SUFFIXES) and posixpath.basename(o) not in _NOT_OURS]
     validated = {posixpath.dirname(o) for o in tables if posixpath.basename(o) == "validated.tsv"}
     for name in sorted(tables):
-        if name.endswith(".tsv") and posixpath.dirname(name) in validated and posixpath.basename(name) != "validated.tsv":
+        if (
+            name.endswith(".tsv")
+            and posixpath.dirname(name) in validated
+            and posixpath.basename(name) != "validated.tsv"
+        ):
             continue  # Common Voice's train, dev and test are parts of it
         yield name, _table_rows(name, store.read(name), names, columns, seen, store.address)
     yield "a text beside each file", _beside_rows(store, objects, names)
@@ -104,10 +151,16 @@ def _read_setting(store: Pinned, objects: dict[str, StoredObject], setting: str)
     if path.is_file():
         inside = os.path.relpath(os.path.realpath(path), store.address) if os.path.isdir(store.address) else path.name
         return (path.name if inside.startswith("..") else inside.replace(os.sep, "/")), path.read_bytes()
-    near = difflib.get_close_matches(setting, [o for o in objects if o.lower().endswith(TABLE_SUFFIXES)], n=1, cutoff=0.4)
-    raise UsageError("There is no such file of transcripts", got=setting, where=store.address,
-                     expected="a table in the source or on this machine, or *.trans.txt",
-                     fix=f"did you mean {near[0]}?" if near else "correct data.transcripts, or leave it empty")
+    near = difflib.get_close_matches(
+        setting, [o for o in objects if o.lower().endswith(TABLE_SUFFIXES)], n=1, cutoff=0.4
+    )
+    raise UsageError(
+        "There is no such file of transcripts",
+        got=setting,
+        where=store.address,
+        expected="a table in the source or on this machine, or *.trans.txt",
+        fix=f"did you mean {near[0]}?" if near else "correct data.transcripts, or leave it empty",
+    )
 
 
 def _librispeech_rows(name: str, text: str, names: _Names) -> Iterator[tuple[str, str, str]]:
@@ -126,8 +179,9 @@ def _beside_rows(store: Pinned, objects: dict[str, StoredObject], names: _Names)
             yield audio, " ".join(_text(store.read(beside.name), beside.name).split()), ""
 
 
-def _table_rows(name: str, content: bytes, names: _Names, columns: Mapping[str, str], seen: list[str],
-                address: str) -> Iterator[tuple[str, str, str]]:
+def _table_rows(
+    name: str, content: bytes, names: _Names, columns: Mapping[str, str], seen: list[str], address: str
+) -> Iterator[tuple[str, str, str]]:
     rows = read_table(name, content, f"{name} of {address}")
     first = rows[0] if rows else {}
     present = [c for c in first if isinstance(c, str)]
@@ -138,7 +192,11 @@ def _table_rows(name: str, content: bytes, names: _Names, columns: Mapping[str, 
             raise
         roles = match_columns(present, address, {})  # the settings speak of another table
     text = roles.get("text") or next((c for c in _TEXTS if c in first), None)
-    path = columns.get("audio") if columns.get("audio") in first else next((c for c in _PATHS if c in first and c != text), None)
+    path = (
+        columns.get("audio")
+        if columns.get("audio") in first
+        else next((c for c in _PATHS if c in first and c != text), None)
+    )
     if text is None or path is None:
         seen.append(f"{name}: columns {', '.join(present)[:200] or 'none'}")
         return
@@ -160,8 +218,13 @@ def read_table(name: str, content: bytes, where: str) -> list[dict]:
         else:
             rows = _csv_rows(text, kind)
     except (ValueError, csv.Error, RecursionError) as error:
-        raise DataError("The table of transcripts cannot be read", got=str(error), expected=f"a whole {kind} file", where=where,
-                        fix="correct it, or name another with data.transcripts") from error
+        raise DataError(
+            "The table of transcripts cannot be read",
+            got=str(error),
+            expected=f"a whole {kind} file",
+            where=where,
+            fix="correct it, or name another with data.transcripts",
+        ) from error
     return [row for row in rows if isinstance(row, dict)]
 
 
@@ -184,7 +247,7 @@ def _csv_rows(text: str, kind: str) -> list[dict]:
     if "|" in head and head.count("|") > head.count(","):
         titles = head.split("|")
         named = set(titles) & {*_PATHS, *_TEXTS, "text", "sentence", "transcription", "transcript"}
-        fields = None if named else ["id", "raw_text", "normalized_text"][:len(titles)]  # LJSpeech's has no head
+        fields = None if named else ["id", "raw_text", "normalized_text"][: len(titles)]  # LJSpeech's has no head
         return list(csv.DictReader(io.StringIO(text, newline=""), fields, delimiter="|", quoting=csv.QUOTE_NONE))
     delimiter = max(",;\t", key=head.count)
     return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
@@ -194,8 +257,13 @@ def _text(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError("A file of transcripts is not UTF-8", got=f"{error}", expected="UTF-8", where=where,
-                        fix="convert it: iconv -f latin1 -t utf-8 OLD > NEW, with what it is in the place of latin1") from error
+        raise DataError(
+            "A file of transcripts is not UTF-8",
+            got=f"{error}",
+            expected="UTF-8",
+            where=where,
+            fix="convert it: iconv -f latin1 -t utf-8 OLD > NEW, with what it is in the place of latin1",
+        ) from error
 
 
 class _Names:

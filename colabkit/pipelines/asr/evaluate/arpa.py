@@ -1,4 +1,7 @@
-"""Read n-gram models in ARPA text, as SRILM, KenLM and others write it. Format: https://cmusphinx.github.io/wiki/arpaformat"""
+"""Read n-gram models in ARPA text, as SRILM, KenLM and others write it.
+
+Format: https://cmusphinx.github.io/wiki/arpaformat
+"""
 
 from __future__ import annotations
 
@@ -76,13 +79,13 @@ def _read_levels(lines: Iterable[str], path: Path) -> list[tuple[list, list, lis
             fields = [field for field in re.split(r"[ \t]+", line) if field]
             order = len(levels)
             try:
-                log_prob, rest = float(fields[0]), fields[1 + order:]
+                log_prob, rest = float(fields[0]), fields[1 + order :]
                 backoff = float(rest[0]) if rest else 0.0
                 if len(fields) < 1 + order or len(rest) > 1:
                     raise ValueError(f"{len(fields)} fields")
             except ValueError as error:
                 raise _damaged(path, f"{line[:60]!r} in line {number}: {error}") from error
-            levels[-1][0].append(tuple(_OTHER_NAMES.get(word, word) for word in fields[1: 1 + order]))
+            levels[-1][0].append(tuple(_OTHER_NAMES.get(word, word) for word in fields[1 : 1 + order]))
             levels[-1][1].append(log_prob * _LN10)
             levels[-1][2].append(backoff * _LN10)
     found = {k + 1: len(level[0]) for k, level in enumerate(levels)}
@@ -92,5 +95,10 @@ def _read_levels(lines: Iterable[str], path: Path) -> list[tuple[list, list, lis
 
 
 def _damaged(path: Path, got: str) -> DataError:
-    return DataError("The language model cannot be read", got=got, expected="a whole ARPA file", where=path,
-                     fix="write or copy it again; binary models must be converted to ARPA first")
+    return DataError(
+        "The language model cannot be read",
+        got=got,
+        expected="a whole ARPA file",
+        where=path,
+        fix="write or copy it again; binary models must be converted to ARPA first",
+    )

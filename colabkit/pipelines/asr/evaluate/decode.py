@@ -1,8 +1,8 @@
 """From CTC log probabilities to words with times: the best path, or a prefix beam search with a word n-gram model.
 
-T frames, C classes. Sources: A. Graves et al. 2006, Connectionist Temporal Classification; A. Hannun et al. 2014, First-Pass
-Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs, algorithm 1 (prefix search with a language
-model at word ends).
+T frames, C classes. Sources: A. Graves et al. 2006, Connectionist Temporal Classification; A. Hannun et al. 2014,
+First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional Recurrent DNNs, algorithm 1 (prefix
+search with a language model at word ends).
 """
 
 from __future__ import annotations
@@ -31,13 +31,20 @@ class Timed:
     probability: float
 
     def to_dict(self) -> dict:
-        return {"text": self.text, "start_seconds": round(self.start_seconds, 3), "end_seconds": round(self.end_seconds, 3),
-                "probability": round(self.probability, 4)}
+        return {
+            "text": self.text,
+            "start_seconds": round(self.start_seconds, 3),
+            "end_seconds": round(self.end_seconds, 3),
+            "probability": round(self.probability, 4),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What was heard. `score` is a log probability: of the best path (greedy), or of all paths with the language model."""
+    """What was heard.
+
+    `score` is a log probability: of the best path (greedy), or of all paths with the language model.
+    """
 
     text: str
     score: float
@@ -45,9 +52,17 @@ class Hypothesis:
     words: tuple[Timed, ...]
 
 
-def greedy(log_probs_TC: np.ndarray, vocabulary: Vocabulary, *, frame_seconds: float = FRAME_SECONDS,
-           start_seconds: float = 0.0) -> Hypothesis:
-    """Return the text of the best path, with times. `start_seconds` is where the first frame lies. Raises: UsageError."""
+def greedy(
+    log_probs_TC: np.ndarray,
+    vocabulary: Vocabulary,
+    *,
+    frame_seconds: float = FRAME_SECONDS,
+    start_seconds: float = 0.0,
+) -> Hypothesis:
+    """Return the text of the best path, with times.
+
+    `start_seconds` is where the first frame lies. Raises: UsageError.
+    """
     log_probs_TC = _checked(log_probs_TC, vocabulary)
     path = log_probs_TC.argmax(1)
     best = log_probs_TC[np.arange(len(path)), path]
@@ -61,8 +76,10 @@ class _Prefix:
 
     def __init__(self, parent: _Prefix | None, token: int, state: State, word: str, extra: float):
         self.parent, self.token, self.children = parent, token, {}
-        self.state, self.word, self.extra = state, word, extra  # words so far, the word begun, weighted scores of words so far
-        self.blank = self.nonblank = _NEVER  # log probability of all paths so far that end in a blank, or in the last token
+        # words so far, the word begun, weighted scores of words so far
+        self.state, self.word, self.extra = state, word, extra
+        # log probability of all paths so far that end in a blank, or in the last token
+        self.blank = self.nonblank = _NEVER
 
     def tokens(self) -> list[int]:
         found, prefix = [], self
@@ -75,20 +92,39 @@ class _Prefix:
 class BeamDecoder:
     """Prefix beam search: the probabilities of all paths that give the same text are added up.
 
-    With a language model, each word that ends adds lm_weight * log P(word | words before) + word_bonus. Safe for many threads
-    as long as each call is for itself: it keeps nothing.
+    With a language model, each word that ends adds lm_weight * log P(word | words before) + word_bonus. Safe for many
+    threads as long as each call is for itself: it keeps nothing.
     """
 
-    def __init__(self, vocabulary: Vocabulary, *, width: int = 32, language_model: NgramModel | None = None,
-                 lm_weight: float = 0.5, word_bonus: float = 1.0, least_log_prob: float = LEAST_LOG_PROB):
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        width: int = 32,
+        language_model: NgramModel | None = None,
+        lm_weight: float = 0.5,
+        word_bonus: float = 1.0,
+        least_log_prob: float = LEAST_LOG_PROB,
+    ):
         if width < 1:
-            raise UsageError("This is no width of a beam", got=width, expected="1 or more", where="evaluate.beam_width",
-                             fix="set evaluate.beam_width=32")
+            raise UsageError(
+                "This is no width of a beam",
+                got=width,
+                expected="1 or more",
+                where="evaluate.beam_width",
+                fix="set evaluate.beam_width=32",
+            )
         self.vocabulary, self.width, self.language_model = vocabulary, width, language_model
         self.lm_weight, self.word_bonus, self.least_log_prob = lm_weight, word_bonus, least_log_prob
 
-    def decode(self, log_probs_TC: np.ndarray, *, frame_seconds: float = FRAME_SECONDS, start_seconds: float = 0.0,
-               num_best: int = 1) -> list[Hypothesis]:
+    def decode(
+        self,
+        log_probs_TC: np.ndarray,
+        *,
+        frame_seconds: float = FRAME_SECONDS,
+        start_seconds: float = 0.0,
+        num_best: int = 1,
+    ) -> list[Hypothesis]:
         """Return the best texts, best first, with times from the best path of each through the frames."""
         log_probs_TC = _checked(log_probs_TC, self.vocabulary)
         found = []
@@ -120,7 +156,9 @@ class BeamDecoder:
             nonblank = prefix.nonblank + frame[prefix.token] if prefix.parent is not None else _NEVER
             if prefix.parent in both and frame[prefix.token] >= self.least_log_prob:
                 repeats = prefix.token == prefix.parent.token  # a blank must stand between
-                nonblank = _add(nonblank, (prefix.parent.blank if repeats else both[prefix.parent]) + frame[prefix.token])
+                nonblank = _add(
+                    nonblank, (prefix.parent.blank if repeats else both[prefix.parent]) + frame[prefix.token]
+                )
             gathered[prefix] = (both[prefix] + blank, nonblank)
         scored = [(_add(*new) + prefix.extra, prefix) for prefix, new in gathered.items()]
         # A prefix that is new gets all it has from its beginning: what comes below these is not kept anyway.
@@ -141,7 +179,7 @@ class BeamDecoder:
                     scored.append((before + log_prob + child.extra, child))
         if len(scored) > self.width:
             scored.sort(key=lambda pair: -pair[0])
-            del scored[self.width:]
+            del scored[self.width :]
         kept = [prefix for score, prefix in scored if score > _NEVER]
         for prefix in kept:
             prefix.blank, prefix.nonblank = gathered[prefix]
@@ -172,12 +210,27 @@ class BeamDecoder:
         return extra + self.lm_weight * self.language_model.end(state)
 
 
-def beam(log_probs_TC: np.ndarray, vocabulary: Vocabulary, *, width: int = 32, language_model: NgramModel | None = None,
-         lm_weight: float = 0.5, word_bonus: float = 1.0, least_log_prob: float = LEAST_LOG_PROB,
-         frame_seconds: float = FRAME_SECONDS, start_seconds: float = 0.0) -> Hypothesis:
+def beam(
+    log_probs_TC: np.ndarray,
+    vocabulary: Vocabulary,
+    *,
+    width: int = 32,
+    language_model: NgramModel | None = None,
+    lm_weight: float = 0.5,
+    word_bonus: float = 1.0,
+    least_log_prob: float = LEAST_LOG_PROB,
+    frame_seconds: float = FRAME_SECONDS,
+    start_seconds: float = 0.0,
+) -> Hypothesis:
     """Return the best text of a prefix beam search, with times."""
-    decoder = BeamDecoder(vocabulary, width=width, language_model=language_model, lm_weight=lm_weight, word_bonus=word_bonus,
-                          least_log_prob=least_log_prob)
+    decoder = BeamDecoder(
+        vocabulary,
+        width=width,
+        language_model=language_model,
+        lm_weight=lm_weight,
+        word_bonus=word_bonus,
+        least_log_prob=least_log_prob,
+    )
     return decoder.decode(log_probs_TC, frame_seconds=frame_seconds, start_seconds=start_seconds)[0]
 
 
@@ -204,8 +257,12 @@ def align(log_probs_TC: np.ndarray, tokens: list[int], blank: int) -> tuple[np.n
         score = options.max(0) + emitted[t]
     place = len(states) - 1 if len(states) == 1 or score[-1] >= score[-2] else len(states) - 2
     if num_frames and score[place] == _NEVER:
-        raise UsageError("The tokens do not fit into the frames", got=f"{len(tokens)} tokens in {num_frames} frames",
-                         expected="a frame a token, and one more between equal ones", fix="pass the text of this audio")
+        raise UsageError(
+            "The tokens do not fit into the frames",
+            got=f"{len(tokens)} tokens in {num_frames} frames",
+            expected="a frame a token, and one more between equal ones",
+            fix="pass the text of this audio",
+        )
     path = np.empty(num_frames, np.int64)
     for t in range(num_frames - 1, -1, -1):
         path[t] = states[place]
@@ -213,24 +270,44 @@ def align(log_probs_TC: np.ndarray, tokens: list[int], blank: int) -> tuple[np.n
     return path, log_probs_TC[np.arange(num_frames), path]
 
 
-def _timed(path: np.ndarray, log_probs: np.ndarray, vocabulary: Vocabulary, score: float, frame_seconds: float,
-           start_seconds: float) -> Hypothesis:
+def _timed(
+    path: np.ndarray,
+    log_probs: np.ndarray,
+    vocabulary: Vocabulary,
+    score: float,
+    frame_seconds: float,
+    start_seconds: float,
+) -> Hypothesis:
     """Cut a path into tokens, and these into words."""
     edges = np.flatnonzero(np.diff(path)) + 1
     tokens: list[tuple[int, Timed]] = []
     for first, stop in zip([0, *edges], [*edges, len(path)], strict=True):
         if stop > first and path[first] != vocabulary.blank:
             token = int(path[first])
-            tokens.append((token, Timed(" " if token == vocabulary.delimiter else vocabulary.tokens[token],
-                                        start_seconds + first * frame_seconds, start_seconds + stop * frame_seconds,
-                                        float(np.exp(log_probs[first:stop].mean())))))
+            tokens.append(
+                (
+                    token,
+                    Timed(
+                        " " if token == vocabulary.delimiter else vocabulary.tokens[token],
+                        start_seconds + first * frame_seconds,
+                        start_seconds + stop * frame_seconds,
+                        float(np.exp(log_probs[first:stop].mean())),
+                    ),
+                )
+            )
     words, held = [], []
     for token, timed in [*tokens, (vocabulary.delimiter, None)]:
         if token != vocabulary.delimiter:
             held.append(timed)
         elif held:
-            words.append(Timed("".join(t.text for t in held), held[0].start_seconds, held[-1].end_seconds,
-                               float(np.mean([t.probability for t in held]))))
+            words.append(
+                Timed(
+                    "".join(t.text for t in held),
+                    held[0].start_seconds,
+                    held[-1].end_seconds,
+                    float(np.mean([t.probability for t in held])),
+                )
+            )
             held = []
     return Hypothesis(" ".join(w.text for w in words), score, tuple(t for _, t in tokens), tuple(words))
 
@@ -238,12 +315,20 @@ def _timed(path: np.ndarray, log_probs: np.ndarray, vocabulary: Vocabulary, scor
 def _checked(log_probs_TC: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     log_probs_TC = np.asarray(log_probs_TC, np.float32)
     if log_probs_TC.ndim != 2 or log_probs_TC.shape[1] < len(vocabulary):
-        raise UsageError("Cannot decode these", got=f"shape {log_probs_TC.shape}", expected=f"(frame, {len(vocabulary)})",
-                         fix="pass the log probabilities of one sample, from the model this vocabulary belongs to")
+        raise UsageError(
+            "Cannot decode these",
+            got=f"shape {log_probs_TC.shape}",
+            expected=f"(frame, {len(vocabulary)})",
+            fix="pass the log probabilities of one sample, from the model this vocabulary belongs to",
+        )
     if np.isnan(log_probs_TC).any():
-        raise UsageError("Cannot decode these", got="log probabilities that are not a number", expected="finite ones",
-                         fix="look at the training's loss: the weights are not finite")
-    return log_probs_TC[:, :len(vocabulary)]
+        raise UsageError(
+            "Cannot decode these",
+            got="log probabilities that are not a number",
+            expected="finite ones",
+            fix="look at the training's loss: the weights are not finite",
+        )
+    return log_probs_TC[:, : len(vocabulary)]
 
 
 def _add(a: float, b: float) -> float:

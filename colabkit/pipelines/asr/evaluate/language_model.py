@@ -26,11 +26,13 @@ State = tuple[int, ...]  # the last words, by their numbers
 class NgramModel:
     """Scores words after the words before them, in natural logarithms.
 
-    Level k holds the (k + 1)-grams: sorted keys (place of the first k words on the level below, times the number of words,
-    plus the last word), log probabilities and back-off weights. Shapes: (ngram,).
+    Level k holds the (k + 1)-grams: sorted keys (place of the first k words on the level below, times the number of
+    words, plus the last word), log probabilities and back-off weights. Shapes: (ngram,).
     """
 
-    def __init__(self, words: list[str], keys: list[np.ndarray], log_probs: list[np.ndarray], backoffs: list[np.ndarray]):
+    def __init__(
+        self, words: list[str], keys: list[np.ndarray], log_probs: list[np.ndarray], backoffs: list[np.ndarray]
+    ):
         self.words, self.keys, self.log_probs, self.backoffs = words, keys, log_probs, backoffs
         self.numbers = {word: i for i, word in enumerate(words)}
         self.order = len(keys)
@@ -39,8 +41,13 @@ class NgramModel:
     def train(cls, texts: Iterable[str], order: int = 3) -> NgramModel:
         """Estimate a model of clean sentences. Raises: UsageError for an order below 1, DataError for no words."""
         if order < 1:
-            raise UsageError("This is no order of an n-gram model", got=order, expected="1 or more", where="evaluate.ngram_order",
-                             fix="set evaluate.ngram_order=3")
+            raise UsageError(
+                "This is no order of an n-gram model",
+                got=order,
+                expected="1 or more",
+                where="evaluate.ngram_order",
+                fix="set evaluate.ngram_order=3",
+            )
         numbers = {BEGIN: 0, END: 1, UNKNOWN: 2}
         stream, places = [], []
         for text in texts:
@@ -49,9 +56,15 @@ class NgramModel:
                 stream += [0, *(numbers.setdefault(w, len(numbers)) for w in words), 1]
                 places += range(len(words) + 2)
         if not stream:
-            raise DataError("Cannot make a language model", got="no words", expected="texts with words",
-                            fix="choose another decoder: evaluate.decoder=beam")
-        return cls(list(numbers), *_estimate(np.array(stream, np.int64), np.array(places, np.int64), len(numbers), order))
+            raise DataError(
+                "Cannot make a language model",
+                got="no words",
+                expected="texts with words",
+                fix="choose another decoder: evaluate.decoder=beam",
+            )
+        return cls(
+            list(numbers), *_estimate(np.array(stream, np.int64), np.array(places, np.int64), len(numbers), order)
+        )
 
     def begin(self) -> State:
         """Return the state before the first word."""
@@ -60,7 +73,7 @@ class NgramModel:
     def score(self, state: State, word: str) -> tuple[float, State]:
         """Return the log probability of a word in a state, and the state after it."""
         number = self.numbers.get(word, self.numbers[UNKNOWN])
-        return self._log_prob(state, number), (*state, number)[-(self.order - 1):] if self.order > 1 else ()
+        return self._log_prob(state, number), (*state, number)[-(self.order - 1) :] if self.order > 1 else ()
 
     def end(self, state: State) -> float:
         """Return the log probability that the sentence ends here."""
@@ -114,7 +127,9 @@ class NgramModel:
         if not level:
             return [self.words[int(key)] for key in self.keys[0]]
         below = self._ngrams(level - 1)
-        return [f"{below[int(key) // len(self.words)]} {self.words[int(key) % len(self.words)]}" for key in self.keys[level]]
+        return [
+            f"{below[int(key) // len(self.words)]} {self.words[int(key) % len(self.words)]}" for key in self.keys[level]
+        ]
 
     def save(self, path: str | os.PathLike) -> None:
         """Write ARPA text. Format: https://cmusphinx.github.io/wiki/arpaformat"""
@@ -130,13 +145,15 @@ class NgramModel:
     def load(cls, path: str | os.PathLike) -> NgramModel:
         """Read ARPA text of any tool. Raises: DataError for a damaged file."""
         from colabkit.pipelines.asr.evaluate.arpa import read_arpa
+
         return read_arpa(Path(path), cls)
 
 
 def _estimate(stream: np.ndarray, places: np.ndarray, num_words: int, order: int):
     """Return keys, log probabilities and back-off weights of every level.
 
-    `ids[k]` is the number of the (k + 1)-gram that ends at each place of the stream, -1 where a sentence begins too late for it.
+    `ids[k]` is the number of the (k + 1)-gram that ends at each place of the stream, -1 where a sentence begins too
+    late for it.
     """
     ids, keys, suffixes = [stream], [np.arange(num_words)], [None]
     counts = [np.bincount(stream, minlength=num_words)]
@@ -150,7 +167,8 @@ def _estimate(stream: np.ndarray, places: np.ndarray, num_words: int, order: int
         counts.append(count)
         keys.append(unique)
         ids.append(found)
-    for level in range(order - 1):  # lower orders count the words that an n-gram was seen after, not how often it was seen
+    # lower orders count the words that an n-gram was seen after, not how often it was seen
+    for level in range(order - 1):
         begins = _begins_sentence(keys, level, num_words)
         different = np.bincount(suffixes[level + 1], minlength=len(keys[level]))
         counts[level] = np.where(begins, counts[level], different)
@@ -169,7 +187,9 @@ def _smooth(keys: list[np.ndarray], counts: list[np.ndarray], suffixes: list, nu
     log_probs, backoffs, lower = [], [], None
     counts[0] = np.where(np.arange(num_words) == 0, 0, counts[0])  # <s> is never said
     for level, (key, count) in enumerate(zip(keys, counts, strict=True)):
-        context, num_contexts = (key // num_words, len(keys[level - 1])) if level else (np.zeros(num_words, np.int64), 1)
+        context, num_contexts = (
+            (key // num_words, len(keys[level - 1])) if level else (np.zeros(num_words, np.int64), 1)
+        )
         discount = _discounts(count)[np.minimum(count, 3)]
         total, freed = np.bincount(context, count, num_contexts), np.bincount(context, discount, num_contexts)
         gamma = np.divide(freed, total, out=np.ones(num_contexts), where=total > 0)

@@ -1,7 +1,7 @@
 """Word and character error rates, how sure they are, and which samples went wrong.
 
-Intervals: bootstrap over samples, M. Bisani and H. Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance
-evaluation", ICASSP: samples are drawn with replacement, their errors and lengths together.
+Intervals: bootstrap over samples, M. Bisani and H. Ney 2004, "Bootstrap estimates for confidence intervals in ASR
+performance evaluation", ICASSP: samples are drawn with replacement, their errors and lengths together.
 """
 
 from __future__ import annotations
@@ -72,10 +72,15 @@ class Scores:
     def row(self, i: int) -> dict:
         """Return what is known of one sample."""
         counts = {name: int(getattr(self.words, name)[i]) for name in _KINDS}
-        return {"sample": i, "reference": self.references[i], "hypothesis": self.hypotheses[i],
-                "wer": int(self.words.errors[i]) / max(int(self.words.num_units[i]), 1),
-                "cer": int(self.characters.errors[i]) / max(int(self.characters.num_units[i]), 1),
-                "errors": int(self.words.errors[i]), **counts}
+        return {
+            "sample": i,
+            "reference": self.references[i],
+            "hypothesis": self.hypotheses[i],
+            "wer": int(self.words.errors[i]) / max(int(self.words.num_units[i]), 1),
+            "cer": int(self.characters.errors[i]) / max(int(self.characters.num_units[i]), 1),
+            "errors": int(self.words.errors[i]),
+            **counts,
+        }
 
     def table(self) -> list[dict]:
         """Return a row for every sample."""
@@ -84,25 +89,50 @@ class Scores:
     def to_dict(self) -> dict:
         """Return the totals, for a report."""
         totals = {name: int(getattr(self.words, name).sum()) for name in _KINDS}
-        return {"wer": self.wer, "wer_low": self.wer_interval[0], "wer_high": self.wer_interval[1],
-                "cer": self.cer, "cer_low": self.cer_interval[0], "cer_high": self.cer_interval[1],
-                "confidence": self.confidence, "num_samples": len(self.references), "exact_fraction": self.exact_fraction,
-                "num_words": int(self.words.num_units.sum()), "num_characters": int(self.characters.num_units.sum()), **totals}
+        return {
+            "wer": self.wer,
+            "wer_low": self.wer_interval[0],
+            "wer_high": self.wer_interval[1],
+            "cer": self.cer,
+            "cer_low": self.cer_interval[0],
+            "cer_high": self.cer_interval[1],
+            "confidence": self.confidence,
+            "num_samples": len(self.references),
+            "exact_fraction": self.exact_fraction,
+            "num_words": int(self.words.num_units.sum()),
+            "num_characters": int(self.characters.num_units.sum()),
+            **totals,
+        }
 
 
-def score(references: Sequence[str], hypotheses: Sequence[str], *, confidence: float = 0.95, seed: int = 0,
-          num_resamples: int = NUM_RESAMPLES) -> Scores:
+def score(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Scores:
     """Compare hypotheses with references, both cleaned the same way; white space is folded.
 
-    An empty reference counts what was heard in it as insertions. Raises: UsageError for lists of different lengths, none at
-    all, or a confidence that is none.
+    An empty reference counts what was heard in it as insertions. Raises: UsageError for lists of different lengths,
+    none at all, or a confidence that is none.
     """
     if len(references) != len(hypotheses) or not references:
-        raise UsageError("Cannot score these", got=f"{len(references)} references, {len(hypotheses)} hypotheses",
-                         expected="as many hypotheses as references, at least one", fix="pass one hypothesis a reference")
+        raise UsageError(
+            "Cannot score these",
+            got=f"{len(references)} references, {len(hypotheses)} hypotheses",
+            expected="as many hypotheses as references, at least one",
+            fix="pass one hypothesis a reference",
+        )
     if not 0 < confidence < 1:
-        raise UsageError("This is no confidence", got=confidence, expected="between 0 and 1", where="evaluate.confidence",
-                         fix="set evaluate.confidence=0.95")
+        raise UsageError(
+            "This is no confidence",
+            got=confidence,
+            expected="between 0 and 1",
+            where="evaluate.confidence",
+            fix="set evaluate.confidence=0.95",
+        )
     references, hypotheses = ([" ".join(text.split()) for text in texts] for texts in (references, hypotheses))
     words, characters = _count(references, hypotheses, by_words=True), _count(references, hypotheses, by_words=False)
     rates = resample_rates((words, characters), seed=seed, num_resamples=num_resamples)
@@ -117,8 +147,11 @@ def compare(first: Scores, second: Scores, *, seed: int = 0, num_resamples: int 
     Ties count half. Raises: UsageError where the two did not hear the same samples.
     """
     if first.references != second.references:
-        raise UsageError("Cannot compare scores of different samples", expected="the same references in the same order",
-                         fix="score both decoders on the same samples")
+        raise UsageError(
+            "Cannot compare scores of different samples",
+            expected="the same references in the same order",
+            fix="score both decoders on the same samples",
+        )
     a, b = resample_rates((first.words, second.words), seed=seed, num_resamples=num_resamples)
     return float(np.mean((b < a) + 0.5 * (b == a)))
 
@@ -132,12 +165,13 @@ def resample_rates(edits: Sequence[Edits], *, seed: int, num_resamples: int) -> 
         chosen = rng.integers(0, number, (min(step, num_resamples - start), number))
         for k, edit in enumerate(edits):
             errors, units = edit.errors[chosen].sum(1), edit.num_units[chosen].sum(1)
-            rates[k, start: start + len(chosen)] = np.where(units > 0, errors / np.maximum(units, 1), errors > 0)
+            rates[k, start : start + len(chosen)] = np.where(units > 0, errors / np.maximum(units, 1), errors > 0)
     return rates
 
 
 def _count(references: list[str], hypotheses: list[str], *, by_words: bool) -> Edits:
     import jiwer
+
     pairs = np.flatnonzero([bool(r) for r in references])  # jiwer refuses empty references
     counts = np.zeros((3, len(references)), np.int64)
     split = (lambda text: text.split()) if by_words else list

@@ -50,8 +50,9 @@ def read_example(speech: Speech, recognizer: Recognizer, number: int) -> Example
     try:
         inputs = recognizer.features(wave)
     except BrokenSampleError as error:
-        raise BrokenSampleError(error.what, got=error.got, expected=error.expected, where=speech.where(number),
-                                fix=error.fix) from error
+        raise BrokenSampleError(
+            error.what, got=error.got, expected=error.expected, where=speech.where(number), fix=error.fix
+        ) from error
     return Example(inputs, torch.tensor(recognizer.coder.encode(speech.texts[number])), len(wave))
 
 
@@ -63,19 +64,33 @@ def collate(recognizer: Recognizer, examples: Sequence[Example]) -> dict[str, An
 
 def losses(recognizer: Recognizer, examples: Sequence[Example]) -> torch.Tensor:
     """Return the loss of each sample, summed over its tokens. Shape: (B,)."""
-    return recognizer.losses(collate(recognizer, examples), [e.labels for e in examples], [e.num_samples for e in examples])
+    return recognizer.losses(
+        collate(recognizer, examples), [e.labels for e in examples], [e.num_samples for e in examples]
+    )
 
 
-def read_examples(speech: Speech, recognizer: Recognizer, numbers: Sequence[int], *, workers: int,
-                  problem: Problem) -> Iterator[tuple[int, Example | None]]:
+def read_examples(
+    speech: Speech, recognizer: Recognizer, numbers: Sequence[int], *, workers: int, problem: Problem
+) -> Iterator[tuple[int, Example | None]]:
     """Yield (number, example) in the order given, made ahead; None for a broken one, which is told."""
+
     def make(k: int) -> Example | BrokenSampleError:
         try:
             return read_example(speech, recognizer, int(numbers[k]))
         except BrokenSampleError as error:
             return error
-    with closing(prefetch(make, 0, len(numbers), workers=workers, ahead=4 * max(1, workers), max_bytes=AHEAD_BYTES,
-                          num_bytes=lambda k: 4.0 * RATE_HZ * float(speech.seconds[numbers[k]]))) as made:
+
+    with closing(
+        prefetch(
+            make,
+            0,
+            len(numbers),
+            workers=workers,
+            ahead=4 * max(1, workers),
+            max_bytes=AHEAD_BYTES,
+            num_bytes=lambda k: 4.0 * RATE_HZ * float(speech.seconds[numbers[k]]),
+        )
+    ) as made:
         for number, example in zip(numbers, made, strict=True):
             if isinstance(example, BrokenSampleError):
                 problem(speech.where(int(number)), example.what)

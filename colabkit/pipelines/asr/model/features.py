@@ -26,7 +26,10 @@ _FLOOR = 1.192092955078125e-07  # of mel energies; Kaldi's, the smallest step of
 
 
 class Features(Protocol):
-    """A family's features. `step_samples`: audio samples from one frame of the model's output to the next (Whisper: none)."""
+    """A family's features.
+
+    `step_samples`: audio samples from one frame of the model's output to the next (Whisper: none).
+    """
 
     step_samples: int
 
@@ -73,16 +76,25 @@ class WaveFeatures:
         return _padded(self.name, inputs, least=self.least_samples + MASK_FRAMES * self.step_samples)
 
     def save(self, folder: Path) -> None:
-        files.write_json(Path(folder) / PREPROCESSOR, {
-            "feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": self.normalised, "feature_size": 1,
-            "padding_side": "right", "padding_value": 0.0, "return_attention_mask": self.masked, "sampling_rate": RATE_HZ})
+        files.write_json(
+            Path(folder) / PREPROCESSOR,
+            {
+                "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+                "do_normalize": self.normalised,
+                "feature_size": 1,
+                "padding_side": "right",
+                "padding_value": 0.0,
+                "return_attention_mask": self.masked,
+                "sampling_rate": RATE_HZ,
+            },
+        )
 
 
 class MelFeatures:
-    """Log-mel energies as Kaldi computes them, each band normalised over the sample, `stride` frames put together: w2v-BERT 2.0.
+    """Log-mel energies of w2v-BERT 2.0: as Kaldi's, each band normalised over the sample, `stride` frames put together.
 
-    Equal to transformers' SeamlessM4TFeatureExtractor, all frames at once instead of one after another. A frame has 25 ms, every
-    10 ms. Shape of a sample: (T, 80 * stride).
+    Equal to transformers' SeamlessM4TFeatureExtractor, all frames at once instead of one after another. A frame has 25
+    ms, every 10 ms. Shape of a sample: (T, 80 * stride).
     """
 
     name = "input_features"
@@ -127,10 +139,19 @@ class MelFeatures:
         return _padded(self.name, inputs, self.padding_value, least=MASK_FRAMES + 1)
 
     def save(self, folder: Path) -> None:
-        files.write_json(Path(folder) / PREPROCESSOR, {
-            "feature_extractor_type": "SeamlessM4TFeatureExtractor", "feature_size": self.num_bands,
-            "num_mel_bins": self.num_bands, "padding_side": "right", "padding_value": self.padding_value,
-            "return_attention_mask": True, "sampling_rate": RATE_HZ, "stride": self.stride})
+        files.write_json(
+            Path(folder) / PREPROCESSOR,
+            {
+                "feature_extractor_type": "SeamlessM4TFeatureExtractor",
+                "feature_size": self.num_bands,
+                "num_mel_bins": self.num_bands,
+                "padding_side": "right",
+                "padding_value": self.padding_value,
+                "return_attention_mask": True,
+                "sampling_rate": RATE_HZ,
+                "stride": self.stride,
+            },
+        )
 
 
 class WhisperFeatures:
@@ -149,14 +170,26 @@ class WhisperFeatures:
     def __call__(self, wave_S: np.ndarray) -> np.ndarray:
         wave_S = _checked(wave_S, 1)
         if len(wave_S) > self.extractor.n_samples:
-            raise BrokenSampleError("The recording is longer than Whisper takes", got=f"{len(wave_S) / RATE_HZ:.1f} s",
-                                    expected=f"{self.seconds:g} s at most", fix=f"--set data.longest_seconds={self.seconds:g}")
+            raise BrokenSampleError(
+                "The recording is longer than Whisper takes",
+                got=f"{len(wave_S) / RATE_HZ:.1f} s",
+                expected=f"{self.seconds:g} s at most",
+                fix=f"--set data.longest_seconds={self.seconds:g}",
+            )
         return self.extractor(wave_S, sampling_rate=RATE_HZ, return_tensors="np").input_features[0]
 
     def whole(self, wave_S: np.ndarray) -> dict[str, Any]:
         """Return input_features (1, F, T) and attention_mask (1, T) of a wave of any length, as tensors."""
-        return dict(self.extractor(_checked(wave_S, 1), sampling_rate=RATE_HZ, truncation=False, padding="longest",
-                                   return_attention_mask=True, return_tensors="pt"))
+        return dict(
+            self.extractor(
+                _checked(wave_S, 1),
+                sampling_rate=RATE_HZ,
+                truncation=False,
+                padding="longest",
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
+        )
 
     def num_frames(self, num_samples: int) -> int:
         """Return a bound that no text reaches: Whisper's output is not tied to frames."""
@@ -165,6 +198,7 @@ class WhisperFeatures:
     def collate(self, inputs: list[np.ndarray]) -> dict[str, Any]:
         """Return input_features (B, F, T) as a tensor."""
         import torch
+
         return {self.name: torch.from_numpy(np.stack(inputs))}
 
     def save(self, folder: Path) -> None:
@@ -177,6 +211,7 @@ def open_features(name: str, config: Any) -> Features:
     Raises: DataError for a sampling rate other than 16 kHz.
     """
     from colabkit.io.models.transformers_models import normalises, quietly, transformers_class
+
     if config.model_type == "whisper":
         with quietly():
             return WhisperFeatures(transformers_class("WhisperFeatureExtractor").from_pretrained(name))
@@ -187,15 +222,25 @@ def open_features(name: str, config: Any) -> Features:
         except (OSError, ValueError):  # there is no preprocessor_config.json
             return MelFeatures(stride=max(1, config.feature_projection_input_dim // 80))
         _require_rate(extractor, name)
-        return MelFeatures(stride=extractor.stride, num_bands=extractor.num_mel_bins, padding_value=extractor.padding_value)
-    return WaveFeatures(list(zip(config.conv_kernel, config.conv_stride, strict=True)), normalised=normalises(name, config),
-                        masked=config.feat_extract_norm == "layer")
+        return MelFeatures(
+            stride=extractor.stride, num_bands=extractor.num_mel_bins, padding_value=extractor.padding_value
+        )
+    return WaveFeatures(
+        list(zip(config.conv_kernel, config.conv_stride, strict=True)),
+        normalised=normalises(name, config),
+        masked=config.feat_extract_norm == "layer",
+    )
 
 
 def _require_rate(extractor: Any, name: str) -> None:
     if extractor.sampling_rate != RATE_HZ:
-        raise DataError("The model hears at another rate", got=f"{extractor.sampling_rate} Hz", expected=f"{RATE_HZ} Hz",
-                        where=name, fix="choose a model that was trained on speech at 16 kHz")
+        raise DataError(
+            "The model hears at another rate",
+            got=f"{extractor.sampling_rate} Hz",
+            expected=f"{RATE_HZ} Hz",
+            where=name,
+            fix="choose a model that was trained on speech at 16 kHz",
+        )
 
 
 def _checked(wave_S: np.ndarray, least_samples: int) -> np.ndarray:
@@ -205,15 +250,19 @@ def _checked(wave_S: np.ndarray, least_samples: int) -> np.ndarray:
     """
     wave_S = np.asarray(wave_S, np.float32)
     if wave_S.ndim != 1 or not wave_S.size or not np.isfinite(wave_S).all():
-        raise BrokenSampleError("A recording is no sound", got=f"shape {wave_S.shape}" if wave_S.ndim != 1 or not wave_S.size
-                                else "numbers that are not finite", expected="one channel of finite numbers",
-                                fix="leave the recording out, or convert it again")
+        raise BrokenSampleError(
+            "A recording is no sound",
+            got=f"shape {wave_S.shape}" if wave_S.ndim != 1 or not wave_S.size else "numbers that are not finite",
+            expected="one channel of finite numbers",
+            fix="leave the recording out, or convert it again",
+        )
     return np.pad(wave_S, (0, max(0, least_samples - len(wave_S))))
 
 
 def _padded(name: str, inputs: list[np.ndarray], value: float = 0.0, *, least: int) -> dict[str, Any]:
     """Return inputs padded to the longest, and to `least`: SpecAugment refuses batches shorter than what it hides."""
     import torch
+
     longest = max(least, *map(len, inputs))
     padded = np.full((len(inputs), longest, *inputs[0].shape[1:]), value, np.float32)
     mask_BT = np.zeros((len(inputs), longest), np.int64)
@@ -225,8 +274,10 @@ def _padded(name: str, inputs: list[np.ndarray], value: float = 0.0, *, least: i
 
 def _mel_filters(num_bands: int, fft: int, lowest_hz: float = 20.0, highest_hz: float = RATE_HZ / 2) -> np.ndarray:
     """Return triangles that are even in mel, as Kaldi makes them. Shape: (fft / 2 + 1, num_bands) float32."""
+
     def mel(hz: np.ndarray) -> np.ndarray:
         return 1127.0 * np.log(1.0 + np.asarray(hz) / 700.0)
+
     edges = np.linspace(mel(lowest_hz), mel(highest_hz), num_bands + 2)
     places = mel(np.arange(fft // 2 + 1) * RATE_HZ / fft)[:, None]
     rising = (places - edges[:-2]) / (edges[1:-1] - edges[:-2])

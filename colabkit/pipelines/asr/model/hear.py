@@ -27,25 +27,38 @@ class Heard:
     loss: float = float("nan")
 
 
-def hear(recognizer: Recognizer, speech: Speech, numbers: Sequence[int], *, capacity: Callable[[float], int],
-         problem: Problem, decode: Decode | None = None, with_loss: bool = False, workers: int = 1,
-         advance: Callable[[int], object] | None = None) -> list[Heard | None]:
+def hear(
+    recognizer: Recognizer,
+    speech: Speech,
+    numbers: Sequence[int],
+    *,
+    capacity: Callable[[float], int],
+    problem: Problem,
+    decode: Decode | None = None,
+    with_loss: bool = False,
+    workers: int = 1,
+    advance: Callable[[int], object] | None = None,
+) -> list[Heard | None]:
     """Return what is heard in these samples, in their order; None for a broken one, which is told.
 
-    `capacity(seconds)`: how many samples of that length go through at once; fewer where memory runs out. `decode` makes texts of
-    log-probabilities; without it the likeliest token of each frame counts. `advance` is told how many are done.
+    `capacity(seconds)`: how many samples of that length go through at once; fewer where memory runs out. `decode` makes
+    texts of log-probabilities; without it the likeliest token of each frame counts. `advance` is told how many are
+    done.
     """
     was_training = recognizer.model.training
     recognizer.model.eval()
-    order = sorted(range(len(numbers)), key=lambda i: -float(speech.seconds[numbers[i]]))  # what takes most memory comes first
+    # what takes most memory comes first
+    order = sorted(range(len(numbers)), key=lambda i: -float(speech.seconds[numbers[i]]))
     found: list[Heard | None] = [None] * len(numbers)
     held: list[tuple[int, Example]] = []
 
     def flush() -> None:
-        for place, heard in zip([i for i, _ in held], _hear_all(recognizer, [e for _, e in held], capacity, decode, with_loss),
-                                strict=True):
+        for place, heard in zip(
+            [i for i, _ in held], _hear_all(recognizer, [e for _, e in held], capacity, decode, with_loss), strict=True
+        ):
             found[place] = heard
         held.clear()
+
     try:
         examples = read_examples(speech, recognizer, [numbers[i] for i in order], workers=workers, problem=problem)
         for done, (place, (_, example)) in enumerate(zip(order, examples, strict=True), 1):
@@ -60,8 +73,13 @@ def hear(recognizer: Recognizer, speech: Speech, numbers: Sequence[int], *, capa
         recognizer.model.train(was_training)
 
 
-def _hear_all(recognizer: Recognizer, examples: list[Example], capacity: Callable[[float], int], decode: Decode | None,
-              with_loss: bool) -> list[Heard]:
+def _hear_all(
+    recognizer: Recognizer,
+    examples: list[Example],
+    capacity: Callable[[float], int],
+    decode: Decode | None,
+    with_loss: bool,
+) -> list[Heard]:
     found: dict[int, Heard] = {}
     waiting = cut([example.seconds for example in examples], capacity)
     while waiting:
@@ -73,15 +91,16 @@ def _hear_all(recognizer: Recognizer, examples: list[Example], capacity: Callabl
                 raise
             release(error)
             clean_up()
-            waiting = [part[: len(part) // 2], part[len(part) // 2:], *waiting]
+            waiting = [part[: len(part) // 2], part[len(part) // 2 :], *waiting]
             continue
         found |= dict(zip(part, heard, strict=True))
     return [found[i] for i in range(len(examples))]
 
 
 @torch.no_grad()
-def hear_batch(recognizer: Recognizer, examples: Sequence[Example], *, decode: Decode | None = None,
-               with_loss: bool = False) -> list[Heard]:
+def hear_batch(
+    recognizer: Recognizer, examples: Sequence[Example], *, decode: Decode | None = None, with_loss: bool = False
+) -> list[Heard]:
     """Return what is heard in samples that go through the model at once; the model is in evaluation mode."""
     inputs = collate(recognizer, examples)
     labels, num_samples = [e.labels for e in examples], [e.num_samples for e in examples]
@@ -91,8 +110,10 @@ def hear_batch(recognizer: Recognizer, examples: Sequence[Example], *, decode: D
         if with_loss:
             losses = recognizer.ctc_losses(log_probs_BTC, labels, num_samples).tolist()
         decode = decode or (lambda log_probs_TC: greedy(log_probs_TC, recognizer.coder).text)
-        texts = [decode(one[: recognizer.features.num_frames(n)]) for one, n in
-                 zip(log_probs_BTC.cpu().numpy(), num_samples, strict=True)]
+        texts = [
+            decode(one[: recognizer.features.num_frames(n)])
+            for one, n in zip(log_probs_BTC.cpu().numpy(), num_samples, strict=True)
+        ]
     else:
         if with_loss:
             losses = recognizer.losses(inputs, labels, num_samples).tolist()

@@ -77,34 +77,56 @@ class Recognizer:
         """Return the log-probabilities of tokens of a collated batch (B, T, C), in float32."""
         return self.model(**inputs).logits.float().log_softmax(-1)
 
-    def losses(self, inputs: dict[str, torch.Tensor], labels: Sequence[torch.Tensor], num_samples: Sequence[int]) -> torch.Tensor:
-        """Return the loss of each sample, summed over its target tokens (B,); samples are `num_samples` audio samples long.
+    def losses(
+        self, inputs: dict[str, torch.Tensor], labels: Sequence[torch.Tensor], num_samples: Sequence[int]
+    ) -> torch.Tensor:
+        """Return the loss of each sample, summed over its target tokens (B,).
 
-        CTC: -log p(text | audio); zero, with no gradient, for a text that does not fit into the frames. Whisper: cross-entropy.
+        Samples are `num_samples` audio samples long. CTC: -log p(text | audio); zero, with no gradient, for a text that
+        does not fit into the frames. Whisper: cross-entropy.
         """
         if self.is_ctc:
             return self.ctc_losses(self.log_probs(inputs), labels, num_samples)
         labels_BL = nn.utils.rnn.pad_sequence(list(labels), batch_first=True, padding_value=IGNORED).to(self.device)
-        logits_BLC = self.model(**inputs, decoder_input_ids=self.coder.shifted(labels_BL, IGNORED), use_cache=False).logits
-        return F.cross_entropy(logits_BLC.float().transpose(1, 2), labels_BL, ignore_index=IGNORED, reduction="none").sum(1)
+        logits_BLC = self.model(
+            **inputs, decoder_input_ids=self.coder.shifted(labels_BL, IGNORED), use_cache=False
+        ).logits
+        return F.cross_entropy(
+            logits_BLC.float().transpose(1, 2), labels_BL, ignore_index=IGNORED, reduction="none"
+        ).sum(1)
 
-    def ctc_losses(self, log_probs_BTC: torch.Tensor, labels: Sequence[torch.Tensor], num_samples: Sequence[int]) -> torch.Tensor:
+    def ctc_losses(
+        self, log_probs_BTC: torch.Tensor, labels: Sequence[torch.Tensor], num_samples: Sequence[int]
+    ) -> torch.Tensor:
         """Return the CTC loss of each sample (B,)."""
         frames_B = torch.tensor([self.features.num_frames(n) for n in num_samples])
         lengths_B = torch.tensor([len(one) for one in labels])
         with torch.backends.cudnn.flags(enabled=False):  # its CTC takes blank 0 and short texts only
             targets = torch.cat(list(labels)).to(log_probs_BTC.device)
-            return F.ctc_loss(log_probs_BTC.transpose(0, 1), targets, frames_B, lengths_B, blank=self.coder.blank,
-                              reduction="none", zero_infinity=True)
+            return F.ctc_loss(
+                log_probs_BTC.transpose(0, 1),
+                targets,
+                frames_B,
+                lengths_B,
+                blank=self.coder.blank,
+                reduction="none",
+                zero_infinity=True,
+            )
 
 
 @broken_companions_masked()
-def build_model(config: ModelConfig, vocabulary: Vocabulary, *, language: str = "en", seed: int = 0,
-                choose: Callable[[str, Any, str], Any] | None = None) -> Recognizer:
-    """Build what the settings name: a model of the Hub or a folder with a head for the vocabulary, or a small random one.
+def build_model(
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    *,
+    language: str = "en",
+    seed: int = 0,
+    choose: Callable[[str, Any, str], Any] | None = None,
+) -> Recognizer:
+    """Build the settings' model: one of the Hub or a folder with a head for the vocabulary, or a small random one.
 
-    Raises: DataError when the model cannot be had or its weights are not whole; UsageError for another kind, or more layers to
-    freeze than there are; StateError without a usable transformers.
+    Raises: DataError when the model cannot be had or its weights are not whole; UsageError for another kind, or more
+    layers to freeze than there are; StateError without a usable transformers.
     """
     torch.manual_seed(seed)
     if not config.name:
@@ -119,15 +141,26 @@ def build_model(config: ModelConfig, vocabulary: Vocabulary, *, language: str = 
     with _faults(config.name):
         features = open_features(name, shape)
         model, info = _model_class(shape.model_type).from_pretrained(
-            name, config=_for_training(shape, config, vocabulary), output_loading_info=True, ignore_mismatched_sizes=True,
-            dtype=torch.float32)
+            name,
+            config=_for_training(shape, config, vocabulary),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            dtype=torch.float32,
+        )
     _require_whole(lacking_weights(info), config.name)
     if is_ctc(shape.model_type):
-        if not (keeps := _vocabulary_of(name) == vocabulary and not any(k.startswith(HEAD) for k in lacking_weights(info))):
+        if not (
+            keeps := _vocabulary_of(name) == vocabulary and not any(k.startswith(HEAD) for k in lacking_weights(info))
+        ):
             _make_head_anew(model, seed)
         if choose:
-            choose("model.head", "kept" if keeps else "new", "the model already writes these characters" if keeps else
-                   f"for the {len(vocabulary)} characters of these transcripts")
+            choose(
+                "model.head",
+                "kept" if keeps else "new",
+                "the model already writes these characters"
+                if keeps
+                else f"for the {len(vocabulary)} characters of these transcripts",
+            )
     else:
         coder.prepare(model)
     return Recognizer(_prepared(model, config), shape.model_type, features, coder)
@@ -145,9 +178,15 @@ def load_model(folder: str | Path) -> Recognizer:
     require_kind(shape.model_type, str(folder))
     with _faults(str(folder)):
         features = open_features(name, shape)
-        model, info = _model_class(shape.model_type).from_pretrained(name, output_loading_info=True, dtype=torch.float32)
-    require_whole([key for key in lacking_weights(info) if key != "masked_spec_embed"], str(folder), what="model",
-                  fix="copy the folder again")
+        model, info = _model_class(shape.model_type).from_pretrained(
+            name, output_loading_info=True, dtype=torch.float32
+        )
+    require_whole(
+        [key for key in lacking_weights(info) if key != "masked_spec_embed"],
+        str(folder),
+        what="model",
+        fix="copy the folder again",
+    )
     coder = _vocabulary_or_fault(name) if is_ctc(shape.model_type) else WhisperText.open(name, None)
     if isinstance(coder, WhisperText):
         coder.prepare(model)
@@ -178,8 +217,16 @@ class _Faults:
     """named_faults and quietly at once, for models of this pipeline."""
 
     def __init__(self, name: str):
-        self._contexts = quietly(), named_faults(name, what="model", setting="model.name", example=EXAMPLES["wav2vec2"],
-                                                 otherwise="leave model.name empty for a small network with random weights")
+        self._contexts = (
+            quietly(),
+            named_faults(
+                name,
+                what="model",
+                setting="model.name",
+                example=EXAMPLES["wav2vec2"],
+                otherwise="leave model.name empty for a small network with random weights",
+            ),
+        )
 
     def __enter__(self) -> None:
         for context in self._contexts:
@@ -204,9 +251,14 @@ def _require_whole(lacking: list[str], name: str) -> None:
 def _vocabulary_of(name: str) -> Vocabulary | None:
     """Return the vocabulary that a model came with, None where it has none that can be read."""
     from transformers.utils import cached_file
+
     try:
-        found = [cached_file(name, file, _raise_exceptions_for_missing_entries=False,
-                             _raise_exceptions_for_connection_errors=False) for file in ("vocab.json", "tokenizer_config.json")]
+        found = [
+            cached_file(
+                name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+            )
+            for file in ("vocab.json", "tokenizer_config.json")
+        ]
         return Vocabulary.load(Path(found[0]).parent) if found[0] else None
     except (OSError, ValueError, ColabkitError):
         return None
@@ -217,8 +269,12 @@ def _vocabulary_or_fault(name: str) -> Vocabulary:
         return Vocabulary.load(Path(name))
     found = _vocabulary_of(name)
     if found is None:
-        raise UsageError("The model writes no characters", got=name, expected="a model that was fine-tuned for CTC",
-                         fix="fine-tune it first: colabkit run asr --set model.name=" + name)
+        raise UsageError(
+            "The model writes no characters",
+            got=name,
+            expected="a model that was fine-tuned for CTC",
+            fix="fine-tune it first: colabkit run asr --set model.name=" + name,
+        )
     return found
 
 
@@ -240,14 +296,22 @@ def _prepared(model: nn.Module, config: ModelConfig) -> nn.Module:
 
 
 def freeze_lowest(model: nn.Module, num_layers: int) -> None:
-    """Freeze the lowest layers of the encoder and all that lies below them. Raises: UsageError when there are not so many."""
+    """Freeze the lowest layers of the encoder and all that lies below them.
+
+    Raises: UsageError when there are not so many.
+    """
     if not num_layers:
         return
     inside = model.base_model
     encoder = inside.encoder
     if num_layers > len(encoder.layers):
-        raise UsageError("Cannot freeze so many layers", got=num_layers, expected=f"at most {len(encoder.layers)}",
-                         where="model.frozen_layers", fix=f"--set model.frozen_layers={len(encoder.layers)}")
+        raise UsageError(
+            "Cannot freeze so many layers",
+            got=num_layers,
+            expected=f"at most {len(encoder.layers)}",
+            where="model.frozen_layers",
+            fix=f"--set model.frozen_layers={len(encoder.layers)}",
+        )
     below = [getattr(inside, name, None) for name in ("feature_extractor", "feature_projection")]
     below += [getattr(encoder, name, None) for name in ("pos_conv_embed", "conv1", "conv2", "embed_positions")]
     if getattr(inside.config, "do_stable_layer_norm", True) is False:
@@ -270,15 +334,19 @@ class OwnLengthNorm(nn.GroupNorm):
         lengths, num_frames = self.lengths, input.shape[-1]
         if lengths is None or len(lengths) != len(input) or min(lengths) >= num_frames:
             return super().forward(input)
-        return torch.cat([F.pad(super(OwnLengthNorm, self).forward(one[..., :length]), (0, num_frames - length))
-                          for one, length in zip(input.split(1), lengths, strict=True)])
+        return torch.cat(
+            [
+                F.pad(super(OwnLengthNorm, self).forward(one[..., :length]), (0, num_frames - length))
+                for one, length in zip(input.split(1), lengths, strict=True)
+            ]
+        )
 
 
 def make_exact(model: nn.Module) -> None:
     """Make a sample's output independent of what it is padded with; weights and their names stay as they are.
 
-    A norm over time takes in the padding: these models were trained on samples of one length, and hear each sample alone as they
-    were trained; padded, too, after this.
+    A norm over time takes in the padding: these models were trained on samples of one length, and hear each sample
+    alone as they were trained; padded, too, after this.
     """
     inside = model.base_model
     layers = getattr(getattr(inside, "feature_extractor", None), "conv_layers", ())
@@ -290,6 +358,10 @@ def make_exact(model: nn.Module) -> None:
 
     def tell(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         mask_BS = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        norm.lengths = None if mask_BS is None else [
-            max(1, (n - conv.kernel_size[0]) // conv.stride[0] + 1) for n in mask_BS.sum(-1).tolist()]
+        norm.lengths = (
+            None
+            if mask_BS is None
+            else [max(1, (n - conv.kernel_size[0]) // conv.stride[0] + 1) for n in mask_BS.sum(-1).tolist()]
+        )
+
     inside.register_forward_pre_hook(tell, with_kwargs=True)

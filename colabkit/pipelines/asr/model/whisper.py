@@ -27,23 +27,36 @@ class WhisperText:
 
     @classmethod
     def open(cls, name: str, language: str | None) -> WhisperText:
-        """Read a model's tokens; language None: as the model says. Raises: UsageError for a language it does not know."""
+        """Read a model's tokens; language None: as the model says.
+
+        Raises: UsageError for a language it does not know.
+        """
         from colabkit.io.models.transformers_models import named_faults, quietly, transformers_class
+
         with quietly(), named_faults(name, what="model", setting="model.name", example="openai/whisper-small"):
             tokenizer = transformers_class("WhisperTokenizer").from_pretrained(name)
         vocabulary = tokenizer.get_vocab()
         if "<|startoftranscript|>" not in vocabulary:
-            raise DataError("The model's tokens are not Whisper's", got=f"{len(vocabulary)} tokens",
-                            expected="<|startoftranscript|> among them", where=name, fix="copy the whole model again")
+            raise DataError(
+                "The model's tokens are not Whisper's",
+                got=f"{len(vocabulary)} tokens",
+                expected="<|startoftranscript|> among them",
+                where=name,
+                fix="copy the whole model again",
+            )
         if "<|transcribe|>" not in vocabulary or "<|en|>" not in vocabulary:
             return cls(tokenizer, "")
         language = language or tokenizer.language or "en"
         code = NEAREST.get(language, language) if f"<|{language}|>" not in vocabulary else language
         if f"<|{code}|>" not in vocabulary:
             known = sorted(token[2:-2] for token in vocabulary if token.startswith("<|") and _is_code(token[2:-2]))
-            raise UsageError("Whisper does not know this language", got=language, expected=", ".join(known),
-                             where="text.language",
-                             fix="--set text.language to the code of a close relative, or fine-tune w2v-BERT 2.0 or XLS-R")
+            raise UsageError(
+                "Whisper does not know this language",
+                got=language,
+                expected=", ".join(known),
+                where="text.language",
+                fix="--set text.language to the code of a close relative, or fine-tune w2v-BERT 2.0 or XLS-R",
+            )
         return cls(tokenizer, code)
 
     def encode(self, text: str) -> list[int]:
@@ -79,6 +92,7 @@ class WhisperText:
 def write(model: Any, coder: WhisperText, inputs: dict[str, Any]) -> list[str]:
     """Return the texts of a collated batch of recordings of up to 30 s, each token the likeliest."""
     from colabkit.io.models.transformers_models import quietly
+
     length = min(MOST_TOKENS, model.config.max_target_positions) - len(coder.prompt) - 1
     with quietly():
         tokens_BL = model.generate(**inputs, **_language(coder), max_new_tokens=length, do_sample=False, num_beams=1)
@@ -88,9 +102,11 @@ def write(model: Any, coder: WhisperText, inputs: dict[str, Any]) -> list[str]:
 def write_timed(model: Any, coder: WhisperText, inputs: dict[str, Any]) -> list[Timed]:
     """Return the segments of one recording of any length with their times."""
     from colabkit.io.models.transformers_models import quietly
+
     with quietly():
-        made = model.generate(**inputs, **_language(coder), return_timestamps=True, return_segments=True, do_sample=False,
-                              num_beams=1)
+        made = model.generate(
+            **inputs, **_language(coder), return_timestamps=True, return_segments=True, do_sample=False, num_beams=1
+        )
     found = []
     for segment in made["segments"][0]:
         if text := coder.decode(segment["tokens"]):

@@ -20,7 +20,8 @@ class CardFacts:
     """What a card says; sources are told by `describe_source`, so that no path of a machine gets into it.
 
     scores: {name of the test set: Scores.to_dict()}. settings: how it was trained, as {what: value}. examples: rows of
-    Scores.worst. figures: names of pictures that lie beside the card. decoders: {decoder: WER} where several were tried.
+    Scores.worst. figures: names of pictures that lie beside the card. decoders: {decoder: WER} where several were
+    tried.
     """
 
     title: str
@@ -44,6 +45,7 @@ class CardFacts:
 def write_card(folder: Path, facts: CardFacts) -> Path:
     """Write README.md with its YAML head into a model's folder and return its path."""
     import yaml
+
     head = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=120)
     path = Path(folder) / "README.md"
     files.write_atomic(path, f"---\n{head}---\n\n{_body(facts)}")
@@ -63,26 +65,46 @@ def describe_source(address: str) -> str:
 def metadata(facts: CardFacts) -> dict:
     """Return the YAML head: what the Hub searches and shows."""
     hub_sets = sorted({_hub_name(d) for d in facts.datasets if d.startswith("hub:")})
-    return _without_empty({
-        "language": [facts.language] if facts.language else [], "license": facts.licence, "library_name": "transformers",
-        "pipeline_tag": _TASK["type"], "base_model": facts.base_model if facts.base_model.count("/") == 1 else "",
-        "tags": [_TASK["type"], "speech", facts.family, "colabkit"], "datasets": hub_sets, "metrics": ["wer", "cer"],
-        "model-index": [{"name": facts.title, "results": [_result(name, scores) for name, scores in facts.scores.items()]}]
-        if facts.scores else []})
+    return _without_empty(
+        {
+            "language": [facts.language] if facts.language else [],
+            "license": facts.licence,
+            "library_name": "transformers",
+            "pipeline_tag": _TASK["type"],
+            "base_model": facts.base_model if facts.base_model.count("/") == 1 else "",
+            "tags": [_TASK["type"], "speech", facts.family, "colabkit"],
+            "datasets": hub_sets,
+            "metrics": ["wer", "cer"],
+            "model-index": [
+                {"name": facts.title, "results": [_result(name, scores) for name, scores in facts.scores.items()]}
+            ]
+            if facts.scores
+            else [],
+        }
+    )
 
 
 def _result(name: str, scores: Mapping) -> dict:
     dataset = {"name": name, "type": _hub_name(name) if name.startswith("hub:") else name}
-    metrics = [{"type": kind, "name": f"Test {kind.upper()}", "value": round(100 * scores[kind], 2)} for kind in ("wer", "cer")]
+    metrics = [
+        {"type": kind, "name": f"Test {kind.upper()}", "value": round(100 * scores[kind], 2)} for kind in ("wer", "cer")
+    ]
     return {"task": _TASK, "dataset": dataset, "metrics": metrics}
 
 
 def _body(facts: CardFacts) -> str:
-    made = f"fine-tuned from [{facts.base_model}](https://huggingface.co/{facts.base_model})" if facts.base_model else \
-        "trained from random weights"
-    parts = [f"# {facts.title}", f"Speech recognition{f' in {facts.language}' if facts.language else ''}, {made}"
-             + (f" on {facts.train_hours:.1f} hours of speech" if facts.train_hours else "")
-             + (f" of {facts.num_speakers} speakers" if facts.num_speakers else "") + "."]
+    made = (
+        f"fine-tuned from [{facts.base_model}](https://huggingface.co/{facts.base_model})"
+        if facts.base_model
+        else "trained from random weights"
+    )
+    parts = [
+        f"# {facts.title}",
+        f"Speech recognition{f' in {facts.language}' if facts.language else ''}, {made}"
+        + (f" on {facts.train_hours:.1f} hours of speech" if facts.train_hours else "")
+        + (f" of {facts.num_speakers} speakers" if facts.num_speakers else "")
+        + ".",
+    ]
     if facts.scores:
         parts += ["## How well it does", _score_table(facts.scores)]
     if facts.decoders:
@@ -101,16 +123,27 @@ def _body(facts: CardFacts) -> str:
     limits = [*facts.limits]
     if not facts.licence:
         limits.append("No licence is stated here: check that of the base model and of the speech it was trained on.")
-    parts += ["## Limits", "\n".join(f"- {limit}" for limit in limits) if limits else
-              "Speech unlike that of the training data (other accents, noise, other topics) is heard less well."]
+    parts += [
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in limits)
+        if limits
+        else "Speech unlike that of the training data (other accents, noise, other topics) is heard less well.",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
 def _score_table(scores: Mapping[str, Mapping]) -> str:
     rows = []
     for name, s in scores.items():
-        rows.append([name, f"{s['wer']:.2%} ({s['wer_low']:.2%} to {s['wer_high']:.2%})",
-                     f"{s['cer']:.2%} ({s['cer_low']:.2%} to {s['cer_high']:.2%})", s["num_samples"], s["num_words"]])
+        rows.append(
+            [
+                name,
+                f"{s['wer']:.2%} ({s['wer_low']:.2%} to {s['wer_high']:.2%})",
+                f"{s['cer']:.2%} ({s['cer_low']:.2%} to {s['cer_high']:.2%})",
+                s["num_samples"],
+                s["num_words"],
+            ]
+        )
     confidence = next(iter(scores.values())).get("confidence", 0.95)
     table = _table(["test set", "WER", "CER", "samples", "words"], rows)
     return f"{table}\n\nIn brackets: {confidence:.0%} confidence intervals, bootstrap over samples."
@@ -119,10 +152,12 @@ def _score_table(scores: Mapping[str, Mapping]) -> str:
 def _usage(facts: CardFacts) -> str:
     name = facts.repo or "PATH/TO/THIS/FOLDER"
     unit = '"word"' if facts.family == "ctc" else "True"
-    return ("```python\nfrom transformers import pipeline\n"
-            f'recognise = pipeline("automatic-speech-recognition", model="{name}")\n'
-            f'result = recognise("recording.wav", return_timestamps={unit})\n'
-            'print(result["text"])\nprint(result["chunks"])\n```')
+    return (
+        "```python\nfrom transformers import pipeline\n"
+        f'recognise = pipeline("automatic-speech-recognition", model="{name}")\n'
+        f'result = recognise("recording.wav", return_timestamps={unit})\n'
+        'print(result["text"])\nprint(result["chunks"])\n```'
+    )
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence]) -> str:

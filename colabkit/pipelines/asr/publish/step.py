@@ -40,24 +40,40 @@ def facts_of(config: Config, run: Run) -> CardFacts:
     manager = ASRConfigManager(teller=run)
     chosen = manager.load_config(run.folder_of("03_configure") / TRAINING_CONFIG)
     name, text = config.model.name, config.text
-    batch = f"{chosen.effective_batch_size} samples" if chosen.effective_seconds is None else \
-        f"{chosen.effective_seconds:g} s of audio at most, padding included"
+    batch = (
+        f"{chosen.effective_batch_size} samples"
+        if chosen.effective_seconds is None
+        else f"{chosen.effective_seconds:g} s of audio at most, padding included"
+    )
     trained_on = [source["source"] for source in listing["sources"]]
-    tested_on = _named(config.data.test_source) if config.data.test_source else \
-        "held-out part of " + ", ".join(map(_named, config.data.source))
+    tested_on = (
+        _named(config.data.test_source)
+        if config.data.test_source
+        else "held-out part of " + ", ".join(map(_named, config.data.source))
+    )
     return CardFacts(
         title=config.publish.repo.rpartition("/")[2] or f"{name.rpartition('/')[2] or 'small CTC model'}, fine-tuned",
-        repo=config.publish.repo, language=text.language, licence=config.publish.licence, base_model=name,
+        repo=config.publish.repo,
+        language=text.language,
+        licence=config.publish.licence,
+        base_model=name,
         family="whisper" if manager.model.model_type == "whisper" else "ctc",
         datasets=[source for source in trained_on if source != config.data.test_source],
-        train_hours=listing["splits"]["train"]["hours"], scores={tested_on: scores},
+        train_hours=listing["splits"]["train"]["hours"],
+        scores={tested_on: scores},
         text_rules=f"Characters in {text.case} case, digits: {text.digits}, punctuation: {text.punctuation}.",
-        settings={"effective batch": batch, "learning rate": chosen.learning_rate,
-                  "precision": chosen.mixed_precision, "optimizer": chosen.optimizer,
-                  "steps": run.report.data["metrics"].get("train_steps", chosen.max_steps)},
-        examples=scores["worst"][:5], figures=sorted(PICTURES.values()))
+        settings={
+            "effective batch": batch,
+            "learning rate": chosen.learning_rate,
+            "precision": chosen.mixed_precision,
+            "optimizer": chosen.optimizer,
+            "steps": run.report.data["metrics"].get("train_steps", chosen.max_steps),
+        },
+        examples=scores["worst"][:5],
+        figures=sorted(PICTURES.values()),
+    )
 
 
 def _named(address: str) -> str:
-    """Return what the card calls a test set: a dataset of the Hub by its address, a place of one's own without its path."""
+    """Return what the card calls a test set: a Hub dataset by its address, a place of one's own without its path."""
     return address if address.startswith("hub:") else describe_source(address)

@@ -1,7 +1,8 @@
 """Clean transcripts: one form of each character, one case, no marks that nobody speaks, numbers as words.
 
-A text that is clean stays as it is: clean(clean(x)) == clean(x). What cannot be brought to what was spoken is refused with a
-reason rather than guessed. Unicode: https://www.unicode.org/reports/tr15 (normal forms), SpecialCasing.txt (case).
+A text that is clean stays as it is: clean(clean(x)) == clean(x). What cannot be brought to what was spoken is refused
+with a reason rather than guessed. Unicode: https://www.unicode.org/reports/tr15 (normal forms), SpecialCasing.txt
+(case).
 """
 
 from __future__ import annotations
@@ -28,29 +29,50 @@ _NO_CAPITALS = range(0x10D0, 0x1100)  # Georgian has capitals in Unicode, but no
 _MARKS_APART = "\u0e33\u0eb3"  # Thai and Lao am: their compatibility form is not how they are written
 _POINTS = {".": "\ue000", ",": "\ue001"}  # stand for those inside numbers while others are dropped
 _BACK = {ord(held): point for point, held in _POINTS.items()}
-_DIGIT = re.compile("[\\d\u1369-\u1371\u19da\u24f5-\u24ff\u2776-\u2793\U00010a40-\U00010a43\U00010e60-\U00010e68"
-                    "\U00011052-\U0001105a\U0001f10b\U0001f10c]")  # with those that have no decimal place, as in Ethiopic
+_DIGIT = re.compile(
+    "[\\d\u1369-\u1371\u19da\u24f5-\u24ff\u2776-\u2793\U00010a40-\U00010a43\U00010e60-\U00010e68"
+    # with those that have no decimal place, as in Ethiopic
+    "\U00011052-\U0001105a\U0001f10b\U0001f10c]"
+)
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _EDGE_APOSTROPHE = re.compile(r"(?<![A-Za-z0-9])'|'(?![A-Za-z0-9])")
 _MOST_PASSES = 6
 
 
 class UnusableTextError(DataError):
-    """A transcript that cannot be used. `reason` is the same for all transcripts of its kind, `got` is what this one said."""
+    """A transcript that cannot be used.
 
-    def __init__(self, reason: str, *, got: object = None, expected: str = "", where: object = "",
-                 fix: str = "correct the transcript; while it stays so, the sample is left aside"):
+    `reason` is the same for all transcripts of its kind, `got` is what this one said.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        got: object = None,
+        expected: str = "",
+        where: object = "",
+        fix: str = "correct the transcript; while it stays so, the sample is left aside",
+    ):
         super().__init__(reason, got=got, expected=expected, where=where, fix=fix)
         self.reason = reason
 
 
 class Cleaner:
-    """Cleans transcripts as a TextConfig says. Safe for many threads. Raises: UsageError for characters that cannot be kept."""
+    """Cleans transcripts as a TextConfig says.
+
+    Safe for many threads. Raises: UsageError for characters that cannot be kept.
+    """
 
     def __init__(self, config: TextConfig):
         if "|" in config.keep or any(c.isspace() for c in config.keep):
-            raise UsageError("This character cannot be kept", got=config.keep, expected="neither | nor white space",
-                             where="text.keep", fix="leave it out: | stands between words in the vocabulary")
+            raise UsageError(
+                "This character cannot be kept",
+                got=config.keep,
+                expected="neither | nor white space",
+                where="text.keep",
+                fix="leave it out: | stands between words in the vocabulary",
+            )
         self.config = config
         self.language = config.language.replace("_", "-").partition("-")[0].lower()
         self.speller = Speller(config.language)
@@ -70,12 +92,21 @@ class Cleaner:
     def choices(self) -> list[tuple[str, object, str]]:
         """Return what was chosen without being asked for, as (name, value, reason)."""
         if self.config.digits == "spell" and not self.speller.knows_numbers:
-            return [("text.digits", "refuse", f"no number words are known for the language {self.config.language!r}: samples "
-                     "with digits are left aside")]
+            return [
+                (
+                    "text.digits",
+                    "refuse",
+                    f"no number words are known for the language {self.config.language!r}: samples "
+                    "with digits are left aside",
+                )
+            ]
         return []
 
     def clean(self, raw: str) -> str:
-        """Return the clean text. Raises: UnusableTextError where nothing is left, or nobody can tell what was spoken."""
+        """Return the clean text.
+
+        Raises: UnusableTextError where nothing is left, or nobody can tell what was spoken.
+        """
         text = raw
         for _ in range(_MOST_PASSES):
             if self._plain.fullmatch(text):
@@ -119,8 +150,9 @@ class Cleaner:
         if has_digits and self.config.digits == "refuse":
             raise UnusableTextError("its transcript holds digits", got=text)
         if has_digits and not self.speller.knows_numbers:
-            raise UnusableTextError(f"its transcript holds digits, and no number words are known for {self.config.language!r}",
-                                    got=text)
+            raise UnusableTextError(
+                f"its transcript holds digits, and no number words are known for {self.config.language!r}", got=text
+            )
         try:
             return self.speller.spell(text) if has_digits else text
         except ValueError as error:
@@ -134,7 +166,11 @@ class Cleaner:
                 text = re.sub(r"(?<=\w)σ(?!['\u0300-\u036f]*\w)", "ς", text.replace("ς", "σ"))
         elif self.config.case == "upper":
             text = (text.replace("i", "İ") if dotted else text).replace("ß", "ẞ")  # not SS, which cannot be read back
-            text = "".join(c if ord(c) in _NO_CAPITALS else c.upper() for c in text) if not text.isascii() else text.upper()
+            text = (
+                "".join(c if ord(c) in _NO_CAPITALS else c.upper() for c in text)
+                if not text.isascii()
+                else text.upper()
+            )
         return unicodedata.normalize("NFC", text)
 
     def _without_punctuation(self, text: str) -> str:
@@ -144,14 +180,18 @@ class Cleaner:
             if self.language == "en":  # as in "it 's" of some corpora
                 text = re.sub(r"(?<=[a-z]) +(?=(?:'(?:s|t|re|ve|ll|d|m)|n't)\b)", "", text, flags=re.IGNORECASE)
             text = re.sub("'{2,}", " ", text)
-            text = _EDGE_APOSTROPHE.sub("", text) if text.isascii() else "".join(
-                c for i, c in enumerate(text) if c != "'" or _is_inside(text, i))
+            text = (
+                _EDGE_APOSTROPHE.sub("", text)
+                if text.isascii()
+                else "".join(c for i, c in enumerate(text) if c != "'" or _is_inside(text, i))
+            )
         return text.translate(_BACK)
 
     def _without_stray_marks(self, text: str) -> str:
         """Drop combining marks with no letter below them, and joiners that join nothing."""
-        text = "".join(c for i, c in enumerate(text)
-                       if unicodedata.category(c)[0] != "M" or (i and _is_letter(text[i - 1])))
+        text = "".join(
+            c for i, c in enumerate(text) if unicodedata.category(c)[0] != "M" or (i and _is_letter(text[i - 1]))
+        )
         if self.joiner:
             text = re.sub(f"{self.joiner}+", self.joiner, text)
             text = "".join(c for i, c in enumerate(text) if c != self.joiner or _is_inside(text, i))

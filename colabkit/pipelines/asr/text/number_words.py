@@ -1,4 +1,4 @@
-"""Number words of a language: through num2words, and own tables where it lacks the language or writes all as one word."""
+"""Number words of a language: by num2words, and own tables where it lacks the language or writes all as one word."""
 
 from __future__ import annotations
 
@@ -6,21 +6,33 @@ from collections.abc import Callable
 
 # Regular languages: units, tens, hundred, thousand, million, milliard.
 _TABLES = {
-    "tr": ("sıfır bir iki üç dört beş altı yedi sekiz dokuz", "on yirmi otuz kırk elli altmış yetmiş seksen doksan",
-           "yüz bin milyon milyar"),
-    "az": ("sıfır bir iki üç dörd beş altı yeddi səkkiz doqquz", "on iyirmi otuz qırx əlli altmış yetmiş səksən doxsan",
-           "yüz min milyon milyard"),
-    "kaa": ("nol bir eki úsh tórt bes altı jeti segiz toǵız", "on jigirma otız qırıq eliw alpıs jetpis seksen toqsan",
-            "júz mıń million milliard"),
-    "uz": ("nol bir ikki uch toʻrt besh olti yetti sakkiz toʻqqiz",
-           "oʻn yigirma oʻttiz qirq ellik oltmish yetmish sakson toʻqson", "yuz ming million milliard"),
+    "tr": (
+        "sıfır bir iki üç dört beş altı yedi sekiz dokuz",
+        "on yirmi otuz kırk elli altmış yetmiş seksen doksan",
+        "yüz bin milyon milyar",
+    ),
+    "az": (
+        "sıfır bir iki üç dörd beş altı yeddi səkkiz doqquz",
+        "on iyirmi otuz qırx əlli altmış yetmiş səksən doxsan",
+        "yüz min milyon milyard",
+    ),
+    "kaa": (
+        "nol bir eki úsh tórt bes altı jeti segiz toǵız",
+        "on jigirma otız qırıq eliw alpıs jetpis seksen toqsan",
+        "júz mıń million milliard",
+    ),
+    "uz": (
+        "nol bir ikki uch toʻrt besh olti yetti sakkiz toʻqqiz",
+        "oʻn yigirma oʻttiz qirq ellik oltmish yetmish sakson toʻqson",
+        "yuz ming million milliard",
+    ),
 }
 _ONE_FIRST = {"uz"}  # "bir yuz", where the others say "hundred"
 _NAMES = {"kk": "kz", "nb": "no", "nn": "no", "iw": "he"}  # what num2words calls them
 
 
 def number_words(language: str) -> Callable[[int, str], str] | None:
-    """Return words(number, kind) with kind "cardinal", "ordinal" or "year" for a language as in "en" or "pt-BR", or None.
+    """Return words(number, kind), kind "cardinal", "ordinal" or "year", for a language as in "en" or "pt-BR", or None.
 
     The function raises ValueError for a kind or number that the language's words are not known for.
     """
@@ -29,6 +41,7 @@ def number_words(language: str) -> Callable[[int, str], str] | None:
     if base in _TABLES:
         return lambda number, kind: _regular(base, number, kind)
     from num2words import CONVERTER_CLASSES, num2words
+
     known = {name.lower(): name for name in CONVERTER_CLASSES}
     name = known.get(code.lower()) or known.get(base) or known.get(_NAMES.get(base, ""))
     if name is None:
@@ -37,11 +50,21 @@ def number_words(language: str) -> Callable[[int, str], str] | None:
     def words(number: int, kind: str) -> str:
         try:
             found = num2words(number, lang=name, to=kind)
-        except (NotImplementedError, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"it holds a number whose {kind} words are not known") from error  # its converters raise all these
+        except (
+            NotImplementedError,
+            ValueError,
+            IndexError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+        ) as error:
+            # its converters raise all these
+            raise ValueError(f"it holds a number whose {kind} words are not known") from error
         if not found.strip():
             raise ValueError(f"it holds a number whose {kind} words are not known")
         return found.replace(",", "").replace("etttusen", "ettusen")
+
     return words
 
 

@@ -1,4 +1,7 @@
-"""Digits and signs as they are spoken: years, decimals, ordinals, percent and money; what has several readings is refused."""
+"""Digits and signs as they are spoken: years, decimals, ordinals, percent and money.
+
+What has several readings is refused.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,79 @@ import re
 
 from colabkit.pipelines.asr.text.number_words import number_words
 
-_POINT_FIRST = {"en", "ja", "ko", "zh", "th", "te", "kn", "bn", "he", "hi", "cy", "am"}  # 3.14 and 1,000; others 3,14 and 1.000
+# 3.14 and 1,000; others 3,14 and 1.000
+_POINT_FIRST = {"en", "ja", "ko", "zh", "th", "te", "kn", "bn", "he", "hi", "cy", "am"}
 _LAKHS = {"hi", "bn", "te", "kn"}  # 1,00,000
-_POINT_WORDS = {"en": "point", "de": "Komma", "fr": "virgule", "es": "coma", "it": "virgola", "pt": "vírgula", "nl": "komma",
-                "sv": "komma", "da": "komma", "no": "komma", "fi": "pilkku", "tr": "virgül", "az": "vergül", "ca": "coma",
-                "ro": "virgulă", "id": "koma"}
-_AND = {"en": "and", "de": "und", "fr": "et", "es": "y", "it": "e", "pt": "e", "nl": "en", "tr": "ve", "ru": "и", "sv": "och",
-        "da": "og", "no": "og", "fi": "ja", "ca": "i", "pl": "i", "cs": "a", "ro": "și"}
-_PERCENT = {"en": "percent", "de": "Prozent", "fr": "pour cent", "es": "por ciento", "it": "per cento", "pt": "por cento",
-            "nl": "procent", "sv": "procent", "da": "procent", "no": "prosent", "ca": "per cent"}
+_POINT_WORDS = {
+    "en": "point",
+    "de": "Komma",
+    "fr": "virgule",
+    "es": "coma",
+    "it": "virgola",
+    "pt": "vírgula",
+    "nl": "komma",
+    "sv": "komma",
+    "da": "komma",
+    "no": "komma",
+    "fi": "pilkku",
+    "tr": "virgül",
+    "az": "vergül",
+    "ca": "coma",
+    "ro": "virgulă",
+    "id": "koma",
+}
+_AND = {
+    "en": "and",
+    "de": "und",
+    "fr": "et",
+    "es": "y",
+    "it": "e",
+    "pt": "e",
+    "nl": "en",
+    "tr": "ve",
+    "ru": "и",
+    "sv": "och",
+    "da": "og",
+    "no": "og",
+    "fi": "ja",
+    "ca": "i",
+    "pl": "i",
+    "cs": "a",
+    "ro": "și",
+}
+_PERCENT = {
+    "en": "percent",
+    "de": "Prozent",
+    "fr": "pour cent",
+    "es": "por ciento",
+    "it": "per cento",
+    "pt": "por cento",
+    "nl": "procent",
+    "sv": "procent",
+    "da": "procent",
+    "no": "prosent",
+    "ca": "per cent",
+}
 _PERCENT_FIRST = {"tr": "yüzde"}
-_MONEY = {"en": {"$": ("dollar", "dollars"), "€": ("euro", "euros"), "£": ("pound", "pounds")},
-          "de": {"$": ("Dollar", "Dollar"), "€": ("Euro", "Euro"), "£": ("Pfund", "Pfund")},
-          "fr": {"$": ("dollar", "dollars"), "€": ("euro", "euros"), "£": ("livre", "livres")},
-          "es": {"$": ("dólar", "dólares"), "€": ("euro", "euros"), "£": ("libra", "libras")},
-          "it": {"$": ("dollaro", "dollari"), "€": ("euro", "euro"), "£": ("sterlina", "sterline")},
-          "pt": {"$": ("dólar", "dólares"), "€": ("euro", "euros"), "£": ("libra", "libras")},
-          "nl": {"$": ("dollar", "dollar"), "€": ("euro", "euro"), "£": ("pond", "pond")}}
+_MONEY = {
+    "en": {"$": ("dollar", "dollars"), "€": ("euro", "euros"), "£": ("pound", "pounds")},
+    "de": {"$": ("Dollar", "Dollar"), "€": ("Euro", "Euro"), "£": ("Pfund", "Pfund")},
+    "fr": {"$": ("dollar", "dollars"), "€": ("euro", "euros"), "£": ("livre", "livres")},
+    "es": {"$": ("dólar", "dólares"), "€": ("euro", "euros"), "£": ("libra", "libras")},
+    "it": {"$": ("dollaro", "dollari"), "€": ("euro", "euro"), "£": ("sterlina", "sterline")},
+    "pt": {"$": ("dólar", "dólares"), "€": ("euro", "euros"), "£": ("libra", "libras")},
+    "nl": {"$": ("dollar", "dollar"), "€": ("euro", "euro"), "£": ("pond", "pond")},
+}
 _LARGE = r"(?: (?:hundred|thousand|million|billion|trillion))?"  # $3 million: the name of the money comes behind it
-_ORDINALS = {"en": r"st|nd|rd|th", "fr": r"ers?|[eè]res?|res?|[eè]mes?|es?|nde?s?",
-             "es": r"o|a|er|ro|ra|do|da|to|ta|mo|ma|vo|va|no|na",
-             "it": r"o|a", "pt": r"o|a", "nl": r"de|ste|e", "sv": r":[ae]"}
+_ORDINALS = {
+    "en": r"st|nd|rd|th",
+    "fr": r"ers?|[eè]res?|res?|[eè]mes?|es?|nde?s?",
+    "es": r"o|a|er|ro|ra|do|da|to|ta|mo|ma|vo|va|no|na",
+    "it": r"o|a",
+    "pt": r"o|a",
+    "nl": r"de|ste|e",
+    "sv": r":[ae]",
+}
 _POINTED_ORDINALS = {"tr", "az", "pl", "cs", "sk", "sl", "hr", "sr", "et", "lv", "lt", "hu", "fi", "is", "no", "da"}
 _HYPHENED_ORDINALS = {"ru", "uk", "be", "bg"}
 _INFLECTED = "it holds an ordinal in digits, whose form depends on the sentence"
@@ -75,8 +130,12 @@ class Speller:
                 continue
             stop, words = self._read(text, match)
             start = match.start(next(name for name in ("before", "minus", "number") if match[name]))
-            done += [text[place:start], " " if start and text[start - 1].isalnum() else "", words,
-                     " " if stop < len(text) and text[stop].isalnum() else ""]
+            done += [
+                text[place:start],
+                " " if start and text[start - 1].isalnum() else "",
+                words,
+                " " if stop < len(text) and text[stop].isalnum() else "",
+            ]
             place = stop
         spelled = "".join([*done, text[place:]])
         if any(c.isdigit() for c in spelled):
@@ -97,7 +156,9 @@ class Speller:
                     return decade.end(), self._decade(int(number))
             if ordinal := self._ordinal_suffix(text, stop, number):
                 return ordinal
-        words = self._cardinal(whole) if not point else f"{self._cardinal(whole)} {self._point_word()} {self._single(part)}"
+        words = (
+            self._cardinal(whole) if not point else f"{self._cardinal(whole)} {self._point_word()} {self._single(part)}"
+        )
         if match["minus"]:
             words = f"{self._minus()} {words}"
         return self._with_sign(text, stop, words, match["before"], number)
@@ -144,7 +205,11 @@ class Speller:
             raise ValueError("it holds a time of day in digits, which may be read in several ways")
         if minutes == "00":
             return f"{self._words(hours, 'cardinal')} o'clock"
-        spoken = f"oh {self._words(int(minutes), 'cardinal')}" if minutes[0] == "0" else self._words(int(minutes), "cardinal")
+        spoken = (
+            f"oh {self._words(int(minutes), 'cardinal')}"
+            if minutes[0] == "0"
+            else self._words(int(minutes), "cardinal")
+        )
         return f"{self._words(hours, 'cardinal')} {spoken}"
 
     def _decade(self, number: int) -> str:
@@ -154,9 +219,15 @@ class Speller:
     def _ordinal_suffix(self, text: str, stop: int, number: str) -> tuple[int, str] | None:
         if self.language in _HYPHENED_ORDINALS and re.compile(r"-\w{1,3}\b").match(text, stop):
             raise ValueError(_INFLECTED)
-        if self.language in _POINTED_ORDINALS and (found := re.compile(r"\. ?(\w)").match(text, stop)) and found[1].islower():
+        if (
+            self.language in _POINTED_ORDINALS
+            and (found := re.compile(r"\. ?(\w)").match(text, stop))
+            and found[1].islower()
+        ):
             raise ValueError(_INFLECTED)
-        suffix = re.compile(rf"({_ORDINALS[self.language]})\b").match(text, stop) if self.language in _ORDINALS else None
+        suffix = (
+            re.compile(rf"({_ORDINALS[self.language]})\b").match(text, stop) if self.language in _ORDINALS else None
+        )
         if suffix is None:
             return None
         words = self._words(int(number), "ordinal")
@@ -178,4 +249,5 @@ class Speller:
             before = match[1] or ""
             ending = "n" if before.strip().lower() in _TO_THE else ""
             return f"{before}{self._words(int(match[2]), 'ordinal')}{ending} "
+
         return _GERMAN.sub(read, text)

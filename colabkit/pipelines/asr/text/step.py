@@ -23,8 +23,9 @@ from colabkit.pipelines.asr.text.vocabulary import Vocabulary, choose_characters
 class Cleaned:
     """A listing with clean texts, the vocabulary, and what was found on the way.
 
-    kept: of each split, the numbers of its samples in the listing before. characters: how often each stands in the training
-    texts. rare: those left out. unknown: of validation and test, characters outside the vocabulary with counts.
+    kept: of each split, the numbers of its samples in the listing before. characters: how often each stands in the
+    training texts. rare: those left out. unknown: of validation and test, characters outside the vocabulary with
+    counts.
     """
 
     listing: Listing
@@ -41,16 +42,27 @@ class Cleaned:
         self.vocabulary.save(folder)
 
     def to_dict(self) -> dict:
-        return {"num_characters": len(self.vocabulary.characters), "left_aside": self.left_aside, "rare": self.rare,
-                "unknown": self.unknown, "characters": self.characters}
+        return {
+            "num_characters": len(self.vocabulary.characters),
+            "left_aside": self.left_aside,
+            "rare": self.rare,
+            "unknown": self.unknown,
+            "characters": self.characters,
+        }
 
 
-def clean_listing(listing: Listing, cleaner: Cleaner, teller: Teller, *, rare_fraction: float = 0.0,
-                  vocabulary: Vocabulary | None = None) -> Cleaned:
+def clean_listing(
+    listing: Listing,
+    cleaner: Cleaner,
+    teller: Teller,
+    *,
+    rare_fraction: float = 0.0,
+    vocabulary: Vocabulary | None = None,
+) -> Cleaned:
     """Clean all texts of a listing, and make the vocabulary of those of train, unless one is given.
 
-    Samples with unusable texts are left aside, and those of train with characters outside the vocabulary; those of validation
-    and test stay, with these characters unknown. Raises: DataError where a split loses all its samples.
+    Samples with unusable texts are left aside, and those of train with characters outside the vocabulary; those of
+    validation and test stay, with these characters unknown. Raises: DataError where a split loses all its samples.
     """
     for choice in cleaner.choices:
         teller.choose(*choice)
@@ -71,15 +83,22 @@ def clean_listing(listing: Listing, cleaner: Cleaner, teller: Teller, *, rare_fr
     unknown = {name: _unknown(texts[name], vocabulary) for name in listing.splits if name != "train"}
     for name, found in unknown.items():
         if found:
-            teller.problem(f"{sum(found.values())} characters of {name}", "the model cannot write "
-                    f"{' '.join(list(found)[:20])}: they are not in the training texts and count as errors")
+            teller.problem(
+                f"{sum(found.values())} characters of {name}",
+                "the model cannot write "
+                f"{' '.join(list(found)[:20])}: they are not in the training texts and count as errors",
+            )
     splits = {name: split.take(kept[name], Text.of(texts[name])) for name, split in listing.splits.items()}
     for name, split in splits.items():
         if not len(split):
             reasons = ", ".join(f"{n} because {reason}" for reason, n in aside.counts.most_common(3))
-            raise DataError(f"No text of {name} can be used", got=f"{len(listing[name])} samples; left aside are {reasons}",
-                            expected="at least one usable text", where="text",
-                            fix="look at data.columns=text=COLUMN, text.language, text.digits and text.rare_fraction")
+            raise DataError(
+                f"No text of {name} can be used",
+                got=f"{len(listing[name])} samples; left aside are {reasons}",
+                expected="at least one usable text",
+                where="text",
+                fix="look at data.columns=text=COLUMN, text.language, text.digits and text.rare_fraction",
+            )
     return Cleaned(listing.replace(splits), vocabulary, kept, dict(aside.counts), characters, rare, unknown)
 
 
@@ -97,8 +116,9 @@ def _clean_split(split: Split, cleaner: Cleaner, aside: Aside, progress: Progres
     return np.array(numbers, np.int64), texts
 
 
-def _without_rare(split: Split, kept: np.ndarray, texts: list[str], rare: set[str],
-                  aside: Aside) -> tuple[np.ndarray, list[str]]:
+def _without_rare(
+    split: Split, kept: np.ndarray, texts: list[str], rare: set[str], aside: Aside
+) -> tuple[np.ndarray, list[str]]:
     stays = [not rare.intersection(text) for text in texts]
     for number, text, stay in zip(kept.tolist(), texts, stays, strict=True):
         if not stay:

@@ -9,10 +9,12 @@ _LETTER = r"[^\W\d_]"
 _ANGLED = re.compile(rf"</?{_LETTER}[^<>]{{0,60}}>")  # <noise>, <unk>, </s>, <i>
 _LAUGHED = re.compile(r"\[laughter-([^\]\s]+)\]", re.IGNORECASE)  # of Switchboard: a word that was said laughing
 _SQUARE = re.compile(r"\[[^\[\]]{1,60}\]|\{[^{}]{1,60}\}")
-_SPOKEN_OF = ("inaudible unintelligible indistinct incomprehensible crosstalk laughs laughing laughter laugh chuckles applause "
-              "music noise cough coughs coughing sigh sighs sighing breath breathing breathes silence pause sniffs clears throat "
-              "background foreign language speaking speaks in overlapping unclear unverständlich lachen inaudibile inaudibles "
-              "rires неразборчиво смех").split()
+_SPOKEN_OF = (
+    "inaudible unintelligible indistinct incomprehensible crosstalk laughs laughing laughter laugh chuckles applause "
+    "music noise cough coughs coughing sigh sighs sighing breath breathing breathes silence pause sniffs clears throat "
+    "background foreign language speaking speaks in overlapping unclear unverständlich lachen inaudibile inaudibles "
+    "rires неразборчиво смех"
+).split()
 _ROUND = re.compile(rf"\((?:{'|'.join(_SPOKEN_OF)})(?:[ _-](?:{'|'.join(_SPOKEN_OF)}))*\)", re.IGNORECASE)
 _DOUBLE = re.compile(r"\(\(([^()]*)\)\)")  # of the LDC: what the transcriber was not sure to hear
 _VARIANT = re.compile(rf"(?<={_LETTER})\(\d+\)")  # word(2): which pronunciation, in Sphinx

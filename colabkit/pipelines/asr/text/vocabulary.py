@@ -1,4 +1,4 @@
-"""The characters a CTC model writes: made of the training texts, kept in the files that transformers' tokenizer reads."""
+"""The characters a CTC model writes: made of the training texts, kept in the files transformers' tokenizer reads."""
 
 from __future__ import annotations
 
@@ -28,9 +28,12 @@ class Vocabulary:
         self.indices = {token: i for i, token in enumerate(self.tokens)}
         missing = [token for token in (pad, unknown, delimiter) if token not in self.indices]
         if missing or len(self.indices) != len(self.tokens):
-            raise DataError("This is no vocabulary", got="a token that is there twice" if not missing else f"none {missing[0]}",
-                            expected=f"{pad}, {unknown}, {delimiter} and characters, each once",
-                            fix="make the vocabulary again from the training texts")
+            raise DataError(
+                "This is no vocabulary",
+                got="a token that is there twice" if not missing else f"none {missing[0]}",
+                expected=f"{pad}, {unknown}, {delimiter} and characters, each once",
+                fix="make the vocabulary again from the training texts",
+            )
         self.pad, self.unknown, self.delimiter_token = pad, unknown, delimiter
         self.blank, self.unknown_index, self.delimiter = (self.indices[token] for token in (pad, unknown, delimiter))
         self._specials = {t for t in self.tokens if len(t) > 1 and t != unknown}
@@ -56,8 +59,10 @@ class Vocabulary:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a clean text; a character that is not there becomes unknown."""
-        return [self.delimiter if c == " " else self.indices.get(c, self.unknown_index)
-                for c in " ".join(unicodedata.normalize("NFC", text).split())]
+        return [
+            self.delimiter if c == " " else self.indices.get(c, self.unknown_index)
+            for c in " ".join(unicodedata.normalize("NFC", text).split())
+        ]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens, as they stand: blanks are left out, repetitions are kept."""
@@ -78,29 +83,51 @@ class Vocabulary:
         names = {"unk_token": self.unknown, "pad_token": self.pad, "bos_token": None, "eos_token": None}
         files.write_json(folder / "vocab.json", self.indices)
         files.write_json(folder / "special_tokens_map.json", {k: v for k, v in names.items() if v})
-        files.write_json(folder / "tokenizer_config.json", {
-            "tokenizer_class": "Wav2Vec2CTCTokenizer", **names, "word_delimiter_token": self.delimiter_token,
-            "replace_word_delimiter_char": " ", "do_lower_case": False, "clean_up_tokenization_spaces": False,
-            "model_max_length": 1_000_000_000})
+        files.write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "Wav2Vec2CTCTokenizer",
+                **names,
+                "word_delimiter_token": self.delimiter_token,
+                "replace_word_delimiter_char": " ",
+                "do_lower_case": False,
+                "clean_up_tokenization_spaces": False,
+                "model_max_length": 1_000_000_000,
+            },
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
-        """Read what `save` or another CTC tokenizer of transformers wrote. Raises: StateError, DataError for damaged files."""
+        """Read what `save` or another CTC tokenizer of transformers wrote.
+
+        Raises: StateError, DataError for damaged files.
+        """
         folder = Path(folder)
         indices = files.read_json(folder / "vocab.json")
-        config = files.read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+        config = (
+            files.read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+        )
         if not isinstance(indices, dict) or sorted(indices.values(), key=str) != sorted(range(len(indices)), key=str):
-            raise DataError("This is no vocabulary", got=f"{type(indices).__name__} of {len(indices)}",
-                            expected="{token: index} with every index from 0 once", where=folder / "vocab.json",
-                            fix="copy the model again; a vocabulary of several languages must be cut to one first")
+            raise DataError(
+                "This is no vocabulary",
+                got=f"{type(indices).__name__} of {len(indices)}",
+                expected="{token: index} with every index from 0 once",
+                where=folder / "vocab.json",
+                fix="copy the model again; a vocabulary of several languages must be cut to one first",
+            )
 
         def name(key: str, usual: str) -> str:
             found = config.get(key, usual)
             return found.get("content", usual) if isinstance(found, dict) else found
+
         tokens = sorted(indices, key=indices.get)
         usual_pad, usual_unknown = (PAD, UNKNOWN) if PAD in indices else ("<pad>", "<unk>")
-        return cls(tokens, pad=name("pad_token", usual_pad), unknown=name("unk_token", usual_unknown),
-                   delimiter=name("word_delimiter_token", DELIMITER))
+        return cls(
+            tokens,
+            pad=name("pad_token", usual_pad),
+            unknown=name("unk_token", usual_unknown),
+            delimiter=name("word_delimiter_token", DELIMITER),
+        )
 
 
 def count_characters(texts: Iterable[str]) -> dict[str, int]:
@@ -113,6 +140,7 @@ def count_characters(texts: Iterable[str]) -> dict[str, int]:
         for point, number in zip(*np.unique(points, return_counts=True), strict=True):
             counts[int(point)] = counts.get(int(point), 0) + int(number)
         held.clear()
+
     for text in texts:
         held.append(text)
         if len(held) == _TEXTS_AT_ONCE:
@@ -122,7 +150,7 @@ def count_characters(texts: Iterable[str]) -> dict[str, int]:
 
 
 def choose_characters(counts: dict[str, int], rare_fraction: float) -> tuple[Vocabulary, dict[str, int]]:
-    """Return the vocabulary, and the characters left out because they make less than `rare_fraction` of all, with counts."""
+    """Return the vocabulary, and the characters left out as they make less than `rare_fraction` of all, with counts."""
     total = sum(counts.values())
     rare = {c: number for c, number in counts.items() if number < rare_fraction * total}
     return Vocabulary.of(counts.keys() - rare.keys()), rare

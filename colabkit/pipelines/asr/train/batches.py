@@ -1,9 +1,9 @@
 """Transcribed speech to the samples of optimizer steps: so many, or so many seconds, of similar length; resumable.
 
-    batches = TrainingBatches(speech, recognizer, effective_batch=32, seed=0)
-    for loaded in batches.load(workers=2):
-        ...                                  # one optimizer step with loaded.values
-        batches.acknowledge(loaded)          # only now has the stream moved on
+batches = TrainingBatches(speech, recognizer, effective_batch=32, seed=0)
+for loaded in batches.load(workers=2):
+    ...                                  # one optimizer step with loaded.values
+    batches.acknowledge(loaded)          # only now has the stream moved on
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ NUM_TOLD = 10  # samples left aside that are named; the others are counted
 
 
 def usable(speech: Speech, recognizer: Recognizer, problem: Problem) -> np.ndarray:
-    """Return the numbers of the samples that can be trained on, telling the others: texts too long for their audio or the model.
+    """Return the numbers of the samples that can be trained on, telling the others.
 
-    CTC writes at most one character a frame, and a frame between two that are the same. Shape: (sample,) int64.
+    The others' texts are too long for their audio or the model. CTC writes at most one character a frame, and a frame
+    between two that are the same. Shape: (sample,) int64.
     Raises: DataError when none is left.
     """
     kept, told = [], 0
@@ -45,8 +46,13 @@ def usable(speech: Speech, recognizer: Recognizer, problem: Problem) -> np.ndarr
     if told > NUM_TOLD:
         problem(f"{told - NUM_TOLD} more samples", "as those before: texts too long for their audio, or none")
     if not kept:
-        raise DataError("No sample can be trained on", got=f"{len(speech.seconds)} samples, {told} left aside", where=speech.name,
-                        expected="speech with matching transcripts", fix="the report says why each was left aside")
+        raise DataError(
+            "No sample can be trained on",
+            got=f"{len(speech.seconds)} samples, {told} left aside",
+            where=speech.name,
+            expected="speech with matching transcripts",
+            fix="the report says why each was left aside",
+        )
     return np.array(kept, np.int64)
 
 
@@ -60,8 +66,11 @@ def _fault(recognizer: Recognizer, labels: list[int], seconds: float) -> str:
         return "the text is empty"
     needed = len(labels) + sum(a == b for a, b in pairwise(labels))
     frames = recognizer.features.num_frames(round(seconds * RATE_HZ))
-    return f"{len(labels)} characters in {seconds:.2f} s: the audio has {frames} frames and the text needs {needed}" \
-        if needed > frames else ""
+    return (
+        f"{len(labels)} characters in {seconds:.2f} s: the audio has {frames} frames and the text needs {needed}"
+        if needed > frames
+        else ""
+    )
 
 
 class TrainingBatches:
@@ -71,35 +80,59 @@ class TrainingBatches:
     Raises: UsageError where not one of `effective_batch` and `effective_seconds` is given, or a sample is longer.
     """
 
-    def __init__(self, speech: Speech, recognizer: Recognizer, *, effective_batch: int | None = None,
-                 effective_seconds: float | None = None, seed: int, problem: Problem, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        speech: Speech,
+        recognizer: Recognizer,
+        *,
+        effective_batch: int | None = None,
+        effective_seconds: float | None = None,
+        seed: int,
+        problem: Problem,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.speech, self.recognizer, self.rank, self.world = speech, recognizer, rank, world
         self.kept = usable(speech, recognizer, problem)
         self.seconds, self.problem = np.asarray(speech.seconds)[self.kept], problem
-        self._take(length_order(self.seconds, effective_batch=effective_batch, effective_seconds=effective_seconds,
-                                seed=seed), seed)
+        self._take(
+            length_order(self.seconds, effective_batch=effective_batch, effective_seconds=effective_seconds, seed=seed),
+            seed,
+        )
         # The order that runs of earlier versions began with, and go on with.
         self._narrow = GroupedOrder(self.seconds, effective_batch, seed=seed) if effective_batch else None
 
     def _take(self, order: Order, seed: int) -> None:
         self.order = order
-        self.stream = Stream([Source(self.speech.name, self.speech.fingerprint, order)], seed=seed,
-                             problem=lambda item, reason: self.problem(self._named(item), reason))
+        self.stream = Stream(
+            [Source(self.speech.name, self.speech.fingerprint, order)],
+            seed=seed,
+            problem=lambda item, reason: self.problem(self._named(item), reason),
+        )
 
     def __len__(self) -> int:
         return len(self.order)
 
     def describe(self, capacity: Callable[[float], int], pass_seconds: float) -> str:
         """Say what the first steps are in this process: parts, seconds of audio, and how much of that is padding."""
-        first = [self.order.batch(0, k)[self.rank:: self.world] for k in range(min(NUM_DESCRIBED, len(self)))]
+        first = [self.order.batch(0, k)[self.rank :: self.world] for k in range(min(NUM_DESCRIBED, len(self)))]
         num_parts, padded, padding = tally([self.seconds[one].tolist() for one in first], capacity, pass_seconds)
-        return (f"{len(self)} steps an epoch; the first {len(first)}: {padded / len(first):.0f} s of audio in "
-                f"{num_parts / len(first):.1f} parts, {padding / max(padded, 1e-9):.1%} of it padding")
+        return (
+            f"{len(self)} steps an epoch; the first {len(first)}: {padded / len(first):.0f} s of audio in "
+            f"{num_parts / len(first):.1f} parts, {padding / max(padded, 1e-9):.1%} of it padding"
+        )
 
     def load(self, *, workers: int, stop: int | None = None) -> Iterator[Loaded]:
         """Yield this process's examples of each step from the position on, made ahead; close it to end the workers."""
-        return self.stream.load(self._read, rank=self.rank, world=self.world, workers=workers, max_bytes=AHEAD_BYTES,
-                                num_bytes=self._num_bytes, stop=stop)
+        return self.stream.load(
+            self._read,
+            rank=self.rank,
+            world=self.world,
+            workers=workers,
+            max_bytes=AHEAD_BYTES,
+            num_bytes=self._num_bytes,
+            stop=stop,
+        )
 
     def acknowledge(self, loaded: Loaded, broken: Sequence[tuple[int, str]]) -> None:
         """Move on, after the optimizer step; `broken` are those of all processes."""

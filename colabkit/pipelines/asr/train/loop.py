@@ -1,7 +1,8 @@
-"""Training with the Trainer of transformers: exact batches, memory that may run out, and resuming at the very next sample.
+"""Training with transformers' Trainer: exact batches, memory that may run out, and resuming at the very next sample.
 
-The Trainer does optimizer, schedule, precision and callbacks. Ours are: what a batch is (all samples of one optimizer step that
-fall to this process), forward and backward (the guard's, in parts that fit), sums over processes, checkpoints, validation.
+The Trainer does optimizer, schedule, precision and callbacks. Ours are: what a batch is (all samples of one optimizer
+step that fall to this process), forward and backward (the guard's, in parts that fit), sums over processes,
+checkpoints, validation.
 """
 
 from __future__ import annotations
@@ -47,13 +48,35 @@ MODEL = "model"  # the folder of the result
 LOG_EVERY_STEPS = 10  # to the tracker
 NEVER = 1e9  # instead of infinity, which JSON has not
 # What of TrainingArguments is ours to say; everything else is taken as it is given.
-OURS = {"gradient_accumulation_steps": 1, "save_strategy": "no", "eval_strategy": "no", "logging_strategy": "no", "report_to": [],
-        "disable_tqdm": True, "remove_unused_columns": False, "load_best_model_at_end": False, "push_to_hub": False,
-        "auto_find_batch_size": False, "skip_memory_metrics": True, "logging_nan_inf_filter": False}
+OURS = {
+    "gradient_accumulation_steps": 1,
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "logging_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+    "remove_unused_columns": False,
+    "load_best_model_at_end": False,
+    "push_to_hub": False,
+    "auto_find_batch_size": False,
+    "skip_memory_metrics": True,
+    "logging_nan_inf_filter": False,
+}
 
 
-def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validation: Speech, sizing, run, *, arguments=None,
-          workers: int = 2, callbacks: Sequence[TrainerCallback] = (), advice=None) -> dict | None:
+def train(
+    config: TrainConfig,
+    recognizer: Recognizer,
+    training: Speech,
+    validation: Speech,
+    sizing,
+    run,
+    *,
+    arguments=None,
+    workers: int = 2,
+    callbacks: Sequence[TrainerCallback] = (),
+    advice=None,
+) -> dict | None:
     """Train; write the best weights as a folder of transformers to `run.output`/model, and history.jsonl.
 
     `sizing.capacity(seconds)` says how many samples go through at once, `sizing.pass_seconds` what a pass costs beside
@@ -66,9 +89,16 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
     ranks = join()
     longest = float(np.max(training.seconds))
     require_shareable(ranks.world, longest, config.effective_batch, config.effective_seconds)
-    batches = TrainingBatches(training, recognizer, effective_batch=config.effective_batch, seed=config.seed,
-                              effective_seconds=config.effective_seconds, problem=run.problem, rank=ranks.rank,
-                              world=ranks.world)
+    batches = TrainingBatches(
+        training,
+        recognizer,
+        effective_batch=config.effective_batch,
+        seed=config.seed,
+        effective_seconds=config.effective_seconds,
+        problem=run.problem,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
     num_steps = config.steps or max(1, math.ceil(config.epochs * len(batches)))
     arguments = _ours(arguments or training_arguments(config, sizing.regime, run.output / "trainer"), num_steps, ranks)
     if recognizer.is_ctc:  # Whisper hears windows of 30 s, whatever is in them
@@ -80,8 +110,16 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
     choose_threads(device, ranks.local_world, run.choose)
     broadcast_parameters(recognizer.model, ranks)
     watch = MemoryWatch(run)
-    trainer.guard = Guard(sizing.capacity, ranks=ranks, teller=run, watch=watch, advice=advice,
-                          pass_seconds=sizing.pass_seconds, buffers_of=[recognizer.model], device=device_name(device))
+    trainer.guard = Guard(
+        sizing.capacity,
+        ranks=ranks,
+        teller=run,
+        watch=watch,
+        advice=advice,
+        pass_seconds=sizing.pass_seconds,
+        buffers_of=[recognizer.model],
+        device=device_name(device),
+    )
     work = _Training(config, trainer, recognizer, batches, validation, ranks, run, watch, num_steps, workers)
     trainer.add_callback(work)
     trainer.restore = work.restore
@@ -92,8 +130,11 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
         work.found = found
         step = found[1]["done"]["step"] if found else 0
         with closing(work), run.progress(num_steps, "train", done=step) as work.progress:
-            work.tracker = open_tracker(config.tracker, run, resume_step=step, settings=asdict(config)) if ranks.is_first \
+            work.tracker = (
+                open_tracker(config.tracker, run, resume_step=step, settings=asdict(config))
+                if ranks.is_first
                 else Tracker()
+            )
             trainer.train()
     else:
         work.done = found[1]["done"]
@@ -104,17 +145,27 @@ def train(config: TrainConfig, recognizer: Recognizer, training: Speech, validat
 
 def arguments_of(chosen: TrainingConfig, output, **overrides):
     """Return TrainingArguments of a configuration, for this machine."""
-    return chosen.to_training_arguments(str(output), **{"use_cpu": not torch.cuda.is_available(), "report_to": [],
-                                                        "disable_tqdm": True} | overrides)
+    return chosen.to_training_arguments(
+        str(output), **{"use_cpu": not torch.cuda.is_available(), "report_to": [], "disable_tqdm": True} | overrides
+    )
 
 
 def training_arguments(config: TrainConfig, regime, output, **overrides):
     """Return TrainingArguments of the settings alone, with the precision and checkpointing of `regime`."""
     made = TrainingConfig(
-        effective_batch_size=config.effective_batch or 1, gradient_accumulation_steps=config.effective_batch or 1,
-        fp16=regime.precision == "fp16", bf16=regime.precision == "bf16", gradient_checkpointing=regime.checkpointing,
-        optimizer=config.optimizer, learning_rate=config.learning_rate, weight_decay=config.weight_decay,
-        max_grad_norm=config.clip_norm, warmup_fraction=config.warmup_fraction, num_train_epochs=config.epochs, seed=config.seed)
+        effective_batch_size=config.effective_batch or 1,
+        gradient_accumulation_steps=config.effective_batch or 1,
+        fp16=regime.precision == "fp16",
+        bf16=regime.precision == "bf16",
+        gradient_checkpointing=regime.checkpointing,
+        optimizer=config.optimizer,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.clip_norm,
+        warmup_fraction=config.warmup_fraction,
+        num_train_epochs=config.epochs,
+        seed=config.seed,
+    )
     return arguments_of(made, output, **overrides)
 
 
@@ -129,15 +180,23 @@ def _ours(arguments, num_steps: int, ranks: Ranks):
 class StepTrainer(Trainer):
     """The Trainer of transformers, for which one batch is all samples of an optimizer step that fall to this process.
 
-    `guard` does forward and backward; gradients are summed over processes afterwards, not by DistributedDataParallel: what that
-    sends during backward cannot be taken back when one process runs out of memory, and it holds a copy of all gradients.
+    `guard` does forward and backward; gradients are summed over processes afterwards, not by DistributedDataParallel:
+    what that sends during backward cannot be taken back when one process runs out of memory, and it holds a copy of all
+    gradients.
     """
 
     guard: Guard
     restore: Callable[[], None] | None = None
 
-    def __init__(self, recognizer: Recognizer, arguments, batches: TrainingBatches, ranks: Ranks, config: TrainConfig,
-                 callbacks: Sequence[TrainerCallback] = ()):
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        arguments,
+        batches: TrainingBatches,
+        ranks: Ranks,
+        config: TrainConfig,
+        callbacks: Sequence[TrainerCallback] = (),
+    ):
         self.recognizer, self.batches, self.ranks, self.config = recognizer, batches, ranks, config
         self.feed: Iterator[Loaded] | None = None
         self.broken: list[tuple[int, str]] = []  # of all processes, in the step at hand
@@ -167,10 +226,10 @@ class StepTrainer(Trainer):
         return prepared
 
     def training_step(self, model, inputs: Loaded, num_items_in_batch=None) -> torch.Tensor:
-        """Do forward and backward of a step's samples, in parts that fit; returns this process's part of the loss by token.
+        """Do forward and backward of a step's samples, in parts that fit.
 
-        Each part's loss is divided by the number of target tokens of the whole step over all processes, so the parts' gradients
-        add up to those of the whole.
+        Returns this process's part of the loss by token. Each part's loss is divided by the number of target tokens of
+        the whole step over all processes, so the parts' gradients add up to those of the whole.
         """
         model.train()
         set_seeds(seed_of(self.config.seed, self.state.global_step, self.ranks.rank))
@@ -187,6 +246,7 @@ class StepTrainer(Trainer):
         def reset() -> None:
             model.zero_grad(set_to_none=True)
             loss.zero_()
+
         self.guard.step([e.seconds for e in examples], work, reset)
         reduce_gradients(model.parameters(), self.ranks)
         if not num_tokens:  # all samples of the step are broken
@@ -197,7 +257,10 @@ class StepTrainer(Trainer):
 
 
 class _Feed:
-    """What the Trainer takes for its data loader: the steps from where the stream stands. It has no length: all is one epoch."""
+    """What the Trainer takes for its data loader: the steps from where the stream stands.
+
+    It has no length: all is one epoch.
+    """
 
     def __init__(self, trainer: StepTrainer):
         self.trainer = trainer
@@ -209,8 +272,19 @@ class _Feed:
 class _Training(TrainerCallback):
     """What happens around the steps: where to begin, what is kept, when to validate, when to stop."""
 
-    def __init__(self, config: TrainConfig, trainer: StepTrainer, recognizer: Recognizer, batches: TrainingBatches,
-                 validation: Speech, ranks: Ranks, run, watch: MemoryWatch, num_steps: int, workers: int):
+    def __init__(
+        self,
+        config: TrainConfig,
+        trainer: StepTrainer,
+        recognizer: Recognizer,
+        batches: TrainingBatches,
+        validation: Speech,
+        ranks: Ranks,
+        run,
+        watch: MemoryWatch,
+        num_steps: int,
+        workers: int,
+    ):
         self.config, self.trainer, self.recognizer = config, trainer, recognizer
         self.batches, self.validation = batches, validation
         self.ranks, self.run, self.watch, self.num_steps, self.workers = ranks, run, watch, num_steps, workers
@@ -230,7 +304,11 @@ class _Training(TrainerCallback):
     def parts(self) -> dict[str, Any]:
         """Return everything with a state_dict."""
         trainer = self.trainer
-        parts = {"model": self.recognizer.model, "optimizer": trainer.optimizer.optimizer, "scheduler": trainer.lr_scheduler}
+        parts = {
+            "model": self.recognizer.model,
+            "optimizer": trainer.optimizer.optimizer,
+            "scheduler": trainer.lr_scheduler,
+        }
         return parts | ({"scaler": trainer.accelerator.scaler} if trainer.accelerator.scaler is not None else {})
 
     def restore(self) -> None:
@@ -251,10 +329,18 @@ class _Training(TrainerCallback):
     def save(self, **how) -> None:
         self.done["loss_sum"] = sum(self.ranks.gather(float(self.loss_sum)))
         if self.ranks.is_first:
-            self.checkpoints.save(self.done["step"], {
-                **{name: part.state_dict() for name, part in self.parts().items()},
-                "done": self.done | {"history": list(self.done["history"])}, "stream": self.batches.state(),
-                "guard": self.trainer.guard.state(), "random": random_state(), "settings": asdict(self.config)}, **how)
+            self.checkpoints.save(
+                self.done["step"],
+                {
+                    **{name: part.state_dict() for name, part in self.parts().items()},
+                    "done": self.done | {"history": list(self.done["history"])},
+                    "stream": self.batches.state(),
+                    "guard": self.trainer.guard.state(),
+                    "random": random_state(),
+                    "settings": asdict(self.config),
+                },
+                **how,
+            )
 
     def on_optimizer_step(self, args, state, control, **kwargs) -> None:
         self.rate = self.trainer.lr_scheduler.get_last_lr()[0]  # this step's: the schedule moves on after it
@@ -268,7 +354,9 @@ class _Training(TrainerCallback):
         state.epoch = step / len(self.batches)
         self.progress.update(loss=loss, best_wer=min(1.0, self.done["best_wer"]))
         if step % LOG_EVERY_STEPS == 0:
-            self.tracker.log(step, {"loss": float(loss), "learning_rate": self.rate, "memory_used": self.watch.used_fraction()})
+            self.tracker.log(
+                step, {"loss": float(loss), "learning_rate": self.rate, "memory_used": self.watch.used_fraction()}
+            )
         is_last = step == self.num_steps or control.should_training_stop
         if step % self.config.validate_every_steps == 0 or is_last:
             self.validate(args, state, control)
@@ -286,7 +374,9 @@ class _Training(TrainerCallback):
         self.done["history"].append(row)
         state.log_history = list(self.done["history"])
         self.tracker.log(row["step"], {name: value for name, value in row.items() if name != "step"})
-        self.trainer.callback_handler.on_evaluate(args, state, control, {f"eval_{name}": value for name, value in row.items()})
+        self.trainer.callback_handler.on_evaluate(
+            args, state, control, {f"eval_{name}": value for name, value in row.items()}
+        )
         if (row["wer"], row["validation_loss"]) <= (self.done["best_wer"], self.done["best_loss"]):
             self.done |= {"best_wer": row["wer"], "best_loss": row["validation_loss"], "best_step": row["step"]}
             self.save(best=True)
@@ -294,15 +384,33 @@ class _Training(TrainerCallback):
 
     def scores(self) -> dict[str, float]:
         """Return WER, CER and loss by token on the validation samples."""
+
         def work(numbers: Sequence[int]) -> list:
-            return hear(self.recognizer, self.validation, numbers, capacity=self.trainer.guard.limit, workers=self.workers,
-                        problem=self.run.problem, with_loss=True)
-        heard = [(self.validation.texts[number], one) for number, one in
-                 zip(self.validation_numbers, self.ranks.share(self.validation_numbers, work), strict=True) if one is not None]
+            return hear(
+                self.recognizer,
+                self.validation,
+                numbers,
+                capacity=self.trainer.guard.limit,
+                workers=self.workers,
+                problem=self.run.problem,
+                with_loss=True,
+            )
+
+        heard = [
+            (self.validation.texts[number], one)
+            for number, one in zip(
+                self.validation_numbers, self.ranks.share(self.validation_numbers, work), strict=True
+            )
+            if one is not None
+        ]
         if not heard:
-            raise DataError("No validation sample can be read", got=f"{len(self.validation_numbers)} broken ones",
-                            expected="at least one whole one", where=self.validation.name,
-                            fix="the report says why each is broken")
+            raise DataError(
+                "No validation sample can be read",
+                got=f"{len(self.validation_numbers)} broken ones",
+                expected="at least one whole one",
+                where=self.validation.name,
+                fix="the report says why each is broken",
+            )
         found = score([text for text, _ in heard], [one.text for _, one in heard], num_resamples=1)
         loss = float(np.mean([one.loss for _, one in heard]))
         return {"wer": found.wer, "cer": found.cer, "validation_loss": loss if math.isfinite(loss) else NEVER}
@@ -312,8 +420,13 @@ class _Training(TrainerCallback):
         since = self.done["step"] - (self.done["history"][-1]["step"] if self.done["history"] else 0)
         loss = sum(self.ranks.gather(float(self.loss_sum))) / since
         if not math.isfinite(loss):
-            raise DataError("Training diverged", got=f"a loss of {loss} at step {self.done['step']}", expected="a finite loss",
-                            where="train", fix="--set train.learning_rate to half of what it is, with --redo train")
+            raise DataError(
+                "Training diverged",
+                got=f"a loss of {loss} at step {self.done['step']}",
+                expected="a finite loss",
+                where="train",
+                fix="--set train.learning_rate to half of what it is, with --redo train",
+            )
         step = self.done["step"]
         return {"step": step, "epoch": step / len(self.batches), "loss": loss, "learning_rate": self.rate}
 
@@ -322,8 +435,12 @@ class _Training(TrainerCallback):
         self.checkpoints.wait()
         best = self.checkpoints.load_best()
         if best is None:
-            raise StateError("The best weights are damaged on the disk", where=self.checkpoints.folder,
-                             expected="a whole generation saved as best", fix="--redo train trains anew")
+            raise StateError(
+                "The best weights are damaged on the disk",
+                where=self.checkpoints.folder,
+                expected="a whole generation saved as best",
+                fix="--redo train trains anew",
+            )
         model = self.recognizer.model
         model.load_state_dict(best[1]["model"])
         model.eval()
@@ -331,7 +448,13 @@ class _Training(TrainerCallback):
             model.config.use_cache = True  # the Trainer turned it off; to write it is wanted
         self.recognizer.save(self.run.output / MODEL)
         note_trained_seconds(self.run.output / MODEL, self.batches.seconds.max())
-        files.write_atomic(self.run.output / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.done["history"]))
-        return {"validation_wer": self.done["best_wer"], "best_step": self.done["best_step"], "train_steps": self.done["step"],
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad)}
+        files.write_atomic(
+            self.run.output / "history.jsonl", "".join(json.dumps(row) + "\n" for row in self.done["history"])
+        )
+        return {
+            "validation_wer": self.done["best_wer"],
+            "best_step": self.done["best_step"],
+            "train_steps": self.done["step"],
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        }

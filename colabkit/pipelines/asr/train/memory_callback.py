@@ -1,6 +1,6 @@
 """Memory watched from any Trainer of transformers: a warning at 90%, a clean-up at 95%, and the curve in TensorBoard.
 
-    trainer = Trainer(model=model, args=arguments, callbacks=[AdaptiveMemoryCallback()], ...)
+trainer = Trainer(model=model, args=arguments, callbacks=[AdaptiveMemoryCallback()], ...)
 """
 
 from __future__ import annotations
@@ -21,15 +21,21 @@ Log = Callable[[int, dict[str, float]], object]  # step, values
 
 
 class AdaptiveMemoryCallback(TrainerCallback):
-    """Looks at the memory after every step, through `watch`; every `log_every_steps` steps the share in use goes to `log`.
+    """Looks at the memory after every step, through `watch`.
 
-    Without `log`, it goes to TensorBoard where the Trainer reports to it, to memory/ in the Trainer's logging folder. The share
-    is added to what the Trainer itself logs, too: `memory_used` in `trainer.state.log_history`. `events` counts warnings and
-    clean-ups.
+    Every `log_every_steps` steps the share in use goes to `log`. Without `log`, it goes to TensorBoard where the
+    Trainer reports to it, to memory/ in the Trainer's logging folder. The share is added to what the Trainer itself
+    logs, too: `memory_used` in `trainer.state.log_history`. `events` counts warnings and clean-ups.
     """
 
-    def __init__(self, *, watch: MemoryWatch | None = None, log: Log | None = None, log_every_steps: int = 10,
-                 say: Callable[[str], object] = print):
+    def __init__(
+        self,
+        *,
+        watch: MemoryWatch | None = None,
+        log: Log | None = None,
+        log_every_steps: int = 10,
+        say: Callable[[str], object] = print,
+    ):
         self.watch = watch or MemoryWatch(Teller(say))
         self.log_every_steps, self._log, self._writer = log_every_steps, log, None
 

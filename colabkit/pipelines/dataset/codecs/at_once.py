@@ -12,15 +12,21 @@ MOST_SECONDS = 640.0  # more at once makes no GPU faster, and a stop costs what 
 _REMEMBERED: dict[tuple, tuple[float, str]] = {}  # (device, codec) -> seconds and their reason, for this process
 
 
-def seconds_at_once(codec: str, device: Any, encode_seconds: Callable[[float, int], None], on_cpu: float) -> tuple[float, str]:
+def seconds_at_once(
+    codec: str, device: Any, encode_seconds: Callable[[float, int], None], on_cpu: float
+) -> tuple[float, str]:
     """Return how much audio one batch may hold on this device, and why; a single wave may always be longer.
 
-    `encode_seconds(seconds, num)` encodes `num` waves of that length. Measured once a process and codec; on a CPU it is `on_cpu`.
+    `encode_seconds(seconds, num)` encodes `num` waves of that length. Measured once a process and codec; on a CPU it is
+    `on_cpu`.
     """
     key = (str(device), codec)
     if key not in _REMEMBERED:
-        _REMEMBERED[key] = _measured(device, encode_seconds) if device.type == "cuda" else (
-            on_cpu, f"on a CPU more than {on_cpu:.0f} s at once fall out of its caches")
+        _REMEMBERED[key] = (
+            _measured(device, encode_seconds)
+            if device.type == "cuda"
+            else (on_cpu, f"on a CPU more than {on_cpu:.0f} s at once fall out of its caches")
+        )
     return _REMEMBERED[key]
 
 
@@ -32,6 +38,7 @@ def forget() -> None:
 def _measured(device: Any, encode_seconds: Callable[[float, int], None]) -> tuple[float, str]:
     """Encode one wave and four on a GPU: what the other three held is the price of a second."""
     import torch
+
     held = []
     for num in (1, 4):
         encode_seconds(PROBE_SECONDS, num)  # kernels are loaded and workspaces made: not counted
@@ -52,4 +59,6 @@ def of_memory(held_by_one: int, held_by_four: int, free: int) -> tuple[float, st
     fitting = SHARE * free / a_second
     seconds = max(PROBE_SECONDS, min(MOST_SECONDS, fitting))
     reason = f"{a_second / 2**20:.0f} MiB for a second of audio as measured, {free / GIB:.1f} GiB free"
-    return round(seconds, 1), reason + (f"; no more than {MOST_SECONDS:.0f} s at once" if fitting > MOST_SECONDS else "")
+    return round(seconds, 1), reason + (
+        f"; no more than {MOST_SECONDS:.0f} s at once" if fitting > MOST_SECONDS else ""
+    )

@@ -1,7 +1,7 @@
 """Families of transformers' codecs: how each pads a wave, which calls make codes of it and a wave of codes.
 
-Each family gives, for a batch of waves with the same number of frames, the codes that its documented call (feature extractor and
-`model.encode`) gives for each wave alone. Axes: B wave, N sample, M mel frame, K codebook, F frame.
+Each family gives, for a batch of waves with the same number of frames, the codes that its documented call (feature
+extractor and `model.encode`) gives for each wave alone. Axes: B wave, N sample, M mel frame, K codebook, F frame.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from colabkit.pipelines.dataset.codecs.ragged import LEAST_FRAMES, ended_alike
 
 FLOAT32_EXACT = 2**24  # Mimi and EnCodec count samples in float32: more of them cannot be told apart
 
-ALONE_ON_CPU = 1.0  # seconds at once: wide convolutions over a batch fall out of a CPU's caches; DAC takes 1.5 to 2.4x as long
+# seconds at once: wide convolutions over a batch fall out of a CPU's caches; DAC takes 1.5 to 2.4x as long
+ALONE_ON_CPU = 1.0
 
 
 class Family:
@@ -38,8 +39,12 @@ class Family:
     def choose_codebooks(self, num: int) -> None:
         """Take the first `num` codebooks only. Raises: UsageError where the model cannot."""
         if not 1 <= num <= self.most_codebooks:
-            raise UsageError("The codec has not so many codebooks", got=num, expected=f"1 to {self.most_codebooks}",
-                             fix="choose a number of codebooks in that range, or 0 for the model's own choice")
+            raise UsageError(
+                "The codec has not so many codebooks",
+                got=num,
+                expected=f"1 to {self.most_codebooks}",
+                fix="choose a number of codebooks in that range, or 0 for the model's own choice",
+            )
         self.num_codebooks = num
 
     def parts(self, lengths: Sequence[int], frames: int) -> list[list[int]]:
@@ -62,15 +67,21 @@ class Semantic(Family):
         self.num_codebooks = self.most_codebooks = 1
         self.codebook_size = math.prod(config.quantization_levels)
         if self.rate_hz_in != 16_000 or self.hop != 320:
-            raise DataError("The codec's frames do not fit its mel features", got=f"{self.hop} samples at {self.rate_hz_in} Hz",
-                            expected="320 samples at 16000 Hz", fix="choose a model with the layout of neuphonic/neucodec")
+            raise DataError(
+                "The codec's frames do not fit its mel features",
+                got=f"{self.hop} samples at {self.rate_hz_in} Hz",
+                expected="320 samples at 16000 Hz",
+                fix="choose a model with the layout of neuphonic/neucodec",
+            )
 
     def num_frames(self, num_samples: int) -> int:
-        # One sample of padding, then up to a whole frame. NeuCodec takes no mel frame across the edges, and so loses a frame.
+        # One sample of padding, then up to a whole frame. NeuCodec takes no mel frame across the edges, and so loses a
+        # frame.
         return num_samples // self.hop + (0 if self.is_neucodec else 1)
 
     def encode(self, model: Any, waves: Sequence[np.ndarray], device: Any) -> Any:
         import torch
+
         length = (len(waves[0]) // self.hop + 1) * self.hop
         wave_BN = stacked(waves, length).to(device)
         edge = 0 if self.is_neucodec else self.hop // 2
@@ -104,7 +115,9 @@ class Mimi(Family):
     def encode(self, model: Any, waves: Sequence[np.ndarray], device: Any) -> Any:
         lengths = [len(wave) for wave in waves]
         with ended_alike(modules_of_encoder(model), lengths):
-            return model.encode(stacked(waves, max(lengths))[:, None].to(device), num_quantizers=self.num_codebooks).audio_codes
+            return model.encode(
+                stacked(waves, max(lengths))[:, None].to(device), num_quantizers=self.num_codebooks
+            ).audio_codes
 
     def decode(self, model: Any, codes_BKF: Any) -> Any:
         return model.decode(audio_codes=codes_BKF).audio_values[:, 0]
@@ -149,9 +162,12 @@ class Encodec(Family):
         super().__init__(config, extractor)
         require_mono(config)
         if config.normalize or config.chunk_length_s:
-            raise DataError("This EnCodec cuts and scales its input: its codes alone are not the speech",
-                            got=f"normalize={config.normalize}, chunk_length_s={config.chunk_length_s}",
-                            expected="a model for 24 kHz speech", fix="choose facebook/encodec_24khz")
+            raise DataError(
+                "This EnCodec cuts and scales its input: its codes alone are not the speech",
+                got=f"normalize={config.normalize}, chunk_length_s={config.chunk_length_s}",
+                expected="a model for 24 kHz speech",
+                fix="choose facebook/encodec_24khz",
+            )
         self.hop = int(config.hop_length)
         self.codebook_size = int(config.codebook_size)
         self.bandwidths = {self._codebooks_of(bandwidth): bandwidth for bandwidth in reversed(config.target_bandwidths)}
@@ -164,9 +180,12 @@ class Encodec(Family):
 
     def choose_codebooks(self, num: int) -> None:
         if num not in self.bandwidths:
-            raise UsageError("The codec has no bandwidth with so many codebooks", got=num,
-                             expected="one of " + ", ".join(map(str, sorted(self.bandwidths))),
-                             fix="choose one of these, or 0 for the model's own choice")
+            raise UsageError(
+                "The codec has no bandwidth with so many codebooks",
+                got=num,
+                expected="one of " + ", ".join(map(str, sorted(self.bandwidths))),
+                fix="choose one of these, or 0 for the model's own choice",
+            )
         self.num_codebooks = num
 
     def num_frames(self, num_samples: int) -> int:
@@ -178,21 +197,34 @@ class Encodec(Family):
     def encode(self, model: Any, waves: Sequence[np.ndarray], device: Any) -> Any:
         lengths = [len(wave) for wave in waves]
         with ended_alike(modules_of_encoder(model), lengths):
-            return model.encode(stacked(waves, max(lengths))[:, None].to(device),
-                                bandwidth=self.bandwidths[self.num_codebooks]).audio_codes[0]
+            return model.encode(
+                stacked(waves, max(lengths))[:, None].to(device), bandwidth=self.bandwidths[self.num_codebooks]
+            ).audio_codes[0]
 
     def decode(self, model: Any, codes_BKF: Any) -> Any:
         return model.decode(codes_BKF[None], [None]).audio_values[:, 0]
 
 
-FAMILIES: dict[str, type[Family]] = {"neucodec": Semantic, "xcodec2": Semantic, "mimi": Mimi, "dac": Dac, "encodec": Encodec}
-CLASS_NAMES = {"neucodec": "NeuCodecModel", "xcodec2": "Xcodec2Model", "mimi": "MimiModel", "dac": "DacModel",
-               "encodec": "EncodecModel"}
+FAMILIES: dict[str, type[Family]] = {
+    "neucodec": Semantic,
+    "xcodec2": Semantic,
+    "mimi": Mimi,
+    "dac": Dac,
+    "encodec": Encodec,
+}
+CLASS_NAMES = {
+    "neucodec": "NeuCodecModel",
+    "xcodec2": "Xcodec2Model",
+    "mimi": "MimiModel",
+    "dac": "DacModel",
+    "encodec": "EncodecModel",
+}
 
 
 def stacked(waves: Sequence[np.ndarray], length: int) -> Any:
     """Return a (wave, sample) tensor with zeros behind the waves."""
     import torch
+
     filled = np.zeros((len(waves), length), np.float32)
     for row, wave in zip(filled, waves, strict=True):
         row[: len(wave)] = wave
@@ -208,12 +240,16 @@ def grouped(keys: Sequence[int]) -> list[list[int]]:
 
 
 def parts_of_causal(lengths: Sequence[int], frames: int, is_causal: bool) -> list[list[int]]:
-    """Return all waves together where only their ends differ and can be mended, else those of exactly the same length."""
+    """Return all waves together where only their ends differ and can be mended, else those of exactly equal length."""
     return [list(range(len(lengths)))] if is_causal and frames >= LEAST_FRAMES else grouped(lengths)
 
 
 def require_mono(config: Any) -> None:
     """Raise DataError for a codec of several channels."""
     if config.audio_channels != 1:
-        raise DataError("The codec is made for stereo music", got=f"{config.audio_channels} channels", expected="one channel",
-                        fix="choose a codec for speech: neucodec, mimi, dac or encodec")
+        raise DataError(
+            "The codec is made for stereo music",
+            got=f"{config.audio_channels} channels",
+            expected="one channel",
+            fix="choose a codec for speech: neucodec, mimi, dac or encodec",
+        )

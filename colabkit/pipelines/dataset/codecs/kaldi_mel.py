@@ -26,12 +26,13 @@ def num_mel_frames(num_samples: int) -> int:
 
 
 def normalised_log_mels(wave_BN: Any) -> Any:
-    """Return (wave, frame, mel) of 16 kHz waves in [-1, 1], each mel channel of a wave with mean 0 and variance 1 over time.
+    """Return (wave, frame, mel) of 16 kHz waves in [-1, 1], each mel of a wave with mean 0 and variance 1 over time.
 
-    On a CPU one wave at a time: the windows of a whole batch would fall out of its caches. In float32 whatever autocast says:
-    16 bits do not hold these energies.
+    On a CPU one wave at a time: the windows of a whole batch would fall out of its caches. In float32 whatever autocast
+    says: 16 bits do not hold these energies.
     """
     import torch
+
     with torch.autocast(wave_BN.device.type, enabled=False):
         if wave_BN.device.type != "cpu":
             return _normalised(_log_mels(wave_BN))
@@ -42,6 +43,7 @@ def _log_mels(wave: Any) -> Any:
     """Return the log of the energies in mel channels; the level is taken as that of 16 bit samples."""
     import torch
     import torch.nn.functional as F
+
     frames_MW = (wave * 2.0**15).unfold(-1, WINDOW, SHIFT)
     frames_MW = frames_MW - frames_MW.mean(-1, keepdim=True)
     before_MW = torch.cat([frames_MW[..., :1], frames_MW[..., :-1]], -1)
@@ -52,6 +54,7 @@ def _log_mels(wave: Any) -> Any:
 
 def _normalised(mels_MC: Any) -> Any:
     import torch
+
     mean_1C = mels_MC.mean(-2, keepdim=True)
     return (mels_MC - mean_1C) / torch.sqrt(mels_MC.var(-2, unbiased=True, keepdim=True) + 1e-7)
 
@@ -60,6 +63,7 @@ def _normalised(mels_MC: Any) -> Any:
 def _window(device: Any) -> Any:
     """Povey's window: a Hann window to the power of 0.85, zero at both ends."""
     import torch
+
     return torch.hann_window(WINDOW, periodic=False).pow(0.85).to(device)
 
 
@@ -70,6 +74,7 @@ def _filters(device: Any) -> Any:
 
     def mel(hz: Any) -> Any:
         return 1127.0 * ((1.0 + hz / 700.0).log() if torch.is_tensor(hz) else math.log(1.0 + hz / 700.0))
+
     low, high = mel(_LOW_HZ), mel(_HIGH_HZ)
     step = (high - low) / (NUM_MELS + 1)
     number = torch.arange(NUM_MELS).unsqueeze(1)

@@ -11,7 +11,9 @@ import numpy as np
 _SMALL_PRODUCT = 2**18  # multiplications: above it OpenBLAS takes more than one thread
 
 
-def fit_residual(points_ND: np.ndarray, num_codebooks: int, size: int, *, seed: int, num_iterations: int = 15) -> np.ndarray:
+def fit_residual(
+    points_ND: np.ndarray, num_codebooks: int, size: int, *, seed: int, num_iterations: int = 15
+) -> np.ndarray:
     """Return (codebook, entry, dimension) float32 codebooks for points around zero; needs at least `size` points."""
     seeds = np.random.default_rng(seed).integers(2**31, size=num_codebooks)
     residual, books = points_ND.astype(np.float32), []
@@ -43,22 +45,24 @@ def fit(points_ND: np.ndarray, size: int, *, seed: int, num_iterations: int = 15
 def nearest(points_ND: np.ndarray, book_SD: np.ndarray) -> np.ndarray:
     """Return which entry is nearest to each point; of equal ones the first.
 
-    In products so small that no BLAS shares them out among threads: those of several callers would fight for the cores, and the
-    last bits would depend on their number.
+    In products so small that no BLAS shares them out among threads: those of several callers would fight for the cores,
+    and the last bits would depend on their number.
     """
     size, dimensions = book_SD.shape
     half = 0.5 * (book_SD * book_SD).sum(1)
     columns = min(size, max(1, _SMALL_PRODUCT // (8 * dimensions)))
     rows = max(1, _SMALL_PRODUCT // (columns * dimensions))
-    blocks = [(slice(start, start + columns), np.ascontiguousarray(book_SD[start: start + columns].T))
-              for start in range(0, size, columns)]
+    blocks = [
+        (slice(start, start + columns), np.ascontiguousarray(book_SD[start : start + columns].T))
+        for start in range(0, size, columns)
+    ]
     chosen, scores = np.empty(len(points_ND), np.int64), np.empty((rows, size), np.float32)
     for start in range(0, len(points_ND), rows):
-        some = points_ND[start: start + rows]
+        some = points_ND[start : start + rows]
         found = scores[: len(some)]
         for place, block_DS in blocks:
             np.matmul(some, block_DS, out=found[:, place])
-        chosen[start: start + rows] = np.subtract(half, found, out=found).argmin(1)
+        chosen[start : start + rows] = np.subtract(half, found, out=found).argmin(1)
     return chosen
 
 

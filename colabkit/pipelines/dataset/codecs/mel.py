@@ -54,12 +54,15 @@ class MelFrames:
         Sparse for speed, and because a product of dense matrices has other last bits with another number of threads.
         """
         from scipy.sparse import csr_array
+
         top = 2595.0 * np.log10(1.0 + self.rate_hz / 1400.0)
         low = 2595.0 * np.log10(1.0 + 20.0 / 700.0)
         edges_hz = 700.0 * (10.0 ** (np.linspace(low, top, NUM_MELS + 2) / 2595.0) - 1.0)
         bins_hz = np.fft.rfftfreq(self.fft, 1 / self.rate_hz)
-        left, centre, right = (edges_hz[i: i + NUM_MELS, None] for i in range(3))
-        triangles = np.maximum(0.0, np.minimum((bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)))
+        left, centre, right = (edges_hz[i : i + NUM_MELS, None] for i in range(3))
+        triangles = np.maximum(
+            0.0, np.minimum((bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre))
+        )
         # Low channels are narrower than a bin: without their nearest one they would hear nothing.
         rows, nearest = np.arange(NUM_MELS), np.abs(bins_hz - centre).argmin(1)
         triangles[rows, nearest] = np.maximum(triangles[rows, nearest], 0.5)
@@ -72,10 +75,11 @@ class MelFrames:
     def log_mels(self, wave: np.ndarray) -> np.ndarray:
         """Return (frame, mel) float32, natural logarithms of magnitudes."""
         from scipy.fft import rfft
+
         frames = self.num_frames(len(wave))
         edge = (self.window - self.hop) // 2
         padded = np.zeros((frames - 1) * self.hop + self.window, np.float32)
-        padded[edge: edge + len(wave)] = wave[: len(padded) - edge]
+        padded[edge : edge + len(wave)] = wave[: len(padded) - edge]
         windows_FW = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop] * self._hann
         magnitudes_BF = np.ascontiguousarray(np.abs(rfft(windows_FW, self.fft, axis=1)).T)
         return np.ascontiguousarray(np.log(np.maximum(self._filters @ magnitudes_BF, np.float32(FLOOR))).T)
@@ -88,10 +92,13 @@ class MelFrames:
         dense = np.stack([np.interp(places, centres, channel) for channel in log_mels.T], 1).astype(np.float32)
         wave = _griffin_lim(self._magnitudes(np.exp(dense)), self._hann, self.hop // 2, self.fft, num_iterations)
         start = (self.window - self.hop // 2) // 2
-        return wave[start: start + frames * self.hop].clip(-1.0, 1.0)
+        return wave[start : start + frames * self.hop].clip(-1.0, 1.0)
 
     def _magnitudes(self, mels_FC: np.ndarray) -> np.ndarray:
-        """Return (frame, frequency) magnitudes, none negative, that have these mels: multiplicative updates (Lee, Seung 2001)."""
+        """Return (frame, frequency) magnitudes, none negative, that have these mels.
+
+        By multiplicative updates (Lee, Seung 2001).
+        """
         wanted_BF = self._spreading @ np.ascontiguousarray(mels_FC.T)
         found_BF = wanted_BF + np.float32(1e-6)
         for _ in range(_UNMIXING_STEPS):
@@ -102,6 +109,7 @@ class MelFrames:
 def _griffin_lim(magnitudes_FB: np.ndarray, window: np.ndarray, hop: int, fft: int, num_iterations: int) -> np.ndarray:
     """Return the wave whose spectrogram is near `magnitudes_FB`: phases that fit are sought with momentum."""
     from scipy.fft import irfft, rfft
+
     frames, length = len(magnitudes_FB), (len(magnitudes_FB) - 1) * hop + len(window)
     weight = np.maximum(_overlapped(np.broadcast_to(window**2, (frames, len(window))), hop, length), 1e-3)
     angles = np.random.default_rng(0).random(magnitudes_FB.shape, np.float32) * (2 * np.pi)
@@ -121,5 +129,5 @@ def _overlapped(windows_FW: np.ndarray, hop: int, length: int) -> np.ndarray:
     frames, per_window = len(windows_FW), windows_FW.shape[1] // hop
     out = np.zeros((frames + per_window - 1, hop), windows_FW.dtype)
     for part in range(per_window):
-        out[part: part + frames] += windows_FW[:, part * hop: (part + 1) * hop]
+        out[part : part + frames] += windows_FW[:, part * hop : (part + 1) * hop]
     return out.reshape(-1)[:length]

@@ -1,8 +1,8 @@
 """Waves of unlike length in one batch, each with the last frame it has alone.
 
-A convolution that strides fills up the last, broken frame of its input: with zeros, or with what lies before the end. In a batch
-the end of a shorter wave lies inside the tensor, so what is to be filled in is put there before every such convolution. Nothing
-else of a causal encoder looks to the right. Axes: B wave, C channel, T time.
+A convolution that strides fills up the last, broken frame of its input: with zeros, or with what lies before the end.
+In a batch the end of a shorter wave lies inside the tensor, so what is to be filled in is put there before every such
+convolution. Nothing else of a causal encoder looks to the right. Axes: B wave, C channel, T time.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ LEAST_FRAMES = 8  # of fewer, a layer's padding may be wider than what it pads: 
 def ended_alike(modules: Sequence[Any], lengths: Sequence[int]) -> Iterator[None]:
     """Make a causal encoder end each wave of a zero-padded batch where it ends.
 
-    `modules`: all that a wave passes, in that order; convolutions among them have `conv` and `pad_mode`, as those of EnCodec
-    and Mimi. All waves have as many frames, at least LEAST_FRAMES of them.
+    `modules`: all that a wave passes, in that order; convolutions among them have `conv` and `pad_mode`, as those of
+    EnCodec and Mimi. All waves have as many frames, at least LEAST_FRAMES of them.
     """
     convolutions = [module for module in modules if _strides(module)]
     if len(set(lengths)) < 2:
@@ -32,6 +32,7 @@ def ended_alike(modules: Sequence[Any], lengths: Sequence[int]) -> Iterator[None
         filled = _filled(inputs[0], ends["now"], stride, module.pad_mode)
         ends["now"] = [-(-end // stride) for end in ends["now"]]
         return (filled, *inputs[1:])
+
     hooks = [module.register_forward_pre_hook(fill) for module in convolutions]
     try:
         yield
@@ -47,6 +48,7 @@ def _strides(module: Any) -> bool:
 def _filled(x_BCT: Any, ends: Sequence[int], stride: int, mode: str) -> Any:
     """Return the batch up to a whole number of strides, with what follows each end as its padding mode has it."""
     import torch
+
     width = -(-max(ends) // stride) * stride
     start = min(ends)
     x_BCT = torch.nn.functional.pad(x_BCT, (0, width - x_BCT.shape[-1]))

@@ -1,4 +1,4 @@
-"""A codec of transformers: batches without padding, memory that runs out, a decoder that stays where it is until needed.
+"""A transformers codec: batches without padding, memory that runs out, a decoder that stays where it is until needed.
 
 Axes: B wave, K codebook, F frame.
 """
@@ -24,12 +24,21 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 class TransformersCodec:
     """Speech to codes and back with a model of transformers.
 
-    encode_batch: a wave gets the codes that the model's documented call gives it alone. Waves are encoded whole, however long;
-    one that is longer than the device has memory for, or than the model counts, raises a DataError.
+    encode_batch: a wave gets the codes that the model's documented call gives it alone. Waves are encoded whole,
+    however long; one that is longer than the device has memory for, or than the model counts, raises a DataError.
     """
 
-    def __init__(self, name: str, model: Any, family: Family, fingerprint: str, *, device: Any, precision: str = "fp32",
-                 teller: Teller = Teller()):
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        family: Family,
+        fingerprint: str,
+        *,
+        device: Any,
+        precision: str = "fp32",
+        teller: Teller = Teller(),
+    ):
         self.name, self.family, self.fingerprint = name, family, fingerprint
         self.rate_hz_in, self.rate_hz_out = family.rate_hz_in, family.rate_hz_out
         self.frame_rate_hz = family.rate_hz_in / family.hop
@@ -89,7 +98,7 @@ class TransformersCodec:
         done: list = []
         while len(done) < len(items):
             at_once = max(1, int(self.most_seconds() / seconds + 1e-9))
-            batch = items[len(done): len(done) + at_once]
+            batch = items[len(done) : len(done) + at_once]
             try:
                 done += work(batch)
                 continue
@@ -101,14 +110,20 @@ class TransformersCodec:
             if len(batch) == 1:
                 raise self._too_long(num_samples, f"too much for the memory of {self.device}: {told[:120]}")
             self._most_seconds = seconds * (len(batch) // 2)
-            self._teller.say(f"  memory ran out with {len(batch)} segments of {seconds:.1f} s at once: "
-                             f"{self._most_seconds:.1f} s at once from now on")
+            self._teller.say(
+                f"  memory ran out with {len(batch)} segments of {seconds:.1f} s at once: "
+                f"{self._most_seconds:.1f} s at once from now on"
+            )
         return done
 
     def _too_long(self, num_samples: int, why: str) -> DataError:
-        return DataError("A segment is too long to be encoded", got=f"{num_samples / self.rate_hz_in:.0f} s, {why}",
-                         expected=f"at most {self.family.most_samples / self.rate_hz_in:.0f} s, and what memory holds",
-                         where=self.name, fix="cut it into shorter segments (30 s are plenty for speech), or use a larger GPU")
+        return DataError(
+            "A segment is too long to be encoded",
+            got=f"{num_samples / self.rate_hz_in:.0f} s, {why}",
+            expected=f"at most {self.family.most_samples / self.rate_hz_in:.0f} s, and what memory holds",
+            where=self.name,
+            fix="cut it into shorter segments (30 s are plenty for speech), or use a larger GPU",
+        )
 
     def _encode(self, waves: list[np.ndarray]) -> list[np.ndarray]:
         with self._computing():
@@ -117,6 +132,7 @@ class TransformersCodec:
 
     def _decode(self, codes: list[np.ndarray]) -> list[np.ndarray]:
         import torch
+
         with self._computing():
             codes_BKF = torch.from_numpy(np.stack(codes).astype(np.int64)).to(self.device)
             return list(self.family.decode(self._model, codes_BKF).float().cpu().numpy())
@@ -135,8 +151,11 @@ class TransformersCodec:
     def _computing(self) -> Iterator[None]:
         """No gradients, and the chosen precision: with "fp32" a GPU rounds nothing to TF32."""
         import torch
+
         if self.precision in ("bf16", "fp16"):
-            cast: Any = torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
+            cast: Any = torch.autocast(
+                self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+            )
         else:
             cast = nullcontext()
         with torch.inference_mode(), cast, _tf32(self.device, self.precision != "fp32"):
@@ -147,6 +166,7 @@ class TransformersCodec:
 def _tf32(device: Any, is_allowed: bool) -> Iterator[None]:
     """Say for a while whether a GPU may round factors to 10 bits."""
     import torch
+
     if device.type != "cuda":
         yield
         return
@@ -159,5 +179,3 @@ def _tf32(device: Any, is_allowed: bool) -> Iterator[None]:
     finally:
         for place, value in zip(places, before, strict=True):
             place.allow_tf32 = value
-
-

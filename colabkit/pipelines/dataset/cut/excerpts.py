@@ -39,9 +39,16 @@ class Excerpt:
 class Listener:
     """Cuts one recording. `seconds` and `speech_seconds` are what was heard so far, whole after `excerpts`."""
 
-    def __init__(self, recording: Recording, detector: SpeechDetector, rules: CutRules, rate_hz: int | None,
-                 block_seconds: float = BLOCK_SECONDS):
-        if any(line.stop_seconds == math.inf for line in recording.lines):  # one text for all of it: in one piece, if it may
+    def __init__(
+        self,
+        recording: Recording,
+        detector: SpeechDetector,
+        rules: CutRules,
+        rate_hz: int | None,
+        block_seconds: float = BLOCK_SECONDS,
+    ):
+        # one text for all of it: in one piece, if it may
+        if any(line.stop_seconds == math.inf for line in recording.lines):
             rules = replace(rules, max_pause_seconds=max(rules.max_pause_seconds, rules.max_seconds - 1))
         self.recording, self.rules, self.wanted_hz, self.block_seconds = recording, rules, rate_hz, block_seconds
         self.stream = detector.stream()
@@ -54,7 +61,8 @@ class Listener:
         try:
             yield from self._listen(source)
         except DataError:
-            failure = getattr(source, "failure", None)  # of a store that did not answer: libsndfile takes it for the end
+            # of a store that did not answer: libsndfile takes it for the end
+            failure = getattr(source, "failure", None)
             if failure is not None:
                 raise failure from None
             raise
@@ -69,7 +77,9 @@ class Listener:
             to_model, to_wanted = _Rate(audio.rate_hz, RATE_HZ), _Rate(audio.rate_hz, self.rate_hz)
             for block, is_last in _blocks(audio, self.block_seconds):
                 heard = self.stream.push(to_model(block, is_last))
-                self._found = np.concatenate([self._found, heard, self.stream.finish()] if is_last else [self._found, heard])
+                self._found = np.concatenate(
+                    [self._found, heard, self.stream.finish()] if is_last else [self._found, heard]
+                )
                 self._wave = np.concatenate([self._wave, to_wanted(block, is_last)])
                 yield from self._cut_held(is_last)
 
@@ -94,23 +104,32 @@ class Listener:
 
     def _excerpt(self, span: Span, edges: np.ndarray, level_db: np.ndarray) -> Excerpt:
         start, stop = int(edges[span[0]]), int(edges[span[1]])
-        wave = self._wave[start - self._first_sample: stop - self._first_sample].copy()
-        return Excerpt(wave, self.rate_hz, start / self.rate_hz, self._found[span[0]: span[1]], level_db[span[0]: span[1]])
+        wave = self._wave[start - self._first_sample : stop - self._first_sample].copy()
+        return Excerpt(
+            wave, self.rate_hz, start / self.rate_hz, self._found[span[0] : span[1]], level_db[span[0] : span[1]]
+        )
 
     def _forget(self, num_frames: int, edges: np.ndarray) -> None:
         first_sample = int(edges[num_frames])
-        self._wave = self._wave[first_sample - self._first_sample:].copy()
+        self._wave = self._wave[first_sample - self._first_sample :].copy()
         self._found = self._found[num_frames:]
         self._first_sample, self._first_frame = first_sample, self._first_frame + num_frames
 
     def _edges(self, num_frames: int) -> np.ndarray:
-        """Return where the frames that are held begin in the recording, and where the last ends. Shape: (frame + 1,)."""
+        """Return where the frames that are held begin in the recording, and where the last ends.
+
+        Shape: (frame + 1,).
+        """
         frames = self._first_frame + np.arange(num_frames + 1, dtype=np.int64)
-        return np.minimum(np.round(frames * FRAME_SECONDS * self.rate_hz).astype(np.int64), self._first_sample + len(self._wave))
+        return np.minimum(
+            np.round(frames * FRAME_SECONDS * self.rate_hz).astype(np.int64), self._first_sample + len(self._wave)
+        )
 
     def _frames_of_wave(self) -> int:
         """Return how many of the frames held have all of their samples."""
-        return max(0, int((self._first_sample + len(self._wave)) / (FRAME_SECONDS * self.rate_hz)) - self._first_frame - 1)
+        return max(
+            0, int((self._first_sample + len(self._wave)) / (FRAME_SECONDS * self.rate_hz)) - self._first_frame - 1
+        )
 
 
 class _Rate:
@@ -120,6 +139,7 @@ class _Rate:
         self.resampler = None
         if from_hz != to_hz:
             import soxr
+
             self.resampler = soxr.ResampleStream(from_hz, to_hz, 1, dtype="float32")
 
     def __call__(self, block: np.ndarray, is_last: bool) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Make recordings of radio channels that never were: several voices, pauses, a little noise, a jingle; offline and repeatable."""
+"""Recordings of radio channels that never were: several voices, pauses, a little noise, a jingle.
+
+They are made offline and are repeatable.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,20 @@ _JINGLE_SECONDS = 2.0
 _NOISE_DB = -58.0
 
 
-def made_recordings(folder: Path, *, num_channels: int = 3, seconds: float = 60.0, speakers_a_channel: int = 2,
-                    rate_hz: int = 24_000, languages: tuple[str, ...] = ("en", "es", "it"), seed: int = 0) -> list[Path]:
-    """Write CHANNEL/morning.flac for each channel, about so many seconds long, and TRANSCRIPT for all; returns the audio files.
+def made_recordings(
+    folder: Path,
+    *,
+    num_channels: int = 3,
+    seconds: float = 60.0,
+    speakers_a_channel: int = 2,
+    rate_hz: int = 24_000,
+    languages: tuple[str, ...] = ("en", "es", "it"),
+    seed: int = 0,
+) -> list[Path]:
+    """Write CHANNEL/morning.flac for each channel, about so many seconds long, and TRANSCRIPT for all.
 
-    Each begins with a jingle, which is no speech; then its speakers take turns. The same arguments give the same bytes.
-    Raises as io/voices/__init__.py does.
+    Returns the audio files. Each begins with a jingle, which is no speech; then its speakers take turns. The same
+    arguments give the same bytes. Raises as io/voices/__init__.py does.
     """
     speakers = make_speakers(num_channels * speakers_a_channel, seed=seed, languages=languages)
     paths, rows = [], []
@@ -32,13 +43,22 @@ def made_recordings(folder: Path, *, num_channels: int = 3, seconds: float = 60.
         draw = np.random.default_rng([seed, number])
         parts, at, turn = [_jingle(rate_hz, number)], _JINGLE_SECONDS, 0
         while at < seconds:
-            speaker = speakers[(turn + int(draw.integers(0, speakers_a_channel)) * (turn % 3 == 2)) % speakers_a_channel
-                               + number * speakers_a_channel]
+            speaker = speakers[
+                (turn + int(draw.integers(0, speakers_a_channel)) * (turn % 3 == 2)) % speakers_a_channel
+                + number * speakers_a_channel
+            ]
             said = utterance(speaker, turn, seed=seed, rate_hz=rate_hz)
             pause = np.zeros(int(rate_hz * draw.uniform(0.25, 1.6)), np.float32)
             at += len(pause) / rate_hz
-            rows.append([f"{name}/morning.flac", f"{at + said.words[0].start_seconds:.3f}",
-                         f"{at + said.words[-1].end_seconds:.3f}", said.text, said.speaker])
+            rows.append(
+                [
+                    f"{name}/morning.flac",
+                    f"{at + said.words[0].start_seconds:.3f}",
+                    f"{at + said.words[-1].end_seconds:.3f}",
+                    said.text,
+                    said.speaker,
+                ]
+            )
             parts += [pause, said.wave]
             at += said.duration_seconds
             turn += 1
@@ -59,5 +79,6 @@ def _jingle(rate_hz: int, number: int) -> np.ndarray:
     time = np.arange(int(rate_hz * _JINGLE_SECONDS / 4)) / rate_hz
     notes = [220 * 2 ** ((step + 2 * number) / 12) for step in (0, 4, 7, 12)]
     fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.02)
-    return np.concatenate([0.2 * fade * (np.sin(2 * np.pi * f * time) + 0.3 * np.sin(4 * np.pi * f * time)) for f in notes]
-                          ).astype(np.float32)
+    return np.concatenate(
+        [0.2 * fade * (np.sin(2 * np.pi * f * time) + 0.3 * np.sin(4 * np.pi * f * time)) for f in notes]
+    ).astype(np.float32)

@@ -1,7 +1,8 @@
 """Outputs of cutting: loose npz files in folders of their channels, or indexed tar shards; both go on after a kill.
 
-What one recording gave is kept first as a whole, under a hidden folder; a record of it is written last, and from then on the
-recording is done. Shards are packed from what is kept, in the order of the recordings: the same recordings, the same bytes.
+What one recording gave is kept first as a whole, under a hidden folder; a record of it is written last, and from then
+on the recording is done. Shards are packed from what is kept, in the order of the recordings: the same recordings, the
+same bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class Kept:
 
 
 class SegmentFolder(Protocol):
-    """A folder that segments are written into, one recording after another. `identity` names a recording and its version."""
+    """A folder that segments are written into, one recording after another.
+
+    `identity` names a recording and its version.
+    """
 
     def spool(self, identity: str) -> Spool:
         """Begin a recording anew; its spool takes segments and is closed with a record."""
@@ -98,7 +102,10 @@ class _Records:
 
 
 class NpzFolder:
-    """Loose npz files, KEY.npz each: the layout of old. Every file is whole; those of a recording cut anew are replaced."""
+    """Loose npz files, KEY.npz each: the layout of old.
+
+    Every file is whole; those of a recording cut anew are replaced.
+    """
 
     def __init__(self, folder: Path, settings: Mapping[str, object], *, dtype: str = "float32", deflate: bool = False):
         self.records, self.folder, self.dtype, self.deflate = _Records(folder, settings), folder, dtype, deflate
@@ -132,14 +139,20 @@ class _NpzSpool:
             except OSError as error:
                 raise disk_fault(error, path.parent, "make a folder for segments") from error
             self.folders.add(path.parent)
-        files.write_atomic(path, write_npz(segment, dtype=self.output.dtype, deflate=self.output.deflate), durable=False)
+        files.write_atomic(
+            path, write_npz(segment, dtype=self.output.dtype, deflate=self.output.deflate), durable=False
+        )
 
     def _remove_before(self) -> None:
         """Remove the segments of the recording as it was: cut anew, it may have others."""
         path = self.output.folder / _inside(self.identity.partition("\0")[0])
         if path.parent.is_dir():
             for name in os.listdir(path.parent):
-                if name.startswith(path.name + "__") and name[len(path.name) + 2: -4].isdecimal() and name.endswith(".npz"):
+                if (
+                    name.startswith(path.name + "__")
+                    and name[len(path.name) + 2 : -4].isdecimal()
+                    and name.endswith(".npz")
+                ):
                     files.remove_generation(path.parent / name)
 
     def close(self, record: Mapping[str, object]) -> None:
@@ -154,7 +167,9 @@ class ShardFolder:
     On the disk lie the shards and what is kept of the recordings that are not packed whole yet.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, object], *, kind: Layout = "flac", shard_bytes: int = SHARD_BYTES):
+    def __init__(
+        self, folder: Path, settings: Mapping[str, object], *, kind: Layout = "flac", shard_bytes: int = SHARD_BYTES
+    ):
         self.records, self.folder, self.kind = _Records(folder, settings), folder, kind
         self.packed = self.records.work / "packed.json"
         done = files.read_json(self.packed) if self.packed.exists() else {"order": [], "shards": 0, "item": 0}
@@ -177,9 +192,13 @@ class ShardFolder:
         name, place = self.records.path(identity).stem, len(self.taken)
         self.taken.append(name)
         if place < len(self.order) and self.order[place] != name:
-            raise ChangedError("The recordings are others than when these shards were begun", got=identity.partition("\0")[0],
-                               expected="the same recordings in the same order", where=self.folder,
-                               fix="put them back, or name another folder for the segments")
+            raise ChangedError(
+                "The recordings are others than when these shards were begun",
+                got=identity.partition("\0")[0],
+                expected="the same recordings in the same order",
+                where=self.folder,
+                fix="put them back, or name another folder for the segments",
+            )
         if place < len(self.order) - 1:
             return
         skip = self.item if place == len(self.order) - 1 else 0
@@ -193,9 +212,13 @@ class ShardFolder:
 
     def finish(self) -> None:
         if len(self.taken) < len(self.order):
-            raise ChangedError("Recordings are missing that these shards were begun with", got=f"{len(self.taken)} recordings",
-                               expected=f"{len(self.order)} or more", where=self.folder,
-                               fix="put them back, or name another folder for the segments")
+            raise ChangedError(
+                "Recordings are missing that these shards were begun with",
+                got=f"{len(self.taken)} recordings",
+                expected=f"{len(self.order)} or more",
+                where=self.folder,
+                fix="put them back, or name another folder for the segments",
+            )
         self.writer.close()  # what is kept stays until the build is recorded as done: a kill here packs it again
 
     def _commit(self, item: int) -> None:
@@ -204,7 +227,7 @@ class ShardFolder:
         self.writer.finished(number).save(self._part(number))
         before, self.order, self.item = self.order, list(self.taken), item
         files.write_json(self.packed, {"order": self.order, "shards": number + 1, "item": item})
-        for name in self.order[max(0, len(before) - 1): -1]:
+        for name in self.order[max(0, len(before) - 1) : -1]:
             files.remove_generation(self._spool(name))
 
     def _items(self, name: str) -> Iterator[tuple[str, bytes, dict[str, str]]]:
@@ -247,10 +270,13 @@ def require_same(then: object, now: Mapping[str, object], folder: Path) -> None:
     before = then if isinstance(then, dict) else {}
     changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if changed:
-        raise ChangedError("These segments were made with other settings", where=folder,
-                           got=", ".join(f"{name}={before.get(name)}" for name in changed),
-                           expected=", ".join(f"{name}={now.get(name)}" for name in changed),
-                           fix="set them as they were, or name another folder for the segments")
+        raise ChangedError(
+            "These segments were made with other settings",
+            where=folder,
+            got=", ".join(f"{name}={before.get(name)}" for name in changed),
+            expected=", ".join(f"{name}={now.get(name)}" for name in changed),
+            fix="set them as they were, or name another folder for the segments",
+        )
 
 
 def index_columns(segment: Segment) -> dict[str, str]:
@@ -275,6 +301,10 @@ def _sweep(folder: Path) -> None:
 
 def _inside(name: str) -> str:
     if name.startswith("/") or ".." in name.split("/") or "\0" in name:
-        raise DataError("This name leads out of the folder of segments", got=name, expected="a plain name",
-                        fix="rename the recording")
+        raise DataError(
+            "This name leads out of the folder of segments",
+            got=name,
+            expected="a plain name",
+            fix="rename the recording",
+        )
     return name

@@ -38,7 +38,10 @@ _LARGEST_SUBTITLES = 16 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """One raw recording. `key` names it and its segments; `version` changes when its audio does; `open` gives its audio."""
+    """One raw recording.
+
+    `key` names it and its segments; `version` changes when its audio does; `open` gives its audio.
+    """
 
     key: str
     version: str
@@ -51,17 +54,33 @@ class Recording:
     @property
     def identity(self) -> str:
         """Return its key and what changes when anything changes that its segments are made of."""
-        known = [self.version, self.speaker, self.channel, sorted(self.metadata.items()), [astuple(line) for line in self.lines]]
+        known = [
+            self.version,
+            self.speaker,
+            self.channel,
+            sorted(self.metadata.items()),
+            [astuple(line) for line in self.lines],
+        ]
         return f"{self.key}\0{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:24]}"
 
 
-def find_recordings(address: str, *, work: Path, pattern: str = "*", name_regex: str = "", metadata: str = "",
-                    transcript: str = "", columns: tuple[str, ...] = (), teller: Teller = Teller()) -> list[Recording]:
-    """Return the recordings that an address names, sorted by name: a folder, s3://, gs:// or hub:, of files or of shards.
+def find_recordings(
+    address: str,
+    *,
+    work: Path,
+    pattern: str = "*",
+    name_regex: str = "",
+    metadata: str = "",
+    transcript: str = "",
+    columns: tuple[str, ...] = (),
+    teller: Teller = Teller(),
+) -> list[Recording]:
+    """Return the recordings an address names, sorted by name: a folder, s3://, gs:// or hub:, of files or of shards.
 
-    What is known of each comes from its name (`name_regex` with groups named speaker, channel or anything), over that the
-    columns of shards, over that a table (`metadata`: a file with a column recording). Subtitles beside a file and a table of
-    lines (`transcript`: recording, start, end, text, speaker) say what is said. `work` keeps the index of shards.
+    What is known of each comes from its name (`name_regex` with groups named speaker, channel or anything), over that
+    the columns of shards, over that a table (`metadata`: a file with a column recording). Subtitles beside a file and a
+    table of lines (`transcript`: recording, start, end, text, speaker) say what is said. `work` keeps the index of
+    shards.
     Raises: UsageError for an address or an expression that cannot be; DataError for tables that cannot be read.
     """
     source = find_source(address)
@@ -72,8 +91,13 @@ def find_recordings(address: str, *, work: Path, pattern: str = "*", name_regex:
     else:
         found = _of_shards(source, work, columns, pattern, expression, teller)
     if not found:
-        raise DataError("No recording matches", got=pattern, where=address, expected="a pattern such as '*.wav'",
-                        fix="correct the pattern")
+        raise DataError(
+            "No recording matches",
+            got=pattern,
+            where=address,
+            expected="a pattern such as '*.wav'",
+            fix="correct the pattern",
+        )
     found = _with_own_keys(found)
     if metadata:
         found = _with_table(found, metadata)
@@ -90,14 +114,26 @@ def _of_file(source: FoundSource, found: StoredObject, expression: re.Pattern | 
         def open_audio() -> AudioSource:
             return os.fspath(path)
     else:
+
         def open_audio() -> AudioSource:
-            return RangeFile(lambda start, stop: store.read(found.name, start, stop), found.size,
-                             f"{found.name} of {store.address}", window_bytes=_WINDOW_BYTES)
+            return RangeFile(
+                lambda start, stop: store.read(found.name, start, stop),
+                found.size,
+                f"{found.name} of {store.address}",
+                window_bytes=_WINDOW_BYTES,
+            )
+
     return _recording(found.name, f"{found.size}-{found.version}", open_audio, {}, expression)
 
 
-def _of_shards(source: FoundSource, work: Path, columns: tuple[str, ...], pattern: str, expression: re.Pattern | None,
-               teller: Teller) -> list[Recording]:
+def _of_shards(
+    source: FoundSource,
+    work: Path,
+    columns: tuple[str, ...],
+    pattern: str,
+    expression: re.Pattern | None,
+    teller: Teller,
+) -> list[Recording]:
     index = build_index(source, work, columns=columns, teller=teller)
     samples = Samples(index, source.store)
     texts = {name: text.to_list() for name, text in index.columns.items()}
@@ -106,27 +142,39 @@ def _of_shards(source: FoundSource, work: Path, columns: tuple[str, ...], patter
         if fnmatch(key, pattern):
             values = {name: column[i] for name, column in texts.items() if column[i]}
             said = values.pop("text", "")
-            recording = _recording(key, f"crc32-{index.arrays['crc32'][i]:08x}", lambda i=i: samples.open(i), values, expression)
+            recording = _recording(
+                key, f"crc32-{index.arrays['crc32'][i]:08x}", lambda i=i: samples.open(i), values, expression
+            )
             found.append(replace(recording, lines=(Line(0.0, float("inf"), said, recording.speaker),) if said else ()))
     return found
 
 
-def _recording(name: str, version: str, open_audio: Callable[[], AudioSource], values: Mapping[str, str],
-               expression: re.Pattern | None) -> Recording:
+def _recording(
+    name: str,
+    version: str,
+    open_audio: Callable[[], AudioSource],
+    values: Mapping[str, str],
+    expression: re.Pattern | None,
+) -> Recording:
     named = {}
     if expression is not None and (match := expression.search(name)):
         named = {key: value for key, value in match.groupdict().items() if value}
     known = sort_values({**named, **values}, name)
-    return Recording(key=name, version=version, open=open_audio, speaker=known.speaker,
-                     channel=known.channel or channel_of(name), metadata={**known.metadata, "source": name})
+    return Recording(
+        key=name,
+        version=version,
+        open=open_audio,
+        speaker=known.speaker,
+        channel=known.channel or channel_of(name),
+        metadata={**known.metadata, "source": name},
+    )
 
 
 def _with_own_keys(found: list[Recording]) -> list[Recording]:
     """Name recordings without their suffix, where that leaves them different names."""
     stems = [key_of(r.key) for r in found]
     counts = Counter(stems)
-    return [r if counts[stem] > 1 else replace(r, key=stem)
-            for r, stem in zip(found, stems, strict=True)]
+    return [r if counts[stem] > 1 else replace(r, key=stem) for r, stem in zip(found, stems, strict=True)]
 
 
 def _with_subtitles(source: FoundSource, found: list[Recording], teller: Teller) -> list[Recording]:
@@ -149,16 +197,25 @@ def _with_table(found: list[Recording], path: str) -> list[Recording]:
     for row in read_rows(_content(path), path):
         name = next((row[c] for c in RECORDING_COLUMNS if c in row), None)
         if name is None:
-            raise DataError("No column of the metadata names the recordings", got=", ".join(row), where=path,
-                            expected="a column recording", fix="rename the column")
+            raise DataError(
+                "No column of the metadata names the recordings",
+                got=", ".join(row),
+                where=path,
+                expected="a column recording",
+                fix="rename the column",
+            )
         by_name[name] = {k: v for k, v in row.items() if v and row[k] != name}
     described = []
     for recording in found:
         values = _by_name(by_name, recording)
         if values:
             known = sort_values(values, path)
-            recording = replace(recording, speaker=known.speaker or recording.speaker,
-                                 channel=known.channel or recording.channel, metadata={**recording.metadata, **known.metadata})
+            recording = replace(
+                recording,
+                speaker=known.speaker or recording.speaker,
+                channel=known.channel or recording.channel,
+                metadata={**recording.metadata, **known.metadata},
+            )
         described.append(recording)
     return described
 
@@ -166,8 +223,13 @@ def _with_table(found: list[Recording], path: str) -> list[Recording]:
 def _with_lines(found: list[Recording], path: str) -> list[Recording]:
     by_name = lines_by_recording(read_rows(_content(path), path), path)
     if not any(_by_name(by_name, r) for r in found):
-        raise DataError("The transcript speaks of other recordings", got=", ".join(list(by_name)[:3]), where=path,
-                        expected=", ".join(r.key for r in found[:3]), fix="name the files in its column recording")
+        raise DataError(
+            "The transcript speaks of other recordings",
+            got=", ".join(list(by_name)[:3]),
+            where=path,
+            expected=", ".join(r.key for r in found[:3]),
+            fix="name the files in its column recording",
+        )
     return [replace(r, lines=tuple(lines)) if (lines := _by_name(by_name, r)) else r for r in found]
 
 
@@ -191,9 +253,17 @@ def _compiled(expression: str) -> re.Pattern | None:
     try:
         compiled = re.compile(expression)
     except re.error as error:
-        raise UsageError("Cannot read the expression for names", got=expression, expected=f"a regular expression ({error})",
-                         fix=r"for example (?P<channel>[^/]+)/(?P<speaker>[^_]+)_.*") from error
+        raise UsageError(
+            "Cannot read the expression for names",
+            got=expression,
+            expected=f"a regular expression ({error})",
+            fix=r"for example (?P<channel>[^/]+)/(?P<speaker>[^_]+)_.*",
+        ) from error
     if not compiled.groupindex:
-        raise UsageError("The expression for names names nothing", got=expression, expected="groups with names",
-                         fix=r"for example (?P<channel>[^/]+)/(?P<speaker>[^_]+)_.*")
+        raise UsageError(
+            "The expression for names names nothing",
+            got=expression,
+            expected="groups with names",
+            fix=r"for example (?P<channel>[^/]+)/(?P<speaker>[^_]+)_.*",
+        )
     return compiled

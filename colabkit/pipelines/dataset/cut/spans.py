@@ -37,8 +37,14 @@ def find_speech(probabilities: np.ndarray, rules: CutRules) -> list[Span]:
     return [(a, b) for a, b in runs if b - a >= shortest]
 
 
-def cut(probabilities: np.ndarray, level_db: np.ndarray, rules: CutRules, *, breaks: np.ndarray | None = None,
-        keep_whole: np.ndarray | None = None) -> list[Span]:
+def cut(
+    probabilities: np.ndarray,
+    level_db: np.ndarray,
+    rules: CutRules,
+    *,
+    breaks: np.ndarray | None = None,
+    keep_whole: np.ndarray | None = None,
+) -> list[Span]:
     """Return the spans of segments, without padding: speech with short pauses in one, at most `max_seconds` long.
 
     All arguments are of shape (frame,). `breaks` is True where another speaker begins: no span goes over it.
@@ -54,8 +60,12 @@ def cut(probabilities: np.ndarray, level_db: np.ndarray, rules: CutRules, *, bre
     most, pause = _most_frames(rules), _frames(rules.max_pause_seconds)
     spans: list[Span] = []
     for start, stop in pieces:
-        if spans and start - spans[-1][1] <= pause and stop - spans[-1][0] <= most and not (
-                breaks is not None and breaks[spans[-1][1]: start + 1].any()):
+        if (
+            spans
+            and start - spans[-1][1] <= pause
+            and stop - spans[-1][0] <= most
+            and not (breaks is not None and breaks[spans[-1][1] : start + 1].any())
+        ):
             spans[-1] = (spans[-1][0], stop)
         else:
             spans.append((start, stop))
@@ -71,7 +81,7 @@ def split(run: Span, cost: np.ndarray, rules: CutRules) -> list[Span]:
         even = (stop - start) / math.ceil((stop - start) / most)
         first = start + max(least, int(even / 2))
         last = min(start + most, stop - least)
-        place = first + int(np.argmin(cost[first: last + 1])) if last >= first else start + most
+        place = first + int(np.argmin(cost[first : last + 1])) if last >= first else start + most
         pieces.append((start, place))
         start = place
     return [*pieces, (start, stop)]
@@ -88,7 +98,7 @@ def padded(spans: list[Span], num_frames: int, rules: CutRules) -> list[Span]:
 
 
 def last_rest(probabilities: np.ndarray, rules: CutRules) -> int:
-    """Return the last frame at which cutting may begin anew without changing any span before or after it, 0 for none."""
+    """Return the last frame at which cutting may begin anew without changing a span before or after it, 0 for none."""
     pad = _frames(rules.pad_seconds) + 1
     wanted = max(_frames(rules.max_pause_seconds) + 1, 2 * pad, _frames(_MIN_SILENCE_SECONDS) + pad)
     quiet = np.asarray(probabilities) < rules.speech_probability - _FALL
@@ -99,7 +109,7 @@ def last_rest(probabilities: np.ndarray, rules: CutRules) -> int:
 
 
 def _at_breaks(run: Span, breaks: np.ndarray) -> list[Span]:
-    places = [run[0], *(run[0] + 1 + np.flatnonzero(breaks[run[0] + 1: run[1]])).tolist(), run[1]]
+    places = [run[0], *(run[0] + 1 + np.flatnonzero(breaks[run[0] + 1 : run[1]])).tolist(), run[1]]
     return [(a, b) for a, b in zip(places, places[1:], strict=False) if b > a]
 
 

@@ -48,14 +48,19 @@ def read_subtitles(content: bytes, where: str) -> list[Line]:
         if at is None:
             continue
         start, stop = (_seconds(part) for part in _ARROW.search(rows[at]).groups())
-        said = " ".join(rows[at + 1:])
+        said = " ".join(rows[at + 1 :])
         voice = _VOICE.search(said)
         said = " ".join(html.unescape(_TAG.sub("", said)).split())
         if said and stop > start:
             found.append(Line(start, stop, said, voice[1].strip() if voice else ""))
     if not found:
-        raise DataError("There is no line with times in the subtitles", got=text[:80], where=where,
-                        expected="00:00:01,000 --> 00:00:02,500 and the text below", fix="correct the file, or remove it")
+        raise DataError(
+            "There is no line with times in the subtitles",
+            got=text[:80],
+            where=where,
+            expected="00:00:01,000 --> 00:00:02,500 and the text below",
+            fix="correct the file, or remove it",
+        )
     return sorted(found, key=lambda line: (line.start_seconds, line.stop_seconds))
 
 
@@ -63,21 +68,33 @@ def read_rows(content: bytes, where: str) -> list[dict[str, str]]:
     """Read a table (CSV or TSV with a header, or JSON lines) as rows of text. Raises: DataError for what is none."""
     text = _decoded(content, where)
     if not text.strip():
-        raise DataError("The table is empty", where=where, expected="a header and rows", fix="write it again, or leave it out")
+        raise DataError(
+            "The table is empty", where=where, expected="a header and rows", fix="write it again, or leave it out"
+        )
     if text.lstrip().startswith("{"):
         try:
             rows = [json.loads(row) for row in text.splitlines() if row.strip()]
         except ValueError as error:
-            raise DataError("Cannot read the table", got=str(error), expected="one JSON object a line", where=where,
-                            fix="correct the line, or write CSV") from error
+            raise DataError(
+                "Cannot read the table",
+                got=str(error),
+                expected="one JSON object a line",
+                where=where,
+                fix="correct the line, or write CSV",
+            ) from error
         return [{str(k): "" if v is None else str(v) for k, v in row.items()} for row in rows if isinstance(row, dict)]
     first = text.splitlines()[0]
     separator = max("\t,;|", key=first.count)
     try:
         rows = list(csv.DictReader(io.StringIO(text), delimiter=separator))
     except csv.Error as error:
-        raise DataError("Cannot read the table", got=str(error), expected="CSV with a header", where=where,
-                        fix="write it again from its source") from error
+        raise DataError(
+            "Cannot read the table",
+            got=str(error),
+            expected="CSV with a header",
+            where=where,
+            fix="write it again from its source",
+        ) from error
     return [{k.strip(): (v or "").strip() for k, v in row.items() if k is not None} for row in rows]
 
 
@@ -91,21 +108,34 @@ def lines_by_recording(rows: Iterable[Mapping[str, str]], where: str) -> dict[st
         name, text = _of(row, RECORDING_COLUMNS), _of(row, _TEXT)
         if name is None or text is None:
             missing = "recordings" if name is None else "texts"
-            raise DataError(f"No column of the transcript names the {missing}", got=", ".join(row), where=where,
-                            expected=" or ".join((RECORDING_COLUMNS if name is None else _TEXT)[:2]), fix="rename the column")
+            raise DataError(
+                f"No column of the transcript names the {missing}",
+                got=", ".join(row),
+                where=where,
+                expected=" or ".join((RECORDING_COLUMNS if name is None else _TEXT)[:2]),
+                fix="rename the column",
+            )
         start, stop = _of(row, _START) or "0", _of(row, _END) or "inf"
         try:
             line = Line(_seconds(start), _seconds(stop), text, _of(row, _SPEAKER) or "")
         except ValueError as error:
-            raise DataError("A time in the transcript is no number", got=f"{start}, {stop}", where=f"row {number} of {where}",
-                            expected="seconds, or h:mm:ss", fix="correct the row") from error
+            raise DataError(
+                "A time in the transcript is no number",
+                got=f"{start}, {stop}",
+                where=f"row {number} of {where}",
+                expected="seconds, or h:mm:ss",
+                fix="correct the row",
+            ) from error
         if text and line.stop_seconds > line.start_seconds:
             found.setdefault(name, []).append(line)
-    return {name: sorted(lines, key=lambda line: (line.start_seconds, line.stop_seconds)) for name, lines in found.items()}
+    return {
+        name: sorted(lines, key=lambda line: (line.start_seconds, line.stop_seconds)) for name, lines in found.items()
+    }
 
 
-def text_between(lines: Sequence[Line], start_seconds: float, stop_seconds: float,
-                 recording_seconds: float) -> tuple[str | None, str]:
+def text_between(
+    lines: Sequence[Line], start_seconds: float, stop_seconds: float, recording_seconds: float
+) -> tuple[str | None, str]:
     """Return the text that is said in a span and its speaker ("" for several or none).
 
     The text is None when the span cuts a line: a part of its words would be said, all of them written.
@@ -126,7 +156,9 @@ def text_between(lines: Sequence[Line], start_seconds: float, stop_seconds: floa
     return None if is_cut else " ".join(inside), speakers.pop() if len(speakers) == 1 else ""
 
 
-def marks(lines: Sequence[Line], first_frame: int, num_frames: int, frame_seconds: float) -> tuple[np.ndarray, np.ndarray]:
+def marks(
+    lines: Sequence[Line], first_frame: int, num_frames: int, frame_seconds: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return where another speaker begins, and where a cut would go through a line. Shape: both (frame,) bool."""
     breaks, inside = np.zeros(num_frames, bool), np.zeros(num_frames, bool)
     before = None
@@ -135,7 +167,7 @@ def marks(lines: Sequence[Line], first_frame: int, num_frames: int, frame_second
             continue
         start = round(line.start_seconds / frame_seconds) - first_frame
         stop = round(line.stop_seconds / frame_seconds) - first_frame
-        inside[max(0, start + 1): max(0, stop)] = True
+        inside[max(0, start + 1) : max(0, stop)] = True
         if before is not None and line.speaker != before.speaker and line.speaker and before.speaker:
             place = round((before.stop_seconds + line.start_seconds) / 2 / frame_seconds) - first_frame
             if 0 <= place < num_frames:
@@ -148,8 +180,12 @@ def _decoded(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError("The text is not in UTF-8", got=f"byte {error.start}: {error.reason}", where=where,
-                        fix="convert it: iconv -f WINDOWS-1256 -t UTF-8 OLD > NEW (with its true encoding)") from error
+        raise DataError(
+            "The text is not in UTF-8",
+            got=f"byte {error.start}: {error.reason}",
+            where=where,
+            fix="convert it: iconv -f WINDOWS-1256 -t UTF-8 OLD > NEW (with its true encoding)",
+        ) from error
 
 
 def _of(row: Mapping[str, str], names: Sequence[str]) -> str | None:

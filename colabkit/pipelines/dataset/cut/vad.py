@@ -1,8 +1,8 @@
 """Find speech: Silero VAD's model, run block by block over recordings of any length.
 
-Source: github.com/snakers4/silero-vad, the "sequence" export of its model 6: frames of 512 samples at 16 kHz, each with 64
-samples before it; the state goes from block to block, so that the blocks' size changes nothing. The file is taken from the
-package, which itself is never imported.
+Source: github.com/snakers4/silero-vad, the "sequence" export of its model 6: frames of 512 samples at 16 kHz, each with
+64 samples before it; the state goes from block to block, so that the blocks' size changes nothing. The file is taken
+from the package, which itself is never imported.
 """
 
 from __future__ import annotations
@@ -58,12 +58,15 @@ class SpeechStream:
         self._rest = np.zeros(0, np.float32)  # less than a frame
 
     def push(self, wave: np.ndarray) -> np.ndarray:
-        """Return the probabilities of the frames that `wave`, (sample,) at 16 kHz, completes. Shape: (frame,) float32."""
+        """Return the probabilities of the frames that `wave`, (sample,) at 16 kHz, completes.
+
+        Shape: (frame,) float32.
+        """
         wave = np.concatenate([self._rest, np.asarray(wave, np.float32)])
         num_frames = len(wave) // FRAME_SAMPLES
-        self._rest = wave[num_frames * FRAME_SAMPLES:]
+        self._rest = wave[num_frames * FRAME_SAMPLES :]
         frames = wave[: num_frames * FRAME_SAMPLES].reshape(num_frames, FRAME_SAMPLES)
-        found = [self._run(frames[i: i + _BLOCK_FRAMES]) for i in range(0, num_frames, _BLOCK_FRAMES)]
+        found = [self._run(frames[i : i + _BLOCK_FRAMES]) for i in range(0, num_frames, _BLOCK_FRAMES)]
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 
     def finish(self) -> np.ndarray:
@@ -79,12 +82,19 @@ class SpeechStream:
 
 
 def load_detector() -> SpeechDetector:
-    """Load the model out of the installed silero-vad. Raises: StateError when it is not there, or too old to hold it."""
+    """Load the model out of the installed silero-vad.
+
+    Raises: StateError when it is not there, or too old to hold it.
+    """
     found = importlib.util.find_spec("silero_vad")
     folders = list(found.submodule_search_locations or ()) if found else []
     path = next((p for folder in folders if (p := Path(folder) / "data" / _MODEL).is_file()), None)
     if path is None:
-        raise StateError("Cannot find speech: the model is not installed", where=_MODEL,
-                         got="an older silero-vad" if folders else "no silero-vad", expected="silero-vad 6.2.3 or newer",
-                         fix="pip install --no-deps 'silero-vad>=6.2.3'")
+        raise StateError(
+            "Cannot find speech: the model is not installed",
+            where=_MODEL,
+            got="an older silero-vad" if folders else "no silero-vad",
+            expected="silero-vad 6.2.3 or newer",
+            fix="pip install --no-deps 'silero-vad>=6.2.3'",
+        )
     return SpeechDetector(path)

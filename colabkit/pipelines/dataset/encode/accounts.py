@@ -20,7 +20,10 @@ _FEW = 20  # items of a piece, of which all may be broken by chance
 
 
 class Settling:
-    """Keeps the account of pieces and items. Safe for many threads; uploads and commits wait for nobody but the store."""
+    """Keeps the account of pieces and items.
+
+    Safe for many threads; uploads and commits wait for nobody but the store.
+    """
 
     def __init__(self, hands: Hands, crew: Crew, tally: Tally):
         self.hands, self.tally, self._crew = hands, tally, crew
@@ -89,7 +92,9 @@ class Settling:
         except LeftAsideError as error:
             self.leave_aside(number, error.reason, changed=error.changed)
             return
-        hands.output.put(f"encoded/{hands.plan.items.keys[number]}.npz", hands.write_npz(replace(segment, codes=entry.codes)))
+        hands.output.put(
+            f"encoded/{hands.plan.items.keys[number]}.npz", hands.write_npz(replace(segment, codes=entry.codes))
+        )
         hands.journal.uploaded(piece.id, number - piece.start)
         self._settle(number)
 
@@ -116,9 +121,13 @@ class Settling:
         rows, left_aside = self._rows(piece)
         if len(piece) >= _FEW and len(left_aside) > hands.most_failed_fraction * len(piece):
             hands.journal.forget_left_aside(piece.id)  # they are tried again when the cause is mended
-            raise DataError(f"{len(left_aside)} of {len(piece)} segments of a piece cannot be used", got=left_aside[0][1],
-                            expected=f"at most {hands.most_failed_fraction:.0%} broken ones", where=left_aside[0][0],
-                            fix="mend what they have in common, then run the same again; or set most_failed_fraction=1")
+            raise DataError(
+                f"{len(left_aside)} of {len(piece)} segments of a piece cannot be used",
+                got=left_aside[0][1],
+                expected=f"at most {hands.most_failed_fraction:.0%} broken ones",
+                where=left_aside[0][0],
+                fix="mend what they have in common, then run the same again; or set most_failed_fraction=1",
+            )
         inputs = hands.plan.inputs_hash(piece, str(hands.committer.facts["fingerprint"]))
         made = hands.committer.commit(piece.id, inputs, rows, left_aside, work.token)
         hands.journal.committed(piece.id)
@@ -139,6 +148,15 @@ class Settling:
             if entry.state == LEFT_ASIDE:
                 left_aside.append((item.key, entry.reason))
             else:
-                rows.append(Row(key=item.key, codes=entry.codes, object=item.object, offset=item.offset,
-                                length=-1 if item.is_whole else item.length, version=item.version, **entry.known))
+                rows.append(
+                    Row(
+                        key=item.key,
+                        codes=entry.codes,
+                        object=item.object,
+                        offset=item.offset,
+                        length=-1 if item.is_whole else item.length,
+                        version=item.version,
+                        **entry.known,
+                    )
+                )
         return rows, left_aside

@@ -1,6 +1,7 @@
-"""Micro-batches of segments that become equally many frames: what is encoded together depends on the order and on fixed limits.
+"""Micro-batches of segments that become equally many frames.
 
-Not on the time at which things arrive: the same segments in the same order under the same limits make the same batches.
+What is encoded together depends on the order and on fixed limits, not on the time at which things arrive: the same
+segments in the same order under the same limits make the same batches.
 """
 
 from __future__ import annotations
@@ -30,15 +31,22 @@ class _Bucket:
 
 
 class Batcher:
-    """Collect segments by their exact number of frames; `push` and the others return the batches that are full or must leave.
+    """Collect segments by their exact number of frames.
 
-    A batch holds up to `most_seconds` of audio. What waits stays within `window_bytes`, within half of what has come (so the
-    first one leaves at once) and within what is still to come of `total_bytes` (so that little is left at the end); over the
-    limit the fullest batch leaves. None waits while more than `most_age_bytes` come after it.
+    `push` and the others return the batches that are full or must leave. A batch holds up to `most_seconds` of audio.
+    What waits stays within `window_bytes`, within half of what has come (so the first one leaves at once) and within
+    what is still to come of `total_bytes` (so that little is left at the end); over the limit the fullest batch leaves.
+    None waits while more than `most_age_bytes` come after it.
     """
 
-    def __init__(self, most_seconds: float, window_bytes: int, *, total_bytes: int | None = None,
-                 most_age_bytes: int | None = None):
+    def __init__(
+        self,
+        most_seconds: float,
+        window_bytes: int,
+        *,
+        total_bytes: int | None = None,
+        most_age_bytes: int | None = None,
+    ):
         self.most_seconds, self.window_bytes, self.total_bytes = most_seconds, window_bytes, total_bytes
         self.most_age_bytes = 4 * window_bytes if most_age_bytes is None else most_age_bytes
         self.come_bytes = self.waiting_bytes = 0

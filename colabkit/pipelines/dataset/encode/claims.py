@@ -1,4 +1,4 @@
-"""Claims on pieces: several machines that share nothing but the store work on different pieces, and take over from the dead."""
+"""Claims on pieces: machines that share nothing but the store work on different ones, and take over from the dead."""
 
 from __future__ import annotations
 
@@ -25,13 +25,21 @@ class _Held:
 class Claims:
     """The claims of one worker. Safe for many threads.
 
-    A claim is renewed by replacing it; one that nobody has renewed for `lease_seconds`, as watched by our own clock, is over
-    and may be taken. No two clocks are compared. Who takes a claim over gets a higher token (fencing): it is part of what is
-    committed. Claims save work; that nothing is committed twice is what the conditional put of a manifest sees to.
+    A claim is renewed by replacing it; one that nobody has renewed for `lease_seconds`, as watched by our own clock, is
+    over and may be taken. No two clocks are compared. Who takes a claim over gets a higher token (fencing): it is part
+    of what is committed. Claims save work; that nothing is committed twice is what the conditional put of a manifest
+    sees to.
     """
 
-    def __init__(self, output: Place, worker: str, *, lease_seconds: float = LEASE_SECONDS,
-                 say: Callable[[str], None] = print, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        output: Place,
+        worker: str,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        say: Callable[[str], None] = print,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.output, self.worker, self.lease_seconds, self.say, self.clock = output, worker, lease_seconds, say, clock
         self._held: dict[str, _Held] = {}
         self._seen: dict[str, tuple[str, float]] = {}  # the version of a claim, and since when it is that
@@ -65,7 +73,9 @@ class Claims:
                 return None
         taken = self._put(piece, token + 1, version=version)
         if taken is not None and owner != self.worker:
-            self.say(f"  {piece} is taken over from {owner}, which has not been heard of for {self.lease_seconds:.0f} s")
+            self.say(
+                f"  {piece} is taken over from {owner}, which has not been heard of for {self.lease_seconds:.0f} s"
+            )
         return taken
 
     def renew(self) -> list[str]:
@@ -140,5 +150,10 @@ def _read(content: bytes) -> tuple[str, int]:
         found = json.loads(content)
         return str(found["worker"]), int(found["token"])
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError("A claim is damaged", got=content[:80].decode("utf-8", "replace"), where=CLAIMS,
-                        expected="what a worker wrote", fix=f"delete {CLAIMS}/ while no worker is at work") from error
+        raise DataError(
+            "A claim is damaged",
+            got=content[:80].decode("utf-8", "replace"),
+            where=CLAIMS,
+            expected="what a worker wrote",
+            fix=f"delete {CLAIMS}/ while no worker is at work",
+        ) from error

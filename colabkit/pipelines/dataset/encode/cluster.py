@@ -21,8 +21,8 @@ _STOP_SECONDS = 60.0  # for workers to end in good order
 class Worker:
     """What a worker does; all of it goes to another machine, so it pickles.
 
-    The functions open the store and the codec there. `scratch` is a folder on each node's own disk, below which every worker has
-    its own, with a quota of its own. `settings` are further ones of `encode`.
+    The functions open the store and the codec there. `scratch` is a folder on each node's own disk, below which every
+    worker has its own, with a quota of its own. `settings` are further ones of `encode`.
     """
 
     open_source: Callable[[], Place]
@@ -36,20 +36,36 @@ class Worker:
         """Work until every piece is committed, by whomever."""
         name = f"{self.sharing.worker or 'ray'}-{number}"
         sharing = replace(self.sharing, claims=True, worker=name)
-        return encode(self.open_source(), self.open_output(), self.open_codec(), scratch=self.scratch / name, sharing=sharing,
-                      **self.settings)
+        return encode(
+            self.open_source(),
+            self.open_output(),
+            self.open_codec(),
+            scratch=self.scratch / name,
+            sharing=sharing,
+            **self.settings,
+        )
 
 
-def encode_on_ray(worker: Worker, num_workers: int, *, address: str | None = None, num_cpus: float = 1.0, num_gpus: float = 0.0,
-                  most_restarts: int = 10, teller: Teller = Teller()) -> Encoded:
+def encode_on_ray(
+    worker: Worker,
+    num_workers: int,
+    *,
+    address: str | None = None,
+    num_cpus: float = 1.0,
+    num_gpus: float = 0.0,
+    most_restarts: int = 10,
+    teller: Teller = Teller(),
+) -> Encoded:
     """Run `num_workers` on the cluster at `address` ("auto" for the one this machine belongs to; None starts one here).
 
-    A worker whose node dies is started again on another; its pieces are taken over when their leases end, or by itself at once.
+    A worker whose node dies is started again on another; its pieces are taken over when their leases end, or by itself
+    at once.
     Raises: StateError without Ray, or when the cluster has no room for a worker; what a worker raises.
     """
     if num_workers < 1:
-        raise UsageError("Cannot encode without workers", got=num_workers, expected="1 or more",
-                         fix="set how many workers to run")
+        raise UsageError(
+            "Cannot encode without workers", got=num_workers, expected="1 or more", fix="set how many workers to run"
+        )
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -94,9 +110,12 @@ def _work(worker: Worker, number: int) -> Encoded:
 def _check_room(resources: Mapping[str, float], num_cpus: float, num_gpus: float) -> None:
     for name, wanted in (("CPU", num_cpus), ("GPU", num_gpus)):
         if resources.get(name, 0.0) < wanted:
-            raise StateError("The Ray cluster has no room for a worker", got=f"{resources.get(name, 0.0):g} {name}",
-                             expected=f"{wanted:g} {name} a worker",
-                             fix="start more nodes (ray start --address=...), or ask for less")
+            raise StateError(
+                "The Ray cluster has no room for a worker",
+                got=f"{resources.get(name, 0.0):g} {name}",
+                expected=f"{wanted:g} {name} a worker",
+                fix="start more nodes (ray start --address=...), or ask for less",
+            )
 
 
 def _result(ray: Any, reference: Any, number: int) -> Encoded:
@@ -105,8 +124,11 @@ def _result(ray: Any, reference: Any, number: int) -> Encoded:
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, Exception) else error from None
     except ray.exceptions.RayError as error:
-        raise StateError(f"Worker {number} died again and again", got=f"{type(error).__name__}: {error}".splitlines()[0],
-                         fix="look at the node's memory and disk, then run the same again: what is committed stays") from error
+        raise StateError(
+            f"Worker {number} died again and again",
+            got=f"{type(error).__name__}: {error}".splitlines()[0],
+            fix="look at the node's memory and disk, then run the same again: what is committed stays",
+        ) from error
 
 
 def _stop(ray: Any, running: Mapping[Any, int], teller: Teller) -> None:
@@ -116,8 +138,9 @@ def _stop(ray: Any, running: Mapping[Any, int], teller: Teller) -> None:
     if running:
         _, left = ray.wait(list(running), num_returns=len(running), timeout=_STOP_SECONDS)
         if left:
-            teller.say(f"  {len(left)} workers did not end in {_STOP_SECONDS:.0f} s; they are ended by force, at a "
-                       "batch each")
+            teller.say(
+                f"  {len(left)} workers did not end in {_STOP_SECONDS:.0f} s; they are ended by force, at a batch each"
+            )
         for reference in left:
             ray.cancel(reference, force=True)
 

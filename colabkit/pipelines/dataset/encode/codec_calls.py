@@ -16,7 +16,8 @@ class Encoder:
     def __init__(self, codec: Codec, *, say: Callable[[str], None] = print):
         self.codec, self.say = codec, say
         self.most_seconds = float("inf")
-        self._good: np.ndarray = np.sin(np.arange(codec.rate_hz_in, dtype=np.float32) / 20) / 4  # what surely can be encoded
+        # what surely can be encoded
+        self._good: np.ndarray = np.sin(np.arange(codec.rate_hz_in, dtype=np.float32) / 20) / 4
 
     def encode(self, waves: Sequence[np.ndarray], num_frames: int) -> list[np.ndarray | str]:
         """Return (codebook, frame) uint16 for each wave, or why it has none.
@@ -35,9 +36,14 @@ class Encoder:
         try:
             self.codec.encode_batch([self._good])
         except (ColabkitError, RuntimeError, ValueError, MemoryError) as error:
-            raise StateError("The codec fails on everything", got=_told(error), expected="codes", where=self.codec.name,
-                             fix="restart the process (and look at the device, nvidia-smi); what is done is kept: run the same "
-                                 "again") from error
+            raise StateError(
+                "The codec fails on everything",
+                got=_told(error),
+                expected="codes",
+                where=self.codec.name,
+                fix="restart the process (and look at the device, nvidia-smi); what is done is kept: run the same "
+                "again",
+            ) from error
 
     def _encode(self, waves: Sequence[np.ndarray], num_frames: int) -> list[np.ndarray | str]:
         seconds = sum(len(wave) for wave in waves) / self.codec.rate_hz_in
@@ -56,8 +62,10 @@ class Encoder:
             return [self._checked(codes, num_frames) for codes in made]
         _empty_cache()
         self.most_seconds = seconds / 2
-        self.say(f"  WARNING the device ran out of memory over {seconds:.0f} s of audio: batches hold at most "
-                 f"{self.most_seconds:.0f} s from now on")
+        self.say(
+            f"  WARNING the device ran out of memory over {seconds:.0f} s of audio: batches hold at most "
+            f"{self.most_seconds:.0f} s from now on"
+        )
         return self._halves(waves, num_frames)
 
     def _halves(self, waves: Sequence[np.ndarray], num_frames: int) -> list[np.ndarray | str]:
@@ -76,7 +84,11 @@ class Encoder:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in str(error).lower()
+    )
 
 
 def _told(error: Exception) -> str:
@@ -86,5 +98,6 @@ def _told(error: Exception) -> str:
 
 def _empty_cache() -> None:
     import sys
+
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -12,8 +12,8 @@ from colabkit.core.errors import StateError
 class Credits:
     """Bytes that may be used at once. One thread acquires, in the order of the work; any thread releases.
 
-    What is adopted of an earlier run counts as used until it is acquired or, where room is wanted, let go through `evict`,
-    the last first. `overhead` is what lies beside and nobody releases, such as a journal that grew.
+    What is adopted of an earlier run counts as used until it is acquired or, where room is wanted, let go through
+    `evict`, the last first. `overhead` is what lies beside and nobody releases, such as a journal that grew.
     """
 
     def __init__(self, capacity: int, *, evict: Callable[[int], None] = lambda item: None):
@@ -79,6 +79,9 @@ class Credits:
         self.most_used = max(self.most_used, self.used + self.overhead)
 
     def _too_small(self, wanted: int) -> StateError:
-        return StateError("The disk quota is too small to go on", got=f"{in_units(self.capacity)} for segments",
-                          expected=f"{in_units(wanted)} for the next one and {in_units(self.overhead)} for the journal",
-                          fix=f"give more: quota_bytes={2 * (self.capacity + self.overhead + wanted)}; what is done is kept")
+        return StateError(
+            "The disk quota is too small to go on",
+            got=f"{in_units(self.capacity)} for segments",
+            expected=f"{in_units(wanted)} for the next one and {in_units(self.overhead)} for the journal",
+            fix=f"give more: quota_bytes={2 * (self.capacity + self.overhead + wanted)}; what is done is kept",
+        )

@@ -105,7 +105,10 @@ class Crew:
         raise HaltedError
 
     def result(self, future: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:
-        """Return what a future holds; `meanwhile` is called now and then while it is waited for. Raises: HaltedError."""
+        """Return what a future holds; `meanwhile` is called now and then while it is waited for.
+
+        Raises: HaltedError.
+        """
         while not self.halted.is_set():
             try:
                 return future.result(timeout=_LOOK_SECONDS)

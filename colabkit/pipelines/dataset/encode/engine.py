@@ -2,9 +2,9 @@
 
     feeder -> downloads -> in order -> batches -> waves -> encoder (the calling thread) -> uploads -> commits
 
-It cannot lock. Credits are taken by the feeder alone, in the order of the work. Those before the next item in that order have
-been fetched, or will be without waiting for more room; what of them waits in batches is let go until the next item has room
-beside it; and encoding, uploading and committing take no credits.
+It cannot lock. Credits are taken by the feeder alone, in the order of the work. Those before the next item in that
+order have been fetched, or will be without waiting for more room; what of them waits in batches is let go until the
+next item has room beside it; and encoding, uploading and committing take no credits.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ _LOOK_SECONDS = 0.1
 
 
 class Engine:
-    """One pass over pieces that are not committed. `total_bytes` is what they take of the spool, None where others share
-    them; `began` is when the work was asked for, by time.monotonic()."""
+    """One pass over pieces that are not committed.
+
+    `total_bytes` is what they take of the spool, None where others share them; `began` is when the work was asked for,
+    by time.monotonic().
+    """
 
     def __init__(self, hands: Hands, pieces: Sequence[Piece], total_bytes: int | None, began: float):
         self.hands, self.pieces = hands, pieces
@@ -41,8 +44,9 @@ class Engine:
         self._began = began
         self._ordered: queue.Queue[Order | str] = queue.Queue()
         self._ready: queue.Queue[tuple[list[Waiting], list[Future]] | None] = queue.Queue(_BATCHES_AHEAD)
-        self._batcher = Batcher(hands.encoder.codec.most_seconds(), int(_WINDOW_SHARE * hands.credits.capacity),
-                                total_bytes=total_bytes)
+        self._batcher = Batcher(
+            hands.encoder.codec.most_seconds(), int(_WINDOW_SHARE * hands.credits.capacity), total_bytes=total_bytes
+        )
 
     def run(self) -> Tally:
         """Work until all is committed or a stop is asked for. Raises: the first error of any thread."""
@@ -56,8 +60,14 @@ class Engine:
             self.committed = self._settling.committed
             if hands.claims is not None:
                 crew.start("claims", lambda: hands.claims.keep_renewing(crew.halted))
-            feeder = Feeder(hands, crew, self._settling, self.pieces, self._ordered,
-                            lambda order: crew.submit(self._downloads, self._fetch, order))
+            feeder = Feeder(
+                hands,
+                crew,
+                self._settling,
+                self.pieces,
+                self._ordered,
+                lambda order: crew.submit(self._downloads, self._fetch, order),
+            )
             crew.start("feeder", feeder.run)
             crew.start("batcher", self._batch)
             try:

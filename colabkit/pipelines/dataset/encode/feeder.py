@@ -20,8 +20,15 @@ _LOOK_SECONDS = 0.1
 class Feeder:
     """Hands out orders: to `ordered` first, then, when there is room for what they bring, to whoever fetches."""
 
-    def __init__(self, hands: Hands, crew: Crew, settling: Settling, pieces: Sequence[Piece], ordered: queue.Queue,
-                 fetch: Callable[[Order], None]):
+    def __init__(
+        self,
+        hands: Hands,
+        crew: Crew,
+        settling: Settling,
+        pieces: Sequence[Piece],
+        ordered: queue.Queue,
+        fetch: Callable[[Order], None],
+    ):
         self.hands, self.pieces, self.ordered, self.fetch = hands, pieces, ordered, fetch
         self._crew, self._settling = crew, settling
 
@@ -81,7 +88,8 @@ class Feeder:
             if hands.fetcher.spool.cost(size) <= hands.credits.capacity:
                 fits.append(number)
             else:
-                self._settling.leave_aside(number, f"larger than the disk quota: {size} bytes, {hands.credits.capacity} are for "
-                                                   "segments")
+                self._settling.leave_aside(
+                    number, f"larger than the disk quota: {size} bytes, {hands.credits.capacity} are for segments"
+                )
         self._settling.close(work)
         return fits

@@ -29,7 +29,14 @@ _RANGE_BYTES = 8 << 20  # of one read: large enough that the way there and back 
 ROOM_SECONDS = 60.0  # how long a disk that others have filled is waited for
 _GAP_BYTES = 64 << 10  # what lies between two segments of a shard and is read with them
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_MAGIC = ((b"fLaC", ".flac"), (b"RIFF", ".wav"), (b"PK", ".npz"), (b"OggS", ".ogg"), (b"ID3", ".mp3"), (b"\xff", ".mp3"))
+_MAGIC = (
+    (b"fLaC", ".flac"),
+    (b"RIFF", ".wav"),
+    (b"PK", ".npz"),
+    (b"OggS", ".ogg"),
+    (b"ID3", ".mp3"),
+    (b"\xff", ".mp3"),
+)
 
 
 class LeftAsideError(Exception):
@@ -75,8 +82,18 @@ class Prepared:
 class Fetcher:
     """Reads items of a plan from their source. Safe for many threads."""
 
-    def __init__(self, source: Place, items: Items, spool: Spool, codec: Codec, read_segment: ReadSegment, *,
-                 most_cost: int, say: Callable[[str], None] = print, room_seconds: float | None = None):
+    def __init__(
+        self,
+        source: Place,
+        items: Items,
+        spool: Spool,
+        codec: Codec,
+        read_segment: ReadSegment,
+        *,
+        most_cost: int,
+        say: Callable[[str], None] = print,
+        room_seconds: float | None = None,
+    ):
         self.source, self.items, self.spool, self.codec, self.read_segment = source, items, spool, codec, read_segment
         self.most_cost, self.say = most_cost, say
         self.room_seconds = ROOM_SECONDS if room_seconds is None else room_seconds
@@ -128,13 +145,21 @@ class Fetcher:
         """Return an item's wave and what is known of it. Raises: LeftAsideError."""
         segment, crc32 = self.segment(number)
         wave = _at_rate(segment.wave, segment.rate_hz, self.codec.rate_hz_in)
-        return Prepared(wave, {
-            "num_samples": len(segment.wave), "rate_hz": segment.rate_hz, "speaker": segment.speaker, "channel": segment.channel,
-            "text": segment.text, "metadata": json.dumps(dict(segment.metadata), ensure_ascii=False, sort_keys=True),
-            "crc32": crc32})
+        return Prepared(
+            wave,
+            {
+                "num_samples": len(segment.wave),
+                "rate_hz": segment.rate_hz,
+                "speaker": segment.speaker,
+                "channel": segment.channel,
+                "text": segment.text,
+                "metadata": json.dumps(dict(segment.metadata), ensure_ascii=False, sort_keys=True),
+                "crc32": crc32,
+            },
+        )
 
     def segment(self, number: int) -> tuple[Segment, int]:
-        """Return an item's segment, from the spool or, where it has vanished, from the source, and its bytes' CRC-32."""
+        """Return an item's segment, from the spool or, where it vanished, from the source, and its bytes' CRC-32."""
         payload = self.spool.take(self.name_of(number))
         if payload is None:
             payload = self._read([number])[number]
@@ -158,8 +183,14 @@ class Fetcher:
             with self._lock:
                 self.num_bytes += len(content)
             start = first.offset
-            payloads = {n: content[self.items.offset[n] - start: self.items.offset[n] - start + self.items.length[n]]
-                        for n in numbers} if not first.is_whole else {numbers[0]: content}
+            payloads = (
+                {
+                    n: content[self.items.offset[n] - start : self.items.offset[n] - start + self.items.length[n]]
+                    for n in numbers
+                }
+                if not first.is_whole
+                else {numbers[0]: content}
+            )
             if is_last_try or all(self._fits(n, payload) for n, payload in payloads.items()):
                 return payloads
         raise AssertionError("the last try returns or raises")
@@ -176,7 +207,9 @@ class Fetcher:
     def _looked_at(self, number: int, payload: bytes | None) -> Fetched:
         try:
             if payload is not None and not self._fits(number, payload):
-                raise LeftAsideError(f"its bytes are not those that were uploaded: {len(payload)} bytes with another checksum")
+                raise LeftAsideError(
+                    f"its bytes are not those that were uploaded: {len(payload)} bytes with another checksum"
+                )
             num_samples, rate_hz = int(self.items.num_samples[number]), int(self.items.rate_hz[number])
             if not num_samples:
                 held = payload if payload is not None else self.spool.take(self.name_of(number))
@@ -192,7 +225,11 @@ class Fetcher:
             return Fetched(number, reason=error.reason, changed=error.changed)
 
     def _parse(self, item: Item, payload: bytes) -> Segment:
-        name = item.object if item.is_whole else item.key + next((s for magic, s in _MAGIC if payload.startswith(magic)), "")
+        name = (
+            item.object
+            if item.is_whole
+            else item.key + next((s for magic, s in _MAGIC if payload.startswith(magic)), "")
+        )
         try:
             return self.read_segment(payload, name, json.loads(item.columns) if item.columns else {})
         except (StateError, UsageError):
@@ -211,8 +248,12 @@ class Fetcher:
                 return
             except OSError as error:
                 if error.errno not in _FULL or time.monotonic() > until or self.halted.is_set():
-                    raise disk_fault(error, getattr(self.spool, "folder", ""), "keep what was fetched ahead",
-                                     needed_bytes=len(payload)) from error
+                    raise disk_fault(
+                        error,
+                        getattr(self.spool, "folder", ""),
+                        "keep what was fetched ahead",
+                        needed_bytes=len(payload),
+                    ) from error
                 if not self._told_full:
                     self.say("  WARNING others have filled the disk: waiting until there is room")
                 self._told_full = True
@@ -232,6 +273,7 @@ def _at_rate(wave: np.ndarray, rate_hz: int, wanted_hz: int) -> np.ndarray:
     if rate_hz == wanted_hz:
         return np.ascontiguousarray(wave, np.float32)
     import soxr
+
     length = _num_samples_at(len(wave), rate_hz, wanted_hz)
     made = soxr.resample(wave, rate_hz, wanted_hz)[:length]
     return np.pad(made, (0, length - len(made))).astype(np.float32, copy=False)

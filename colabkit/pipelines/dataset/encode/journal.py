@@ -49,8 +49,14 @@ class Journal:
     A journal that is damaged, or of other work than `identity` names, is set aside with a word. Raises: StateError.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, object], *, say: Callable[[str], None] = print,
-                 room_seconds: float | None = None):
+    def __init__(
+        self,
+        path: Path,
+        identity: Mapping[str, object],
+        *,
+        say: Callable[[str], None] = print,
+        room_seconds: float | None = None,
+    ):
         self.path, self.say = Path(path), say
         self.room_seconds = ROOM_SECONDS if room_seconds is None else room_seconds
         self._lock = threading.RLock()
@@ -62,14 +68,26 @@ class Journal:
         if fault:
             self._set_aside(fault)
             if fault := self._open():
-                raise StateError("Cannot keep a journal", got=fault, where=self.path, fix="choose another scratch folder")
+                raise StateError(
+                    "Cannot keep a journal", got=fault, where=self.path, fix="choose another scratch folder"
+                )
         with self._changing():
             self._connection.execute("insert or ignore into facts values ('identity', ?)", (wanted,))
 
     def encoded(self, rows: Iterable[tuple[str, int, np.ndarray, Mapping[str, object]]], num_batches: int = 1) -> None:
         """Keep the codes of a micro-batch: piece, number, (codebook, frame) codes, what is known; all or none."""
-        values = [(piece, number, ENCODED, np.ascontiguousarray(codes, "<u2").tobytes(), len(codes),
-                   json.dumps(dict(known), ensure_ascii=False), "") for piece, number, codes, known in rows]
+        values = [
+            (
+                piece,
+                number,
+                ENCODED,
+                np.ascontiguousarray(codes, "<u2").tobytes(),
+                len(codes),
+                json.dumps(dict(known), ensure_ascii=False),
+                "",
+            )
+            for piece, number, codes, known in rows
+        ]
         self._write("insert or replace into item values (?, ?, ?, ?, ?, ?, ?)", values, num_batches)
 
     def uploaded(self, piece: str, number: int) -> None:
@@ -78,7 +96,9 @@ class Journal:
 
     def left_aside(self, piece: str, number: int, reason: str) -> None:
         """Note an item that cannot be encoded, and why."""
-        self._write("insert or replace into item values (?, ?, ?, null, 0, '{}', ?)", [(piece, number, LEFT_ASIDE, reason)])
+        self._write(
+            "insert or replace into item values (?, ?, ?, null, 0, '{}', ?)", [(piece, number, LEFT_ASIDE, reason)]
+        )
 
     def forget_left_aside(self, piece: str) -> None:
         """Let a piece's broken items be tried again."""
@@ -94,10 +114,21 @@ class Journal:
 
     def entries(self, piece: str, number: int | None = None) -> list[Entry]:
         """Return what is known of a piece's items, or of one of them."""
-        rows = self._read("select number, state, codes, codebooks, known, reason from item where piece = ?1 and "
-                          "(?2 is null or number = ?2) order by number", (piece, number))
-        return [Entry(n, state, None if codes is None else np.frombuffer(codes, "<u2").reshape(codebooks, -1).astype(np.uint16),
-                      json.loads(known), reason) for n, state, codes, codebooks, known, reason in rows]
+        rows = self._read(
+            "select number, state, codes, codebooks, known, reason from item where piece = ?1 and "
+            "(?2 is null or number = ?2) order by number",
+            (piece, number),
+        )
+        return [
+            Entry(
+                n,
+                state,
+                None if codes is None else np.frombuffer(codes, "<u2").reshape(codebooks, -1).astype(np.uint16),
+                json.loads(known),
+                reason,
+            )
+            for n, state, codes, codebooks, known, reason in rows
+        ]
 
     def pieces(self) -> list[str]:
         """Return the pieces that anything is known of."""
@@ -109,8 +140,10 @@ class Journal:
 
     def add(self, name: str, value: float) -> None:
         """Add to such a number."""
-        self._write("insert into facts values (?1, ?2) on conflict (name) do update set value = cast(value as real) + ?2",
-                    [(name, value)])
+        self._write(
+            "insert into facts values (?1, ?2) on conflict (name) do update set value = cast(value as real) + ?2",
+            [(name, value)],
+        )
 
     @property
     def num_bytes(self) -> int:
@@ -127,8 +160,13 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=30)
-            for pragma in ("journal_mode = wal", "synchronous = full", f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
-                           f"journal_size_limit = {_CHECKPOINT_PAGES * 4096}", "temp_store = memory"):
+            for pragma in (
+                "journal_mode = wal",
+                "synchronous = full",
+                f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+                f"journal_size_limit = {_CHECKPOINT_PAGES * 4096}",
+                "temp_store = memory",
+            ):
                 self._connection.execute(f"pragma {pragma}")
             told = self._connection.execute("pragma quick_check(1)").fetchone()[0]
             if told != "ok":
@@ -143,8 +181,12 @@ class Journal:
             raise disk_fault(error, self.path, "open the journal") from error
         except sqlite3.DatabaseError as error:
             if any(text in str(error) for text in ("unable to open", "readonly", "locked")):
-                raise StateError("Cannot open the journal", got=str(error), where=self.path,
-                                 fix="choose a scratch folder of its own on a local disk that you can write") from error
+                raise StateError(
+                    "Cannot open the journal",
+                    got=str(error),
+                    where=self.path,
+                    fix="choose a scratch folder of its own on a local disk that you can write",
+                ) from error
             return str(error)
 
     def _set_aside(self, fault: str) -> None:
@@ -152,8 +194,10 @@ class Journal:
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.aside-{number}")).exists():
             number += 1
-        self.say(f"  the journal {self.path} is set aside as {aside.name}: {fault}. What it held and is not committed is "
-                 f"encoded again; remove it with: rm {shlex.quote(os.fspath(aside))}")
+        self.say(
+            f"  the journal {self.path} is set aside as {aside.name}: {fault}. What it held and is not committed is "
+            f"encoded again; remove it with: rm {shlex.quote(os.fspath(aside))}"
+        )
         for path in self._files():
             with contextlib.suppress(FileNotFoundError):
                 path.rename(aside) if path == self.path else path.unlink()
@@ -174,8 +218,12 @@ class Journal:
             with self._changing():
                 self._connection.executemany(statement, values)
                 if num_batches:
-                    self._connection.execute("insert into facts values ('batches', ?1) on conflict (name) do update "
-                                             "set value = cast(value as real) + ?1", (num_batches,))
+                    self._connection.execute(
+                        "insert into facts values ('batches', ?1) on conflict (name) do update "
+                        "set value = cast(value as real) + ?1",
+                        (num_batches,),
+                    )
+
         self._patiently(write)
 
     @contextlib.contextmanager
@@ -200,8 +248,11 @@ class Journal:
                 if not any(text in str(error) for text in _FULL):
                     raise
                 if time.monotonic() > until:
-                    raise StateError("Cannot write the journal: its disk is full", where=self.path,
-                                     fix="make room, then run the same command again; nothing is lost") from error
+                    raise StateError(
+                        "Cannot write the journal: its disk is full",
+                        where=self.path,
+                        fix="make room, then run the same command again; nothing is lost",
+                    ) from error
                 if not told:
                     self.say(f"  WARNING the disk of {self.path} is full: waiting for room")
                 told = True

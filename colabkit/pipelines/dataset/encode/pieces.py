@@ -39,7 +39,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One plan as it lies in the store. `bounds` are where its pieces end. `replaces`: none before it counts any more."""
+    """One plan as it lies in the store.
+
+    `bounds` are where its pieces end. `replaces`: none before it counts any more.
+    """
 
     number: int
     items: Items
@@ -81,7 +84,7 @@ class Plan:
             return list(self.pieces)
         places = set(wanted.places())
         holds = np.fromiter((place in places for place in self.items.places()), bool, len(self.items))
-        return [piece for piece in self.pieces if holds[piece.start: piece.stop].any()]
+        return [piece for piece in self.pieces if holds[piece.start : piece.stop].any()]
 
 
 def cut(lengths: np.ndarray, piece_bytes: int) -> tuple[int, ...]:
@@ -95,8 +98,15 @@ def cut(lengths: np.ndarray, piece_bytes: int) -> tuple[int, ...]:
     return tuple(bounds)
 
 
-def make_plan(wanted: Items, output: Place, settings: dict, piece_bytes: int, *, redo: Callable[[Plan], bool] | None = None,
-              write: bool = True) -> Plan:
+def make_plan(
+    wanted: Items,
+    output: Place,
+    settings: dict,
+    piece_bytes: int,
+    *,
+    redo: Callable[[Plan], bool] | None = None,
+    write: bool = True,
+) -> Plan:
     """Return the plan in the store with a generation for what it does not hold yet; who writes it first has written it.
 
     `redo` tells of the plan so far whether all is to be made anew. With `write=False` nothing is put.
@@ -128,10 +138,13 @@ def check_settings(generation: Generation, settings: dict, where: str) -> None:
     """Raise ChangedError when a plan was made with other settings."""
     changed = [name for name, value in settings.items() if generation.settings.get(name) != value]
     if changed:
-        raise ChangedError("The codes here are made with other settings", where=where,
-                           got=", ".join(f"{name}={generation.settings.get(name)!r}" for name in changed),
-                           expected=", ".join(f"{name}={settings[name]!r}" for name in changed),
-                           fix="go on with those settings, or choose another prefix for these")
+        raise ChangedError(
+            "The codes here are made with other settings",
+            where=where,
+            got=", ".join(f"{name}={generation.settings.get(name)!r}" for name in changed),
+            expected=", ".join(f"{name}={settings[name]!r}" for name in changed),
+            fix="go on with those settings, or choose another prefix for these",
+        )
 
 
 def _counting(generations: list[Generation]) -> list[Generation]:
@@ -156,17 +169,30 @@ def to_bytes(generation: Generation) -> bytes:
     """Return a plan as Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     items = generation.items
     columns = {"key": items.keys, "object": items.objects, "version": items.versions, "columns": items.columns}
-    table = pa.table({name: pa.array([_printable(v) for v in values], pa.string()) for name, values in columns.items()}
-                     | {name: getattr(items, name) for name in _ARRAYS})
-    header = {"version": FORMAT, "number": generation.number, "bounds": generation.bounds, "settings": generation.settings,
-              "replaces": generation.replaces}
+    table = pa.table(
+        {name: pa.array([_printable(v) for v in values], pa.string()) for name, values in columns.items()}
+        | {name: getattr(items, name) for name in _ARRAYS}
+    )
+    header = {
+        "version": FORMAT,
+        "number": generation.number,
+        "bounds": generation.bounds,
+        "settings": generation.settings,
+        "replaces": generation.replaces,
+    }
     sink = pa.BufferOutputStream()
     are_whole = bool(items.is_whole.all())  # then each has another name and version; else they repeat
-    pq.write_table(table.replace_schema_metadata({_METADATA: json.dumps(header).encode()}), sink, compression="zstd",
-                   compression_level=3, use_dictionary=["columns"] if are_whole else ["object", "version", "columns", "rate_hz"],
-                   column_encoding=dict.fromkeys(["key", "object"] if are_whole else ["key"], "DELTA_BYTE_ARRAY"))
+    pq.write_table(
+        table.replace_schema_metadata({_METADATA: json.dumps(header).encode()}),
+        sink,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=["columns"] if are_whole else ["object", "version", "columns", "rate_hz"],
+        column_encoding=dict.fromkeys(["key", "object"] if are_whole else ["key"], "DELTA_BYTE_ARRAY"),
+    )
     return sink.getvalue().to_pybytes()
 
 
@@ -174,18 +200,28 @@ def from_bytes(content: bytes, where: str) -> Generation:
     """Read a plan. Raises: DataError, ChangedError for one of another format."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     try:
         table = pq.read_table(pa.BufferReader(content))
         header = json.loads(table.schema.metadata[_METADATA])
         texts = (table[name].to_pylist() for name in ("key", "object", "version", "columns"))
         items = Items(*texts, *(table[name].to_numpy() for name in _ARRAYS)) if header["version"] == FORMAT else None
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError("The plan in the store is damaged", got=f"{type(error).__name__}: {error}", where=where,
-                        expected="a Parquet file of a plan", fix="choose another prefix for the codes, or delete codes/ there to "
-                        "begin anew") from error
+        raise DataError(
+            "The plan in the store is damaged",
+            got=f"{type(error).__name__}: {error}",
+            where=where,
+            expected="a Parquet file of a plan",
+            fix="choose another prefix for the codes, or delete codes/ there to begin anew",
+        ) from error
     if items is None:
-        raise ChangedError("The plan in the store was made by another version of colabkit", got=f"format {header['version']}",
-                           expected=f"format {FORMAT}", where=where, fix="go on with that version, or choose another prefix")
+        raise ChangedError(
+            "The plan in the store was made by another version of colabkit",
+            got=f"format {header['version']}",
+            expected=f"format {FORMAT}",
+            where=where,
+            fix="go on with that version, or choose another prefix",
+        )
     return Generation(header["number"], items, tuple(header["bounds"]), header["settings"], header["replaces"])
 
 

@@ -20,10 +20,24 @@ _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 class Record:
     """Writes the file, once a second at most. Counts without a `before`: of all runs together, but for items_failed."""
 
-    def __init__(self, path: Path, journal: Journal, credits: Credits, *, num_items: int, num_done: int, num_pieces: int,
-                 num_pieces_done: int):
+    def __init__(
+        self,
+        path: Path,
+        journal: Journal,
+        credits: Credits,
+        *,
+        num_items: int,
+        num_done: int,
+        num_pieces: int,
+        num_pieces_done: int,
+    ):
         self.path, self.journal, self.credits = path, journal, credits
-        self.num_items, self.num_done, self.num_pieces, self.num_pieces_done = num_items, num_done, num_pieces, num_pieces_done
+        self.num_items, self.num_done, self.num_pieces, self.num_pieces_done = (
+            num_items,
+            num_done,
+            num_pieces,
+            num_pieces_done,
+        )
         self._began, self._next, self._seconds_before = time.monotonic(), 0.0, journal.count("seconds")
 
     def write(self, tally: Tally, *, is_last: bool = False) -> None:
@@ -34,11 +48,17 @@ class Record:
         self._next = now + _WRITE_SECONDS
         seconds = now - self._began
         record = {
-            "items": self.num_items, "items_done": self.num_done + tally.num_items, "items_failed": tally.num_left_aside,
-            "batches_done": int(self.journal.count("batches")), "pieces": self.num_pieces,
-            "pieces_done": self.num_pieces_done + tally.num_pieces, "seconds": round(self._seconds_before + seconds, 1),
-            "items_per_second": round(tally.num_items / max(seconds, 1e-9), 2), "bytes_on_disk": self.credits.used,
-            "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            "items": self.num_items,
+            "items_done": self.num_done + tally.num_items,
+            "items_failed": tally.num_left_aside,
+            "batches_done": int(self.journal.count("batches")),
+            "pieces": self.num_pieces,
+            "pieces_done": self.num_pieces_done + tally.num_pieces,
+            "seconds": round(self._seconds_before + seconds, 1),
+            "items_per_second": round(tally.num_items / max(seconds, 1e-9), 2),
+            "bytes_on_disk": self.credits.used,
+            "updated": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
         try:
             files.write_json(self.path, record, durable=False)
         except StateError as error:

@@ -42,7 +42,10 @@ class Spool(Protocol):
 
 
 class DiskSpool:
-    """Files in a folder of its own. They outlive the process: one that was cut short is known by its end, and not used."""
+    """Files in a folder of its own.
+
+    They outlive the process: one that was cut short is known by its end, and not used.
+    """
 
     def __init__(self, folder: Path):
         self.folder, self.where = Path(folder), f"the disk of {folder}"

@@ -33,8 +33,9 @@ _READERS = 16
 class Encoded:
     """What lies in the store, and what this run did of it.
 
-    num_items: all that were asked for; num_done: of them encoded or left aside by now; num_encoded, num_left_aside, num_changed,
-    num_batches, seconds_of_audio: of this run. is_finished: all pieces are committed, MANIFEST.json says so.
+    num_items: all that were asked for; num_done: of them encoded or left aside by now; num_encoded, num_left_aside,
+    num_changed, num_batches, seconds_of_audio: of this run. is_finished: all pieces are committed, MANIFEST.json says
+    so.
     """
 
     num_items: int = 0
@@ -58,8 +59,8 @@ class Encoded:
 class Sharing:
     """How the work is shared with other machines.
 
-    claims: pieces are claimed in the store. share: (number of this worker from 0, workers), where a store does not honour
-    conditional puts: then each works on pieces of its own.
+    claims: pieces are claimed in the store. share: (number of this worker from 0, workers), where a store does not
+    honour conditional puts: then each works on pieces of its own.
     """
 
     claims: bool = False
@@ -72,8 +73,18 @@ class Sharing:
 class Task:
     """What is asked for, and its folder on this machine."""
 
-    def __init__(self, source: Place, output: Place, codec: Codec, scratch: Path, sharing: Sharing, output_format: str,
-                 channels: tuple[str, ...], limit: int | None, teller: Teller):
+    def __init__(
+        self,
+        source: Place,
+        output: Place,
+        codec: Codec,
+        scratch: Path,
+        sharing: Sharing,
+        output_format: str,
+        channels: tuple[str, ...],
+        limit: int | None,
+        teller: Teller,
+    ):
         self.source, self.output, self.codec, self.scratch, self.sharing = source, output, codec, scratch, sharing
         self.output_format, self.channels, self.limit, self.teller = output_format, channels, limit, teller
         self.facts = codec_facts(codec)
@@ -88,22 +99,35 @@ class Task:
     def check(self, piece_bytes: int, write_npz: object, honours_absent: bool) -> None:
         """Raise UsageError for what cannot be; say what is not safe."""
         number, workers = self.sharing.share
-        fault = ("piece_bytes must be positive" if piece_bytes < 1 else "limit must be positive" if self.limit is not None and
-                 self.limit < 1 else "output_format is sidecar or npz" if self.output_format not in ("sidecar", "npz") else
-                 "output_format=npz needs a writer of npz" if self.output_format == "npz" and write_npz is None else
-                 f"share is (number from 0, workers), not {self.sharing.share}" if not 0 <= number < workers else "")
+        fault = (
+            "piece_bytes must be positive"
+            if piece_bytes < 1
+            else "limit must be positive"
+            if self.limit is not None and self.limit < 1
+            else "output_format is sidecar or npz"
+            if self.output_format not in ("sidecar", "npz")
+            else "output_format=npz needs a writer of npz"
+            if self.output_format == "npz" and write_npz is None
+            else f"share is (number from 0, workers), not {self.sharing.share}"
+            if not 0 <= number < workers
+            else ""
+        )
         if fault:
             raise UsageError("Cannot encode with these settings", got=fault, fix="correct the setting")
         if honours_absent:
             return
         if self.sharing.claims:
-            raise UsageError("This store does not honour conditional puts: workers cannot claim pieces",
-                             where=self.output.address, expected="a store that refuses to overwrite (If-None-Match)",
-                             fix="give each worker a share of its own instead: claims off, share=(number from 0, workers)")
+            raise UsageError(
+                "This store does not honour conditional puts: workers cannot claim pieces",
+                where=self.output.address,
+                expected="a store that refuses to overwrite (If-None-Match)",
+                fix="give each worker a share of its own instead: claims off, share=(number from 0, workers)",
+            )
         self.teller.say(
             f"  WARNING {self.output.address} does not honour conditional puts (If-None-Match): nothing keeps two "
             f"workers from committing the same piece. This one works on share {number + 1} of {workers} and reads back "
-            "what it has put; give no two workers the same share")
+            "what it has put; give no two workers the same share"
+        )
 
     def finished(self) -> Encoded | None:
         """Return what is done when all of it is: told by the manifest and by the version of the upload's, two requests.
@@ -123,20 +147,31 @@ class Task:
             is_same = now is not None and now.version == mark
         else:
             items, mark = self._listed = read_source(self.source, problem=lambda item, reason: None)
-            is_same = not mark and _digest(choose_items(items, self.channels, self.limit, self.source.address)
-                                           ) == manifest["source"]["digest"]
+            is_same = (
+                not mark
+                and _digest(choose_items(items, self.channels, self.limit, self.source.address))
+                == manifest["source"]["digest"]
+            )
         if not is_same:
             return None
-        self.teller.say(f"  nothing to do: all {manifest['num_items']} segments are encoded, as {MANIFEST} says "
-                 f"({manifest['num_left_aside']} of them left aside)")
+        self.teller.say(
+            f"  nothing to do: all {manifest['num_items']} segments are encoded, as {MANIFEST} says "
+            f"({manifest['num_left_aside']} of them left aside)"
+        )
         number = len(manifest["pieces"])
-        return Encoded(num_items=manifest["num_items"], num_done=manifest["num_items"], num_pieces=number, num_pieces_done=number,
-                       is_finished=True)
+        return Encoded(
+            num_items=manifest["num_items"],
+            num_done=manifest["num_items"],
+            num_pieces=number,
+            num_pieces_done=number,
+            is_finished=True,
+        )
 
     def plan(self, piece_bytes: int, *, skip_existing: bool, write: bool) -> tuple[Plan, Items]:
         """Return the plan and what is wanted of it."""
         manifest = read_manifest(self.output)
-        listed = manifest is not None and bool(manifest[0]["num_changed"])  # what has changed is in no upload's manifest
+        # what has changed is in no upload's manifest
+        listed = manifest is not None and bool(manifest[0]["num_changed"])
         items, self.mark = self._listed or read_source(self.source, listed=listed, problem=self.teller.problem)
         wanted = choose_items(items, self.channels, self.limit, self.source.address)
         self.digest = _digest(wanted)
@@ -152,12 +187,16 @@ class Task:
     def tell(self, plan: Plan, wanted: Items, pieces: list[Piece], left: list[Piece]) -> None:
         """Say what there is to do."""
         hours = "" if wanted.seconds is None else f", {wanted.seconds / 3600:.1f} hours"
-        num_bytes = sum(int(plan.items.length[p.start: p.stop].sum()) for p in left)
-        self.teller.say(f"  {len(wanted)} segments ({in_units(wanted.num_bytes)}{hours}) in {len(pieces)} pieces; "
-                        f"to do: {sum(map(len, left))} segments ({in_units(num_bytes)}) in {len(left)} pieces")
+        num_bytes = sum(int(plan.items.length[p.start : p.stop].sum()) for p in left)
+        self.teller.say(
+            f"  {len(wanted)} segments ({in_units(wanted.num_bytes)}{hours}) in {len(pieces)} pieces; "
+            f"to do: {sum(map(len, left))} segments ({in_units(num_bytes)}) in {len(left)} pieces"
+        )
         if (planned := sum(map(len, pieces))) > len(wanted):
-            self.teller.say(f"  pieces are made whole: {planned - len(wanted)} segments beside those asked for are "
-                            "encoded with them")
+            self.teller.say(
+                f"  pieces are made whole: {planned - len(wanted)} segments beside those asked for are "
+                "encoded with them"
+            )
 
     @contextlib.contextmanager
     def holding_scratch(self) -> Iterator[None]:
@@ -171,8 +210,11 @@ class Task:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            raise StateError("Another run is at work in this scratch folder", where=self.scratch,
-                             fix="wait until it has ended, or give this one another scratch folder") from None
+            raise StateError(
+                "Another run is at work in this scratch folder",
+                where=self.scratch,
+                fix="wait until it has ended, or give this one another scratch folder",
+            ) from None
         try:
             yield
         finally:
@@ -192,8 +234,9 @@ class Task:
         number, workers = self.sharing.share
         return [p for p in pieces if int(hashlib.sha256(p.id.encode()).hexdigest(), 16) % workers == number]
 
-    def finish(self, result: Encoded, plan: Plan, pieces: list[Piece], committer: Committer,
-               committed: Mapping[str, Committed]) -> Encoded:
+    def finish(
+        self, result: Encoded, plan: Plan, pieces: list[Piece], committer: Committer, committed: Mapping[str, Committed]
+    ) -> Encoded:
         """Write the manifest of all when all are committed."""
         if result.stopped:
             return result
@@ -207,11 +250,19 @@ class Task:
         found = [m for m in manifests if m is not None]
         changed = _count_changed(plan, found)
         settings = {**self.settings, "channels": list(self.channels), "limit": self.limit}
-        write_manifest(self.output, found, self.facts, source={"mark": self.mark, "digest": self.digest}, settings=settings,
-                       num_items=sum(map(len, pieces)), num_changed=changed)
+        write_manifest(
+            self.output,
+            found,
+            self.facts,
+            source={"mark": self.mark, "digest": self.digest},
+            settings=settings,
+            num_items=sum(map(len, pieces)),
+            num_changed=changed,
+        )
         if changed:
-            self.teller.say(f"  {changed} segments changed since they were planned: run the same again to encode them "
-                            "as they are")
+            self.teller.say(
+                f"  {changed} segments changed since they were planned: run the same again to encode them as they are"
+            )
         return replace(result, num_pieces_done=done, is_finished=True)
 
 
@@ -222,7 +273,7 @@ def _count_changed(plan: Plan, manifests: Sequence[Committed]) -> int:
         return 0
     newest = {}
     for piece in plan.pieces:
-        newest |= {key: piece.id for key in plan.items.keys[piece.start: piece.stop] if key in changed}
+        newest |= {key: piece.id for key in plan.items.keys[piece.start : piece.stop] if key in changed}
     return sum(newest.get(key) == piece for key, piece in changed.items())
 
 

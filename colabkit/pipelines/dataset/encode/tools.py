@@ -33,7 +33,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Work:
-    """A piece that is being worked on: its claim's token, how many of its items are not settled, and the states of the others."""
+    """A piece being worked on: its claim's token, how many items are not settled, and the states of the others."""
 
     piece: Piece
     token: int = 0

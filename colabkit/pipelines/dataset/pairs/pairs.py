@@ -1,7 +1,10 @@
-"""Voice-cloning pairs: a target and a reference, another segment of the same speaker; which ones follows from names and a seed.
+"""Voice-cloning pairs: a target and a reference, another segment of the same speaker.
 
-What a model is given is the reference's text and the target's, then the reference's codes and the target's; it learns from the
-target's codes alone. A row that is too long is left aside whole: a cut one would lose the end by which a model learns to stop.
+Which ones they are follows from names and a seed.
+
+What a model is given is the reference's text and the target's, then the reference's codes and the target's; it learns
+from the target's codes alone. A row that is too long is left aside whole: a cut one would lose the end by which a model
+learns to stop.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ _MEDIANS = 4  # times the median speaker's, that one speaker may have
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairSettings:
-    """Which pairs are made. channel: where the reference comes from. most_per_speaker: 0 chooses 4 times the median speaker's.
+    """Which pairs are made.
 
+    channel: where the reference comes from. most_per_speaker: 0 chooses 4 times the median speaker's.
     most_tokens: of text, codes and frame of a row together.
     """
 
@@ -40,7 +44,10 @@ class PairSettings:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """target, reference: numbers into the table; num_tokens of each pair. Shape: (pair,). left_out: segments by reason."""
+    """target, reference: numbers into the table; num_tokens of each pair.
+
+    Shape: (pair,). left_out: segments by reason.
+    """
 
     target: np.ndarray
     reference: np.ndarray
@@ -51,10 +58,17 @@ class Pairs:
         return len(self.target)
 
 
-def choose_pairs(rows: Rows, settings: PairSettings, *, text_tokens: np.ndarray, overhead_tokens: int,
-                 choose: Callable[[str, object, str], object] = lambda name, value, reason: value) -> Pairs:
-    """Return pairs in the order of their targets' names. text_tokens: (row,) of each text, -1 where a text cannot be used.
+def choose_pairs(
+    rows: Rows,
+    settings: PairSettings,
+    *,
+    text_tokens: np.ndarray,
+    overhead_tokens: int,
+    choose: Callable[[str, object, str], object] = lambda name, value, reason: value,
+) -> Pairs:
+    """Return pairs in the order of their targets' names.
 
+    text_tokens: (row,) of each text, -1 where a text cannot be used.
     Raises: UsageError for limits that cannot be; DataError for segments without codes.
     """
     _check(rows, settings)
@@ -74,7 +88,10 @@ def choose_pairs(rows: Rows, settings: PairSettings, *, text_tokens: np.ndarray,
 
 
 def masked_labels(token_ids: Sequence[int], first_code: int, num_reference_codes: int) -> list[int]:
-    """Return labels for a row of tokens: ignored up to the codes, which begin at `first_code`, and over the reference's."""
+    """Return labels for a row of tokens: ignored up to the codes and over the reference's.
+
+    The codes begin at `first_code`.
+    """
     start = first_code + num_reference_codes
     return [IGNORED] * start + list(token_ids[start:])
 
@@ -103,9 +120,12 @@ class _Choosing:
         """Return the usable rows of each speaker, in the order of hashes of their names."""
         names, indices = self.speaker.dictionary.to_pylist(), self.speaker.indices.to_numpy()
         usable = np.ones(len(indices), bool)
-        for reason, bad in (("no speaker is stated", np.isin(indices, [i for i, name in enumerate(names) if not name])),
-                            ("no text that can be used", self.text_tokens < 0), ("no codes", self.code_tokens <= 0)):
-            if (count := int((usable & bad).sum())):
+        for reason, bad in (
+            ("no speaker is stated", np.isin(indices, [i for i, name in enumerate(names) if not name])),
+            ("no text that can be used", self.text_tokens < 0),
+            ("no codes", self.code_tokens <= 0),
+        ):
+            if count := int((usable & bad).sum()):
                 self.left_out[reason] += count
             usable &= ~bad
         chosen = np.flatnonzero(usable)
@@ -124,7 +144,7 @@ class _Choosing:
         fits = (seconds >= settings.shortest_reference_seconds) & (seconds <= settings.longest_reference_seconds)
         candidates = group[fits]
         by_channel = {c: candidates[self._of_channel(candidates, c)] for c in np.unique(self.channel[group]).tolist()}
-        for target in group[:most or None].tolist():
+        for target in group[: most or None].tolist():
             self._pair_one(target, by_channel[int(self.channel[target])])
 
     def _of_channel(self, candidates: np.ndarray, channel: int) -> np.ndarray:
@@ -144,29 +164,52 @@ class _Choosing:
             if reference == target:
                 continue
             others += 1
-            tokens = alone + 1 + int(self.text_tokens[reference] + self.code_tokens[reference])  # one for what joins the texts
+            # one for what joins the texts
+            tokens = alone + 1 + int(self.text_tokens[reference] + self.code_tokens[reference])
             if tokens > self.settings.most_tokens:
                 continue
-            for values, value in ((self.targets, target), (self.references, reference), (self.tokens, tokens),
-                                  (self.numbers, number)):
+            for values, value in (
+                (self.targets, target),
+                (self.references, reference),
+                (self.tokens, tokens),
+                (self.numbers, number),
+            ):
                 values.append(value)
             number += 1
             if number == self.settings.pairs_per_segment:
                 return
         if not number:
-            self.left_out[f"longer than {self.settings.most_tokens} tokens with a reference" if others else
-                          "no reference of its speaker fits"] += 1
+            self.left_out[
+                f"longer than {self.settings.most_tokens} tokens with a reference"
+                if others
+                else "no reference of its speaker fits"
+            ] += 1
 
 
 def _check(rows: Rows, settings: PairSettings) -> None:
-    if not 0 <= settings.shortest_reference_seconds < settings.longest_reference_seconds or settings.pairs_per_segment < 1:
-        raise UsageError("These pairs cannot be", where="pairs", expected="shortest below longest, at least one pair a segment",
-                         got=f"{settings.shortest_reference_seconds} to {settings.longest_reference_seconds} s, "
-                             f"{settings.pairs_per_segment} pairs", fix="correct the settings of pairs")
+    if (
+        not 0 <= settings.shortest_reference_seconds < settings.longest_reference_seconds
+        or settings.pairs_per_segment < 1
+    ):
+        raise UsageError(
+            "These pairs cannot be",
+            where="pairs",
+            expected="shortest below longest, at least one pair a segment",
+            got=f"{settings.shortest_reference_seconds} to {settings.longest_reference_seconds} s, "
+            f"{settings.pairs_per_segment} pairs",
+            fix="correct the settings of pairs",
+        )
     if not rows.codec:
-        raise DataError("Pairs need codes", got="segments without codes", expected="an encoded store", where="pairs",
-                        fix="encode first: run the step before")
+        raise DataError(
+            "Pairs need codes",
+            got="segments without codes",
+            expected="an encoded store",
+            where="pairs",
+            fix="encode first: run the step before",
+        )
 
 
 def _hash(key: str, seed: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}/{key}".encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big"
+    )

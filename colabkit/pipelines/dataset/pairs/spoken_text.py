@@ -1,4 +1,4 @@
-"""Transcripts made fit for training in any script, right-to-left ones included: by what Unicode says of each character."""
+"""Transcripts made fit for training in any script, right-to-left included: by what Unicode says of each character."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _CLOSING = ("Pe", "Pf", "Pi", "Po")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextRules:
-    """Which transcripts are used. diacritics "remove": vowel signs of Arabic and Hebrew go; Latin accents are letters and stay.
+    """Which transcripts are used.
 
+    diacritics "remove": vowel signs of Arabic and Hebrew go; Latin accents are letters and stay.
     digits "leave_out": texts with digits of any script are left aside, as they may be spoken in several ways.
     """
 
@@ -31,14 +32,17 @@ class TextRules:
 def clean_text(text: str, rules: TextRules = TextRules()) -> tuple[str, str]:
     """Return the text and "", or "" and why it is not used.
 
-    Composed (NFC); without direction marks and other invisible characters, tatweel and line breaks. Punctuation of any script
-    stays.
+    Composed (NFC); without direction marks and other invisible characters, tatweel and line breaks. Punctuation of any
+    script stays.
     """
     text = unicodedata.normalize("NFC", text).replace(_TATWEEL, "")
     if rules.diacritics == "remove":
         text = _without_vowel_signs(text)
-    unseen = {ord(c): " " if c.isspace() else None for c in set(text)
-              if unicodedata.category(c) in ("Cf", "Cc", "Zl", "Zp") and c not in _JOINERS}
+    unseen = {
+        ord(c): " " if c.isspace() else None
+        for c in set(text)
+        if unicodedata.category(c) in ("Cf", "Cc", "Zl", "Zp") and c not in _JOINERS
+    }
     text = _SPACES.sub(" ", text.translate(unseen)).strip().strip(_JOINERS)
     if not text:
         return "", "no text"
@@ -69,7 +73,9 @@ def ends_sentence(text: str) -> bool:
 
 
 def _without_vowel_signs(text: str) -> str:
-    """Return a text without the marks that Arabic and Hebrew set above and below letters; the letters' own dots stay."""
+    """Return a text without the marks Arabic and Hebrew set above and below letters; the letters' own dots stay."""
+
     def is_sign(c: str) -> bool:
         return unicodedata.category(c) == "Mn" and (unicodedata.name(c, "").startswith(("ARABIC", "HEBREW")))
+
     return "".join(c for c in text if not is_sign(c))

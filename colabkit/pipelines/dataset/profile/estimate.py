@@ -1,6 +1,7 @@
 """Estimate a sum over many files from a stratified sample of them, and say how sure it is.
 
-Source: W. G. Cochran, Sampling Techniques, 3rd ed. 1977: separate ratio estimator (6.10), proportional allocation (5.5).
+Source: W. G. Cochran, Sampling Techniques, 3rd ed. 1977: separate ratio estimator (6.10), proportional allocation
+(5.5).
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ class Estimate:
 
 
 def choose_sample(groups: Sequence[str], sizes: np.ndarray, wanted: int, seed: int = 0) -> np.ndarray:
-    """Return the numbers of `wanted` files or a few more, of every group and size; all where there are no more. Sorted."""
+    """Return the numbers of `wanted` files or a few more, of every group and size; all where there are no more.
+
+    Sorted.
+    """
     if wanted >= len(sizes):
         return np.arange(len(sizes))
     draw = np.random.default_rng(seed)
@@ -36,9 +40,10 @@ def choose_sample(groups: Sequence[str], sizes: np.ndarray, wanted: int, seed: i
     return np.sort(np.concatenate(chosen))
 
 
-def estimate_total(groups: Sequence[str], sizes: np.ndarray, chosen: np.ndarray,
-                   values: Sequence[float | None]) -> Estimate | None:
-    """Return the total of values of all files from those of the chosen ones, by their ratio to the sizes in each stratum.
+def estimate_total(
+    groups: Sequence[str], sizes: np.ndarray, chosen: np.ndarray, values: Sequence[float | None]
+) -> Estimate | None:
+    """Return the total of all files' values from those of the chosen ones, by their ratio to the sizes in each stratum.
 
     None when a chosen one's value is not known.
     """
@@ -58,7 +63,7 @@ def estimate_total(groups: Sequence[str], sizes: np.ndarray, chosen: np.ndarray,
             spread = float(np.square(rest).sum()) / max(len(inside) - 1, 1)
             variance += len(members) ** 2 * max(0.0, 1 - len(inside) / len(members)) * spread / len(inside)
         by_group[groups[members[0]]] = by_group.get(groups[members[0]], 0.0) + total
-    return Estimate(sum(by_group.values()), _Z95 * variance ** 0.5, by_group)
+    return Estimate(sum(by_group.values()), _Z95 * variance**0.5, by_group)
 
 
 def _strata(groups: Sequence[str], sizes: np.ndarray) -> list[np.ndarray]:
@@ -68,5 +73,7 @@ def _strata(groups: Sequence[str], sizes: np.ndarray) -> list[np.ndarray]:
     for group in np.unique(names):
         members = np.flatnonzero(names == group)
         ordered = members[np.argsort(sizes[members], kind="stable")]
-        found += [part for part in np.array_split(ordered, min(_SIZE_CLASSES, max(1, len(ordered) // _AT_LEAST))) if len(part)]
+        found += [
+            part for part in np.array_split(ordered, min(_SIZE_CLASSES, max(1, len(ordered) // _AT_LEAST))) if len(part)
+        ]
     return found

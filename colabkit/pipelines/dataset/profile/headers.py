@@ -10,7 +10,14 @@ from colabkit.core.errors import DataError
 from colabkit.io.audio import audio_info
 from colabkit.io.samples.range_file import RangeFile
 from colabkit.pipelines.dataset.segments.names import channel_of
-from colabkit.pipelines.dataset.segments.npz import CODES_NAMES, ArrayHeader, find_audio, read_header, sort_values, value_of
+from colabkit.pipelines.dataset.segments.npz import (
+    CODES_NAMES,
+    ArrayHeader,
+    find_audio,
+    read_header,
+    sort_values,
+    value_of,
+)
 from colabkit.pipelines.dataset.segments.pcm import series_shape
 from colabkit.pipelines.dataset.segments.zip_members import LOCAL_BYTES, data_offset, first_bytes, read_directory
 
@@ -62,8 +69,15 @@ def inspect(read: Read, name: str, size: int) -> Facts:
         if file.failure is not None:
             raise file.failure from None
         return Facts(name=name, num_bytes=size, fault=error.what, channel=channel_of(name))
-    return Facts(name=name, num_bytes=size, num_samples=info.num_frames, rate_hz=info.rate_hz, dtype=info.format.lower(),
-                 num_channels=info.num_channels, channel=channel_of(name))
+    return Facts(
+        name=name,
+        num_bytes=size,
+        num_samples=info.num_frames,
+        rate_hz=info.rate_hz,
+        dtype=info.format.lower(),
+        num_channels=info.num_channels,
+        channel=channel_of(name),
+    )
 
 
 class _Ends:
@@ -78,7 +92,7 @@ class _Ends:
     def __call__(self, start: int, stop: int) -> bytes:
         stop = min(stop, self.size)
         if start >= self.first:
-            return self.tail[start - self.first: stop - self.first]
+            return self.tail[start - self.first : stop - self.first]
         if stop <= _HEAD_BYTES:
             self.head = self.head or self._read(0, min(_HEAD_BYTES, self.size))
             return self.head[start:stop]
@@ -104,12 +118,23 @@ def _inspect_npz(ends: _Ends, name: str, size: int) -> Facts:
     known = sort_values(values, name)
     header = headers[audio]
     if header.dtype.kind not in "fi":
-        raise DataError("Audio of this type cannot be read", got=str(header.dtype), where=name, fix="write it again as float32")
+        raise DataError(
+            "Audio of this type cannot be read", got=str(header.dtype), where=name, fix="write it again as float32"
+        )
     shape, axis = series_shape(header.shape, name)
-    return Facts(name=name, num_bytes=size, num_samples=max(shape), rate_hz=known.rate_hz or 0, dtype=str(header.dtype),
-                 num_channels=1 if axis is None else shape[axis], channel=known.channel or channel_of(name),
-                 speaker=known.speaker, has_text=bool(known.text), has_codes=any(k in headers for k in CODES_NAMES),
-                 content=f"{by_key[audio].CRC:08x}-{by_key[audio].file_size}")
+    return Facts(
+        name=name,
+        num_bytes=size,
+        num_samples=max(shape),
+        rate_hz=known.rate_hz or 0,
+        dtype=str(header.dtype),
+        num_channels=1 if axis is None else shape[axis],
+        channel=known.channel or channel_of(name),
+        speaker=known.speaker,
+        has_text=bool(known.text),
+        has_codes=any(k in headers for k in CODES_NAMES),
+        content=f"{by_key[audio].CRC:08x}-{by_key[audio].file_size}",
+    )
 
 
 def _content(ends: _Ends, member: ZipInfo, name: str, num_bytes: int) -> bytes:

@@ -36,10 +36,15 @@ class Listened:
     flac_bytes_a_second: float = _USUAL_FLAC_FRACTION * 2 * FLAC_RATE_HZ
 
 
-def listen_to(objects: Place, index: SampleIndex | None, names: Sequence[str], number: int, seed: int,
-              default_rate_hz: int | None) -> Listened:
+def listen_to(
+    objects: Place, index: SampleIndex | None, names: Sequence[str], number: int, seed: int, default_rate_hz: int | None
+) -> Listened:
     """Read a few of the named segments whole, the same ones each time. Names are keys where there is an index."""
-    chosen = np.sort(np.random.default_rng(seed).choice(len(names), min(number, len(names)), replace=False)) if len(names) else []
+    chosen = (
+        np.sort(np.random.default_rng(seed).choice(len(names), min(number, len(names)), replace=False))
+        if len(names)
+        else []
+    )
     heard, faults = [], []
     for i in chosen:
         try:
@@ -51,12 +56,20 @@ def listen_to(objects: Place, index: SampleIndex | None, names: Sequence[str], n
     if not heard:
         return Listened(num_faulty=len(faults), faults=tuple(faults[:5]))
     clipped, lufs, num_bytes, seconds = (np.array(column) for column in zip(*heard, strict=True))
-    return Listened(num_heard=len(heard), num_clipped=int(np.sum(clipped > _CLIPPED)),
-                    num_silent=int(np.sum(lufs < _SILENT_LUFS)), num_faulty=len(faults), faults=tuple(faults[:5]),
-                    median_lufs=float(np.median(lufs)), flac_bytes_a_second=float(num_bytes.sum() / seconds.sum()))
+    return Listened(
+        num_heard=len(heard),
+        num_clipped=int(np.sum(clipped > _CLIPPED)),
+        num_silent=int(np.sum(lufs < _SILENT_LUFS)),
+        num_faulty=len(faults),
+        faults=tuple(faults[:5]),
+        median_lufs=float(np.median(lufs)),
+        flac_bytes_a_second=float(num_bytes.sum() / seconds.sum()),
+    )
 
 
-def _read(objects: Place, index: SampleIndex | None, names: Sequence[str], i: int, default_rate_hz: int | None) -> Segment:
+def _read(
+    objects: Place, index: SampleIndex | None, names: Sequence[str], i: int, default_rate_hz: int | None
+) -> Segment:
     if index is None:
         return read_segment(objects.get(names[i]), names[i], default_rate_hz=default_rate_hz)
     start, length = int(index.arrays["offset"][i]), int(index.arrays["length"][i])
@@ -66,6 +79,13 @@ def _read(objects: Place, index: SampleIndex | None, names: Sequence[str], i: in
 
 def _heard(segment: Segment) -> tuple[float, float, int, float]:
     import soxr
-    small = segment.wave if segment.rate_hz == FLAC_RATE_HZ else soxr.resample(segment.wave, segment.rate_hz, FLAC_RATE_HZ)
-    return (clipped_fraction(segment.wave), loudness_lufs(segment.wave, segment.rate_hz), len(flac_bytes(small, FLAC_RATE_HZ)),
-            segment.seconds)
+
+    small = (
+        segment.wave if segment.rate_hz == FLAC_RATE_HZ else soxr.resample(segment.wave, segment.rate_hz, FLAC_RATE_HZ)
+    )
+    return (
+        clipped_fraction(segment.wave),
+        loudness_lufs(segment.wave, segment.rate_hz),
+        len(flac_bytes(small, FLAC_RATE_HZ)),
+        segment.seconds,
+    )

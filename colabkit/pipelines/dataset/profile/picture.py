@@ -18,7 +18,9 @@ def draw_profile(found: Profile, path: Path) -> None:
     edges = found.duration_edges_seconds
     if edges:
         widths = [b - a for a, b in zip(edges, edges[1:], strict=False)]
-        above.bar(edges[:-1], found.duration_counts, widths, align="edge", color=COLOURS[0], edgecolor="white", linewidth=0.4)
+        above.bar(
+            edges[:-1], found.duration_counts, widths, align="edge", color=COLOURS[0], edgecolor="white", linewidth=0.4
+        )
     above.set_xlabel("length in seconds")
     above.set_ylabel("segments" + (" of the sample" if found.is_sample else ""))
     above.set_title(f"{found.num_files:,} segments, {length_text(found)}", loc="left", fontsize=10)

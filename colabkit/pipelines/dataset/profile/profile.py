@@ -19,8 +19,9 @@ _BELIEVABLE = ((16_000, "int16"), (16_000, "float32"), (24_000, "float32"), (48_
 class Profile:
     """What a place of segments holds. Of a sample, counts by rate, type and broken files are those of the sample.
 
-    `hours` is None where the length of what is there cannot be known; `hours_margin` is half of its 95 % interval, 0 when
-    every header was read. `durations_seconds` are quantiles 0, 5, 25, 50, 75, 95 and 100 %; those below "channels" are hours.
+    `hours` is None where the length of what is there cannot be known; `hours_margin` is half of its 95 % interval, 0
+    when every header was read. `durations_seconds` are quantiles 0, 5, 25, 50, 75, 95 and 100 %; those below "channels"
+    are hours.
     """
 
     address: str
@@ -58,14 +59,26 @@ class Profile:
 
     def contradiction(self) -> str:
         """Return how what is there differs from what was expected, "" where it does not by more than a tenth."""
-        if not self.expected_hours or self.hours is None or abs(self.hours - self.expected_hours) <= 0.1 * self.expected_hours:
+        if (
+            not self.expected_hours
+            or self.hours is None
+            or abs(self.hours - self.expected_hours) <= 0.1 * self.expected_hours
+        ):
             return ""
         per_second = self.num_bytes / (self.expected_hours * 3600)
-        kinds = [(int(rate), dtype) for rate in self.rates_hz for dtype in self.dtypes if dtype in _WIDTHS] or _BELIEVABLE
-        meant = ", ".join(f"{rate / 1000:g} kHz {dtype} is {rate * _WIDTHS[dtype] / 1000:.1f} kB/s "
-                          f"({self.num_bytes / (rate * _WIDTHS[dtype] * 3600):.0f} h)" for rate, dtype in kinds)
-        return (f"{self.num_bytes / 1e9:.4g} GB in {self.expected_hours:g} h would be {per_second / 1000:.1f} kB for a second; "
-                f"{meant}; there are {self.hours:.4g} h, not {self.expected_hours:g}")
+        kinds = [
+            (int(rate), dtype) for rate in self.rates_hz for dtype in self.dtypes if dtype in _WIDTHS
+        ] or _BELIEVABLE
+        meant = ", ".join(
+            f"{rate / 1000:g} kHz {dtype} is {rate * _WIDTHS[dtype] / 1000:.1f} kB/s "
+            f"({self.num_bytes / (rate * _WIDTHS[dtype] * 3600):.0f} h)"
+            for rate, dtype in kinds
+        )
+        return (
+            f"{self.num_bytes / 1e9:.4g} GB in {self.expected_hours:g} h would be "
+            f"{per_second / 1000:.1f} kB for a second; {meant}; "
+            f"there are {self.hours:.4g} h, not {self.expected_hours:g}"
+        )
 
     def table(self) -> Table:
         """Return all of it for people."""
@@ -91,32 +104,53 @@ def length_text(found: Profile) -> str:
 def _rows(found: Profile) -> list[list[object]]:
     lengths, sizes, heard = found.durations_seconds, found.file_bytes, found.listened
     rows: list[list[object]] = [
-        ["files", f"{found.num_files:,}, {found.num_bytes / 1e9:.4g} GB" + (
-            f", {in_units(sizes[0])} to {in_units(sizes[-1])}, half below {in_units(sizes[3])}" if sizes else "")],
-        ["inspected", f"{found.num_inspected:,}, a sample of every channel and size" if found.is_sample else "all headers"],
+        [
+            "files",
+            f"{found.num_files:,}, {found.num_bytes / 1e9:.4g} GB"
+            + (f", {in_units(sizes[0])} to {in_units(sizes[-1])}, half below {in_units(sizes[3])}" if sizes else ""),
+        ],
+        [
+            "inspected",
+            f"{found.num_inspected:,}, a sample of every channel and size" if found.is_sample else "all headers",
+        ],
         ["length in all", length_text(found)],
-        ["lengths", f"{lengths[0]:.2f} to {lengths[-1]:.2f} s, half below {lengths[3]:.2f} s" if lengths else "not known"],
+        [
+            "lengths",
+            f"{lengths[0]:.2f} to {lengths[-1]:.2f} s, half below {lengths[3]:.2f} s" if lengths else "not known",
+        ],
         ["rate", _parts(found.rates_hz, " Hz") + _unless_zero(found.num_without_rate, " do not tell theirs")],
         ["type", _parts(found.dtypes)],
         ["audio channels", _parts(found.num_channels)],
         ["channels", _parts(found.channels) or "none named"],
         ["speakers", f"{found.speakers:,}, most: {_parts(found.largest_speakers)}" if found.speakers else "none named"],
-        ["with text", f"{found.num_with_text:,}"], ["with codes", f"{found.num_with_codes:,}"],
-        ["broken", f"{found.num_broken:,}" + "".join(f"\n{name}: {fault}" for name, fault in list(found.broken.items())[:5])],
+        ["with text", f"{found.num_with_text:,}"],
+        ["with codes", f"{found.num_with_codes:,}"],
+        [
+            "broken",
+            f"{found.num_broken:,}" + "".join(f"\n{name}: {fault}" for name, fault in list(found.broken.items())[:5]),
+        ],
         ["duplicates", f"{found.num_duplicate_keys:,} keys, {found.num_duplicate_audio:,} the same audio"],
-        ["heard", f"{heard.num_heard}: {heard.num_clipped} clipped, {heard.num_silent} silent, {heard.num_faulty} faulty" + (
-            f", median {heard.median_lufs:.1f} LUFS" if heard.median_lufs is not None else "") + "".join(
-            f"\n{fault}" for fault in heard.faults)]]
-    rows += [[f"would be: {name}", f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"]
-             for name, size in found.estimates_bytes.items()]
+        [
+            "heard",
+            f"{heard.num_heard}: {heard.num_clipped} clipped, {heard.num_silent} silent, {heard.num_faulty} faulty"
+            + (f", median {heard.median_lufs:.1f} LUFS" if heard.median_lufs is not None else "")
+            + "".join(f"\n{fault}" for fault in heard.faults),
+        ],
+    ]
+    rows += [
+        [f"would be: {name}", f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"]
+        for name, size in found.estimates_bytes.items()
+    ]
     if found.contradiction():
         rows.append(["CONTRADICTION", found.contradiction()])
     return rows
 
 
 def _parts(counts: Mapping[str, int], unit: str = "") -> str:
-    shown = [f"{name or '(none)'}{unit} ({number:,})" if len(counts) > 1 else f"{name or '(none)'}{unit}"
-             for name, number in list(counts.items())[:8]]
+    shown = [
+        f"{name or '(none)'}{unit} ({number:,})" if len(counts) > 1 else f"{name or '(none)'}{unit}"
+        for name, number in list(counts.items())[:8]
+    ]
     return ", ".join(shown) + (f" and {len(counts) - 8} more" if len(counts) > 8 else "")
 
 

@@ -1,8 +1,8 @@
 """Say what a place of segments really holds, before anything is planned: hours, rates, types, channels, what is broken.
 
-    found = profile_segments("s3://bucket/segments", expected_hours=218)
-    print(found.table())
-    require_plannable(found)
+found = profile_segments("s3://bucket/segments", expected_hours=218)
+print(found.table())
+require_plannable(found)
 """
 
 from __future__ import annotations
@@ -36,14 +36,24 @@ _TOO_UNSURE = 0.05  # of the hours: half of the interval
 _BROKEN_TOLD = 20
 
 
-def profile_segments(place: Place | str | os.PathLike, *, sample: int | None = None, listen: int = LISTENED, workers: int = 4,
-            expected_hours: float | None = None, default_rate_hz: int | None = None, frame_rate_hz: float = 50.0,
-            num_codebooks: int = 1, seed: int = 0) -> Profile:
+def profile_segments(
+    place: Place | str | os.PathLike,
+    *,
+    sample: int | None = None,
+    listen: int = LISTENED,
+    workers: int = 4,
+    expected_hours: float | None = None,
+    default_rate_hz: int | None = None,
+    frame_rate_hz: float = 50.0,
+    num_codebooks: int = 1,
+    seed: int = 0,
+) -> Profile:
     """Look at the segments below a place: all headers, or of many files a sample of every channel and size.
 
-    `sample` is how many files are inspected: None takes all up to MOST_INSPECTED, else SAMPLE. Shards with an index are known
-    exactly from it. `listen` files are read whole and heard. `frame_rate_hz` and `num_codebooks` are of the codec whose codes'
-    bytes are estimated. Raises: DataError for a place without segments; what the place raises when it does not answer.
+    `sample` is how many files are inspected: None takes all up to MOST_INSPECTED, else SAMPLE. Shards with an index are
+    known exactly from it. `listen` files are read whole and heard. `frame_rate_hz` and `num_codebooks` are of the codec
+    whose codes' bytes are estimated. Raises: DataError for a place without segments; what the place raises when it does
+    not answer.
     """
     objects = opened(place)
     index, listing = look(objects)
@@ -64,12 +74,23 @@ def profile_segments(place: Place | str | os.PathLike, *, sample: int | None = N
     total = estimate_total(channels, sizes, chosen, seconds) if any(not f.fault for f in facts) else None
     found = _counted_facts(facts, default_rate_hz)
     hours = total.total / 3600 if total is not None else None
-    return Profile(address=objects.address, num_files=len(names), num_bytes=int(sizes.sum()), num_inspected=len(facts),
-                   hours=hours, hours_margin=total.margin / 3600 if total is not None else 0.0, expected_hours=expected_hours,
-                   default_rate_hz=default_rate_hz, channels=_counted(channels), file_bytes=_quantiles(sizes), listened=heard,
-                   channel_hours={c: s / 3600 for c, s in sorted(total.by_group.items())} if total is not None else {},
-                   num_duplicate_keys=len(names) - len(set(names if index is not None else map(key_of, names))),
-                   estimates_bytes=_estimates(hours, frame_rate_hz * num_codebooks * 2, heard), **found)
+    return Profile(
+        address=objects.address,
+        num_files=len(names),
+        num_bytes=int(sizes.sum()),
+        num_inspected=len(facts),
+        hours=hours,
+        hours_margin=total.margin / 3600 if total is not None else 0.0,
+        expected_hours=expected_hours,
+        default_rate_hz=default_rate_hz,
+        channels=_counted(channels),
+        file_bytes=_quantiles(sizes),
+        listened=heard,
+        channel_hours={c: s / 3600 for c, s in sorted(total.by_group.items())} if total is not None else {},
+        num_duplicate_keys=len(names) - len(set(names if index is not None else map(key_of, names))),
+        estimates_bytes=_estimates(hours, frame_rate_hz * num_codebooks * 2, heard),
+        **found,
+    )
 
 
 def require_plannable(found: Profile, *, rate_hz: int | None = None, most_broken_fraction: float = 0.01) -> Profile:
@@ -79,25 +100,45 @@ def require_plannable(found: Profile, *, rate_hz: int | None = None, most_broken
     known, rates are mixed and nothing is decided, the hours are too uncertain, or too much is broken.
     """
     if found.num_without_rate and found.default_rate_hz is None:
-        raise DataError("Cannot plan: segments do not say their rate", got=f"{found.num_without_rate} of {found.num_inspected}",
-                        expected="a rate in every file", where=found.address,
-                        fix="if you know it, say it: default_rate_hz=24000; then profile again")
+        raise DataError(
+            "Cannot plan: segments do not say their rate",
+            got=f"{found.num_without_rate} of {found.num_inspected}",
+            expected="a rate in every file",
+            where=found.address,
+            fix="if you know it, say it: default_rate_hz=24000; then profile again",
+        )
     if found.hours is None or not found.hours:
-        raise DataError("Cannot plan: how long the segments are is not known", got=f"{found.num_broken} broken of "
-                        f"{found.num_inspected} inspected", where=found.address, expected="segments that can be read",
-                        fix="see why above; say default_rate_hz where no rate is told")
+        raise DataError(
+            "Cannot plan: how long the segments are is not known",
+            got=f"{found.num_broken} broken of {found.num_inspected} inspected",
+            where=found.address,
+            expected="segments that can be read",
+            fix="see why above; say default_rate_hz where no rate is told",
+        )
     if len(found.rates_hz) > 1 and rate_hz is None:
-        raise DataError("Cannot plan: the segments have several rates", where=found.address, expected="one, or a decision",
-                        got=", ".join(f"{rate} Hz ({number})" for rate, number in found.rates_hz.items()),
-                        fix="decide: rate_hz=24000 brings all of them to one")
+        raise DataError(
+            "Cannot plan: the segments have several rates",
+            where=found.address,
+            expected="one, or a decision",
+            got=", ".join(f"{rate} Hz ({number})" for rate, number in found.rates_hz.items()),
+            fix="decide: rate_hz=24000 brings all of them to one",
+        )
     if found.hours_margin > _TOO_UNSURE * found.hours:
-        raise DataError("Cannot plan: the hours are too uncertain", got=f"{found.hours:.1f} h ± {found.hours_margin:.1f} (95 %)",
-                        expected=f"±  {_TOO_UNSURE:.0%} at most", where=found.address,
-                        fix=f"inspect more files: sample={min(found.num_files, 4 * found.num_inspected)}")
+        raise DataError(
+            "Cannot plan: the hours are too uncertain",
+            got=f"{found.hours:.1f} h ± {found.hours_margin:.1f} (95 %)",
+            expected=f"±  {_TOO_UNSURE:.0%} at most",
+            where=found.address,
+            fix=f"inspect more files: sample={min(found.num_files, 4 * found.num_inspected)}",
+        )
     if found.num_broken > most_broken_fraction * found.num_inspected:
-        raise DataError("Cannot plan: too many segments are broken", got=f"{found.num_broken} of {found.num_inspected}",
-                        expected=f"at most {most_broken_fraction:.0%}", where=found.address,
-                        fix="mend or remove them; or allow more: most_broken_fraction")
+        raise DataError(
+            "Cannot plan: too many segments are broken",
+            got=f"{found.num_broken} of {found.num_inspected}",
+            expected=f"at most {most_broken_fraction:.0%}",
+            where=found.address,
+            fix="mend or remove them; or allow more: most_broken_fraction",
+        )
     return found
 
 
@@ -106,8 +147,10 @@ def _inspect_all(objects: Place, wanted: Sequence[tuple[str, int]], workers: int
         name, size = wanted[k]
         return inspect(lambda start, stop: objects.get(name, start, stop), name, size)
 
-    with Progress(len(wanted), "profile", unit="files") as progress, \
-            closing(prefetch(look_at, 0, len(wanted), workers=workers, ahead=16 * workers)) as made:
+    with (
+        Progress(len(wanted), "profile", unit="files") as progress,
+        closing(prefetch(look_at, 0, len(wanted), workers=workers, ahead=16 * workers)) as made,
+    ):
         facts = []
         for found in made:
             facts.append(found)
@@ -120,10 +163,20 @@ def _facts_of(index: SampleIndex) -> list[Facts]:
     empty = [""] * len(index)
     channel, speaker, text = (columns.get(name, empty) for name in ("channel", "speaker", "text"))
     arrays = {name: values.tolist() for name, values in index.arrays.items()}
-    return [Facts(name=key, num_bytes=arrays["length"][i], num_samples=arrays["frames"][i], rate_hz=arrays["rate_hz"][i],
-                  dtype="in shards", channel=channel[i] or channel_of(key), speaker=speaker[i], has_text=bool(text[i]),
-                  content=f"{arrays['crc32'][i]:08x}-{arrays['length'][i]}")
-            for i, key in enumerate(index.keys.to_list())]
+    return [
+        Facts(
+            name=key,
+            num_bytes=arrays["length"][i],
+            num_samples=arrays["frames"][i],
+            rate_hz=arrays["rate_hz"][i],
+            dtype="in shards",
+            channel=channel[i] or channel_of(key),
+            speaker=speaker[i],
+            has_text=bool(text[i]),
+            content=f"{arrays['crc32'][i]:08x}-{arrays['length'][i]}",
+        )
+        for i, key in enumerate(index.keys.to_list())
+    ]
 
 
 def _counted_facts(facts: Sequence[Facts], default_rate_hz: int | None) -> dict[str, Any]:
@@ -133,20 +186,35 @@ def _counted_facts(facts: Sequence[Facts], default_rate_hz: int | None) -> dict[
     speakers = Counter(f.speaker for f in whole if f.speaker)
     contents = Counter(f.content for f in whole if f.content)
     counts, edges = np.histogram(seconds, bins=30) if seconds else (np.zeros(0, int), np.zeros(0))
-    return {"rates_hz": _counted(str(rate) for f in whole if (rate := f.rate_hz or default_rate_hz)),
-            "dtypes": _counted(f.dtype for f in whole), "num_channels": _counted(str(f.num_channels) for f in whole),
-            "num_without_rate": sum(not f.rate_hz for f in whole), "num_with_text": sum(f.has_text for f in whole),
-            "num_with_codes": sum(f.has_codes for f in whole), "speakers": len(speakers),
-            "largest_speakers": dict(speakers.most_common(10)), "durations_seconds": _quantiles(np.array(seconds)),
-            "duration_counts": counts.tolist(), "duration_edges_seconds": edges.tolist(), "num_broken": len(facts) - len(whole),
-            "broken": dict([(f.name, f.fault) for f in facts if f.fault][:_BROKEN_TOLD]),
-            "num_duplicate_audio": sum(n - 1 for n in contents.values())}
+    return {
+        "rates_hz": _counted(str(rate) for f in whole if (rate := f.rate_hz or default_rate_hz)),
+        "dtypes": _counted(f.dtype for f in whole),
+        "num_channels": _counted(str(f.num_channels) for f in whole),
+        "num_without_rate": sum(not f.rate_hz for f in whole),
+        "num_with_text": sum(f.has_text for f in whole),
+        "num_with_codes": sum(f.has_codes for f in whole),
+        "speakers": len(speakers),
+        "largest_speakers": dict(speakers.most_common(10)),
+        "durations_seconds": _quantiles(np.array(seconds)),
+        "duration_counts": counts.tolist(),
+        "duration_edges_seconds": edges.tolist(),
+        "num_broken": len(facts) - len(whole),
+        "broken": dict([(f.name, f.fault) for f in facts if f.fault][:_BROKEN_TOLD]),
+        "num_duplicate_audio": sum(n - 1 for n in contents.values()),
+    }
 
 
 def _estimates(hours: float | None, code_bytes_a_second: float, heard: Listened) -> dict[str, float]:
     seconds = (hours or 0.0) * 3600
-    return {"codes": seconds * code_bytes_a_second, "PCM16 16 kHz": seconds * 32_000,
-            "FLAC 16 kHz": seconds * heard.flac_bytes_a_second} if hours else {}
+    return (
+        {
+            "codes": seconds * code_bytes_a_second,
+            "PCM16 16 kHz": seconds * 32_000,
+            "FLAC 16 kHz": seconds * heard.flac_bytes_a_second,
+        }
+        if hours
+        else {}
+    )
 
 
 def _counted(values: Iterable[str]) -> dict[str, int]:

@@ -21,7 +21,10 @@ DURATIONS = "durations.png"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardSettings:
-    """What only a person can say of a dataset; `made`: lines on how it was made; `profile`: further figures for the card."""
+    """What only a person can say of a dataset.
+
+    `made`: lines on how it was made; `profile`: further figures for the card.
+    """
 
     title: str = ""
     language: str = ""
@@ -31,8 +34,14 @@ class CardSettings:
     with_durations_plot: bool = False
 
 
-def gather_facts(repo: str, rows: Rows, plan: DatasetPlan, settings: PublishSettings, records: Mapping[str, ShardRecord],
-                 card: CardSettings) -> DatasetFacts:
+def gather_facts(
+    repo: str,
+    rows: Rows,
+    plan: DatasetPlan,
+    settings: PublishSettings,
+    records: Mapping[str, ShardRecord],
+    card: CardSettings,
+) -> DatasetFacts:
     """Return what the card says. records: of all shards, by id."""
     chosen = np.concatenate([shard.rows for shard in plan.shards])
     table = rows.table
@@ -40,8 +49,12 @@ def gather_facts(repo: str, rows: Rows, plan: DatasetPlan, settings: PublishSett
     splits: dict[str, SplitFacts] = {}
     for split in plan.splits():
         own = [records[shard.id] for shard in plan.shards if shard.split == split]
-        splits[split] = SplitFacts(num_rows=sum(r.num_rows for r in own), num_bytes=sum(r.size for r in own),
-                                   seconds=sum(r.seconds for r in own), paths=f"{plan.folder}/{split}-*.parquet")
+        splits[split] = SplitFacts(
+            num_rows=sum(r.num_rows for r in own),
+            num_bytes=sum(r.size for r in own),
+            seconds=sum(r.seconds for r in own),
+            paths=f"{plan.folder}/{split}-*.parquet",
+        )
     left_out: Counter[str] = Counter()
     for record in records.values():
         left_out.update(record.left_out)
@@ -55,19 +68,30 @@ def gather_facts(repo: str, rows: Rows, plan: DatasetPlan, settings: PublishSett
     rates, counts = np.unique(table["rate_hz"].to_numpy()[chosen], return_counts=True)
     lengths = np.quantile(known, _QUANTILES) if len(known) else ()
     return DatasetFacts(
-        title=card.title or repo.rpartition("/")[2] or "Speech", repo=repo, language=card.language, licence=card.licence,
-        splits=splits, features=features(plan, settings), codec=rows.codec if plan.num_codebooks else {},
+        title=card.title or repo.rpartition("/")[2] or "Speech",
+        repo=repo,
+        language=card.language,
+        licence=card.licence,
+        splits=splits,
+        features=features(plan, settings),
+        codec=rows.codec if plan.num_codebooks else {},
         split_by=settings.split_by if len(splits) > 1 else "none",
-        num_speakers=sum(1 for i in used if speakers.dictionary[i].as_py()), channels=_channels(rows, chosen, seconds),
+        num_speakers=sum(1 for i in used if speakers.dictionary[i].as_py()),
+        channels=_channels(rows, chosen, seconds),
         rates=dict(zip(rates.tolist(), counts.tolist(), strict=True)),
         durations={f"{q:.0%}": float(v) for q, v in zip(_QUANTILES, lengths, strict=False)},
-        has_text=_has_text(rows, chosen), left_out=dict(left_out), made=card.made, profile=card.profile,
-        pictures=(DURATIONS,) if card.with_durations_plot else ())
+        has_text=_has_text(rows, chosen),
+        left_out=dict(left_out),
+        made=card.made,
+        profile=card.profile,
+        pictures=(DURATIONS,) if card.with_durations_plot else (),
+    )
 
 
 def draw_durations(path: Path, rows: Rows, plan: DatasetPlan) -> None:
     """Write a PNG of how long the segments are, counted by half seconds."""
     from colabkit.core.table import COLOURS, new_figure, save_figure
+
     seconds = rows.table["seconds"].to_numpy()[np.concatenate([shard.rows for shard in plan.shards])]
     figure, axes = new_figure(1, (8, 2.4))
     axes.hist(seconds, bins=np.arange(0, max(1.0, float(seconds.max())) + 0.5, 0.5), color=COLOURS[0])
@@ -81,9 +105,12 @@ def _channels(rows: Rows, chosen: np.ndarray, seconds: np.ndarray) -> dict[str, 
     indices = encoded.indices.to_numpy()[chosen]
     counts = np.bincount(indices, minlength=len(encoded.dictionary))
     sums = np.bincount(indices, weights=seconds, minlength=len(encoded.dictionary))
-    return {name: (int(counts[i]), float(sums[i])) for i, name in enumerate(encoded.dictionary.to_pylist()) if counts[i]}
+    return {
+        name: (int(counts[i]), float(sums[i])) for i, name in enumerate(encoded.dictionary.to_pylist()) if counts[i]
+    }
 
 
 def _has_text(rows: Rows, chosen: np.ndarray) -> bool:
     import pyarrow.compute as pc
+
     return bool(pc.binary_length(rows.table["text"]).to_numpy()[chosen].any())

@@ -1,7 +1,8 @@
-"""Publish segments and their codes as a dataset of the Hugging Face Hub: killed anywhere, no finished shard is made again.
+"""Segments and their codes published as a Hugging Face Hub dataset: killed anywhere, no finished shard is made again.
 
-A shard is made in the scratch folder, sent to the Hub's large file storage, written down and deleted. Commits come later and
-are few: they name what is uploaded, without its content. The last one brings the card, and from then on the dataset is whole.
+A shard is made in the scratch folder, sent to the Hub's large file storage, written down and deleted. Commits come
+later and are few: they name what is uploaded, without its content. The last one brings the card, and from then on the
+dataset is whole.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _ROUNDS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """Where a dataset is now, and what this call did for it: `num_made` shards were made and uploaded, in `num_commits`.
+    """Where a dataset is now, and what this call did: `num_made` shards were made and uploaded, in `num_commits`.
 
     card: the text of its README.md, "" after a dry run.
     """
@@ -75,18 +76,30 @@ class HubSettings:
         return f"HubSettings(endpoint={self.endpoint!r}, private={self.private})"
 
 
-def publish_dataset(segments: Place | None, codes: Place | None, repo: str, *, settings: PublishSettings = PublishSettings(),
-                    hub: HubSettings = HubSettings(), card: CardSettings = CardSettings(),
-                    scratch: str | os.PathLike | None = None, output: str | os.PathLike | None = None,
-                    records: Place | None = None, workers: int = _WORKERS, dry_run: bool = False,
-                    teller: Teller = Teller()) -> Published:
+def publish_dataset(
+    segments: Place | None,
+    codes: Place | None,
+    repo: str,
+    *,
+    settings: PublishSettings = PublishSettings(),
+    hub: HubSettings = HubSettings(),
+    card: CardSettings = CardSettings(),
+    scratch: str | os.PathLike | None = None,
+    output: str | os.PathLike | None = None,
+    records: Place | None = None,
+    workers: int = _WORKERS,
+    dry_run: bool = False,
+    teller: Teller = Teller(),
+) -> Published:
     """Publish what `codes` holds of `segments` (codes None: all segments, without codes) as the dataset `repo`.
 
-    segments: where audio lies. codes: the store whose codes/ was filled by encoding. Each object is read once, in ranges.
+    segments: where audio lies. codes: the store whose codes/ was filled by encoding. Each object is read once, in
+    ranges.
     scratch: local folder for the shards in hand and for what is known of those uploaded: the same folder continues.
-    records: a second place for the latter, which a lost machine leaves behind. output: with repo "", the folder of the dataset.
-    Raises: UsageError for a name, a token or a right that is missing; StateError for codes that are not all there or a disk
-    without room for one shard; DataError when nothing is left; Unreachable; Stopped.
+    records: a second place for the latter, which a lost machine leaves behind. output: with repo "", the folder of the
+    dataset.
+    Raises: UsageError for a name, a token or a right that is missing; StateError for codes that are not all there or a
+    disk without room for one shard; DataError when nothing is left; Unreachable; Stopped.
     """
     if repo:
         hub_repo.require_name(repo, "dataset")
@@ -95,8 +108,19 @@ def publish_dataset(segments: Place | None, codes: Place | None, repo: str, *, s
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_fault(error, place, "make the folder for shards") from error
-    push = HubPush(repo, "dataset", token=hub.token or None, endpoint=hub.endpoint or None, teller=teller,
-                   deadline_seconds=hub.deadline_seconds, quota_seconds=hub.quota_seconds) if repo and not dry_run else None
+    push = (
+        HubPush(
+            repo,
+            "dataset",
+            token=hub.token or None,
+            endpoint=hub.endpoint or None,
+            teller=teller,
+            deadline_seconds=hub.deadline_seconds,
+            quota_seconds=hub.quota_seconds,
+        )
+        if repo and not dry_run
+        else None
+    )
     lock = acquire_run_lock(place)
     try:
         rows = open_rows(segments, codes, place, teller.problem)
@@ -105,8 +129,19 @@ def publish_dataset(segments: Place | None, codes: Place | None, repo: str, *, s
         if dry_run or push is None and output is None:
             page = hub_repo.hub_page(repo, "dataset", hub.endpoint or None) if repo else ""
             teller.say(f"  dry run: nothing was sent{f' to {page}' if page else ''}")
-            return Published(repo=repo, url=page, revision="", private=hub.private, splits=plan.splits(), num_rows=plan.num_rows,
-                             num_left_out=0, num_shards=len(plan.shards), num_made=0, num_bytes=0, num_commits=0)
+            return Published(
+                repo=repo,
+                url=page,
+                revision="",
+                private=hub.private,
+                splits=plan.splits(),
+                num_rows=plan.num_rows,
+                num_left_out=0,
+                num_shards=len(plan.shards),
+                num_made=0,
+                num_bytes=0,
+                num_commits=0,
+            )
         choose_pages(teller)
         target = HubTarget(push, plan, hub.private) if push is not None else FolderTarget(Path(output or "."), plan)
         slug = _slug(repo, hub.endpoint, output)
@@ -120,9 +155,28 @@ def publish_dataset(segments: Place | None, codes: Place | None, repo: str, *, s
 class _Publishing:
     """One call: what is there already is found, the rest is made, uploaded and committed."""
 
-    def __init__(self, rows: Rows, plan: DatasetPlan, segments: Place | None, settings: PublishSettings, card: CardSettings,
-                 repo: str, target: HubTarget | FolderTarget, kept: Records, scratch: Path, workers: int, teller: Teller):
-        self.rows, self.plan, self.segments, self.settings, self.card, self.repo = rows, plan, segments, settings, card, repo
+    def __init__(
+        self,
+        rows: Rows,
+        plan: DatasetPlan,
+        segments: Place | None,
+        settings: PublishSettings,
+        card: CardSettings,
+        repo: str,
+        target: HubTarget | FolderTarget,
+        kept: Records,
+        scratch: Path,
+        workers: int,
+        teller: Teller,
+    ):
+        self.rows, self.plan, self.segments, self.settings, self.card, self.repo = (
+            rows,
+            plan,
+            segments,
+            settings,
+            card,
+            repo,
+        )
         self.target: Target = target
         self.kept, self.scratch, self.teller, self.workers = kept, scratch, teller, workers
         self.done: dict[str, ShardRecord] = {}
@@ -144,18 +198,32 @@ class _Publishing:
                 gone = [id for id in fault.ids if id not in self.made_here]
                 if not gone or round_ == _ROUNDS - 1:
                     raise
-                self.teller.say(f"  the Hub has dropped {len(gone)} shards that were uploaded earlier: they are made again")
+                self.teller.say(
+                    f"  the Hub has dropped {len(gone)} shards that were uploaded earlier: they are made again"
+                )
                 self.kept.forget(gone)
                 for id in gone:
                     del self.done[id]
         records = [self.done[shard.id] for shard in self.plan.shards]
         num_left_out = sum(sum(r.left_out.values()) for r in records)
-        self.teller.say(f"  {self.target.page}: {len(self.plan.shards)} shards, {len(self.made_here)} of them made now"
-                       + (f"; {num_left_out} segments left out" if num_left_out else ""))
-        return Published(repo=self.repo, url=self.target.page, revision=revision, private=there.private,
-                         splits=self._rows_by_split(), num_rows=sum(r.num_rows for r in records), num_left_out=num_left_out,
-                         num_shards=len(records), num_made=len(self.made_here), num_bytes=sum(r.size for r in records),
-                         num_commits=self.target.num_commits, card=self.card_text)
+        self.teller.say(
+            f"  {self.target.page}: {len(self.plan.shards)} shards, {len(self.made_here)} of them made now"
+            + (f"; {num_left_out} segments left out" if num_left_out else "")
+        )
+        return Published(
+            repo=self.repo,
+            url=self.target.page,
+            revision=revision,
+            private=there.private,
+            splits=self._rows_by_split(),
+            num_rows=sum(r.num_rows for r in records),
+            num_left_out=num_left_out,
+            num_shards=len(records),
+            num_made=len(self.made_here),
+            num_bytes=sum(r.size for r in records),
+            num_commits=self.target.num_commits,
+            card=self.card_text,
+        )
 
     def _find_done(self, there: There) -> None:
         """Recognise what is committed, here or in an earlier plan's folder, and what is uploaded only."""
@@ -166,11 +234,15 @@ class _Publishing:
                 self.committed.add(shard.id)
                 self.done[shard.id] = record
             elif record is not None and isinstance(self.target, HubTarget):
-                self.done[shard.id] = record  # uploaded, or committed under an earlier plan: named again, not sent again
+                # uploaded, or committed under an earlier plan: named again, not sent again
+                self.done[shard.id] = record
         num_uploaded = len(self.done) - len(self.committed)
         if self.done:
-            self.teller.say(f"  {len(self.committed)} of {len(self.plan.shards)} shards are committed"
-                           + (f", {num_uploaded} more uploaded" if num_uploaded else "") + "; nothing of them is read again")
+            self.teller.say(
+                f"  {len(self.committed)} of {len(self.plan.shards)} shards are committed"
+                + (f", {num_uploaded} more uploaded" if num_uploaded else "")
+                + "; nothing of them is read again"
+            )
 
     def _go_on(self, there: There) -> str:
         """Make what is missing, and commit; return the last revision."""
@@ -197,7 +269,10 @@ class _Publishing:
         return self.teller.progress(total, "publish", unit="segments") if total else nullcontext()
 
     def _make_all(self, missing: Sequence[ShardPlan]):
-        """Return an iterator of records of shards that are made and uploaded ahead, in order; each is written down at once."""
+        """Return an iterator of records of shards that are made and uploaded ahead, in order.
+
+        Each is written down at once.
+        """
         missing = list(missing)
         workers = self._workers_that_fit(missing)
         return prefetch(lambda k: self._make(missing[k]), 0, len(missing), workers=workers, ahead=workers)
@@ -208,7 +283,9 @@ class _Publishing:
         require_free(self.scratch, largest, "make a shard")
         fitting = max(1, min(self.workers, int(0.9 * free_bytes(self.scratch) // max(1, largest))))
         if fitting < self.workers and missing:
-            self.teller.choose("publish.workers", fitting, f"the disk has room for so many shards of {in_units(largest)}")
+            self.teller.choose(
+                "publish.workers", fitting, f"the disk has room for so many shards of {in_units(largest)}"
+            )
         return fitting
 
     def _make(self, shard: ShardPlan) -> ShardRecord:
@@ -216,22 +293,32 @@ class _Publishing:
         # A name of this call's own: a thread that an interrupt has left behind may still be at the same shard.
         path = self.scratch / f"{TEMPORARY_PREFIX}shard-{shard.id}-{secrets.token_hex(4)}.parquet"
         try:
-            made = None if self.teller.stop_requested else make_shard(
-                path, shard, self.rows, self.segments, self.plan, self.settings, self.teller)
+            made = (
+                None
+                if self.teller.stop_requested
+                else make_shard(path, shard, self.rows, self.segments, self.plan, self.settings, self.teller)
+            )
             if made is None:
-                raise Stopped("Stopped before all shards were made", where=self.target.page,
-                              fix="run the same command again: what is uploaded is neither made nor sent again")
+                raise Stopped(
+                    "Stopped before all shards were made",
+                    where=self.target.page,
+                    fix="run the same command again: what is uploaded is neither made nor sent again",
+                )
             sha256, size = self.target.take(path, shard)
         finally:
             path.unlink(missing_ok=True)
-        record = ShardRecord(id=shard.id, sha256=sha256, size=size, num_rows=made.num_rows, seconds=made.seconds,
-                             left_out=made.left_out)
+        record = ShardRecord(
+            id=shard.id, sha256=sha256, size=size, num_rows=made.num_rows, seconds=made.seconds, left_out=made.left_out
+        )
         self.kept.add(record)
         return record
 
     def _commit(self, shards: Sequence[ShardPlan], card: str | None = None, pictures: dict | None = None) -> str:
-        message = "Add the last shards and the card" if card is not None else \
-            f"Add {len(shards)} shards of {len(self.plan.shards)}, from {shards[0].split} {shards[0].number}"
+        message = (
+            "Add the last shards and the card"
+            if card is not None
+            else f"Add {len(shards)} shards of {len(self.plan.shards)}, from {shards[0].split} {shards[0].number}"
+        )
         revision = self.target.commit([(s, self.done[s.id]) for s in shards], message, card, pictures or {})
         self.committed |= {shard.id for shard in shards}
         return revision
@@ -266,8 +353,10 @@ def _tell(plan: DatasetPlan, teller: Teller) -> None:
 
 
 def _slug(repo: str, endpoint: str, output: str | os.PathLike | None) -> str:
-    """Name the place that was uploaded to: what one Hub has, another has not. A Hub on loopback comes back at another port."""
+    """Name the place that was uploaded to: what one Hub has, another has not.
+
+    A Hub on loopback comes back at another port.
+    """
     address = re.sub(r"^(https?://(?:127\.0\.0\.1|localhost)):\d+", r"\1", hub_repo.hub_endpoint(endpoint or None))
     text = f"{address} {repo}" if repo else f"folder {os.path.realpath(output or '.')}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-

@@ -1,8 +1,9 @@
 """The layout of a dataset: which segments make which shard of which split, by the segments and the settings alone.
 
 A segment's split follows from a hash of its speaker, so data that is added moves nobody. Rows stand in the order of the
-objects they lie in, so each is read once from one end to the other; data added behind leaves the full shards before as they are.
-A shard's name holds a hash of all that its bytes follow from: one that is there under its name is the one that is wanted.
+objects they lie in, so each is read once from one end to the other; data added behind leaves the full shards before as
+they are. A shard's name holds a hash of all that its bytes follow from: one that is there under its name is the one
+that is wanted.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class PublishSettings:
     """What the shards' bytes follow from, besides the segments.
 
     split_by "speaker": shares of the speakers by hash; "channel": a split for each channel; "none": all is train.
-    shard_bytes: of a shard before compression, 16 bit samples counted. audio_format "flac": what is not FLAC becomes it;
-    "as_is": audio files as they lie there; an npz is no audio file and becomes FLAC.
+    shard_bytes: of a shard before compression, 16 bit samples counted. audio_format "flac": what is not FLAC becomes
+    it; "as_is": audio files as they lie there; an npz is no audio file and becomes FLAC.
     """
 
     split_by: Literal["speaker", "channel", "none"] = "speaker"
@@ -84,8 +85,12 @@ class DatasetPlan:
         return found
 
 
-def make_plan(rows: Rows, settings: PublishSettings, *,
-              choose: Callable[[str, object, str], object] = lambda name, value, reason: value) -> DatasetPlan:
+def make_plan(
+    rows: Rows,
+    settings: PublishSettings,
+    *,
+    choose: Callable[[str, object, str], object] = lambda name, value, reason: value,
+) -> DatasetPlan:
     """Return the shards to publish. Raises: UsageError for settings that cannot be, DataError when nothing is left."""
     _check(settings)
     table = rows.table
@@ -95,8 +100,16 @@ def make_plan(rows: Rows, settings: PublishSettings, *,
     sizes = _sizes(table, settings, num_codebooks)
     rates = np.unique(table["rate_hz"].to_numpy()[order])
     rate_hz = int(rates[0]) if len(rates) == 1 and rates[0] > 0 else None
-    about = json.dumps([FORMAT, settings.with_audio, settings.audio_format, num_codebooks, rate_hz,
-                        rows.codec.get("fingerprint", "") if num_codebooks else ""])
+    about = json.dumps(
+        [
+            FORMAT,
+            settings.with_audio,
+            settings.audio_format,
+            num_codebooks,
+            rate_hz,
+            rows.codec.get("fingerprint", "") if num_codebooks else "",
+        ]
+    )
     parts: list[tuple[str, int, int, np.ndarray, str]] = []
     for split in sorted(set(splits.tolist()), key=_split_order):
         chosen = order[splits == split]
@@ -105,35 +118,62 @@ def make_plan(rows: Rows, settings: PublishSettings, *,
             part = chosen[start:stop]
             parts.append((split, number, len(cuts), part, _identity(rows, part, about, num_codebooks)))
     folder = f"{FOLDER}/{hashlib.sha256(json.dumps([[p[0], p[4]] for p in parts]).encode()).hexdigest()[:8]}"
-    shards = tuple(ShardPlan(f"{folder}/{split}-{number:05d}-of-{count:05d}-{identity}.parquet", identity, split, number, part,
-                             int(sizes[part].sum() * 1.02) + (1 << 20)) for split, number, count, part, identity in parts)
+    shards = tuple(
+        ShardPlan(
+            f"{folder}/{split}-{number:05d}-of-{count:05d}-{identity}.parquet",
+            identity,
+            split,
+            number,
+            part,
+            int(sizes[part].sum() * 1.02) + (1 << 20),
+        )
+        for split, number, count, part, identity in parts
+    )
     return DatasetPlan(shards, folder, rate_hz, num_codebooks, num_doubles)
 
 
 def share(name: str, seed: int) -> float:
     """Return the place in [0, 1) that a name has for ever."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+    return (
+        int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogateescape")).digest()[:8], "big") / 2**64
+    )
 
 
 def _check(settings: PublishSettings) -> None:
     held_out = settings.test_fraction + settings.validation_fraction
     if settings.test_fraction < 0 or settings.validation_fraction < 0 or held_out >= 1:
-        raise UsageError("These splits cannot be", expected="shares from 0 that leave some for train", where="publish",
-                         got=f"test {settings.test_fraction}, validation {settings.validation_fraction}",
-                         fix="for example publish.test_fraction=0.05")
+        raise UsageError(
+            "These splits cannot be",
+            expected="shares from 0 that leave some for train",
+            where="publish",
+            got=f"test {settings.test_fraction}, validation {settings.validation_fraction}",
+            fix="for example publish.test_fraction=0.05",
+        )
     if settings.shard_bytes < 1:
-        raise UsageError("Shards cannot be so small", got=settings.shard_bytes, expected="some megabytes", where="publish",
-                         fix="for example publish.shard_mb=500")
+        raise UsageError(
+            "Shards cannot be so small",
+            got=settings.shard_bytes,
+            expected="some megabytes",
+            where="publish",
+            fix="for example publish.shard_mb=500",
+        )
     if not (settings.with_audio or settings.with_codes):
-        raise UsageError("Neither audio nor codes are to be published", where="publish", expected="one of them, or both",
-                         fix="publish with audio, with codes, or both")
+        raise UsageError(
+            "Neither audio nor codes are to be published",
+            where="publish",
+            expected="one of them, or both",
+            fix="publish with audio, with codes, or both",
+        )
 
 
 def _order(rows: Rows, settings: PublishSettings) -> tuple[np.ndarray, int]:
     """Return the rows that are wanted, in the order they lie in; of those with one key the first."""
     import pyarrow.compute as pc
+
     table = rows.table
-    order = pc.sort_indices(table, sort_keys=[("object", "ascending"), ("offset", "ascending"), ("key", "ascending")]).to_numpy()
+    order = pc.sort_indices(
+        table, sort_keys=[("object", "ascending"), ("offset", "ascending"), ("key", "ascending")]
+    ).to_numpy()
     order = order.astype(np.int64)
     codes = table["key"].combine_chunks().take(order).dictionary_encode().indices.to_numpy()
     first = np.zeros(len(order), bool)
@@ -143,14 +183,24 @@ def _order(rows: Rows, settings: PublishSettings) -> tuple[np.ndarray, int]:
         known = table["channel"].combine_chunks().dictionary_encode()
         names = known.dictionary.to_pylist()
         if missing := sorted(set(settings.channels) - set(names)):
-            raise UsageError("No segment is of this channel", got=", ".join(missing), where="publish.channels",
-                             expected="one of " + ", ".join(sorted(names)[:20]), fix="correct the list of channels")
+            raise UsageError(
+                "No segment is of this channel",
+                got=", ".join(missing),
+                where="publish.channels",
+                expected="one of " + ", ".join(sorted(names)[:20]),
+                fix="correct the list of channels",
+            )
         wanted = np.array([name in settings.channels for name in names])
         order = order[wanted[known.indices.to_numpy()][order]]
     order = order[: settings.limit]
     if not len(order):
-        raise DataError("There is nothing to publish", got=f"{len(rows)} segments, none of them wanted", where="publish",
-                        expected="at least one", fix="change publish.channels or publish.limit, or encode some segments first")
+        raise DataError(
+            "There is nothing to publish",
+            got=f"{len(rows)} segments, none of them wanted",
+            where="publish",
+            expected="at least one",
+            fix="change publish.channels or publish.limit, or encode some segments first",
+        )
     return order, num_doubles
 
 
@@ -167,28 +217,41 @@ def _splits(table: pa.Table, order: np.ndarray, settings: PublishSettings, choos
     def place(name: str) -> str:
         found = share(name, settings.seed)
         return "test" if found < test else "validation" if found < validation else "train"
+
     splits = np.array([place(f"speaker/{name}") for name in names], object)[indices]
     if "" in names:
         unknown = indices == names.index("")
         if not table["num_samples"].to_numpy()[order].any():
-            raise UsageError("The speakers of loose files are not known before the files are read", got="split_by=speaker",
-                             where="publish.split_by", expected="codes, or shards with their index",
-                             fix="encode first, or set publish.split_by=none")
-        choose("publish.split_by", "key", f"{int(unknown.sum())} segments do not say their speaker: their own names decide")
+            raise UsageError(
+                "The speakers of loose files are not known before the files are read",
+                got="split_by=speaker",
+                where="publish.split_by",
+                expected="codes, or shards with their index",
+                fix="encode first, or set publish.split_by=none",
+            )
+        choose(
+            "publish.split_by", "key", f"{int(unknown.sum())} segments do not say their speaker: their own names decide"
+        )
         keys = table["key"].combine_chunks().take(order[unknown]).to_pylist()
         splits[unknown] = [place(f"key/{key}") for key in keys]
     there = sorted(set(splits.tolist()), key=_split_order)
     wanted = ["train", *(["validation"] if settings.validation_fraction else []), *(["test"] if test else [])]
     if missing := [split for split in wanted if split not in there]:
-        choose("publish.splits", ", ".join(there), f"of {len(names)} speakers the hash of none falls into {', '.join(missing)}")
+        choose(
+            "publish.splits",
+            ", ".join(there),
+            f"of {len(names)} speakers the hash of none falls into {', '.join(missing)}",
+        )
     return splits
 
 
 def _split_names(channels: list[str]) -> list[str]:
     """Return a name of a split for each channel: letters, digits and "_", all different."""
     names = [_SPLIT.sub("_", channel).strip("_") or "unknown" for channel in channels]
-    return [name if names.count(name) == 1 else f"{name}_{hashlib.sha256(channel.encode()).hexdigest()[:6]}"
-            for name, channel in zip(names, channels, strict=True)]
+    return [
+        name if names.count(name) == 1 else f"{name}_{hashlib.sha256(channel.encode()).hexdigest()[:6]}"
+        for name, channel in zip(names, channels, strict=True)
+    ]
 
 
 def _split_order(split: str) -> tuple[int, str]:
@@ -199,6 +262,7 @@ def _split_order(split: str) -> tuple[int, str]:
 def _sizes(table: pa.Table, settings: PublishSettings, num_codebooks: int) -> np.ndarray:
     """Return a bound of the bytes that each row takes before compression. Shape: (row,) int64."""
     import pyarrow.compute as pc
+
     samples, length = table["num_samples"].to_numpy(), table["length"].to_numpy()
     sizes = np.full(len(samples), 256, np.int64)
     if settings.with_audio:

@@ -1,4 +1,4 @@
-"""Read the stored bytes of segments in the order they lie in: neighbours together, ahead of their use, each byte once."""
+"""Stored bytes of segments, read in the order they lie in: neighbours together, ahead of their use, each byte once."""
 
 from __future__ import annotations
 
@@ -54,24 +54,36 @@ def read_payloads(segments: Place, table: pa.Table, *, workers: int = _WORKERS) 
 
     def read(k: int) -> list[Payload]:
         return list(_read(segments, spans[k]))
-    with closing(prefetch(read, 0, len(spans), workers=min(workers, max(1, len(spans))), max_bytes=_AHEAD_BYTES,
-                          num_bytes=lambda k: spans[k].num_bytes)) as made:
+
+    with closing(
+        prefetch(
+            read,
+            0,
+            len(spans),
+            workers=min(workers, max(1, len(spans))),
+            max_bytes=_AHEAD_BYTES,
+            num_bytes=lambda k: spans[k].num_bytes,
+        )
+    ) as made:
         for payloads in made:
             yield from payloads
 
 
 def _read(segments: Place, span: _Span) -> Iterator[Payload]:
     from colabkit.io.places.http.patience import Unreachable
+
     try:
         content = memoryview(segments.get(span.object, span.start, span.stop, version=span.version))
     except Unreachable:
         raise
     except (DataError, ChangedError) as error:
         for row, *_ in span.rows:
-            yield Payload(row, b"", "it changed after it was encoded" if isinstance(error, ChangedError) else error.what)
+            yield Payload(
+                row, b"", "it changed after it was encoded" if isinstance(error, ChangedError) else error.what
+            )
         return
     for row, offset, length, crc32 in span.rows:
-        part = content if length < 0 else content[offset - span.start: offset - span.start + length]
+        part = content if length < 0 else content[offset - span.start : offset - span.start + length]
         if length >= 0 and len(part) != length:
             yield Payload(row, b"", "the object is shorter than it was")
         elif crc32 >= 0 and zlib.crc32(part) != crc32:
@@ -90,8 +102,13 @@ def _spans(table: pa.Table) -> list[_Span]:
             spans.append(_Span(name, version, 0, None, (entry,)))
             continue
         last = spans[-1] if spans else None
-        if (last is not None and last.stop is not None and (last.object, last.version) == (name, version)
-                and 0 <= offset - last.stop <= _GAP_BYTES and offset + length - last.start <= _SPAN_BYTES):
+        if (
+            last is not None
+            and last.stop is not None
+            and (last.object, last.version) == (name, version)
+            and 0 <= offset - last.stop <= _GAP_BYTES
+            and offset + length - last.start <= _SPAN_BYTES
+        ):
             spans[-1] = _Span(name, version, last.start, offset + length, (*last.rows, entry))
         else:
             spans.append(_Span(name, version, offset, offset + length, (entry,)))

@@ -1,7 +1,8 @@
 """Make one Parquet shard of a dataset: audio, codes and what is known of each segment; the same plan, the same bytes.
 
-Made for streaming: row groups of some megabytes, a page index, and pages cut by content, so that a Hub with deduplication sends
-what changed alone. Parquet metadata as datasets writes it: https://huggingface.co/docs/datasets, features as JSON.
+Made for streaming: row groups of some megabytes, a page index, and pages cut by content, so that a Hub with
+deduplication sends what changed alone. Parquet metadata as datasets writes it: https://huggingface.co/docs/datasets,
+features as JSON.
 """
 
 from __future__ import annotations
@@ -44,16 +45,24 @@ def features(plan: DatasetPlan, settings: PublishSettings) -> dict[str, dict]:
 
     Codes are (frame,) with one codebook, which is what a language model is given, and (codebook, frame) with more.
     """
+
     def value(kind: str) -> dict:
         return {"dtype": kind, "_type": "Value"}
+
     codes: dict = {"feature": value("uint16"), "_type": "Sequence"}
     if plan.num_codebooks > 1:
         codes = {"feature": codes, "_type": "Sequence"}
-    return {"key": value("string"),
-            **({"audio": {"sampling_rate": plan.rate_hz, "_type": "Audio"}} if settings.with_audio else {}),
-            **({"codes": codes} if plan.num_codebooks else {}),
-            "text": value("string"), "speaker": value("string"), "channel": value("string"), "seconds": value("float64"),
-            "rate_hz": value("int32"), "metadata": value("string")}
+    return {
+        "key": value("string"),
+        **({"audio": {"sampling_rate": plan.rate_hz, "_type": "Audio"}} if settings.with_audio else {}),
+        **({"codes": codes} if plan.num_codebooks else {}),
+        "text": value("string"),
+        "speaker": value("string"),
+        "channel": value("string"),
+        "seconds": value("float64"),
+        "rate_hz": value("int32"),
+        "metadata": value("string"),
+    }
 
 
 def choose_pages(teller: Teller) -> None:
@@ -61,24 +70,45 @@ def choose_pages(teller: Teller) -> None:
     if cut_by_content(_CHUNKING):
         teller.choose("publish.pages", "cut by content", "a Hub that deduplicates is sent what changed alone")
     else:
-        teller.choose("publish.pages", "cut by size", f"pyarrow {installed_version('pyarrow')} cannot cut by content, as 21.0 "
-                      "can: after a change a Hub that deduplicates is sent more; the rows are the same")
+        teller.choose(
+            "publish.pages",
+            "cut by size",
+            f"pyarrow {installed_version('pyarrow')} cannot cut by content, as 21.0 "
+            "can: after a change a Hub that deduplicates is sent more; the rows are the same",
+        )
 
 
-def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Place | None, plan: DatasetPlan,
-               settings: PublishSettings, teller: Teller) -> MadeShard | None:
-    """Write a shard to `path`, reading each segment once; None when a stop was asked for. Segments that cannot be read are told
-    and left out. Raises: StateError for a full disk; UsageError; Unreachable.
+def make_shard(
+    path: Path,
+    shard: ShardPlan,
+    rows: Rows,
+    segments: Place | None,
+    plan: DatasetPlan,
+    settings: PublishSettings,
+    teller: Teller,
+) -> MadeShard | None:
+    """Write a shard to `path`, reading each segment once; None when a stop was asked for.
+
+    Segments that cannot be read are told and left out.
+    Raises: StateError for a full disk; UsageError; Unreachable.
     """
     import pyarrow.parquet as pq
+
     schema = _schema(plan, settings)
     table = rows.take(shard.rows)
     left_out: Counter[str] = Counter()
     num_rows, seconds = 0, 0.0
     try:
-        with pq.ParquetWriter(path, schema, compression=_compressions(settings), write_page_index=True,
-                              **cut_by_content(_CHUNKING), use_dictionary=["speaker", "channel"],
-                              write_statistics=["key", "speaker", "channel", "seconds"], store_schema=True) as writer:
+        with pq.ParquetWriter(
+            path,
+            schema,
+            compression=_compressions(settings),
+            write_page_index=True,
+            **cut_by_content(_CHUNKING),
+            use_dictionary=["speaker", "channel"],
+            write_statistics=["key", "speaker", "channel", "seconds"],
+            store_schema=True,
+        ) as writer:
             for group in _groups(table, segments, plan, settings, left_out, teller):
                 writer.write_table(_to_table(group, schema), row_group_size=len(group))
                 num_rows, seconds = num_rows + len(group), seconds + sum(row["seconds"] for row in group)
@@ -89,8 +119,14 @@ def make_shard(path: Path, shard: ShardPlan, rows: Rows, segments: Place | None,
     return MadeShard(num_rows, round(seconds, 3), dict(left_out))
 
 
-def _groups(table: pa.Table, segments: Place | None, plan: DatasetPlan, settings: PublishSettings, left_out: Counter,
-            teller: Teller) -> Iterator[list[dict]]:
+def _groups(
+    table: pa.Table,
+    segments: Place | None,
+    plan: DatasetPlan,
+    settings: PublishSettings,
+    left_out: Counter,
+    teller: Teller,
+) -> Iterator[list[dict]]:
     """Yield the rows of each row group."""
     names = ("key", "text", "speaker", "channel", "seconds", "rate_hz", "metadata", "num_frames")
     known = zip(*(table[name].to_pylist() for name in names), strict=True)
@@ -105,7 +141,11 @@ def _groups(table: pa.Table, segments: Place | None, plan: DatasetPlan, settings
             left_out[reason] += 1
             teller.problem(values[0], reason if error.got is None else f"{reason}: {error.got}")
             continue
-        size = len(row["audio"]["bytes"] if settings.with_audio else b"") + 2 * row["num_frames"] * plan.num_codebooks + 512
+        size = (
+            len(row["audio"]["bytes"] if settings.with_audio else b"")
+            + 2 * row["num_frames"] * plan.num_codebooks
+            + 512
+        )
         if group and held + size > ROW_GROUP_BYTES:
             yield group
             group, held = [], 0
@@ -119,12 +159,18 @@ def _payloads(table: pa.Table, segments: Place | None, settings: PublishSettings
     if not settings.with_audio:
         return (Payload(row, b"") for row in range(table.num_rows))
     if segments is None:
-        raise StateError("There is no audio to publish", expected="the segments that were encoded", where="publish",
-                         fix="name the store that holds the segments, or publish the codes alone")
+        raise StateError(
+            "There is no audio to publish",
+            expected="the segments that were encoded",
+            where="publish",
+            fix="name the store that holds the segments, or publish the codes alone",
+        )
     return read_payloads(segments, table)
 
 
-def _row(row: dict, payload: Payload, codes: pa.UInt16Array | None, plan: DatasetPlan, settings: PublishSettings) -> dict:
+def _row(
+    row: dict, payload: Payload, codes: pa.UInt16Array | None, plan: DatasetPlan, settings: PublishSettings
+) -> dict:
     """Return a row as it is published. Raises: DataError for a segment that cannot be."""
     if payload.fault:
         raise DataError(payload.fault, fix="upload it again and encode it anew")
@@ -142,10 +188,12 @@ def _with_audio(row: dict, content: bytes, plan: DatasetPlan, settings: PublishS
     """Return the row with its audio file, and what that says where nobody has said it before."""
     from colabkit.io.samples.shards import flac_bytes
     from colabkit.pipelines.dataset.segments.read import read_segment
+
     suffix = _SUFFIXES.get(content[:4], ".mp3")
     if suffix == ".flac" or suffix != ".npz" and settings.audio_format == "as_is":
         if not row["rate_hz"]:
             from colabkit.io.audio import audio_info
+
             info = audio_info(content)
             row["rate_hz"], row["seconds"] = info.rate_hz, info.num_frames / info.rate_hz
     else:
@@ -164,23 +212,44 @@ def _with_audio(row: dict, content: bytes, plan: DatasetPlan, settings: PublishS
 
 def _schema(plan: DatasetPlan, settings: PublishSettings) -> pa.Schema:
     import pyarrow as pa
+
     told = features(plan, settings)
     codes = pa.list_(pa.uint16())
-    kinds = {"audio": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
-             "codes": codes if plan.num_codebooks <= 1 else pa.list_(codes),
-             "seconds": pa.float64(), "rate_hz": pa.int32()}
-    about = {"huggingface": json.dumps({"info": {"features": told}}),
-             **({"content_defined_chunking": json.dumps(_CHUNKING)} if cut_by_content(_CHUNKING) else {})}
+    kinds = {
+        "audio": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "codes": codes if plan.num_codebooks <= 1 else pa.list_(codes),
+        "seconds": pa.float64(),
+        "rate_hz": pa.int32(),
+    }
+    about = {
+        "huggingface": json.dumps({"info": {"features": told}}),
+        **({"content_defined_chunking": json.dumps(_CHUNKING)} if cut_by_content(_CHUNKING) else {}),
+    }
     return pa.schema([(name, kinds.get(name, pa.string())) for name in told], metadata=about)
 
 
 def _compressions(settings: PublishSettings) -> dict[str, str] | str:
     """Audio files are compressed already."""
-    packed = dict.fromkeys(("key", "codes.list.element", "codes.list.element.list.element", "text", "speaker", "channel",
-                            "seconds", "rate_hz", "metadata"), "zstd")
+    packed = dict.fromkeys(
+        (
+            "key",
+            "codes.list.element",
+            "codes.list.element.list.element",
+            "text",
+            "speaker",
+            "channel",
+            "seconds",
+            "rate_hz",
+            "metadata",
+        ),
+        "zstd",
+    )
     return packed | {"audio.bytes": "none", "audio.path": "zstd"} if settings.with_audio else "zstd"
 
 
 def _to_table(group: list[dict], schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
-    return pa.table([pa.array([row[name] for row in group], schema.field(name).type) for name in schema.names], schema=schema)
+
+    return pa.table(
+        [pa.array([row[name] for row in group], schema.field(name).type) for name in schema.names], schema=schema
+    )

@@ -52,13 +52,21 @@ class Target(Protocol):
     def take(self, path: Path, shard: ShardPlan) -> tuple[str, int]:
         """Store a finished shard and return its SHA-256 and size; the file at `path` is not needed any more."""
 
-    def commit(self, shards: Sequence[tuple[ShardPlan, ShardRecord]], message: str, card: str | None = None,
-               pictures: Mapping[str, tuple[str, int]] = {}) -> str:
+    def commit(
+        self,
+        shards: Sequence[tuple[ShardPlan, ShardRecord]],
+        message: str,
+        card: str | None = None,
+        pictures: Mapping[str, tuple[str, int]] = {},
+    ) -> str:
         """Put shards in their place, and with a card all of the dataset; return the revision. Raises: Vanished."""
 
 
 class HubTarget:
-    """A dataset repository. What is not ours in it stays; shards of an earlier plan go with the commit that brings the card."""
+    """A dataset repository.
+
+    What is not ours in it stays; shards of an earlier plan go with the commit that brings the card.
+    """
 
     def __init__(self, hub: HubPush, plan: DatasetPlan, private: bool):
         self.hub, self.plan, self.private, self.page = hub, plan, private, hub.page
@@ -68,12 +76,19 @@ class HubTarget:
         self.hub.require_namespace()  # told before anything is made
         info = self.hub.make(private=self.private)
         if self.private and not info.private:
-            raise UsageError("The dataset is to be private, and there is a public one of this name", got=self.hub.repo,
-                             where=self.page, expected="a private dataset, or a name that is free",
-                             fix=f"make it private at {self.page}/settings, choose another name, or set publish.private=no")
+            raise UsageError(
+                "The dataset is to be private, and there is a public one of this name",
+                got=self.hub.repo,
+                where=self.page,
+                expected="a private dataset, or a name that is free",
+                fix=f"make it private at {self.page}/settings, choose another name, or set publish.private=no",
+            )
         tree = self.hub.ask(lambda: self.hub.tree(info.sha))
-        there = There({path: entry.lfs.sha256 if entry.lfs else entry.blob_id for path, entry in tree.items()},
-                      revision=info.sha, private=bool(info.private))
+        there = There(
+            {path: entry.lfs.sha256 if entry.lfs else entry.blob_id for path, entry in tree.items()},
+            revision=info.sha,
+            private=bool(info.private),
+        )
         for path in sorted(path for path in tree if path.startswith(f"{_NOTES}/") and path.endswith(".jsonl")):
             for line in self._read(path, info.sha).splitlines():
                 if (record := ShardRecord.of(line)) is not None:
@@ -96,16 +111,25 @@ class HubTarget:
 
     def _upload(self, path: Path, name: str) -> tuple[str, int]:
         from huggingface_hub import CommitOperationAdd
+
         operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=os.fspath(path))
         operation._upload_mode = "lfs"  # known: nothing needs to be asked, and a small shard is no text either
         size = path.stat().st_size
-        self.hub.ask(lambda: self.hub.api.preupload_lfs_files(self.hub.repo, additions=[operation], repo_type="dataset",
-                                                              num_threads=1, free_memory=False),
-                     more_seconds=size / _UPLOAD_BYTES_PER_SECOND)
+        self.hub.ask(
+            lambda: self.hub.api.preupload_lfs_files(
+                self.hub.repo, additions=[operation], repo_type="dataset", num_threads=1, free_memory=False
+            ),
+            more_seconds=size / _UPLOAD_BYTES_PER_SECOND,
+        )
         return operation.upload_info.sha256.hex(), size
 
-    def commit(self, shards: Sequence[tuple[ShardPlan, ShardRecord]], message: str, card: str | None = None,
-               pictures: Mapping[str, tuple[str, int]] = {}) -> str:
+    def commit(
+        self,
+        shards: Sequence[tuple[ShardPlan, ShardRecord]],
+        message: str,
+        card: str | None = None,
+        pictures: Mapping[str, tuple[str, int]] = {},
+    ) -> str:
         def attempt() -> str:
             """Look again each time: somebody may have committed, or we ourselves when the answer was lost."""
             head = self.hub.info().sha
@@ -113,10 +137,16 @@ class HubTarget:
             missing = [(shard, record) for shard, record in shards if _sha256(there.get(shard.name)) != record.sha256]
             lines = [_large(shard.name, record.sha256, record.size) for shard, record in missing]
             if missing:
-                lines.append(_small(f"{_NOTES}/{missing[0][1].id}.jsonl",
-                                    "".join(record.to_json() + "\n" for _, record in missing)))
-            lines += [_large(name, sha256, size) for name, (sha256, size) in pictures.items()
-                      if _sha256(there.get(name)) != sha256]
+                lines.append(
+                    _small(
+                        f"{_NOTES}/{missing[0][1].id}.jsonl", "".join(record.to_json() + "\n" for _, record in missing)
+                    )
+                )
+            lines += [
+                _large(name, sha256, size)
+                for name, (sha256, size) in pictures.items()
+                if _sha256(there.get(name)) != sha256
+            ]
             if card is not None:
                 lines += self._last_lines(card, there)
             if not lines:
@@ -128,10 +158,15 @@ class HubTarget:
         def refused(status: int, told: str) -> Vanished | None:
             if status not in (400, 404, 422) or not shards:
                 return None
-            fault = Vanished("The Hub does not take what was uploaded", got=f"status {status}: {told}", where=self.page,
-                             fix="run the same command again: what is gone is made anew")
+            fault = Vanished(
+                "The Hub does not take what was uploaded",
+                got=f"status {status}: {told}",
+                where=self.page,
+                fix="run the same command again: what is gone is made anew",
+            )
             fault.ids = tuple(record.id for _, record in shards)
             return fault
+
         return self.hub.ask(attempt, refused=refused)
 
     def _last_lines(self, card: str, there: Mapping) -> list[dict]:
@@ -139,7 +174,8 @@ class HubTarget:
         stale = [path for path in there if SHARD_NAME.fullmatch(path) and path not in wanted]
         card_is_there = CARD in there and there[CARD].blob_id == _git_name(card.encode())
         return [{"key": "deletedFile", "value": {"path": path}} for path in sorted(stale)] + (
-            [] if card_is_there else [_small(CARD, card)])
+            [] if card_is_there else [_small(CARD, card)]
+        )
 
 
 class FolderTarget:
@@ -176,8 +212,13 @@ class FolderTarget:
             raise files.disk_fault(error, place, "keep a shard", needed_bytes=size) from error
         return sha256, size
 
-    def commit(self, shards: Sequence[tuple[ShardPlan, ShardRecord]], message: str, card: str | None = None,
-               pictures: Mapping[str, tuple[str, int]] = {}) -> str:
+    def commit(
+        self,
+        shards: Sequence[tuple[ShardPlan, ShardRecord]],
+        message: str,
+        card: str | None = None,
+        pictures: Mapping[str, tuple[str, int]] = {},
+    ) -> str:
         (self.folder / _NOTES).mkdir(parents=True, exist_ok=True)
         for _, record in shards:
             files.write_atomic(self.folder / _NOTES / f"{record.id}.json", record.to_json())
@@ -196,7 +237,10 @@ def _large(path: str, sha256: str, size: int) -> dict:
 
 
 def _small(path: str, text: str) -> dict:
-    return {"key": "file", "value": {"path": path, "content": base64.b64encode(text.encode()).decode(), "encoding": "base64"}}
+    return {
+        "key": "file",
+        "value": {"path": path, "content": base64.b64encode(text.encode()).decode(), "encoding": "base64"},
+    }
 
 
 def _sha256(entry: object) -> str | None:
@@ -206,4 +250,3 @@ def _sha256(entry: object) -> str | None:
 
 def _git_name(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-

@@ -14,7 +14,10 @@ from colabkit.io.places.place import Place
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRecord:
-    """One shard in the Hub's large file storage. `id` names all that its bytes follow from; left_out: segments by reason."""
+    """One shard in the Hub's large file storage.
+
+    `id` names all that its bytes follow from; left_out: segments by reason.
+    """
 
     id: str
     sha256: str
@@ -30,7 +33,11 @@ class ShardRecord:
             record = cls(**json.loads(content))
         except (ValueError, TypeError):
             return None
-        return record if isinstance(record.size, int) and isinstance(record.left_out, dict) and len(record.sha256) == 64 else None
+        return (
+            record
+            if isinstance(record.size, int) and isinstance(record.left_out, dict) and len(record.sha256) == 64
+            else None
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
@@ -71,7 +78,9 @@ class Records:
         try:
             self.store.put(f"{record.id}.json", record.to_json().encode())
         except ColabkitError as error:
-            self.say(f"  the store keeps no record of what is uploaded ({error.what}): a lost machine would upload it again")
+            self.say(
+                f"  the store keeps no record of what is uploaded ({error.what}): a lost machine would upload it again"
+            )
             self.store = None
 
     def forget(self, ids: Iterable[str]) -> None:
@@ -83,4 +92,3 @@ class Records:
                     self.store.delete(f"{id}.json")
                 except ColabkitError:  # without the right to delete it is overwritten when the shard is uploaded again
                     self.say("  the store lets nobody delete: its record of a shard that is gone is written over")
-

@@ -33,7 +33,9 @@ SPEAKER_NAMES = ("speaker", "speaker_id", "spk", "spk_id", "speaker_name", "clie
 CHANNEL_NAMES = ("channel", "channel_name", "channel_id", "station")
 TEXT_NAMES = ("text", "transcript", "transcription", "sentence", "normalized_text")
 RATES_HZ = (4_000, 192_000)  # from telephones of old to studios: outside it is a mistake
-_HEADER = re.compile(rb"\{'descr': '([<>|=]?)([a-zA-Z])(\d*)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), ?\} *\n?")
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|=]?)([a-zA-Z])(\d*)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), ?\} *\n?"
+)
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same segment gives the same bytes
 
 
@@ -62,8 +64,9 @@ def read_npz(payload: bytes, name: str, *, default_rate_hz: int | None = None) -
     """Read one segment; its key is `name` without the suffix. The wave may be a read-only view of `payload`.
 
     Audio stands under AUDIO_NAMES or is the only series of numbers; float16/32/64 or PCM integers; (sample,), or with a
-    channel axis, which is averaged and told in the metadata. Raises: DataError for a file that is cut, holds pickled objects,
-    no audio or audio that is not finite or not in [-1, 1], and where no rate is told and no `default_rate_hz` is given.
+    channel axis, which is averaged and told in the metadata. Raises: DataError for a file that is cut, holds pickled
+    objects, no audio or audio that is not finite or not in [-1, 1], and where no rate is told and no `default_rate_hz`
+    is given.
     """
     members = read_directory(lambda start, stop: payload[start:stop], len(payload), name)
     contents = {member.filename.removesuffix(".npy"): read_member(payload, member, name) for member in members}
@@ -74,30 +77,54 @@ def read_npz(payload: bytes, name: str, *, default_rate_hz: int | None = None) -
     known = sort_values(values, name)
     rate_hz = known.rate_hz or default_rate_hz
     if rate_hz is None:
-        raise DataError("The segment does not say its rate", got=f"arrays {', '.join(headers)}", where=name,
-                        expected=f"a number under {', '.join(RATE_NAMES[:4])}",
-                        fix="if you know it, say it: default_rate_hz=24000; guessing would change speed and pitch")
+        raise DataError(
+            "The segment does not say its rate",
+            got=f"arrays {', '.join(headers)}",
+            where=name,
+            expected=f"a number under {', '.join(RATE_NAMES[:4])}",
+            fix="if you know it, say it: default_rate_hz=24000; guessing would change speed and pitch",
+        )
     wave, num_channels = to_wave(as_array(contents[audio], headers[audio], f"{audio} of {name}"), name)
     if num_channels > 1:
         known.metadata["mixed_from_channels"] = str(num_channels)
     found = None if codes is None else _to_codes(as_array(contents[codes], headers[codes], f"{codes} of {name}"), name)
-    return Segment(key=key_of_whole(name, (".npz",)), wave=wave, rate_hz=require_rate(rate_hz, name), speaker=known.speaker,
-                   channel=known.channel or channel_of(name), text=known.text, metadata=known.metadata, codes=found)
+    return Segment(
+        key=key_of_whole(name, (".npz",)),
+        wave=wave,
+        rate_hz=require_rate(rate_hz, name),
+        speaker=known.speaker,
+        channel=known.channel or channel_of(name),
+        text=known.text,
+        metadata=known.metadata,
+        codes=found,
+    )
 
 
 def write_npz(segment: Segment, *, dtype: str = "float32", deflate: bool = False) -> bytes:
     """Return a segment as the bytes of an npz file, the same for the same segment. `dtype` is "float32" or "int16"."""
     if dtype not in ("float32", "int16"):
-        raise UsageError("Cannot write audio of this type", got=dtype, expected="float32 or int16", fix="choose one of them")
+        raise UsageError(
+            "Cannot write audio of this type", got=dtype, expected="float32 or int16", fix="choose one of them"
+        )
     wave = np.asarray(segment.wave)
     if wave.ndim != 1 or not len(wave):
-        raise DataError("Cannot write this segment", got=f"a wave of shape {wave.shape}", expected="(sample,)",
-                        where=segment.key, fix="pass at least one sample")
+        raise DataError(
+            "Cannot write this segment",
+            got=f"a wave of shape {wave.shape}",
+            expected="(sample,)",
+            where=segment.key,
+            fix="pass at least one sample",
+        )
     if dtype == "int16" and wave.dtype != np.int16:
         wave = np.clip(np.round(wave * 32768), -32768, 32767)
-    arrays = {"audio": wave.astype(dtype), "sample_rate": np.int64(segment.rate_hz), "speaker": np.str_(segment.speaker),
-              "channel": np.str_(segment.channel), "text": np.str_(segment.text),
-              "metadata": np.str_(json.dumps(dict(segment.metadata), ensure_ascii=False, sort_keys=True))}
+    arrays = {
+        "audio": wave.astype(dtype),
+        "sample_rate": np.int64(segment.rate_hz),
+        "speaker": np.str_(segment.speaker),
+        "channel": np.str_(segment.channel),
+        "text": np.str_(segment.text),
+        "metadata": np.str_(json.dumps(dict(segment.metadata), ensure_ascii=False, sort_keys=True)),
+    }
     if segment.codes is not None:
         arrays["codes"] = np.asarray(segment.codes, np.uint16)
     packed = io.BytesIO()
@@ -117,14 +144,23 @@ def find_audio(headers: Mapping[str, ArrayHeader], where: str) -> str:
     for key in AUDIO_NAMES:
         if key in headers:
             return key
-    series = [key for key, header in headers.items() if header.dtype.kind in "fi" and len(header.shape) in (1, 2)
-              and math.prod(header.shape) > 1 and key not in CODES_NAMES]
+    series = [
+        key
+        for key, header in headers.items()
+        if header.dtype.kind in "fi"
+        and len(header.shape) in (1, 2)
+        and math.prod(header.shape) > 1
+        and key not in CODES_NAMES
+    ]
     if len(series) == 1:
         return series[0]
-    raise DataError("The segment holds no audio" if not series else "It is not clear which array is the audio",
-                    got=", ".join(f"{key} {header.dtype}{list(header.shape)}" for key, header in headers.items()) or "nothing",
-                    expected=f"an array under {', '.join(AUDIO_NAMES)}", where=where,
-                    fix="write it again with the audio under the name audio, or remove the file")
+    raise DataError(
+        "The segment holds no audio" if not series else "It is not clear which array is the audio",
+        got=", ".join(f"{key} {header.dtype}{list(header.shape)}" for key, header in headers.items()) or "nothing",
+        expected=f"an array under {', '.join(AUDIO_NAMES)}",
+        where=where,
+        fix="write it again with the audio under the name audio, or remove the file",
+    )
 
 
 def read_header(content: bytes | memoryview, where: str) -> ArrayHeader:
@@ -152,9 +188,13 @@ def read_header(content: bytes | memoryview, where: str) -> ArrayHeader:
     else:
         header = _read_unusual_header(bytes(content[:stop]), head[6], where)
     if header.dtype.hasobject:
-        raise DataError("The array holds pickled Python objects, which could run any program when read", got="type object",
-                        expected="numbers or text", where=where,
-                        fix="write it again from its source: numbers as arrays, dicts as json.dumps(...) text")
+        raise DataError(
+            "The array holds pickled Python objects, which could run any program when read",
+            got="type object",
+            expected="numbers or text",
+            where=where,
+            fix="write it again from its source: numbers as arrays, dicts as json.dumps(...) text",
+        )
     return header
 
 
@@ -162,7 +202,9 @@ def as_array(content: bytes | memoryview, header: ArrayHeader, where: str) -> np
     """Return the array behind a header, a view of `content`. Raises: DataError when bytes are missing."""
     count = math.prod(header.shape)
     if len(content) - header.num_header_bytes != count * header.dtype.itemsize:
-        raise _not_array(where, f"{len(content) - header.num_header_bytes} bytes for {header.dtype}{list(header.shape)}")
+        raise _not_array(
+            where, f"{len(content) - header.num_header_bytes} bytes for {header.dtype}{list(header.shape)}"
+        )
     array = np.frombuffer(content, header.dtype, count, header.num_header_bytes) if count else np.zeros(0, header.dtype)
     return array.reshape(header.shape, order="F" if header.is_fortran else "C")
 
@@ -199,9 +241,13 @@ def require_rate(value: object, where: str) -> int:
     except (TypeError, ValueError):
         rate_hz = math.nan
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1] or rate_hz != int(rate_hz):
-        raise DataError("The segment's rate cannot be", got=value, where=where,
-                        expected=f"a whole number of Hz from {RATES_HZ[0]} to {RATES_HZ[1]}",
-                        fix="write the file again with its true rate, or remove it")
+        raise DataError(
+            "The segment's rate cannot be",
+            got=value,
+            where=where,
+            expected=f"a whole number of Hz from {RATES_HZ[0]} to {RATES_HZ[1]}",
+            fix="write the file again with its true rate, or remove it",
+        )
     return int(rate_hz)
 
 
@@ -245,14 +291,29 @@ def _as_text(value: object) -> str:
 
 
 def _to_codes(array: np.ndarray, where: str) -> np.ndarray:
-    codes = array.reshape(1, -1) if array.ndim == 1 else array.reshape(array.shape[-2:]) if array.ndim > 1 and all(
-        length == 1 for length in array.shape[:-2]) else None
+    codes = (
+        array.reshape(1, -1)
+        if array.ndim == 1
+        else array.reshape(array.shape[-2:])
+        if array.ndim > 1 and all(length == 1 for length in array.shape[:-2])
+        else None
+    )
     if codes is None or codes.dtype.kind not in "iu" or not codes.size or codes.min() < 0 or codes.max() > 65_535:
-        raise DataError("The segment's codes cannot be read", got=f"{array.dtype}{list(array.shape)}", where=where,
-                        expected="(codebook, frame) whole numbers from 0 to 65535", fix="encode the segment again")
+        raise DataError(
+            "The segment's codes cannot be read",
+            got=f"{array.dtype}{list(array.shape)}",
+            where=where,
+            expected="(codebook, frame) whole numbers from 0 to 65535",
+            fix="encode the segment again",
+        )
     return codes.astype(np.uint16)
 
 
 def _not_array(where: str, got: str) -> DataError:
-    return DataError("This is no whole array", got=got, expected="a .npy file", where=where,
-                     fix="copy or download the npz again, or remove it")
+    return DataError(
+        "This is no whole array",
+        got=got,
+        expected="a .npy file",
+        where=where,
+        fix="copy or download the npz again, or remove it",
+    )

@@ -27,19 +27,24 @@ class Quality:
     other_fraction: float
 
 
-def measure(wave: np.ndarray, rate_hz: int, probabilities: np.ndarray, level_db: np.ndarray,
-            speech_probability: float = 0.5) -> Quality:
+def measure(
+    wave: np.ndarray, rate_hz: int, probabilities: np.ndarray, level_db: np.ndarray, speech_probability: float = 0.5
+) -> Quality:
     """Measure a (sample,) wave with the probabilities of speech and levels of its frames, of shape (frame,)."""
     is_speech = np.asarray(probabilities) >= speech_probability
-    speech_db = float(np.median(level_db[is_speech])) if is_speech.any() else float(np.max(level_db, initial=SILENCE_DB))
+    speech_db = (
+        float(np.median(level_db[is_speech])) if is_speech.any() else float(np.max(level_db, initial=SILENCE_DB))
+    )
     is_quiet = level_db < speech_db - _FAR_BELOW_DB
     beside = 10 ** (np.quantile(level_db, _QUIETEST_FRACTION) / 10) if len(level_db) else 1.0
     speech = np.mean(10 ** (level_db[is_speech] / 10)) if is_speech.any() else beside
     return Quality(
-        loudness_lufs=loudness_lufs(wave, rate_hz), clipped_fraction=clipped_fraction(wave),
+        loudness_lufs=loudness_lufs(wave, rate_hz),
+        clipped_fraction=clipped_fraction(wave),
         snr_db=float(10 * np.log10(max(speech - beside, beside * 1e-2) / beside)),
         silence_fraction=float(np.mean(is_quiet & ~is_speech)) if len(level_db) else 1.0,
-        other_fraction=float(np.mean(~is_quiet & ~is_speech)) if len(level_db) else 0.0)
+        other_fraction=float(np.mean(~is_quiet & ~is_speech)) if len(level_db) else 0.0,
+    )
 
 
 def fault(quality: Quality, filters: Filters) -> str:

@@ -20,8 +20,9 @@ def is_segment(name: str) -> bool:
     return name.lower().endswith(SEGMENT_SUFFIXES)
 
 
-def read_segment(payload: bytes, name: str, columns: Mapping[str, str] | None = None, *,
-                 default_rate_hz: int | None = None) -> Segment:
+def read_segment(
+    payload: bytes, name: str, columns: Mapping[str, str] | None = None, *, default_rate_hz: int | None = None
+) -> Segment:
     """Read a segment from the bytes of its file; its key is `name` without the suffix, or all of a name that has none.
 
     `columns` (speaker, channel, text, anything) are what an index knows of it, and go before what the file says.
@@ -32,17 +33,29 @@ def read_segment(payload: bytes, name: str, columns: Mapping[str, str] | None = 
     elif is_segment(name) or payload.startswith(_AUDIO_STARTS):
         segment = _read_audio_file(payload, name)
     else:
-        raise DataError("This is no segment", got=bytes(payload[:8]), expected=f"a file as {', '.join(SEGMENT_SUFFIXES)}",
-                        where=name, fix="keep other files elsewhere")
+        raise DataError(
+            "This is no segment",
+            got=bytes(payload[:8]),
+            expected=f"a file as {', '.join(SEGMENT_SUFFIXES)}",
+            where=name,
+            fix="keep other files elsewhere",
+        )
     return describe(segment, columns) if columns else segment
 
 
 def describe(segment: Segment, columns: Mapping[str, str]) -> Segment:
     """Return the segment with what an index says of it; what the index leaves empty stays."""
     known = sort_values({name: value for name, value in columns.items() if value}, segment.key)
-    return Segment(key=segment.key, wave=segment.wave, rate_hz=segment.rate_hz, codes=segment.codes,
-                   speaker=known.speaker or segment.speaker, channel=known.channel or segment.channel,
-                   text=known.text or segment.text, metadata={**segment.metadata, **known.metadata})
+    return Segment(
+        key=segment.key,
+        wave=segment.wave,
+        rate_hz=segment.rate_hz,
+        codes=segment.codes,
+        speaker=known.speaker or segment.speaker,
+        channel=known.channel or segment.channel,
+        text=known.text or segment.text,
+        metadata={**segment.metadata, **known.metadata},
+    )
 
 
 def _read_audio_file(payload: bytes, name: str) -> Segment:
@@ -53,5 +66,10 @@ def _read_audio_file(payload: bytes, name: str) -> Segment:
     except DataError as error:
         raise DataError(error.what, got=error.got, expected=error.expected, where=name, fix=error.fix) from error
     metadata = {"mixed_from_channels": str(num_channels)} if num_channels > 1 else {}
-    return Segment(key=key_of_whole(name, SEGMENT_SUFFIXES), wave=wave, rate_hz=rate_hz, channel=channel_of(name),
-                   metadata=metadata)
+    return Segment(
+        key=key_of_whole(name, SEGMENT_SUFFIXES),
+        wave=wave,
+        rate_hz=rate_hz,
+        channel=channel_of(name),
+        metadata=metadata,
+    )

@@ -22,7 +22,10 @@ class CutRules:
         if not 0 < self.min_seconds < self.max_seconds:
             yield f"min_seconds, max_seconds: got {self.min_seconds}, {self.max_seconds}, expected 0 < min < max"
         if self.min_seconds > self.max_seconds / 2:
-            yield f"min_seconds: got {self.min_seconds}, expected at most half of max_seconds, or long speech could not be split"
+            yield (
+                f"min_seconds: got {self.min_seconds}, expected at most half of max_seconds, "
+                "or long speech could not be split"
+            )
         if not 0 <= self.pad_seconds <= 1:
             yield f"pad_seconds: got {self.pad_seconds}, expected 0 to 1"
         if not 0.1 <= self.max_pause_seconds < self.max_seconds:

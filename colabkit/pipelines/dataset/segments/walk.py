@@ -20,8 +20,13 @@ _GROUP_BYTES = 8 << 20  # of a shard, read at once
 _SUFFIXES = {b"fLaC": ".flac", b"RIFF": ".wav", b"OggS": ".ogg", b"PK\x03\x04": ".npz"}
 
 
-def segment_rows(place: Place | str | os.PathLike, *, default_rate_hz: int | None = None, workers: int = 2,
-                 problem: Callable[[str, str], None] | None = None) -> Iterator[Segment]:
+def segment_rows(
+    place: Place | str | os.PathLike,
+    *,
+    default_rate_hz: int | None = None,
+    workers: int = 2,
+    problem: Callable[[str, str], None] | None = None,
+) -> Iterator[Segment]:
     """Yield every segment below a place in the order of its names, or of its index where there is one.
 
     Segments that cannot be read are told to `problem(name, reason)` and left out; without it the first one raises.
@@ -46,12 +51,13 @@ def opened(place: Place | str | os.PathLike) -> Place:
     """Return objects as they are, an address opened."""
     if isinstance(place, (str, Path)):
         from colabkit.io.places import open_place
+
         return open_place(os.fspath(place))
     return place  # type: ignore[return-value]
 
 
 def look(objects: Place) -> tuple[SampleIndex | None, dict[str, int]]:
-    """Return the index of a place's shards, or where there is none the names of its loose segments with their sizes, sorted.
+    """Return the index of a place's shards, or where there is none the names and sizes of its loose segments, sorted.
 
     Raises: DataError for a place with neither, and for shards whose index is not there or speaks of other ones.
     """
@@ -61,15 +67,23 @@ def look(objects: Place) -> tuple[SampleIndex | None, dict[str, int]]:
         index = SampleIndex.from_bytes(objects.get(FILE_NAME), f"{FILE_NAME} of {objects.address}")
         for shard in index.shards:
             if sizes.get(shard.name) != shard.size:
-                raise DataError("A shard is not what the index beside it says", where=f"{shard.name} of {objects.address}",
-                                got=f"{sizes.get(shard.name, 'no')} bytes", expected=f"{shard.size} bytes",
-                                fix="copy or upload the shard again")
+                raise DataError(
+                    "A shard is not what the index beside it says",
+                    where=f"{shard.name} of {objects.address}",
+                    got=f"{sizes.get(shard.name, 'no')} bytes",
+                    expected=f"{shard.size} bytes",
+                    fix="copy or upload the shard again",
+                )
         return index, {}
     loose = {name: sizes[name] for name in sorted(sizes) if is_segment(name)}
     if not loose:
-        raise DataError("There are no segments here", got="shards without their index" if shards else f"{len(sizes)} other files",
-                        expected=f"npz or audio files, or shards with {FILE_NAME}", where=objects.address,
-                        fix=f"copy {FILE_NAME} beside the shards" if shards else "correct the address, or build segments first")
+        raise DataError(
+            "There are no segments here",
+            got="shards without their index" if shards else f"{len(sizes)} other files",
+            expected=f"npz or audio files, or shards with {FILE_NAME}",
+            where=objects.address,
+            fix=f"copy {FILE_NAME} beside the shards" if shards else "correct the address, or build segments first",
+        )
     return None, loose
 
 
@@ -84,8 +98,14 @@ class _Reader:
 
     def __call__(self, k: int) -> list[tuple[Segment | None, str, DataError | None]]:
         if self.index is None:
-            return [_tried(lambda: read_segment(self.objects.get(self.pieces[k]), self.pieces[k],
-                                                default_rate_hz=self.default_rate_hz), self.pieces[k])]
+            return [
+                _tried(
+                    lambda: read_segment(
+                        self.objects.get(self.pieces[k]), self.pieces[k], default_rate_hz=self.default_rate_hz
+                    ),
+                    self.pieces[k],
+                )
+            ]
         arrays, numbers = self.index.arrays, self.pieces[k]
         shard = self.index.shards[arrays["shard"][numbers[0]]].name
         first = int(arrays["offset"][numbers[0]])
@@ -94,13 +114,22 @@ class _Reader:
 
     def _read(self, i: int, content: bytes, first: int) -> Segment:
         start = int(self.index.arrays["offset"][i]) - first
-        payload = content[start: start + int(self.index.arrays["length"][i])]
+        payload = content[start : start + int(self.index.arrays["length"][i])]
         key = self.index.keys[i]
         if zlib.crc32(payload) != self.index.arrays["crc32"][i]:
-            raise DataError("A segment is not what the index says", got=f"checksum {zlib.crc32(payload):08x}", where=key,
-                            expected=f"{self.index.arrays['crc32'][i]:08x}", fix="copy or upload the shard again")
-        return from_shard(payload, key, {name: text[i] for name, text in self.index.columns.items()},
-                          default_rate_hz=self.default_rate_hz)
+            raise DataError(
+                "A segment is not what the index says",
+                got=f"checksum {zlib.crc32(payload):08x}",
+                where=key,
+                expected=f"{self.index.arrays['crc32'][i]:08x}",
+                fix="copy or upload the shard again",
+            )
+        return from_shard(
+            payload,
+            key,
+            {name: text[i] for name, text in self.index.columns.items()},
+            default_rate_hz=self.default_rate_hz,
+        )
 
 
 def from_shard(payload: bytes, key: str, columns: dict[str, str], *, default_rate_hz: int | None = None) -> Segment:
@@ -120,8 +149,12 @@ def _groups(index: SampleIndex) -> list[list[int]]:
     """Cut the samples into neighbours that are read at once, in the order of the index."""
     shards, offsets, lengths = (index.arrays[name] for name in ("shard", "offset", "length"))
     if index.arrays["codec"].any():
-        raise DataError("Segments in compressed shards cannot be read one by one", where=index.address, expected="tar shards",
-                        fix="write them again with build_segments or ShardWriter")
+        raise DataError(
+            "Segments in compressed shards cannot be read one by one",
+            where=index.address,
+            expected="tar shards",
+            fix="write them again with build_segments or ShardWriter",
+        )
     groups: list[list[int]] = []
     start = 0
     for i in range(len(index)):
@@ -132,5 +165,3 @@ def _groups(index: SampleIndex) -> list[list[int]]:
             groups.append([i])
             start = int(offsets[i])
     return groups
-
-

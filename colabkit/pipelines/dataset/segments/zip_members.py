@@ -44,8 +44,13 @@ def read_directory(
         _require_readable(member, where)
     _require_apart(members, size, where)
     if (total := sum(member.file_size for member in members)) > most_bytes:
-        raise DataError("The zip is too large for a segment", got=f"{total} bytes in {len(members)} members",
-                        expected=f"at most {most_bytes}", where=where, fix="cut long recordings into segments first")
+        raise DataError(
+            "The zip is too large for a segment",
+            got=f"{total} bytes in {len(members)} members",
+            expected=f"at most {most_bytes}",
+            where=where,
+            fix="cut long recordings into segments first",
+        )
     return members
 
 
@@ -97,8 +102,13 @@ def _require_readable(member: ZipInfo, where: str) -> None:
     is_encrypted = member.flag_bits & _ENCRYPTED
     if is_encrypted or member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         got = "encrypted content" if is_encrypted else f"compression method {member.compress_type}"
-        raise DataError("Cannot read this zip", got=f"{got} of {member.filename}", where=where,
-                        expected="stored or deflated, as numpy writes it", fix="write it again with numpy.savez")
+        raise DataError(
+            "Cannot read this zip",
+            got=f"{got} of {member.filename}",
+            where=where,
+            expected="stored or deflated, as numpy writes it",
+            fix="write it again with numpy.savez",
+        )
 
 
 def _require_apart(members: list[ZipInfo], size: int, where: str) -> None:
@@ -124,5 +134,10 @@ def _inflate(content: memoryview, member: ZipInfo, where: str) -> bytes:
 
 
 def _damaged(where: str, got: str) -> DataError:
-    return DataError("This is no whole npz file", got=got, expected="a zip of arrays, as numpy.savez writes it", where=where,
-                     fix="copy or download it again, or remove it")
+    return DataError(
+        "This is no whole npz file",
+        got=got,
+        expected="a zip of arrays, as numpy.savez writes it",
+        where=where,
+        fix="copy or download it again, or remove it",
+    )

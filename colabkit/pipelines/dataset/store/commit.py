@@ -1,4 +1,7 @@
-"""Commit a piece: its codes first, then its manifest, which the first to finish puts. At last, the one manifest of all."""
+"""Commit a piece: its codes first, then its manifest, which the first to finish puts.
+
+At last, the one manifest of all.
+"""
 
 from __future__ import annotations
 
@@ -44,21 +47,45 @@ class Committed:
             found = json.loads(content)
             return cls(**{**found, "left_aside": tuple((item, reason) for item, reason in found["left_aside"])})
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError("A piece's manifest is damaged", got=f"{type(error).__name__}: {error}", where=where,
-                            expected="what encoding wrote", fix="delete the object: the piece is encoded again") from error
+            raise DataError(
+                "A piece's manifest is damaged",
+                got=f"{type(error).__name__}: {error}",
+                where=where,
+                expected="what encoding wrote",
+                fix="delete the object: the piece is encoded again",
+            ) from error
 
 
 class Committer:
-    """Puts pieces below an address. `honours_absent` says that the store refuses to overwrite when asked to: see the probe."""
+    """Puts pieces below an address.
 
-    def __init__(self, output: Place, facts: Mapping[str, object], *, honours_absent: bool = True, worker: str = "",
-                 say: Callable[[str], None] = print):
-        self.output, self.facts, self.honours_absent, self.worker, self.say = output, dict(facts), honours_absent, worker, say
+    `honours_absent` says that the store refuses to overwrite when asked to: see the probe.
+    """
+
+    def __init__(
+        self,
+        output: Place,
+        facts: Mapping[str, object],
+        *,
+        honours_absent: bool = True,
+        worker: str = "",
+        say: Callable[[str], None] = print,
+    ):
+        self.output, self.facts, self.honours_absent, self.worker, self.say = (
+            output,
+            dict(facts),
+            honours_absent,
+            worker,
+            say,
+        )
 
     def committed_ids(self) -> set[str]:
         """Return the pieces that are committed: a listing, a page for every thousand."""
-        return {found.name.removeprefix(f"{MANIFESTS}/").removesuffix(".json") for found in self.output.list(MANIFESTS)
-                if found.name.endswith(".json")}
+        return {
+            found.name.removeprefix(f"{MANIFESTS}/").removesuffix(".json")
+            for found in self.output.list(MANIFESTS)
+            if found.name.endswith(".json")
+        }
 
     def read(self, piece: str) -> Committed | None:
         """Return the manifest of a piece, None when it is not committed."""
@@ -66,20 +93,31 @@ class Committer:
         found = self.output.get_if_there(name)
         return None if found is None else Committed.of(found[0], f"{self.output.address}/{name}")
 
-    def commit(self, piece: str, inputs: str, rows: Sequence[Row], left_aside: Sequence[tuple[str, str]], token: int = 0
-               ) -> Committed:
+    def commit(
+        self, piece: str, inputs: str, rows: Sequence[Row], left_aside: Sequence[tuple[str, str]], token: int = 0
+    ) -> Committed:
         """Put the codes and the manifest of a piece; returns the manifest that counts, which may be another worker's.
 
-        Raises: ChangedError when the piece was committed from other segments or with another codec; StateError when the store
-        gives back something else than what was put.
+        Raises: ChangedError when the piece was committed from other segments or with another codec; StateError when the
+        store gives back something else than what was put.
         """
         content = write_sidecar(rows, self.facts)
         sha256 = hashlib.sha256(content).hexdigest()
         name = self._put_codes(f"codes/{piece}-{inputs[:16]}", content, sha256)
         seconds = round(sum(row.num_samples / row.rate_hz for row in rows), 3)
-        made = Committed(piece=piece, inputs=inputs, object=name, size=len(content), sha256=sha256, num_rows=len(rows),
-                         seconds=seconds, left_aside=tuple(sorted(left_aside)), worker=self.worker, token=token,
-                         at=round(time.time(), 3))
+        made = Committed(
+            piece=piece,
+            inputs=inputs,
+            object=name,
+            size=len(content),
+            sha256=sha256,
+            num_rows=len(rows),
+            seconds=seconds,
+            left_aside=tuple(sorted(left_aside)),
+            worker=self.worker,
+            token=token,
+            at=round(time.time(), 3),
+        )
         return self._put_manifest(made)
 
     def _put_codes(self, stem: str, content: bytes, sha256: str) -> str:
@@ -113,25 +151,37 @@ class Committer:
         except Taken:
             found = self.read(made.piece)
             if found is None:
-                raise StateError("A piece's manifest was there and is gone", where=f"{self.output.address}/{name}",
-                                 fix="let nobody delete below codes/ while it is being made, then run the same again") from None
+                raise StateError(
+                    "A piece's manifest was there and is gone",
+                    where=f"{self.output.address}/{name}",
+                    fix="let nobody delete below codes/ while it is being made, then run the same again",
+                ) from None
             return self._compared(made, found)
 
     def _compared(self, made: Committed, found: Committed) -> Committed:
         """Return the manifest that was there first, if it is of the same work."""
         if found.inputs != made.inputs:
-            raise ChangedError("This piece was committed from other segments or with another codec", got=found.inputs,
-                               expected=made.inputs, where=f"{self.output.address}/{MANIFESTS}/{made.piece}.json",
-                               fix="choose another prefix for these codes")
+            raise ChangedError(
+                "This piece was committed from other segments or with another codec",
+                got=found.inputs,
+                expected=made.inputs,
+                where=f"{self.output.address}/{MANIFESTS}/{made.piece}.json",
+                fix="choose another prefix for these codes",
+            )
         if found.sha256 != made.sha256:
-            self.say(f"  WARNING {made.piece}: {found.worker or 'another worker'} committed other codes of the same segments "
-                     f"({found.num_rows} rows against {made.num_rows} here), which stay; do the machines differ?")
+            self.say(
+                f"  WARNING {made.piece}: {found.worker or 'another worker'} committed other codes of the same "
+                f"segments ({found.num_rows} rows against {made.num_rows} here), which stay; do the machines differ?"
+            )
         return found
 
     def _verify(self, name: str, sha256: str) -> None:
         if hashlib.sha256(self.output.get(name)).hexdigest() != sha256:
-            raise StateError("The store gives back something else than what was put", where=f"{self.output.address}/{name}",
-                             fix="let one worker alone write below this prefix, then run the same again")
+            raise StateError(
+                "The store gives back something else than what was put",
+                where=f"{self.output.address}/{name}",
+                fix="let one worker alone write below this prefix, then run the same again",
+            )
 
 
 def read_manifest(output: Place) -> tuple[dict, str] | None:
@@ -145,43 +195,80 @@ def read_manifest(output: Place) -> tuple[dict, str] | None:
             raise ValueError(f"format {manifest['version']}")
         return manifest, found[1]
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError("The manifest of the codes is damaged", got=f"{type(error).__name__}: {error}",
-                        where=f"{output.address}/{MANIFEST}", expected="what encoding wrote",
-                        fix="delete the object and run the same command again: it is written anew") from error
+        raise DataError(
+            "The manifest of the codes is damaged",
+            got=f"{type(error).__name__}: {error}",
+            where=f"{output.address}/{MANIFEST}",
+            expected="what encoding wrote",
+            fix="delete the object and run the same command again: it is written anew",
+        ) from error
 
 
-def write_manifest(output: Place, pieces: Sequence[Committed], facts: Mapping[str, object], *, source: Mapping[str, object],
-                   settings: Mapping[str, object], num_items: int, num_changed: int) -> dict:
+def write_manifest(
+    output: Place,
+    pieces: Sequence[Committed],
+    facts: Mapping[str, object],
+    *,
+    source: Mapping[str, object],
+    settings: Mapping[str, object],
+    num_items: int,
+    num_changed: int,
+) -> dict:
     """Put the one manifest of all pieces, in their order, and return it."""
-    manifest = {"version": FORMAT, "codec": dict(facts), "settings": dict(settings), "source": dict(source),
-                "num_items": num_items,
-                "num_rows": sum(p.num_rows for p in pieces), "num_left_aside": sum(len(p.left_aside) for p in pieces),
-                "num_changed": num_changed, "seconds": round(sum(p.seconds for p in pieces), 3),
-                "pieces": [{"id": p.piece, "object": p.object, "size": p.size, "sha256": p.sha256, "num_rows": p.num_rows,
-                            "seconds": p.seconds, "num_left_aside": len(p.left_aside)} for p in pieces]}
+    manifest = {
+        "version": FORMAT,
+        "codec": dict(facts),
+        "settings": dict(settings),
+        "source": dict(source),
+        "num_items": num_items,
+        "num_rows": sum(p.num_rows for p in pieces),
+        "num_left_aside": sum(len(p.left_aside) for p in pieces),
+        "num_changed": num_changed,
+        "seconds": round(sum(p.seconds for p in pieces), 3),
+        "pieces": [
+            {
+                "id": p.piece,
+                "object": p.object,
+                "size": p.size,
+                "sha256": p.sha256,
+                "num_rows": p.num_rows,
+                "seconds": p.seconds,
+                "num_left_aside": len(p.left_aside),
+            }
+            for p in pieces
+        ],
+    }
     output.put(MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
     return manifest
 
 
 def read_codes(output: Place) -> Iterator[tuple[str, pyarrow.Table]]:
-    """Yield the name and the rows of every committed piece; a segment that was encoded anew is in the last of them alone.
+    """Yield the name and rows of every committed piece; a segment encoded anew is in the last of them alone.
 
     Raises: StateError when not all pieces are committed; DataError for one that is not what was committed.
     """
     import pyarrow as pa
+
     found = read_manifest(output)
     if found is None:
-        raise StateError("The codes are not all there", where=f"{output.address}/{MANIFEST}", expected="a finished encoding",
-                         fix="encode first: run the step before")
+        raise StateError(
+            "The codes are not all there",
+            where=f"{output.address}/{MANIFEST}",
+            expected="a finished encoding",
+            fix="encode first: run the step before",
+        )
     pieces = found[0]["pieces"]
     generations = {piece["id"].partition("-")[0] for piece in pieces}
     seen: set[str] = set()
     for piece in reversed(pieces) if len(generations) > 1 else pieces:
         content = output.get(piece["object"])
         if hashlib.sha256(content).hexdigest() != piece["sha256"]:
-            raise DataError("These codes are not what was committed", where=f"{output.address}/{piece['object']}",
-                            expected=f"sha256 {piece['sha256']}", fix=f"delete {MANIFESTS}/{piece['id']}.json and {MANIFEST}, "
-                            "then encode again: that piece is made anew")
+            raise DataError(
+                "These codes are not what was committed",
+                where=f"{output.address}/{piece['object']}",
+                expected=f"sha256 {piece['sha256']}",
+                fix=f"delete {MANIFESTS}/{piece['id']}.json and {MANIFEST}, then encode again: that piece is made anew",
+            )
         table, _ = read_sidecar(content, piece["object"])
         if len(generations) > 1:
             keys = table["key"].to_pylist()

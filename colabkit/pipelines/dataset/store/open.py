@@ -61,6 +61,7 @@ def open_hub(publish: PublishConfig, run_folder: Path) -> HubPlace:
     if publish.endpoint != LOOPBACK:
         return HubPlace(publish.endpoint)
     from huggingface_hub import constants
+
     constants.HF_HUB_DISABLE_XET = True  # which the one on loopback does not speak
     server = _served_by("hub", run_folder, _start_hub)
     token = next(iter(server.writers))
@@ -85,18 +86,26 @@ def _served_by(kind: str, run_folder: Path, start: Callable[[Path], Any]) -> Any
 def _start_s3(folder: Path) -> tuple[Any, S3Profile]:
     from colabkit.loopback.certificates import make_certificates
     from colabkit.loopback.s3 import S3Server
+
     certificates = make_certificates(folder / "certificates")
     access, secret = "loopback", secrets.token_hex(16)
     server = S3Server(folder / "s3", tls=certificates.server_context(), keys={access: secret})
     if _BUCKET not in server.buckets:
         server.make_bucket(_BUCKET)
     server.__enter__()
-    return server, S3Profile(bucket=_BUCKET, endpoint=server.url, region="us-east-1", access_key=access, secret_key=secret,
-                             ca_bundle=str(certificates.authority))
+    return server, S3Profile(
+        bucket=_BUCKET,
+        endpoint=server.url,
+        region="us-east-1",
+        access_key=access,
+        secret_key=secret,
+        ca_bundle=str(certificates.authority),
+    )
 
 
 def _start_hub(folder: Path) -> Any:
     from colabkit.loopback.hub import HubServer
+
     server = HubServer(folder=folder / "hub")
     server.writers[f"hf_{secrets.token_hex(16)}"] = ("loopback",)
     server.__enter__()

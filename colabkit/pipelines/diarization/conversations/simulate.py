@@ -24,7 +24,7 @@ NOISE_SECONDS = 12
 
 
 def _telephone_band() -> np.ndarray:
-    """Return the spectrum of a band from 300 to 3400 Hz, its edges 200 Hz wide so that it rings for a few samples only."""
+    """Return the spectrum of a 300 to 3400 Hz band, its edges 200 Hz wide so that it rings for a few samples only."""
     hz = np.linspace(0, RATE_HZ / 2, BLOCK_SAMPLES // 2 + 1)
     rise, fall = np.clip((hz - 200) / 200, 0, 1), np.clip((3_500 - hz) / 200, 0, 1)
     return (np.sin(np.pi / 2 * rise) * np.sin(np.pi / 2 * fall)).astype(np.float32) ** 2
@@ -67,14 +67,29 @@ class ConversationSimulator:
     Raises: DataError when the bank has fewer speakers than a conversation needs.
     """
 
-    def __init__(self, bank: SpeechBank, turn_taking: TurnTaking, *, seed: int, window_seconds: float,
-                 speaker_counts: dict[int, float], max_speakers: int, acoustics: Acoustics | None,
-                 same_sex_probability: float = 0.5, noises: list[np.ndarray] = (), rooms: list[np.ndarray] = ()):
+    def __init__(
+        self,
+        bank: SpeechBank,
+        turn_taking: TurnTaking,
+        *,
+        seed: int,
+        window_seconds: float,
+        speaker_counts: dict[int, float],
+        max_speakers: int,
+        acoustics: Acoustics | None,
+        same_sex_probability: float = 0.5,
+        noises: list[np.ndarray] = (),
+        rooms: list[np.ndarray] = (),
+    ):
         needed = max(speaker_counts)
         if bank.num_classes < needed:
-            raise DataError("Cannot make conversations", got=f"{bank.num_classes} speaker(s) with usable speech",
-                            expected=f"at least {needed}", where="speech",
-                            fix="add recordings of more speakers, or shorten simulate.speaker_weights")
+            raise DataError(
+                "Cannot make conversations",
+                got=f"{bank.num_classes} speaker(s) with usable speech",
+                expected=f"at least {needed}",
+                where="speech",
+                fix="add recordings of more speakers, or shorten simulate.speaker_weights",
+            )
         self.bank, self.turn_taking, self.seed = bank, turn_taking, seed
         self.num_frames = round(window_seconds * RATE_HZ / FRAME_SAMPLES)
         self.counts = np.array(list(speaker_counts))
@@ -94,9 +109,9 @@ class ConversationSimulator:
         tracks, active = self._take_turns([bank.speakers[i] for i in ids], rng)
         wave = self._mix(tracks, rng)
         columns = np.zeros((self.num_frames, self.max_speakers), bool)
-        columns[:, :len(ids)] = active
+        columns[:, : len(ids)] = active
         speaker_ids = np.full(self.max_speakers, -1)
-        speaker_ids[:len(ids)] = bank.ids[ids]
+        speaker_ids[: len(ids)] = bank.ids[ids]
         return Sample(wave=wave, active=columns, speaker_ids=speaker_ids, scored=np.ones(self.num_frames, bool))
 
     def _choose_speakers(self, bank: SpeechBank, rng: np.random.Generator) -> np.ndarray:
@@ -106,9 +121,13 @@ class ConversationSimulator:
         if by_sex and rng.random() < self.same_sex_probability:
             pool = by_sex[int(rng.integers(len(by_sex)))]
         if len(pool) < num_speakers:
-            raise DataError("Too little speech is in memory at once", got=f"{len(pool)} speakers",
-                            expected=f"at least {num_speakers}, as simulate.speaker_weights asks for", where="speech.max_hours",
-                            fix="--set speech.max_hours=6, or as much as memory allows")
+            raise DataError(
+                "Too little speech is in memory at once",
+                got=f"{len(pool)} speakers",
+                expected=f"at least {num_speakers}, as simulate.speaker_weights asks for",
+                where="speech.max_hours",
+                fix="--set speech.max_hours=6, or as much as memory allows",
+            )
         return rng.choice(pool, num_speakers, replace=False)
 
     def _take_turns(self, speakers: list[SpeakerMaterial], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +159,7 @@ class ConversationSimulator:
             if rng.random() < overlap_probability:
                 start = max(cursor - _frames(taking.draw("overlap", rng)), start + 5)
                 # The next one must not talk over themselves.
-                own = np.flatnonzero(active[max(start, 0):, speaker])
+                own = np.flatnonzero(active[max(start, 0) :, speaker])
                 start = max(start, 0) + own[-1] + 5 if len(own) else start
             else:
                 start = cursor + _frames(taking.draw("change_gap", rng) * pace)
@@ -167,6 +186,7 @@ class ConversationSimulator:
 
     def _room_spectrum(self, number: int) -> np.ndarray:
         from scipy import fft
+
         if number not in self._room_spectra:
             self._room_spectra[number] = fft.rfft(self.rooms[number].astype(np.float32), BLOCK_SAMPLES)
         return self._room_spectra[number]
@@ -187,9 +207,9 @@ class _Reader:
     def take(self, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
         """Return up to `num_frames` frames, at most to the end of the utterance: wave and speech frames."""
         mask = self.speaker.masks[self.utterance]
-        onset = self.frame + int(np.argmax(mask[self.frame:]))  # begin with speech
+        onset = self.frame + int(np.argmax(mask[self.frame :]))  # begin with speech
         last = min(onset + round(num_frames * self.speed), len(mask))
-        wave = self.speaker.waves[self.utterance][onset * FRAME_SAMPLES: last * FRAME_SAMPLES]
+        wave = self.speaker.waves[self.utterance][onset * FRAME_SAMPLES : last * FRAME_SAMPLES]
         taken = mask[onset:last]
         self.frame = last
         if last > len(mask) - 10:
@@ -204,6 +224,7 @@ def change_speed(wave: np.ndarray, mask: np.ndarray, speed: float) -> tuple[np.n
     if abs(speed - 1) < 5e-3:
         return wave, mask
     import soxr
+
     changed = soxr.resample(wave, RATE_HZ * speed, RATE_HZ, quality="QQ")
     num_frames = len(changed) // FRAME_SAMPLES
     source = np.minimum((np.arange(num_frames) * speed + 0.5 * speed).astype(int), len(mask) - 1)
@@ -220,9 +241,10 @@ def _lay(piece: np.ndarray, mask: np.ndarray, start: int, track: np.ndarray, act
     piece[-80:] *= ramp[::-1]
     first, last = max(start, 0), min(start + len(mask), len(active))
     if first < last:
-        active[first:last] |= mask[first - start: last - start]
-        track[first * FRAME_SAMPLES: last * FRAME_SAMPLES] += \
-            piece[(first - start) * FRAME_SAMPLES: (last - start) * FRAME_SAMPLES]
+        active[first:last] |= mask[first - start : last - start]
+        track[first * FRAME_SAMPLES : last * FRAME_SAMPLES] += piece[
+            (first - start) * FRAME_SAMPLES : (last - start) * FRAME_SAMPLES
+        ]
 
 
 def _frames(seconds: float) -> int:
@@ -230,22 +252,25 @@ def _frames(seconds: float) -> int:
 
 
 def _filter_and_sum(tracks: np.ndarray, responses: list[np.ndarray]) -> np.ndarray:
-    """Filter each track by its spectrum and add them up. Shapes: (speaker, sample), spectra of BLOCK_SAMPLES -> (sample,).
+    """Filter each track by its spectrum and add them up.
+
+    Shapes: (speaker, sample), spectra of BLOCK_SAMPLES -> (sample,).
 
     Overlap-save: blocks go through one batched FFT, which takes half the time of one long one. A filter may ring for
     ROOM_SAMPLES after a sound and EDGE_SAMPLES before it.
     """
     from scipy import fft
+
     num_samples = tracks.shape[1]
     step = BLOCK_SAMPLES - ROOM_SAMPLES - EDGE_SAMPLES
     num_blocks = -(-num_samples // step)
     padded = np.zeros(num_blocks * step + ROOM_SAMPLES + EDGE_SAMPLES, np.float32)
     spectrum = np.zeros((num_blocks, BLOCK_SAMPLES // 2 + 1), np.complex64)
     for track, response in zip(tracks, responses, strict=True):
-        padded[ROOM_SAMPLES: ROOM_SAMPLES + num_samples] = track
+        padded[ROOM_SAMPLES : ROOM_SAMPLES + num_samples] = track
         blocks = np.lib.stride_tricks.sliding_window_view(padded, BLOCK_SAMPLES)[::step]
         spectrum += fft.rfft(blocks, axis=1) * response.astype(np.complex64, copy=False)
-    wave = fft.irfft(spectrum, BLOCK_SAMPLES, axis=1)[:, ROOM_SAMPLES: ROOM_SAMPLES + step]
+    wave = fft.irfft(spectrum, BLOCK_SAMPLES, axis=1)[:, ROOM_SAMPLES : ROOM_SAMPLES + step]
     return wave.reshape(-1)[:num_samples]
 
 
@@ -275,12 +300,15 @@ def synthetic_room(rng: np.random.Generator) -> np.ndarray:
 def synthetic_noise(rng: np.random.Generator) -> np.ndarray:
     """Stationary noise of a random colour, at unit level, its loudness drifting. Shape (192000,) float32."""
     from scipy import fft
+
     num_samples = NOISE_SECONDS * RATE_HZ
     frequency = np.linspace(1 / num_samples, 1, num_samples // 2 + 1)
     spectrum = fft.rfft(rng.standard_normal(num_samples).astype(np.float32))
     shape = frequency ** -rng.uniform(0, 1)
     for _ in range(int(rng.integers(0, 4))):  # a few resonances, such as fans and hums have
-        shape = shape * (1 + rng.uniform(0, 8) * np.exp(-np.square((frequency - rng.uniform(0, 0.5)) / rng.uniform(0.005, 0.1))))
+        shape = shape * (
+            1 + rng.uniform(0, 8) * np.exp(-np.square((frequency - rng.uniform(0, 0.5)) / rng.uniform(0.005, 0.1)))
+        )
     noise = fft.irfft(spectrum * shape, num_samples)
     drift = np.interp(np.arange(num_samples), np.linspace(0, num_samples, 13), 10 ** (rng.uniform(-4, 4, 13) / 20))
     noise *= drift

@@ -81,9 +81,12 @@ def measure(recordings: dict[str, list], source: str) -> TurnTaking:
             elif holds_overlaps:
                 num_overlapping += 1
                 _count(counts["overlap"], -min(gap, 0.0))
-    return TurnTaking(**{kind: np.maximum(c, 1e-6) for kind, c in counts.items()},
-                      same_probability=num_same / max(num_same + num_changes, 1),
-                      overlap_probability=num_overlapping / max(num_changes_where_overlaps, 1), source=source)
+    return TurnTaking(
+        **{kind: np.maximum(c, 1e-6) for kind, c in counts.items()},
+        same_probability=num_same / max(num_same + num_changes, 1),
+        overlap_probability=num_overlapping / max(num_changes_where_overlaps, 1),
+        source=source,
+    )
 
 
 def _count(histogram: np.ndarray, seconds: float) -> None:

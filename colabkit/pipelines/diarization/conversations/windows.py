@@ -35,7 +35,7 @@ def load(recording: Recording) -> LabelledWave:
     num_frames = len(wave) // FRAME_SAMPLES
     scored = np.zeros(num_frames, bool)
     for start, end in recording.regions:
-        scored[round(start / FRAME_SECONDS): round(end / FRAME_SECONDS)] = True
+        scored[round(start / FRAME_SECONDS) : round(end / FRAME_SECONDS)] = True
     return LabelledWave(wave, turns_to_frames(list(recording.turns), num_frames, FRAME_SECONDS)[0], scored)
 
 
@@ -72,13 +72,14 @@ class RecordingWindows:
         wave = _padded(one.wave, start * FRAME_SAMPLES, stop * FRAME_SAMPLES).astype(np.float32) / 32768
         active, scored = _padded(one.active, start, stop), _padded(one.scored, start, stop)
         order = np.argsort(-active.sum(0), kind="stable")
-        scored = scored & ~active[:, order[self.max_speakers:]].any(1)
+        scored = scored & ~active[:, order[self.max_speakers :]].any(1)
         columns = np.zeros((self.num_frames, self.max_speakers), bool)
         kept = active[:, order[: self.max_speakers]]
         columns[:, : kept.shape[1]] = kept
         gain = 10 ** (rng.uniform(-8, 8) / 20)
-        return Sample(wave=wave * np.float32(gain), active=columns, scored=scored,
-                      speaker_ids=np.full(self.max_speakers, -1))
+        return Sample(
+            wave=wave * np.float32(gain), active=columns, scored=scored, speaker_ids=np.full(self.max_speakers, -1)
+        )
 
 
 class StreamedWindows(RecordingWindows):
@@ -87,16 +88,26 @@ class StreamedWindows(RecordingWindows):
     `fraction` of all training windows are real ones; it decides how long a recording stays.
     """
 
-    def __init__(self, recordings: list[Recording], teller: Teller, *, max_hours: float, fraction: float, seed: int,
-                 window_seconds: float, max_speakers: int):
+    def __init__(
+        self,
+        recordings: list[Recording],
+        teller: Teller,
+        *,
+        max_hours: float,
+        fraction: float,
+        seed: int,
+        window_seconds: float,
+        max_speakers: int,
+    ):
         seconds = np.array([r.seconds for r in recordings])
         held = max(2, int(max_hours * 3600 / max(seconds.mean(), 1.0)) - 1)  # one more is being read
         identity = digest([[r.name, r.regions, r.turns] for r in recordings])
         source = Source("recordings", identity, SampleOrder(len(recordings), seed=seed))
         self.stream = Stream([source], seed=seed, problem=teller.problem)
         uses = VISITS * seconds.mean() / window_seconds / max(fraction, 1e-6)
-        self.window = RollingWindow(self.stream, self._read, chapter_items=1, held=held, workers=1,
-                                    uses_per_chapter=max(1, round(uses)))
+        self.window = RollingWindow(
+            self.stream, self._read, chapter_items=1, held=held, workers=1, uses_per_chapter=max(1, round(uses))
+        )
         super().__init__(recordings, seed=seed, window_seconds=window_seconds, max_speakers=max_speakers)
 
     def _load(self) -> list[LabelledWave]:
@@ -109,8 +120,9 @@ class StreamedWindows(RecordingWindows):
         except DataError as error:
             if recording.path is None:  # its samples tell a broken one from a source that does not answer
                 raise
-            raise BrokenSampleError(error.what, got=error.got, expected=error.expected, where=recording.path,
-                                    fix=error.fix) from error
+            raise BrokenSampleError(
+                error.what, got=error.got, expected=error.expected, where=recording.path, fix=error.fix
+            ) from error
 
     def at(self, index: int) -> list[LabelledWave]:
         """Return the recordings in memory at window `index`."""
@@ -127,15 +139,26 @@ class StreamedWindows(RecordingWindows):
         self.window.load_state(state)
 
 
-def training_windows(recordings: list[Recording], teller: Teller, *, max_hours: float, fraction: float, seed: int,
-                     window_seconds: float, max_speakers: int) -> RecordingWindows | None:
+def training_windows(
+    recordings: list[Recording],
+    teller: Teller,
+    *,
+    max_hours: float,
+    fraction: float,
+    seed: int,
+    window_seconds: float,
+    max_speakers: int,
+) -> RecordingWindows | None:
     """Return windows of the recordings, from memory where they fit into `max_hours`; None without recordings."""
     if not recordings:
         return None
     how = {"seed": seed, "window_seconds": window_seconds, "max_speakers": max_speakers}
     hours = sum(r.seconds for r in recordings) / 3600
-    fits = f"fit into recordings.max_hours={max_hours:g}: read once, then in memory" if hours <= max_hours else \
-        f"are more than recordings.max_hours={max_hours:g}: a few at a time stream through memory"
+    fits = (
+        f"fit into recordings.max_hours={max_hours:g}: read once, then in memory"
+        if hours <= max_hours
+        else f"are more than recordings.max_hours={max_hours:g}: a few at a time stream through memory"
+    )
     if teller.choose("recordings.materialise", hours <= max_hours, f"{hours:.2f} h of recordings {fits}"):
         return RecordingWindows(recordings, **how)
     return StreamedWindows(recordings, teller, max_hours=max_hours, fraction=fraction, **how)
@@ -143,9 +166,13 @@ def training_windows(recordings: list[Recording], teller: Teller, *, max_hours: 
 
 def _require_labels(loaded: list[LabelledWave]) -> None:
     if not sum(int(one.scored.sum()) for one in loaded):
-        raise DataError("No labelled time in the recordings", got=f"{len(loaded)} recordings, 0 s",
-                        expected="at least one 20 ms frame inside a UEM region", where="recordings.train_source",
-                        fix="correct the UEM files, or remove them where everything is labelled")
+        raise DataError(
+            "No labelled time in the recordings",
+            got=f"{len(loaded)} recordings, 0 s",
+            expected="at least one 20 ms frame inside a UEM region",
+            where="recordings.train_source",
+            fix="correct the UEM files, or remove them where everything is labelled",
+        )
 
 
 def _padded(values: np.ndarray, start: int, stop: int) -> np.ndarray:

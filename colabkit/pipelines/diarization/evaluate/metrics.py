@@ -73,17 +73,23 @@ class DiarizationScore:
         return DiarizationScore(*(getattr(self, name) + getattr(other, name) for name in _ADDITIVE))
 
     def __str__(self) -> str:
-        return (f"DER {self.der:.2%} (false alarm {self.false_alarm_seconds:.2f} s, missed "
-                f"{self.missed_seconds:.2f} s, confusion {self.confusion_seconds:.2f} s of "
-                f"{self.total_seconds:.2f} s), JER {self.jer:.2%}")
+        return (
+            f"DER {self.der:.2%} (false alarm {self.false_alarm_seconds:.2f} s, missed "
+            f"{self.missed_seconds:.2f} s, confusion {self.confusion_seconds:.2f} s of "
+            f"{self.total_seconds:.2f} s), JER {self.jer:.2%}"
+        )
 
 
 _ADDITIVE = tuple(f.name for f in fields(DiarizationScore))[:7]
 
 
 def score(
-    reference: Sequence[Turn], hypothesis: Sequence[Turn], *, uem: Regions | None = None,
-    collar_seconds: float = 0.0, skip_overlap: bool = False,
+    reference: Sequence[Turn],
+    hypothesis: Sequence[Turn],
+    *,
+    uem: Regions | None = None,
+    collar_seconds: float = 0.0,
+    skip_overlap: bool = False,
 ) -> DiarizationScore:
     """Compare a hypothesis with the reference of one recording, under the best mapping of speakers.
 
@@ -98,8 +104,12 @@ def score(
     from scipy.optimize import linear_sum_assignment
 
     if not 0 <= collar_seconds < math.inf:
-        raise UsageError("Cannot score", got=collar_seconds, expected="collar_seconds >= 0",
-                         fix="set collar_seconds=0.0, or 0.25 as is usual for CALLHOME")
+        raise UsageError(
+            "Cannot score",
+            got=collar_seconds,
+            expected="collar_seconds >= 0",
+            fix="set collar_seconds=0.0, or 0.25 as is usual for CALLHOME",
+        )
     ref_times, ref_rows, ref_names = _arrays(reference, "Cannot score the reference")
     hyp_times, hyp_rows, hyp_names = _arrays(hypothesis, "Cannot score the hypothesis")
     num_ref, num_hyp = len(ref_names), len(hyp_names)
@@ -116,7 +126,7 @@ def score(
         num_rows += 1
 
     active, width = _sweep(spans, num_rows)
-    ref_active, hyp_active = active[:num_ref], active[num_ref:num_ref + num_hyp]
+    ref_active, hyp_active = active[:num_ref], active[num_ref : num_ref + num_hyp]
     ref_count, hyp_count = ref_active.sum(axis=0), hyp_active.sum(axis=0)
     if uem is not None:
         width *= active[num_ref + num_hyp]
@@ -138,18 +148,27 @@ def score(
     num_present = int(np.count_nonzero(ref_seconds))
     jaccard = float((matched / (ref_seconds[refs] + hyp_seconds[hyps] - matched)).sum())
     return DiarizationScore(
-        total, correct,
+        total,
+        correct,
         # differences of sums that are equal in a perfect hypothesis: float noise must not make them negative
-        _clear(hyp_total - both, hyp_total), _clear(total - both, total), _clear(both - correct, both),
-        num_present - jaccard, num_present,
+        _clear(hyp_total - both, hyp_total),
+        _clear(total - both, total),
+        _clear(both - correct, both),
+        num_present - jaccard,
+        num_present,
         {hyp_names[h]: ref_names[r] for r, h in zip(refs.tolist(), hyps.tolist(), strict=True)},
-        tuple(ref_names), tuple(hyp_names), overlap,
+        tuple(ref_names),
+        tuple(hyp_names),
+        overlap,
     )
 
 
 def score_many(
-    pairs: Iterable[tuple[Sequence[Turn], Sequence[Turn]]], *, uems: Iterable[Regions | None] | None = None,
-    collar_seconds: float = 0.0, skip_overlap: bool = False,
+    pairs: Iterable[tuple[Sequence[Turn], Sequence[Turn]]],
+    *,
+    uems: Iterable[Regions | None] | None = None,
+    collar_seconds: float = 0.0,
+    skip_overlap: bool = False,
 ) -> DiarizationScore:
     """Pool (reference, hypothesis) pairs of several recordings: sum of errors over sum of speaker time.
 
@@ -158,10 +177,19 @@ def score_many(
     pairs = list(pairs)
     regions = [None] * len(pairs) if uems is None else list(uems)
     if len(regions) != len(pairs):
-        raise UsageError("Cannot score", got=f"{len(regions)} uems", expected=f"{len(pairs)}, one a pair",
-                         fix="pass None for a recording without uem")
-    return sum((score(ref, hyp, uem=uem, collar_seconds=collar_seconds, skip_overlap=skip_overlap)
-                for (ref, hyp), uem in zip(pairs, regions, strict=True)), DiarizationScore())
+        raise UsageError(
+            "Cannot score",
+            got=f"{len(regions)} uems",
+            expected=f"{len(pairs)}, one a pair",
+            fix="pass None for a recording without uem",
+        )
+    return sum(
+        (
+            score(ref, hyp, uem=uem, collar_seconds=collar_seconds, skip_overlap=skip_overlap)
+            for (ref, hyp), uem in zip(pairs, regions, strict=True)
+        ),
+        DiarizationScore(),
+    )
 
 
 def extent(turns: Sequence[Turn]) -> list[tuple[float, float]]:
@@ -185,8 +213,12 @@ def frame_accuracy(reference: np.ndarray, hypothesis: np.ndarray) -> float:
     """
     reference, hypothesis = _checked_frames(reference), _checked_frames(hypothesis)
     if len(reference) != len(hypothesis):
-        raise UsageError("Cannot compare frames", got=f"{len(reference)} and {len(hypothesis)} frames",
-                         expected="the same number", fix="cut both to the same length")
+        raise UsageError(
+            "Cannot compare frames",
+            got=f"{len(reference)} and {len(hypothesis)} frames",
+            expected="the same number",
+            fix="cut both to the same length",
+        )
     reference, hypothesis = reference[:, reference.any(axis=0)], hypothesis[:, hypothesis.any(axis=0)]
     num_speakers = max(reference.shape[1], hypothesis.shape[1])
     if num_speakers > MAX_SPEAKERS_PERMUTED:
@@ -199,8 +231,8 @@ def frame_accuracy(reference: np.ndarray, hypothesis: np.ndarray) -> float:
         right &= ~np.delete(hypothesis, hyps, axis=1).any(axis=1)
         return float(right.mean())
     places = np.arange(num_speakers)
-    ref_codes = reference @ (1 << places[:reference.shape[1]])
-    hyp_codes = hypothesis @ (1 << places[:hypothesis.shape[1]])
+    ref_codes = reference @ (1 << places[: reference.shape[1]])
+    hyp_codes = hypothesis @ (1 << places[: hypothesis.shape[1]])
     joint, counts = np.unique((ref_codes << num_speakers) | hyp_codes, return_counts=True)
     bits = (joint[:, None] >> places) & 1  # (code, speaker) of the hypothesis
     permutations = np.array(list(itertools.permutations(range(num_speakers))), dtype=np.int64)
@@ -212,9 +244,12 @@ def _checked_frames(frames: np.ndarray) -> np.ndarray:
     """Return frames as an array, or say why it is not a bool array (frame, speaker) of one frame or more."""
     frames = np.asarray(frames)
     if frames.ndim != 2 or frames.dtype != np.bool_ or not len(frames):
-        raise UsageError("Cannot compare frames", got=f"{frames.dtype} array of shape {frames.shape}",
-                         expected="bool array (frame, speaker) with at least one frame",
-                         fix="threshold the scores first, e.g. scores > 0.5")
+        raise UsageError(
+            "Cannot compare frames",
+            got=f"{frames.dtype} array of shape {frames.shape}",
+            expected="bool array (frame, speaker) with at least one frame",
+            fix="threshold the scores first, e.g. scores > 0.5",
+        )
     return frames
 
 
@@ -239,8 +274,12 @@ def _region_array(uem: Regions) -> np.ndarray:
     """Return the regions as times (2, region)."""
     times = np.array(uem, dtype=np.float64).reshape(-1, 2).T
     if not ((times[0] <= times[1]).all() and np.isfinite(times).all()):
-        raise DataError("Cannot score", got=[tuple(region) for region in uem][:5],
-                        expected="regions (start, end) with finite start <= end", fix="correct the UEM")
+        raise DataError(
+            "Cannot score",
+            got=[tuple(region) for region in uem][:5],
+            expected="regions (start, end) with finite start <= end",
+            fix="correct the UEM",
+        )
     return times
 
 

@@ -12,8 +12,9 @@ from colabkit.pipelines.diarization.evaluate.metrics import score
 from colabkit.pipelines.diarization.rttm import Turn
 
 
-def draw_timeline(path: Path, wave: np.ndarray, hypothesis: list[Turn], reference: list[Turn] | None = None,
-                  title: str = "") -> None:
+def draw_timeline(
+    path: Path, wave: np.ndarray, hypothesis: list[Turn], reference: list[Turn] | None = None, title: str = ""
+) -> None:
     """Write a PNG: the wave, the reference's turns where known, the hypothesis' turns, speakers matched by colour."""
     figure, axes = new_figure(2, (11, 4.2), height_ratios=[1, 2])
     seconds = np.arange(len(wave)) / RATE_HZ
@@ -32,8 +33,13 @@ def draw_timeline(path: Path, wave: np.ndarray, hypothesis: list[Turn], referenc
         speakers = list(dict.fromkeys(t.speaker for t in sorted(turns or [])))
         for speaker in sorted(speakers, key=lambda s: list(colour).index(mapping.get(s, s))):
             bars = [(t.start_seconds, t.end_seconds - t.start_seconds) for t in turns if t.speaker == speaker]
-            axes[1].broken_barh(bars, (rows + 0.1, 0.8), color=colour[mapping.get(speaker, speaker)],
-                                alpha=1.0 if kind == "found" else 0.45, linewidth=0)
+            axes[1].broken_barh(
+                bars,
+                (rows + 0.1, 0.8),
+                color=colour[mapping.get(speaker, speaker)],
+                alpha=1.0 if kind == "found" else 0.45,
+                linewidth=0,
+            )
             labels.append(f"{kind}  {speaker}")
             rows += 1
     axes[1].set_yticks(np.arange(rows) + 0.5, labels, fontsize=8)

@@ -51,8 +51,9 @@ class _Normalise(torch.autograd.Function):
     """One exchange forward, one backward; keeps the input and two numbers a channel, as torch's does."""
 
     @staticmethod
-    def forward(context: Any, x_BDG: torch.Tensor, weight_D: torch.Tensor, bias_D: torch.Tensor, eps: float,
-                meeting: Meeting) -> tuple[torch.Tensor, ...]:
+    def forward(
+        context: Any, x_BDG: torch.Tensor, weight_D: torch.Tensor, bias_D: torch.Tensor, eps: float, meeting: Meeting
+    ) -> tuple[torch.Tensor, ...]:
         wide_BDG = x_BDG.float()
         size = x_BDG.shape[0] * x_BDG.shape[2]
         variance_D, mean_D = torch.var_mean(wide_BDG, (0, 2), correction=0)
@@ -76,4 +77,10 @@ class _Normalise(torch.autograd.Function):
         bias_gradient_D, weight_gradient_D = gradient_BDG.sum((0, 2)), (gradient_BDG * normal_BDG).sum((0, 2))
         sums_D, products_D = context.meeting.gather(torch.cat([bias_gradient_D, weight_gradient_D])).sum(0).chunk(2)
         centred_BDG = gradient_BDG - (sums_D / count)[:, None] - normal_BDG * (products_D / count)[:, None]
-        return (centred_BDG * (scale_D * weight_D)[:, None]).to(x_BDG.dtype), weight_gradient_D, bias_gradient_D, None, None
+        return (
+            (centred_BDG * (scale_D * weight_D)[:, None]).to(x_BDG.dtype),
+            weight_gradient_D,
+            bias_gradient_D,
+            None,
+            None,
+        )

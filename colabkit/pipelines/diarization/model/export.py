@@ -32,10 +32,19 @@ def export_onnx(model: FastDiarizationModel, path: Path, *, opset: int) -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes on a recurrent layer's batch sizes and its own future
-        torch.onnx.export(_LogProbabilities(model).eval(), (torch.zeros(2, RATE_HZ * 4),), str(path), dynamo=False,
-                          opset_version=opset, input_names=["wave"], output_names=["log_probabilities", "embeddings"],
-                          dynamic_axes={name: {0: "batch", 1: axis} for name, axis in
-                                        (("wave", "sample"), ("log_probabilities", "frame"), ("embeddings", "frame"))})
+        torch.onnx.export(
+            _LogProbabilities(model).eval(),
+            (torch.zeros(2, RATE_HZ * 4),),
+            str(path),
+            dynamo=False,
+            opset_version=opset,
+            input_names=["wave"],
+            output_names=["log_probabilities", "embeddings"],
+            dynamic_axes={
+                name: {0: "batch", 1: axis}
+                for name, axis in (("wave", "sample"), ("log_probabilities", "frame"), ("embeddings", "frame"))
+            },
+        )
 
 
 def export_int8(source: Path, path: Path) -> None:
@@ -47,13 +56,19 @@ def export_int8(source: Path, path: Path) -> None:
 
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+
     exact = [node.name for node in onnx.load(str(source)).graph.node if "log_mel" in node.name]
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # at WARNING it advises pre-processing, which changes nothing here
     try:
-        quantize_dynamic(str(source), str(path), weight_type=QuantType.QUInt8, nodes_to_exclude=exact,
-                         op_types_to_quantize=["MatMul", "Gemm", "Conv"])
+        quantize_dynamic(
+            str(source),
+            str(path),
+            weight_type=QuantType.QUInt8,
+            nodes_to_exclude=exact,
+            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
+        )
     finally:
         logger.setLevel(level)
 
@@ -61,6 +76,7 @@ def export_int8(source: Path, path: Path) -> None:
 def check_parity(model: FastDiarizationModel, path: Path, waves: list[np.ndarray]) -> tuple[float, float]:
     """Compare ONNX with PyTorch; returns the largest difference of log probabilities, and share of equal decisions."""
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -79,6 +95,10 @@ def check_parity(model: FastDiarizationModel, path: Path, waves: list[np.ndarray
 def require_parity(difference: float, tolerance: float, path: Path) -> None:
     """Refuse an export that does not compute what the model computes."""
     if not difference <= tolerance:
-        raise DataError("The ONNX file does not compute what the model computes", got=f"difference {difference:.2e}",
-                        expected=f"at most {tolerance:.0e}", where=path,
-                        fix="--set export.opset=18 --redo export; or allow more with --set export.tolerance=1e-3")
+        raise DataError(
+            "The ONNX file does not compute what the model computes",
+            got=f"difference {difference:.2e}",
+            expected=f"at most {tolerance:.0e}",
+            where=path,
+            fix="--set export.opset=18 --redo export; or allow more with --set export.tolerance=1e-3",
+        )

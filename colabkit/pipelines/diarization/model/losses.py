@@ -33,8 +33,9 @@ class DiarizationLoss(nn.Module):
         """Return (scored frames, speakers with an embedding to learn) of a batch, float (2,)."""
         return torch.stack([batch.scored.sum(), self._learnable_BS(batch).sum()]).float()
 
-    def forward(self, logits_BFC: torch.Tensor, embeddings_BFE: torch.Tensor, batch: Any,
-                counts: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    def forward(
+        self, logits_BFC: torch.Tensor, embeddings_BFE: torch.Tensor, batch: Any, counts: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return the loss of these windows as their share of a batch with `counts`; frame and speaker loss."""
         frame_loss = self.frame_loss(logits_BFC, batch, counts)
         learnable_BS = self._learnable_BS(batch)

@@ -22,7 +22,8 @@ from colabkit.pipelines.diarization import FRAME_SAMPLES, RATE_HZ
 from colabkit.pipelines.diarization.model.powerset import Powerset
 
 ENCODER_TYPES = ("lightweight-cnn", "hubert", "wavlm", "wav2vec2")
-RECURRENT = {"gru": nn.GRU, "lstm": nn.LSTM}  # oneDNN computes an LSTM whole on a CPU, and no GRU: six times as fast there
+# oneDNN computes an LSTM whole on a CPU, and no GRU: six times as fast there
+RECURRENT = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class LogMel(nn.Module):
@@ -39,8 +40,9 @@ class LogMel(nn.Module):
         self.register_buffer("hann", torch.hann_window(window, periodic=True), persistent=False)
         self.register_buffer("mel", mel_filters(num_mels, frequency), persistent=False)
         angle = 2 * math.pi / num_fft * torch.arange(num_fft // 2 + 1)[:, None] * torch.arange(window)
-        self.register_buffer("basis", torch.cat([angle.cos() * self.hann, angle.sin() * self.hann])[:, None],
-                             persistent=False)
+        self.register_buffer(
+            "basis", torch.cat([angle.cos() * self.hann, angle.sin() * self.hann])[:, None], persistent=False
+        )
 
     def forward(self, wave_BT: torch.Tensor) -> torch.Tensor:
         # Whole 20 ms frames only; half of the window's surplus on either side keeps frames centred.
@@ -63,7 +65,9 @@ class LogMel(nn.Module):
         return cosine.square() + sine.square()
 
 
-def mel_filters(num_mels: int, frequency_hz: torch.Tensor, low_hz: float = 40.0, high_hz: float = 7_600.0) -> torch.Tensor:
+def mel_filters(
+    num_mels: int, frequency_hz: torch.Tensor, low_hz: float = 40.0, high_hz: float = 7_600.0
+) -> torch.Tensor:
     """Return triangular filters (M, bin) on the HTK mel scale."""
     low, high = (2595 * math.log10(1 + f / 700) for f in (low_hz, high_hz))
     edges = 700 * (10 ** (torch.linspace(low, high, num_mels + 2) / 2595) - 1)
@@ -78,8 +82,15 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, hidden_size: int, dilation: int, dropout: float, kernel: int = 7, growth: int = 2):
         super().__init__()
-        self.mix = nn.Conv1d(hidden_size, hidden_size, kernel, padding=dilation * (kernel // 2),
-                             dilation=dilation, groups=hidden_size, bias=False)
+        self.mix = nn.Conv1d(
+            hidden_size,
+            hidden_size,
+            kernel,
+            padding=dilation * (kernel // 2),
+            dilation=dilation,
+            groups=hidden_size,
+            bias=False,
+        )
         self.norm = nn.BatchNorm1d(hidden_size)
         self.grow = nn.Conv1d(hidden_size, growth * hidden_size, 1)
         self.shrink = nn.Conv1d(growth * hidden_size, hidden_size, 1)
@@ -98,10 +109,14 @@ class LightweightCnnEncoder(nn.Module):
         self.log_mel = LogMel(in_channels)
         self.stem_fine = nn.Sequential(
             nn.Conv1d(in_channels, hidden_size, 5, stride=2, padding=2, bias=False),
-            nn.BatchNorm1d(hidden_size), nn.ReLU())
+            nn.BatchNorm1d(hidden_size),
+            nn.ReLU(),
+        )
         self.stem_core = nn.Sequential(
             nn.Conv1d(hidden_size, hidden_size, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm1d(hidden_size), nn.ReLU())
+            nn.BatchNorm1d(hidden_size),
+            nn.ReLU(),
+        )
         self.blocks = nn.Sequential(*(ResidualBlock(hidden_size, 2 ** (i % 3), dropout) for i in range(num_blocks)))
 
     def forward(self, wave_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,8 +133,9 @@ class AttentionBlock(nn.Module):
         self.norm_attention, self.norm_feed = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
         self.query_key_value = nn.Linear(hidden_size, 3 * hidden_size)
         self.project = nn.Linear(hidden_size, hidden_size)
-        self.feed = nn.Sequential(nn.Linear(hidden_size, growth * hidden_size), nn.GELU(),
-                                  nn.Linear(growth * hidden_size, hidden_size))
+        self.feed = nn.Sequential(
+            nn.Linear(hidden_size, growth * hidden_size), nn.GELU(), nn.Linear(growth * hidden_size, hidden_size)
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, feats_BGD: torch.Tensor) -> torch.Tensor:
@@ -145,45 +161,68 @@ class FastDiarizationModel(nn.Module):
         ((1, 50, 4), (1, 50, 128))
     """
 
-    def __init__(self, num_speakers: int = 2, hidden_size: int = 256, encoder_type: str = "lightweight-cnn", *,
-                 max_overlap: int = 2, num_blocks: int = 4, num_attention_layers: int = 2, num_heads: int = 4,
-                 embedding_size: int = 128, dropout: float = 0.1, in_channels: int = 64,
-                 encoder_name: str = "", freeze_encoder: bool = False, head: str = "frame",
-                 recurrent: str = "gru"):
+    def __init__(
+        self,
+        num_speakers: int = 2,
+        hidden_size: int = 256,
+        encoder_type: str = "lightweight-cnn",
+        *,
+        max_overlap: int = 2,
+        num_blocks: int = 4,
+        num_attention_layers: int = 2,
+        num_heads: int = 4,
+        embedding_size: int = 128,
+        dropout: float = 0.1,
+        in_channels: int = 64,
+        encoder_name: str = "",
+        freeze_encoder: bool = False,
+        head: str = "frame",
+        recurrent: str = "gru",
+    ):
         super().__init__()
         if head not in ("frame", "clip"):
-            raise UsageError("Cannot build the model", got=head, expected="frame or clip", where="head", fix="head='frame'")
+            raise UsageError(
+                "Cannot build the model", got=head, expected="frame or clip", where="head", fix="head='frame'"
+            )
         check_sizes(num_speakers, hidden_size, encoder_type, num_heads)
         if recurrent not in RECURRENT:
-            raise UsageError("Cannot build the model", got=recurrent, expected="one of " + ", ".join(RECURRENT),
-                             where="model.recurrent", fix="--set model.recurrent=gru")
+            raise UsageError(
+                "Cannot build the model",
+                got=recurrent,
+                expected="one of " + ", ".join(RECURRENT),
+                where="model.recurrent",
+                fix="--set model.recurrent=gru",
+            )
         self.powerset = Powerset(num_speakers, max_overlap)
         if encoder_type == "lightweight-cnn":
             self.encoder = LightweightCnnEncoder(hidden_size, num_blocks, dropout, in_channels)
         else:
             from colabkit.pipelines.diarization.model.pretrained import PretrainedEncoder
+
             self.encoder = PretrainedEncoder(encoder_type, encoder_name, hidden_size, freeze=freeze_encoder)
         self.recurrent = RECURRENT[recurrent](hidden_size, hidden_size // 2, batch_first=True, bidirectional=True)
-        self.attention = nn.ModuleList(AttentionBlock(hidden_size, num_heads, dropout)
-                                       for _ in range(num_attention_layers))
+        self.attention = nn.ModuleList(
+            AttentionBlock(hidden_size, num_heads, dropout) for _ in range(num_attention_layers)
+        )
         self.norm = nn.LayerNorm(hidden_size)
         self.up = nn.ConvTranspose1d(hidden_size, hidden_size, 4, stride=2, padding=1)
         self.fine = nn.Conv1d(hidden_size, hidden_size, 1)
         self.head = head
         self.classify = nn.Linear(hidden_size, self.powerset.num_classes if head == "frame" else num_speakers)
-        self.embed = nn.Sequential(nn.Conv1d(hidden_size, 2 * hidden_size, 1), nn.ReLU(),
-                                   nn.Conv1d(2 * hidden_size, embedding_size, 1))
+        self.embed = nn.Sequential(
+            nn.Conv1d(hidden_size, 2 * hidden_size, 1), nn.ReLU(), nn.Conv1d(2 * hidden_size, embedding_size, 1)
+        )
 
     def forward(self, wave_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | torch.Tensor:
         core_BDG, fine_BDF = self.encoder(wave_BT)
         # Who a voice is shows in the features before the layers that compare voices within the window.
-        embeddings_BEF = self.embed(core_BDG)[..., None].expand(-1, -1, -1, 2).flatten(2)[..., :fine_BDF.shape[-1]]
+        embeddings_BEF = self.embed(core_BDG)[..., None].expand(-1, -1, -1, 2).flatten(2)[..., : fine_BDF.shape[-1]]
         core_BGD = core_BDG.transpose(1, 2)
         core_BGD = core_BGD + self.recurrent(core_BGD)[0]
         for layer in self.attention:
             core_BGD = layer(core_BGD)
         core_BDG = self.norm(core_BGD).transpose(1, 2)
-        fine_BDF = F.relu(self.up(core_BDG)[..., :fine_BDF.shape[-1]] + self.fine(fine_BDF))
+        fine_BDF = F.relu(self.up(core_BDG)[..., : fine_BDF.shape[-1]] + self.fine(fine_BDF))
         fine_BFD = fine_BDF.transpose(1, 2)
         if self.head == "clip":
             return self.classify(fine_BFD.mean(1))
@@ -209,11 +248,26 @@ def speaker_embeddings(embeddings_BFE: torch.Tensor, activity_BFS: torch.Tensor)
 def check_sizes(num_speakers: int, hidden_size: int, encoder_type: str, num_heads: int) -> None:
     """Refuse sizes the network cannot be built with."""
     if encoder_type not in ENCODER_TYPES:
-        raise UsageError("Cannot build the model", got=encoder_type, expected="one of " + ", ".join(ENCODER_TYPES),
-                         where="model.encoder_type", fix="--set model.encoder_type=lightweight-cnn")
+        raise UsageError(
+            "Cannot build the model",
+            got=encoder_type,
+            expected="one of " + ", ".join(ENCODER_TYPES),
+            where="model.encoder_type",
+            fix="--set model.encoder_type=lightweight-cnn",
+        )
     if not 1 <= num_speakers <= 5:
-        raise UsageError("Cannot build the model", got=num_speakers, expected="1 to 5 speakers in one window",
-                         where="model.num_speakers", fix="--set model.num_speakers=3; recordings may still hold more")
+        raise UsageError(
+            "Cannot build the model",
+            got=num_speakers,
+            expected="1 to 5 speakers in one window",
+            where="model.num_speakers",
+            fix="--set model.num_speakers=3; recordings may still hold more",
+        )
     if hidden_size % (2 * num_heads):
-        raise UsageError("Cannot build the model", got=hidden_size, expected=f"a multiple of {2 * num_heads}",
-                         where="model.hidden_size", fix=f"--set model.hidden_size={2 * num_heads * 16}")
+        raise UsageError(
+            "Cannot build the model",
+            got=hidden_size,
+            expected=f"a multiple of {2 * num_heads}",
+            where="model.hidden_size",
+            fix=f"--set model.hidden_size={2 * num_heads * 16}",
+        )

@@ -32,8 +32,9 @@ class Powerset(nn.Module):
         index_of = {members: index for index, members in enumerate(sets)}
         orders = list(permutations(range(num_speakers)))
         # moved_PC[p, c]: the class that c becomes when speaker s is renamed orders[p][s].
-        moved_PC = torch.tensor([[index_of[tuple(sorted(order[s] for s in members))] for members in sets]
-                                 for order in orders])
+        moved_PC = torch.tensor(
+            [[index_of[tuple(sorted(order[s] for s in members))] for members in sets] for order in orders]
+        )
         self.register_buffer("table_CS", table_CS, persistent=False)
         self.register_buffer("moved_PC", moved_PC, persistent=False)
         self.register_buffer("orders_PS", torch.tensor(orders), persistent=False)
@@ -50,8 +51,9 @@ class Powerset(nn.Module):
         distance_BFC = torch.cdist(kept_BFS, self.table_CS.expand(len(kept_BFS), -1, -1), p=1)
         return distance_BFC.argmin(-1)
 
-    def best_permutation_loss(self, logits_BFC: torch.Tensor, classes_BF: torch.Tensor,
-                              weight_BF: torch.Tensor, smoothing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    def best_permutation_loss(
+        self, logits_BFC: torch.Tensor, classes_BF: torch.Tensor, weight_BF: torch.Tensor, smoothing: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the cross entropy under each sample's best naming of the speakers, and that naming.
 
         Shapes: -> summed loss of each sample (B,), order (B, S): output s speaks for target order[b, s]'s inverse,

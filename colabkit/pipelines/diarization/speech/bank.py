@@ -12,8 +12,9 @@ SILENCE_DB = -80.0  # dither of 16 bit audio lies below
 LEAST_CHANGE_DB = 3.0  # between loud and soft: hum and hiss change less, speech more than 10
 
 
-def speech_frames(wave: np.ndarray, *, fill_seconds: float = 0.3, drop_seconds: float = 0.08,
-                  range_db: float = 35.0) -> np.ndarray:
+def speech_frames(
+    wave: np.ndarray, *, fill_seconds: float = 0.3, drop_seconds: float = 0.08, range_db: float = 35.0
+) -> np.ndarray:
     """Find the frames of a single-speaker utterance in which somebody talks.
 
     Shapes: wave (sample,) at 16 kHz -> bool (frame,), 20 ms frames, the incomplete last one left out.
@@ -63,15 +64,18 @@ class Utterance:
 
 
 def prepare(wave: np.ndarray) -> Utterance | None:
-    """Cut silence off either end and bring speech to one level; None where there is no speech. Shape: wave (sample,)."""
+    """Cut silence off either end and bring speech to one level; None where there is no speech.
+
+    Shape: wave (sample,).
+    """
     mask = speech_frames(wave)
     if mask.sum() * FRAME_SAMPLES < 0.3 * RATE_HZ:
         return None
     first, last = np.flatnonzero(mask)[[0, -1]]
-    wave = wave[first * FRAME_SAMPLES: (last + 1) * FRAME_SAMPLES]
-    level = np.sqrt(np.square(wave.reshape(-1, FRAME_SAMPLES)[mask[first: last + 1]]).mean())
+    wave = wave[first * FRAME_SAMPLES : (last + 1) * FRAME_SAMPLES]
+    level = np.sqrt(np.square(wave.reshape(-1, FRAME_SAMPLES)[mask[first : last + 1]]).mean())
     wave = wave * (0.06 / max(float(level), 1e-6))  # every utterance at the same level of speech
-    return Utterance(np.clip(np.round(wave * 32767), -32768, 32767).astype(np.int16), mask[first: last + 1])
+    return Utterance(np.clip(np.round(wave * 32767), -32768, 32767).astype(np.int16), mask[first : last + 1])
 
 
 @dataclass(slots=True)
@@ -103,8 +107,8 @@ class SpeakerMaterial:
 class SpeechBank:
     """Speakers to make conversations from, in a fixed order.
 
-    `ids` are their classes in training, their places unless given; `num_classes` counts all that training has. Windows may be
-    drawn from other speech later on: `at(window)` says from which.
+    `ids` are their classes in training, their places unless given; `num_classes` counts all that training has. Windows
+    may be drawn from other speech later on: `at(window)` says from which.
     """
 
     speakers: list[SpeakerMaterial]

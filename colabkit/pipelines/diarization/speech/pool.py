@@ -44,6 +44,7 @@ def load_bank(speech: Speech, split_name: str, teller: Teller, *, hours: float |
         except BrokenSampleError as error:
             return None, f"{error.what}; {error.fix}"
         return utterance, "" if utterance else "no speech in it"
+
     materials = {speaker.name: SpeakerMaterial(speaker.name, speaker.sex) for speaker, _ in speakers}
     with closing(prefetch(read, 0, len(wanted), workers=split.num_readers, ahead=4 * READERS)) as utterances:
         for (name, place), (utterance, reason) in zip(wanted, utterances, strict=True):
@@ -56,8 +57,11 @@ def training_speech(speech: Speech, teller: Teller) -> SpeechBank | SpeechPool:
     """Return the training speech: in memory where `max_hours` allows it, else as a pool that it streams through."""
     hours = sum(s.seconds for s in speech.speakers if s.split == "train") / 3600
     limit = speech.config.max_hours
-    how = f"fit into speech.max_hours={limit:g}: read once, then in memory" if hours <= limit else \
-        f"are more than speech.max_hours={limit:g}: they stream through memory, nothing is stored"
+    how = (
+        f"fit into speech.max_hours={limit:g}: read once, then in memory"
+        if hours <= limit
+        else f"are more than speech.max_hours={limit:g}: they stream through memory, nothing is stored"
+    )
     if teller.choose("speech.materialise", hours <= limit, f"{hours:.2f} h of training speech {how}"):
         return load_bank(speech, "train", teller)
     return SpeechPool(speech, teller)
@@ -78,16 +82,24 @@ class SpeechPool:
         # Of each source, the places of its samples in the split.
         self.places = {f"{n}:{config.source[n]}": np.flatnonzero(split.sources == n) for n in numbers}
         seconds = [split.seconds[places] for places in self.places.values()]
-        streams = [Source(name, split.samples[n].index.fingerprint, SampleOrder(len(places), seed=config.seed))
-                   for n, (name, places) in zip(numbers, self.places.items(), strict=True)]
+        streams = [
+            Source(name, split.samples[n].index.fingerprint, SampleOrder(len(places), seed=config.seed))
+            for n, (name, places) in zip(numbers, self.places.items(), strict=True)
+        ]
         weights = [config.weights[n] for n in numbers] if config.weights else [float(s.sum()) for s in seconds]
-        self.stream = Stream(streams, seed=config.seed, problem=teller.problem,
-                             schedule=weights if len(streams) > 1 else None)
+        self.stream = Stream(
+            streams, seed=config.seed, problem=teller.problem, schedule=weights if len(streams) > 1 else None
+        )
         mean_seconds = float(np.concatenate(seconds).mean())
         chapter = max(1, int(config.max_hours * 3600 / mean_seconds / (HELD_CHAPTERS + 1)))
-        self.window = RollingWindow(self.stream, self._read, chapter_items=chapter, held=HELD_CHAPTERS,
-                                    uses_per_chapter=max(1, round(chapter * config.windows_per_utterance)),
-                                    workers=split.num_readers)
+        self.window = RollingWindow(
+            self.stream,
+            self._read,
+            chapter_items=chapter,
+            held=HELD_CHAPTERS,
+            uses_per_chapter=max(1, round(chapter * config.windows_per_utterance)),
+            workers=split.num_readers,
+        )
         self._bank: tuple[int, SpeechBank] | None = None
         self.teller, self._silent = teller, set()
 
@@ -96,7 +108,10 @@ class SpeechPool:
         return self.split.speakers[i], read_utterance(self.split, i)
 
     def at(self, window: int) -> SpeechBank:
-        """Return the speech in memory for a training window. Raises: DataError when fewer than two people talk in it."""
+        """Return the speech in memory for a training window.
+
+        Raises: DataError when fewer than two people talk in it.
+        """
         period, shown = self.window.period(window), self._bank
         if shown is None or shown[0] != period:
             sexes = {speaker.name: speaker.sex for speaker in self.speakers}
@@ -107,9 +122,16 @@ class SpeechPool:
                         self._tell_silent(loaded.item.source, place)
             names = sorted(name for name, material in materials.items() if material.waves)
             if len(names) < 2:
-                raise DataError("Too little speech is in memory at once", got=f"{len(names)} speakers", expected="many",
-                                where="speech.max_hours", fix="--set speech.max_hours=6, or as much as memory allows")
-            bank = SpeechBank([materials[n] for n in names], np.array([self.classes[n] for n in names]), self.num_classes)
+                raise DataError(
+                    "Too little speech is in memory at once",
+                    got=f"{len(names)} speakers",
+                    expected="many",
+                    where="speech.max_hours",
+                    fix="--set speech.max_hours=6, or as much as memory allows",
+                )
+            bank = SpeechBank(
+                [materials[n] for n in names], np.array([self.classes[n] for n in names]), self.num_classes
+            )
             self._bank = shown = period, bank
         return shown[1]
 

@@ -22,8 +22,11 @@ from colabkit.pipelines.diarization.rttm import Turn, read_rttm, read_uem
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One labelled recording: `regions` (seconds) are the parts whose labels are complete. It is read from `path`, or it is
-    sample `number` of `samples`."""
+    """One labelled recording.
+
+    `regions` (seconds) are the parts whose labels are complete. It is read from `path`, or it is sample `number` of
+    `samples`.
+    """
 
     name: str
     path: Path | None
@@ -61,8 +64,15 @@ def list_recordings(config: RecordingsConfig, split: str, folder: Path, teller: 
     return [r.name for r in open_recordings(config, split, folder, teller)]
 
 
-def open_recordings(config: RecordingsConfig, split: str, folder: Path, teller: Teller, *, cache: Path | None = None,
-                    cache_gib: float = 0.0) -> list[Recording]:
+def open_recordings(
+    config: RecordingsConfig,
+    split: str,
+    folder: Path,
+    teller: Teller,
+    *,
+    cache: Path | None = None,
+    cache_gib: float = 0.0,
+) -> list[Recording]:
     """Return the recordings that `list_recordings` listed, ready to be read. Raises as `find_recordings`."""
     source, pattern = _settings(config, split)
     if not source or is_folder(source):
@@ -71,7 +81,9 @@ def open_recordings(config: RecordingsConfig, split: str, folder: Path, teller: 
 
 
 def _settings(config: RecordingsConfig, split: str) -> tuple[str, str]:
-    return (config.train_source, config.train_pattern) if split == "train" else (config.test_source, config.test_pattern)
+    return (
+        (config.train_source, config.train_pattern) if split == "train" else (config.test_source, config.test_pattern)
+    )
 
 
 def _index_path(folder: Path, split: str) -> Path:
@@ -95,9 +107,13 @@ def labelled_samples(samples: Samples, teller: Teller) -> list[Recording]:
         else:
             teller.problem(index.keys[number], "no labels")
     if not found:
-        raise DataError("No usable recordings", got=f"{len(index)} samples without turns", where=index.address,
-                        expected="columns timestamps_start, timestamps_end and speakers, or KEY.rttm beside the audio",
-                        fix="--set recordings.columns=turn_starts=A,turn_ends=B,turn_speakers=C with the names of the columns")
+        raise DataError(
+            "No usable recordings",
+            got=f"{len(index)} samples without turns",
+            where=index.address,
+            expected="columns timestamps_start, timestamps_end and speakers, or KEY.rttm beside the audio",
+            fix="--set recordings.columns=turn_starts=A,turn_ends=B,turn_speakers=C with the names of the columns",
+        )
     return found
 
 
@@ -106,7 +122,8 @@ def _turns(rows_json: str, rttm: str, seconds: float) -> tuple[Turn, ...]:
         return tuple(turn for turns in read_rttm(rttm.encode(), strict=False).values() for turn in turns)
     rows = json.loads(rows_json) if rows_json else []
     turns = [(float(start), min(float(end), seconds), str(who)) for start, end, who in rows]
-    return tuple(Turn(max(0.0, start), end, who) for start, end, who in turns if start < end and end > 0)  # not so for NaN
+    # not so for NaN
+    return tuple(Turn(max(0.0, start), end, who) for start, end, who in turns if start < end and end > 0)
 
 
 def find_recordings(folder: str, pattern: str, teller: Teller) -> list[Recording]:
@@ -118,8 +135,13 @@ def find_recordings(folder: str, pattern: str, teller: Teller) -> list[Recording
         return []
     root = Path(folder).expanduser()
     if not root.is_dir():
-        raise DataError("The folder with recordings does not exist", got=folder, expected="audio, *.rttm and *.uem",
-                        where="recordings", fix="--set recordings.train_source=PATH or recordings.test_source=PATH")
+        raise DataError(
+            "The folder with recordings does not exist",
+            got=folder,
+            expected="audio, *.rttm and *.uem",
+            where="recordings",
+            fix="--set recordings.train_source=PATH or recordings.test_source=PATH",
+        )
     turns, regions = _read_labels(root, pattern, teller)
     found: dict[str, Recording] = {}
     with_audio = set()
@@ -129,8 +151,9 @@ def find_recordings(folder: str, pattern: str, teller: Teller) -> list[Recording
             continue
         with_audio.add(name)
         if name in found:
-            teller.problem(path.relative_to(root).as_posix(),
-                           f"a second audio file for the labels of {name}; the first is used")
+            teller.problem(
+                path.relative_to(root).as_posix(), f"a second audio file for the labels of {name}; the first is used"
+            )
             continue
         try:
             seconds = audio.audio_info(path).duration_seconds
@@ -145,8 +168,13 @@ def find_recordings(folder: str, pattern: str, teller: Teller) -> list[Recording
     for name in sorted(turns.keys() - with_audio):
         teller.problem(name, "labels without an audio file of that name")
     if not found:
-        raise DataError("No usable recordings", got=folder, expected=f"audio files named as in {pattern}",
-                        where="recordings", fix="the second field of each RTTM line must be the audio file's name without ending")
+        raise DataError(
+            "No usable recordings",
+            got=folder,
+            expected=f"audio files named as in {pattern}",
+            where="recordings",
+            fix="the second field of each RTTM line must be the audio file's name without ending",
+        )
     return list(found.values())
 
 

@@ -61,9 +61,14 @@ def list_speech(config: SpeechConfig, folder: Path, teller: Teller) -> Speech:
     """
     # All are looked up before any is listed: that one is missing or wants a token is told now, not after an hour.
     found = [None if address == VOICES else find_source(address) for address in config.source]
-    indexes = [write_voices(config, folder / VOICES) if source is None else
-               build_index(source, folder / "parts", columns=config.columns, hours=config.index_hours, seed=config.seed,
-                           teller=teller) for source in found]
+    indexes = [
+        write_voices(config, folder / VOICES)
+        if source is None
+        else build_index(
+            source, folder / "parts", columns=config.columns, hours=config.index_hours, seed=config.seed, teller=teller
+        )
+        for source in found
+    ]
     described = describe(config.source, indexes)
     save_indexes(folder, described, indexes)
     samples = [Samples(index, source.store if source else None) for index, source in zip(indexes, found, strict=True)]
@@ -94,8 +99,12 @@ def write_voices(config: SpeechConfig, folder: Path) -> SampleIndex:
             seconds, number = 0.0, 0
             while seconds < config.seconds_per_voice:
                 wave = voices.utterance(voice, number, seed=config.seed).wave
-                writer.add(f"{voice.name}-{number}", flac_bytes(wave, RATE_HZ), ".flac",
-                           {"speaker": voice.name, "sex": voice.sex})
+                writer.add(
+                    f"{voice.name}-{number}",
+                    flac_bytes(wave, RATE_HZ),
+                    ".flac",
+                    {"speaker": voice.name, "sex": voice.sex},
+                )
                 seconds += len(wave) / RATE_HZ
                 number += 1
     return writer.index
@@ -105,21 +114,29 @@ def list_speakers(config: SpeechConfig, whole: Split) -> list[SpeakerEntry]:
     """List every speaker of all samples, and give each to a split. Raises: DataError for too few speakers."""
     tables = [read_sexes(Path(s.index.address)) if is_folder(s.index.address) else {} for s in whole.samples]
     found: dict[str, list] = {}
-    for speaker, source, sex, seconds in zip(whole.speakers, whole.sources.tolist(), whole.column("sex").to_list(),
-                                             whole.seconds.tolist(), strict=True):
+    for speaker, source, sex, seconds in zip(
+        whole.speakers, whole.sources.tolist(), whole.column("sex").to_list(), whole.seconds.tolist(), strict=True
+    ):
         entry = found.setdefault(speaker, ["", source, 0, 0.0])
         entry[0] = entry[0] or _sex(sex) or tables[source].get(speaker.rpartition(":")[2], "")
         entry[2] += 1
         entry[3] += seconds
     splits = split_speakers(list(found), config)
-    speakers = [SpeakerEntry(name, sex, splits[name], source, count, round(seconds, 3))
-                for name, (sex, source, count, seconds) in sorted(found.items())]
+    speakers = [
+        SpeakerEntry(name, sex, splits[name], source, count, round(seconds, 3))
+        for name, (sex, source, count, seconds) in sorted(found.items())
+    ]
     for split in SPLITS:
         if sum(s.split == split for s in speakers) < 2:
-            raise DataError("Too few speakers", got=f"{len(speakers)} speakers", where=", ".join(config.source),
-                            expected="at least two in each of train, validation and test",
-                            fix="--set speech.num_voices=20, or a larger speech.validation_fraction" if config.source == (VOICES,)
-                            else "add recordings of more people; speech.speaker_from and speech.columns say how they are named")
+            raise DataError(
+                "Too few speakers",
+                got=f"{len(speakers)} speakers",
+                where=", ".join(config.source),
+                expected="at least two in each of train, validation and test",
+                fix="--set speech.num_voices=20, or a larger speech.validation_fraction"
+                if config.source == (VOICES,)
+                else "add recordings of more people; speech.speaker_from and speech.columns say how they are named",
+            )
     return speakers
 
 
@@ -129,8 +146,13 @@ def sample_speakers(config: SpeechConfig, index: SampleIndex, number: int) -> li
         names = index.column("speaker")
         nameless = next((i for i, name in enumerate(names) if not name), None)
         if nameless is not None:
-            raise DataError("A sample does not say who speaks", got=index.keys[nameless], expected="a speaker's name or number",
-                            where=index.address, fix="name the speaker's column: --set speech.columns=speaker=COLUMN")
+            raise DataError(
+                "A sample does not say who speaks",
+                got=index.keys[nameless],
+                expected="a speaker's name or number",
+                where=index.address,
+                fix="name the speaker's column: --set speech.columns=speaker=COLUMN",
+            )
     else:
         names = [speaker_of(PurePosixPath(key), config.speaker_from) for key in index.keys.to_list()]
     return [f"{number}:{name}" for name in names] if len(config.source) > 1 else names
@@ -138,8 +160,13 @@ def sample_speakers(config: SpeechConfig, index: SampleIndex, number: int) -> li
 
 def split_speakers(names: list[str], config: SpeechConfig) -> dict[str, str]:
     """Assign whole speakers to splits, at least two to each; see `split_names`."""
-    return split_names(names, test_fraction=config.held_out_fraction, validation_fraction=config.validation_fraction,
-                       seed=config.seed, at_least=2)
+    return split_names(
+        names,
+        test_fraction=config.held_out_fraction,
+        validation_fraction=config.validation_fraction,
+        seed=config.seed,
+        at_least=2,
+    )
 
 
 def speaker_of(path: PurePosixPath, rule: str) -> str:
@@ -157,10 +184,14 @@ def speaker_of(path: PurePosixPath, rule: str) -> str:
     if rule != "name" and len(path.parts) > 1:
         return path.parts[0]
     if rule == "folder" or not dash or not name:
-        raise DataError("Cannot tell who speaks", got=path.as_posix(),
-                        expected="SPEAKER/anything.wav" if rule == "folder" else "SPEAKER-anything.wav or SPEAKER/anything.wav",
-                        where="speech.source", fix="put each speaker's files into a folder of their own, or rename them; "
-                                                   "a label that is not the speaker's identity cannot teach diarization")
+        raise DataError(
+            "Cannot tell who speaks",
+            got=path.as_posix(),
+            expected="SPEAKER/anything.wav" if rule == "folder" else "SPEAKER-anything.wav or SPEAKER/anything.wav",
+            where="speech.source",
+            fix="put each speaker's files into a folder of their own, or rename them; "
+            "a label that is not the speaker's identity cannot teach diarization",
+        )
     return name
 
 
@@ -169,8 +200,11 @@ def read_sexes(folder: Path) -> dict[str, str]:
     for place in (folder, *list(folder.resolve().parents)[:2]):
         table = place / "SPEAKERS.TXT"
         if table.is_file():
-            rows = (line.split("|") for line in table.read_text(encoding="utf-8", errors="replace").splitlines()
-                    if not line.startswith(";"))
+            rows = (
+                line.split("|")
+                for line in table.read_text(encoding="utf-8", errors="replace").splitlines()
+                if not line.startswith(";")
+            )
             return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1 and row[1].strip() in ("F", "M")}
     return {}
 
@@ -183,8 +217,10 @@ def _sex(value: str) -> str:
 
 def write_speech(folder: Path, speech: Speech, more: dict) -> None:
     """Write speech.json: the speakers, and of each source its pinned address, fingerprint and hours."""
-    files.write_json(folder / SPEECH, {"speakers": [s.to_dict() for s in speech.speakers],
-                                       "sources": speech.listing.described, **more})
+    files.write_json(
+        folder / SPEECH,
+        {"speakers": [s.to_dict() for s in speech.speakers], "sources": speech.listing.described, **more},
+    )
 
 
 def open_speech(config: SpeechConfig, folder: Path, cache: Path | None = None) -> Speech:

@@ -43,12 +43,21 @@ class Batch:
 class TrainingBatches:
     """The endless sequence of training batches. A window is real with probability `real_fraction`.
 
-    With several ranks, rank r takes every world-th window of the same global batch. Where they do not come out even, some
-    ranks get one more that no loss is taken of: all have as many.
+    With several ranks, rank r takes every world-th window of the same global batch. Where they do not come out even,
+    some ranks get one more that no loss is taken of: all have as many.
     """
 
-    def __init__(self, simulator: ConversationSimulator, recordings: RecordingWindows | None, *, real_fraction: float,
-                 effective_batch: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        simulator: ConversationSimulator,
+        recordings: RecordingWindows | None,
+        *,
+        real_fraction: float,
+        effective_batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.simulator, self.recordings = simulator, recordings
         self.real_fraction = real_fraction if recordings else 0.0
         self.effective_batch, self.seed, self.rank, self.world = effective_batch, seed, rank, world
@@ -59,7 +68,9 @@ class TrainingBatches:
         samples = [self.window(i) for i in range(first + self.rank, first + self.effective_batch, self.world)]
         if len(samples) < -(-self.effective_batch // self.world):
             one = samples[-1]
-            samples.append(replace(one, scored=np.zeros_like(one.scored), speaker_ids=np.full_like(one.speaker_ids, -1)))
+            samples.append(
+                replace(one, scored=np.zeros_like(one.scored), speaker_ids=np.full_like(one.speaker_ids, -1))
+            )
         return Batch.of(samples)
 
     def window(self, index: int) -> Sample:
@@ -87,26 +98,55 @@ class TrainingBatches:
         return {name: part for name, part in parts.items() if hasattr(part, "load_state")}
 
 
-def training_simulator(bank: SpeechBank, config: SimulateConfig, *, seed: int, max_speakers: int) -> ConversationSimulator:
+def training_simulator(
+    bank: SpeechBank, config: SimulateConfig, *, seed: int, max_speakers: int
+) -> ConversationSimulator:
     """Make the simulator of training windows."""
     weights = {count: weight for count, weight in enumerate(config.speaker_weights, 1) if weight > 0}
     return ConversationSimulator(
-        bank, turn_taking(config), seed=seed, window_seconds=config.window_seconds, speaker_counts=weights,
-        max_speakers=max_speakers, same_sex_probability=config.same_sex_probability,
-        noises=read_sounds(config.noise_folder), rooms=[as_room(s) for s in read_sounds(config.room_folder)],
-        acoustics=Acoustics(room_probability=config.room_probability, noise_probability=config.noise_probability,
-                            snr_db=config.snr_db, gain_db=config.gain_db, tilt_db=config.tilt_db,
-                            telephone_probability=config.telephone_probability, speed_change=config.speed_change))
+        bank,
+        turn_taking(config),
+        seed=seed,
+        window_seconds=config.window_seconds,
+        speaker_counts=weights,
+        max_speakers=max_speakers,
+        same_sex_probability=config.same_sex_probability,
+        noises=read_sounds(config.noise_folder),
+        rooms=[as_room(s) for s in read_sounds(config.room_folder)],
+        acoustics=Acoustics(
+            room_probability=config.room_probability,
+            noise_probability=config.noise_probability,
+            snr_db=config.snr_db,
+            gain_db=config.gain_db,
+            tilt_db=config.tilt_db,
+            telephone_probability=config.telephone_probability,
+            speed_change=config.speed_change,
+        ),
+    )
 
 
-def held_out_simulator(bank: SpeechBank, config: EvaluateConfig, *, seconds: float, num_speakers: int,
-                   seed: int) -> ConversationSimulator:
-    """Make the simulator of evaluation conversations: the number of speakers fixed, pairs at random, voices unchanged."""
+def held_out_simulator(
+    bank: SpeechBank, config: EvaluateConfig, *, seconds: float, num_speakers: int, seed: int
+) -> ConversationSimulator:
+    """Make the simulator of evaluation conversations: number of speakers fixed, pairs at random, voices unchanged."""
     return ConversationSimulator(
-        bank, measured_meetings(), seed=seed, window_seconds=seconds, speaker_counts={num_speakers: 1.0},
-        max_speakers=num_speakers, same_sex_probability=0.0, acoustics=Acoustics(
-            room_probability=config.room_probability, noise_probability=1.0, snr_db=config.snr_db, gain_db=3.0,
-            tilt_db=3.0, telephone_probability=0.0, speed_change=0.0))
+        bank,
+        measured_meetings(),
+        seed=seed,
+        window_seconds=seconds,
+        speaker_counts={num_speakers: 1.0},
+        max_speakers=num_speakers,
+        same_sex_probability=0.0,
+        acoustics=Acoustics(
+            room_probability=config.room_probability,
+            noise_probability=1.0,
+            snr_db=config.snr_db,
+            gain_db=3.0,
+            tilt_db=3.0,
+            telephone_probability=0.0,
+            speed_change=0.0,
+        ),
+    )
 
 
 def turn_taking(config: SimulateConfig) -> TurnTaking:
@@ -114,13 +154,18 @@ def turn_taking(config: SimulateConfig) -> TurnTaking:
     if not config.turn_taking_folder:
         return measured_meetings()
     from pathlib import Path
+
     recordings = {}
     for path in sorted(Path(config.turn_taking_folder).expanduser().rglob("*.rttm")):
         recordings |= read_rttm(path, strict=False)
     if not any(len(turns) > 1 for turns in recordings.values()):
-        raise DataError("Cannot measure how people take turns", got=f"{len(recordings)} recordings with labels",
-                        expected="RTTM files with two turns or more", where=config.turn_taking_folder,
-                        fix="--set simulate.turn_taking_folder=PATH of such files, or leave it empty")
+        raise DataError(
+            "Cannot measure how people take turns",
+            got=f"{len(recordings)} recordings with labels",
+            expected="RTTM files with two turns or more",
+            where=config.turn_taking_folder,
+            fix="--set simulate.turn_taking_folder=PATH of such files, or leave it empty",
+        )
     return measure(recordings, source=config.turn_taking_folder)
 
 
@@ -133,12 +178,17 @@ def read_sounds(folder: str) -> list[np.ndarray]:
         return []
     waves = [audio.read_audio(path, rate_hz=RATE_HZ) for path in audio.find_audio(folder)]
     if not waves:
-        raise DataError("A folder of sounds holds no audio", got=folder, expected="wav, flac, mp3 or ogg files",
-                        where="simulate.noise_folder or simulate.room_folder", fix="correct the path, or leave it empty")
+        raise DataError(
+            "A folder of sounds holds no audio",
+            got=folder,
+            expected="wav, flac, mp3 or ogg files",
+            where="simulate.noise_folder or simulate.room_folder",
+            fix="correct the path, or leave it empty",
+        )
     return [w / max(float(np.sqrt(np.square(w).mean())), 1e-6) for w in waves]
 
 
 def as_room(response: np.ndarray) -> np.ndarray:
     """Return an impulse response from its direct sound on, at unit energy: labels stay in time, levels as they are."""
-    response = response[int(np.abs(response).argmax()):][:ROOM_SAMPLES]
+    response = response[int(np.abs(response).argmax()) :][:ROOM_SAMPLES]
     return (response / max(float(np.sqrt(np.square(response).sum())), 1e-6)).astype(np.float32)

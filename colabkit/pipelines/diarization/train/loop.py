@@ -39,62 +39,108 @@ RESERVE = 0.02  # share of a time budget kept for the last validation and checkp
 def build_model(config: ModelConfig) -> FastDiarizationModel:
     """Build the network of a config, with random weights or a pretrained encoder's."""
     return FastDiarizationModel(
-        config.num_speakers, config.hidden_size, config.encoder_type, num_blocks=config.num_blocks,
-        num_attention_layers=config.num_attention_layers, embedding_size=config.embedding_size,
-        dropout=config.dropout, encoder_name=config.encoder_name, freeze_encoder=config.freeze_encoder,
-        recurrent=config.recurrent)
+        config.num_speakers,
+        config.hidden_size,
+        config.encoder_type,
+        num_blocks=config.num_blocks,
+        num_attention_layers=config.num_attention_layers,
+        embedding_size=config.embedding_size,
+        dropout=config.dropout,
+        encoder_name=config.encoder_name,
+        freeze_encoder=config.freeze_encoder,
+        recurrent=config.recurrent,
+    )
 
 
-def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatches,
-          validate: Callable[[FastDiarizationModel], dict[str, float]], num_training_speakers: int, run: Run, *,
-          windows_at_once: int | None = None) -> dict | None:
+def train(
+    config: TrainConfig,
+    model_config: ModelConfig,
+    batches: TrainingBatches,
+    validate: Callable[[FastDiarizationModel], dict[str, float]],
+    num_training_speakers: int,
+    run: Run,
+    *,
+    windows_at_once: int | None = None,
+) -> dict | None:
     """Train; write model.safetensors (averaged weights: the best ones, or the last), model.json and history.jsonl.
 
-    `validate` scores held-out conversations; its "der" decides which weights are best, where `config.result` asks for the best.
-    `windows_at_once` are expected to fit into a process's memory; none: its whole part of a batch. Continues from the newest
-    whole generation in `run.output/checkpoints`. Of several processes each takes its part of every batch; the first one
-    reads and writes, and returns the metrics. Raises: Stopped on SIGTERM, after a checkpoint.
+    `validate` scores held-out conversations; its "der" decides which weights are best, where `config.result` asks for
+    the best. `windows_at_once` are expected to fit into a process's memory; none: its whole part of a batch. Continues
+    from the newest whole generation in `run.output/checkpoints`. Of several processes each takes its part of every
+    batch; the first one reads and writes, and returns the metrics. Raises: Stopped on SIGTERM, after a checkpoint.
     """
     # 1. Everything that has state.
     ranks = join()
     if config.effective_batch < ranks.world:
-        raise UsageError("A batch has fewer windows than there are processes", got=config.effective_batch,
-                         expected=f"at least {ranks.world}", fix=f"--set train.processes={config.effective_batch}")
-    accelerator = Accelerator(mixed_precision=choose_precision(config, ranks, run),
-                              cpu=ranks.world > 1 and not torch.cuda.is_available())
+        raise UsageError(
+            "A batch has fewer windows than there are processes",
+            got=config.effective_batch,
+            expected=f"at least {ranks.world}",
+            fix=f"--set train.processes={config.effective_batch}",
+        )
+    accelerator = Accelerator(
+        mixed_precision=choose_precision(config, ranks, run), cpu=ranks.world > 1 and not torch.cuda.is_available()
+    )
     choose_threads(accelerator.device, ranks.local_world, run.choose)
     batches.rank, batches.world = ranks.rank, ranks.world
     torch.manual_seed(config.seed)
     model = build_model(model_config).to(accelerator.device)
-    loss_of = DiarizationLoss(model.powerset, num_training_speakers, model_config.embedding_size,
-                              config.embedding_weight).to(accelerator.device)
+    loss_of = DiarizationLoss(
+        model.powerset, num_training_speakers, model_config.embedding_size, config.embedding_weight
+    ).to(accelerator.device)
     averaged = copy.deepcopy(model)
     agree = over_all_ranks(model, ranks, accelerator.device).agree if ranks.world > 1 else None
     for module in (model, loss_of):
         broadcast_parameters(module, ranks)
     trained = [p for p in (*model.parameters(), *loss_of.parameters()) if p.requires_grad]
-    optimizer = accelerator.prepare(torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay))
+    optimizer = accelerator.prepare(
+        torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    )
     loss_sums = torch.zeros(2, device=accelerator.device)  # frame loss and speaker loss since the last validation
     first_plan = config.steps if config.minutes is None else max(config.steps, 2 * PLAN_EVERY_STEPS)
-    done = {"step": 0, "num_steps": first_plan, "progress": 0.0, "spent_seconds": 0.0, "best_der": math.inf,
-            "best_step": 0, "history": []}
+    done = {
+        "step": 0,
+        "num_steps": first_plan,
+        "progress": 0.0,
+        "spent_seconds": 0.0,
+        "best_der": math.inf,
+        "best_step": 0,
+        "history": [],
+    }
     parts = {"model": model, "loss": loss_of, "averaged": averaged, "optimizer": optimizer.optimizer}
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
     checkpoints = checkpoints_of(run)
     watch = MemoryWatch(run)
     at_once = windows_at_once or math.ceil(config.effective_batch / ranks.world)
-    guard = Guard(lambda seconds: at_once, ranks=ranks, teller=run, watch=watch, buffers_of=[model],
-                  agree=agree, name="limit", device=device_name(accelerator.device))
+    guard = Guard(
+        lambda seconds: at_once,
+        ranks=ranks,
+        teller=run,
+        watch=watch,
+        buffers_of=[model],
+        agree=agree,
+        name="limit",
+        device=device_name(accelerator.device),
+    )
 
     def save(**how) -> None:
         if config.minutes is not None:
             done["spent_seconds"] = clock.seconds()
         if ranks.is_first:
-            checkpoints.save(done["step"], {
-                **{name: part.state_dict() for name, part in parts.items()}, "done": done | {"history": list(done["history"])},
-                "loss_sums": loss_sums, "guard": guard.state(), "random": random_state(), "streams": batches.state(done["step"]),
-                "settings": asdict(config)}, **how)
+            checkpoints.save(
+                done["step"],
+                {
+                    **{name: part.state_dict() for name, part in parts.items()},
+                    "done": done | {"history": list(done["history"])},
+                    "loss_sums": loss_sums,
+                    "guard": guard.state(),
+                    "random": random_state(),
+                    "streams": batches.state(done["step"]),
+                    "settings": asdict(config),
+                },
+                **how,
+            )
 
     # 2. Where an earlier process stood, or the beginning.
     found = ranks.from_first(checkpoints.load_latest)
@@ -112,8 +158,11 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         tracker = open_tracker(config.tracker, run, resume_step=done["step"], settings=asdict(config))
 
     # 3. Step by step.
-    with closing(batches.from_step(done["step"])) as feed, closing(tracker), \
-            run.progress(done["num_steps"], "train", done=done["step"]) as progress:
+    with (
+        closing(batches.from_step(done["step"])) as feed,
+        closing(tracker),
+        run.progress(done["num_steps"], "train", done=done["step"]) as progress,
+    ):
         while done["step"] < done["num_steps"]:
             batch = next(feed)
             for group in optimizer.param_groups:
@@ -161,21 +210,31 @@ def train(config: TrainConfig, model_config: ModelConfig, batches: TrainingBatch
         run.choose("train.steps", done["step"], f"{config.minutes} min of wall clock allowed so many")
     best = checkpoints.load_best()
     if best is None:
-        raise StateError("The best weights are damaged on the disk", where=checkpoints.folder,
-                         expected="a whole generation saved as best", fix="--redo train trains anew")
+        raise StateError(
+            "The best weights are damaged on the disk",
+            where=checkpoints.folder,
+            expected="a whole generation saved as best",
+            fix="--redo train trains anew",
+        )
     files.write_atomic(run.output / "model.safetensors", to_safetensors(best[1]["averaged"]))
     files.write_json(run.output / "model.json", asdict(model_config))
     files.write_atomic(run.output / "history.jsonl", "".join(json.dumps(row) + "\n" for row in done["history"]))
-    return {"validation_der": done["best_der"], "best_step": done["best_step"], "train_steps": done["step"],
-            "parameters": averaged.count_parameters()}
+    return {
+        "validation_der": done["best_der"],
+        "best_step": done["best_step"],
+        "train_steps": done["step"],
+        "parameters": averaged.count_parameters(),
+    }
 
 
-def accumulate_gradients(model: torch.nn.Module, loss_of: DiarizationLoss, batch: Batch, guard: Guard,
-                         accelerator: Accelerator) -> torch.Tensor:
-    """Do forward and backward of this process's part of a batch, in parts that fit; returns the losses of the whole batch.
+def accumulate_gradients(
+    model: torch.nn.Module, loss_of: DiarizationLoss, batch: Batch, guard: Guard, accelerator: Accelerator
+) -> torch.Tensor:
+    """Do forward and backward of this process's part of a batch, in parts that fit.
 
-    Every part's loss is divided by the counts of the whole batch over all ranks, so the parts' gradients add up to the
-    batch's; those of other ranks are not in them yet. When memory runs out, all ranks do the same windows again.
+    Returns the losses of the whole batch. Every part's loss is divided by the counts of the whole batch over all ranks,
+    so the parts' gradients add up to the batch's; those of other ranks are not in them yet. When memory runs out, all
+    ranks do the same windows again.
     """
     counts = accelerator.reduce(loss_of.counts(batch).to(accelerator.device), "sum")
     losses = torch.zeros(2, device=accelerator.device)
@@ -192,6 +251,7 @@ def accumulate_gradients(model: torch.nn.Module, loss_of: DiarizationLoss, batch
         model.zero_grad(set_to_none=True)
         loss_of.zero_grad(set_to_none=True)
         losses.zero_()
+
     guard.step([batch.wave.shape[1] / RATE_HZ] * len(batch.wave), work, reset)
     return accelerator.reduce(losses, "sum")
 
@@ -216,9 +276,13 @@ def history_row(done: dict, loss_sums: torch.Tensor, rate: float) -> dict[str, f
     since = done["step"] - (done["history"][-1]["step"] if done["history"] else 0)
     frame_loss, speaker_loss = (loss_sums / since).tolist()
     if not math.isfinite(frame_loss + speaker_loss):
-        raise DataError("Training diverged", got=f"a loss of {frame_loss + speaker_loss} at step {done['step']}",
-                        expected="a finite loss", where="train",
-                        fix="--set train.learning_rate to half of what it is, with --redo train")
+        raise DataError(
+            "Training diverged",
+            got=f"a loss of {frame_loss + speaker_loss} at step {done['step']}",
+            expected="a finite loss",
+            where="train",
+            fix="--set train.learning_rate to half of what it is, with --redo train",
+        )
     return {"step": done["step"], "frame_loss": frame_loss, "speaker_loss": speaker_loss, "learning_rate": rate}
 
 

@@ -5,8 +5,9 @@
         loss(model(batch)).backward()
     meter.peak_bytes
 
-With a budget the meter is an emulated accelerator: the operator that goes over it raises torch.OutOfMemoryError, in forward or in
-backward, as CUDA does. Storages count once, however many views they have, rounded up to 512 bytes as CUDA's allocator does.
+With a budget the meter is an emulated accelerator: the operator that goes over it raises torch.OutOfMemoryError, in
+forward or in backward, as CUDA does. Storages count once, however many views they have, rounded up to 512 bytes as
+CUDA's allocator does.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 BLOCK_BYTES = 512  # c10/cuda/CUDACachingAllocator.cpp: kMinBlockSize
 
-FRESH = {torch.ops.aten.lift_fresh.default, torch.ops.aten.lift.default}  # torch.tensor(data) shows itself by these alone
+# torch.tensor(data) shows itself by these alone
+FRESH = {torch.ops.aten.lift_fresh.default, torch.ops.aten.lift.default}
 DEVICE = torch.ops.prim.device.default
 Event = tuple[int, int]  # (number of the storage, bytes; negative when freed)
 
@@ -35,8 +37,9 @@ def rounded(num_bytes: int) -> int:
 class Meter(TorchDispatchMode):
     """Counts what operators allocate while it is entered, and what `hold` was given.
 
-    Tensors that existed before and were not held do not count, nor do views of them. What an operator uses inside of itself and
-    gives back before it returns is not seen. It may be entered any number of times, not by two threads at once.
+    Tensors that existed before and were not held do not count, nor do views of them. What an operator uses inside of
+    itself and gives back before it returns is not seen. It may be entered any number of times, not by two threads at
+    once.
     """
 
     def __init__(self, budget_bytes: int | None = None, *, keep_events: bool = False):
@@ -60,7 +63,9 @@ class Meter(TorchDispatchMode):
     def reset_peak(self) -> None:
         self.peak_bytes = self.live_bytes
 
-    def __torch_dispatch__(self, operator: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, operator: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if operator is DEVICE and isinstance(args[0], FakeTensor):  # asked more often than all else together
             return args[0].fake_device
         result = operator(*args, **(kwargs or {}))
@@ -83,8 +88,12 @@ class Meter(TorchDispatchMode):
         key = storage._cdata
         before = self._sizes.get(key)
         size = rounded(storage.nbytes())
-        if before == size or (before is None and any(other.layout is torch.strided and other.untyped_storage()._cdata == key
-                                                      for other in tensors_of(inputs))):
+        if before == size or (
+            before is None
+            and any(
+                other.layout is torch.strided and other.untyped_storage()._cdata == key for other in tensors_of(inputs)
+            )
+        ):
             return 0
         if before is None:
             weakref.finalize(storage, self._drop, key).atexit = False
@@ -111,9 +120,10 @@ class Meter(TorchDispatchMode):
         if self.budget_bytes is not None and self.live_bytes > self.budget_bytes:
             self.num_refused += 1
             raise torch.OutOfMemoryError(
-                f"CUDA out of memory. Tried to allocate {asked / 2**20:.2f} MiB. The emulated GPU has a total capacity of "
-                f"{self.budget_bytes / 2**20:.2f} MiB of which "
-                f"{max(0, self.budget_bytes - self.live_bytes + asked) / 2**20:.2f} MiB is free (emulated).")
+                f"CUDA out of memory. Tried to allocate {asked / 2**20:.2f} MiB. The emulated GPU has a total capacity "
+                f"of {self.budget_bytes / 2**20:.2f} MiB of which "
+                f"{max(0, self.budget_bytes - self.live_bytes + asked) / 2**20:.2f} MiB is free (emulated)."
+            )
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
 

@@ -3,9 +3,10 @@
     with FakeTensorMode(), like_cuda(), torch.autocast("cpu", torch.bfloat16):
         loss(model(batch)).backward()
 
-Operators differ between the two where it matters for memory: which ones autocast moves to float32, dropout's mask, attention
-without a matrix of scores, recurrent layers. Their kernels for CPU are replaced by ones that allocate what CUDA's do, for fake
-tensors only; real tensors in other threads go on as before. Shapes that depend on data (masked_select) take the worst case.
+Operators differ between the two where it matters for memory: which ones autocast moves to float32, dropout's mask,
+attention without a matrix of scores, recurrent layers. Their kernels for CPU are replaced by ones that allocate what
+CUDA's do, for fake tensors only; real tensors in other threads go on as before. Shapes that depend on data
+(masked_select) take the worst case.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from colabkit.training.sizing.tracing.accounting import tensors_of
 
-# ATen/autocast_mode.h: AT_FORALL_FP32, AT_FORALL_FP32_SET_OPT_DTYPE. What CPU's autocast moves to float32 as well is left to it.
+# ATen/autocast_mode.h: AT_FORALL_FP32, AT_FORALL_FP32_SET_OPT_DTYPE. What CPU's autocast moves to float32 as well is
+# left to it.
 FLOAT32_UNDER_AUTOCAST = """
-    acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar
-    softplus layer_norm native_layer_norm rms_norm group_norm frobenius_norm.dim cosine_similarity poisson_nll_loss
-    cosine_embedding_loss nll_loss nll_loss2d hinge_embedding_loss kl_div l1_loss smooth_l1_loss huber_loss mse_loss
-    margin_ranking_loss multilabel_margin_loss soft_margin_loss triplet_margin_loss multi_margin_loss
-    binary_cross_entropy_with_logits dist pdist cdist renorm logsumexp upsample_nearest1d upsample_nearest2d upsample_linear1d
-    upsample_bilinear2d upsample_bicubic2d prod prod.dim_int softmax.int log_softmax.int cumprod cumsum linalg_vector_norm
-    linalg_matrix_norm norm.Scalar norm.ScalarOpt_dim sum sum.dim_IntList
+    acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow.Tensor_Scalar pow.Tensor_Tensor
+    pow.Scalar softplus layer_norm native_layer_norm rms_norm group_norm frobenius_norm.dim cosine_similarity
+    poisson_nll_loss cosine_embedding_loss nll_loss nll_loss2d hinge_embedding_loss kl_div l1_loss smooth_l1_loss
+    huber_loss mse_loss margin_ranking_loss multilabel_margin_loss soft_margin_loss triplet_margin_loss
+    multi_margin_loss binary_cross_entropy_with_logits dist pdist cdist renorm logsumexp upsample_nearest1d
+    upsample_nearest2d upsample_linear1d upsample_bilinear2d upsample_bicubic2d prod prod.dim_int softmax.int
+    log_softmax.int cumprod cumsum linalg_vector_norm linalg_matrix_norm norm.Scalar norm.ScalarOpt_dim sum
+    sum.dim_IntList
 """.split()
 
 _registering = threading.Lock()  # the dispatcher is one for the process
@@ -38,18 +41,35 @@ _registering = threading.Lock()  # the dispatcher is one for the process
 @contextmanager
 def like_cuda() -> Iterator[None]:
     """Let operators on fake CPU tensors allocate as they would on an NVIDIA GPU of compute capability 7.0 and above."""
-    with _replaced("AutogradCPU", {
-        "dropout": _dropout, "feature_dropout": _dropout, "scaled_dot_product_attention": _attention,
-        "gru.input": _gru, "lstm.input": _lstm,
-    }), _replaced("AutocastCPU", {name: _in_float32(name) for name in FLOAT32_UNDER_AUTOCAST
-                                  if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "AutocastCPU")}):
+    with (
+        _replaced(
+            "AutogradCPU",
+            {
+                "dropout": _dropout,
+                "feature_dropout": _dropout,
+                "scaled_dot_product_attention": _attention,
+                "gru.input": _gru,
+                "lstm.input": _lstm,
+            },
+        ),
+        _replaced(
+            "AutocastCPU",
+            {
+                name: _in_float32(name)
+                for name in FLOAT32_UNDER_AUTOCAST
+                if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "AutocastCPU")
+            },
+        ),
+    ):
         yield
 
 
 @contextmanager
 def worst_case_shapes() -> Iterator[None]:
-    """Let fake tensors through operators whose result's shape, or whose memory, only data tells: as if all of it was selected."""
-    with _replaced("AutogradCPU", {"ctc_loss.IntList": _ctc_loss, "ctc_loss.Tensor": _ctc_loss, "masked_select": _masked_select}):
+    """Let fake tensors through operators whose result's shape, or memory, only data tells: as if all was selected."""
+    with _replaced(
+        "AutogradCPU", {"ctc_loss.IntList": _ctc_loss, "ctc_loss.Tensor": _ctc_loss, "masked_select": _masked_select}
+    ):
         yield
 
 
@@ -82,15 +102,18 @@ def _for_fake(operator: Any, key: str, kernel: Callable) -> Callable:
             return operator.decompose(*args, **kwargs)
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))):
             return operator(*args, **kwargs)
+
     return call
 
 
 def _in_float32(name: str) -> Callable:
     operator = _overload(name)
+
     def run(*args: Any, **kwargs: Any) -> Any:
         without = torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU))
         with without:
             return operator(*_cast(args, torch.float32), **_cast(kwargs, torch.float32))
+
     return run
 
 
@@ -108,14 +131,15 @@ def _dropout(x: torch.Tensor, p: float, train: bool) -> torch.Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """What flash and memory-efficient attention keep and use: the output, its log-sum-exp, float32 sums of the query's gradient.
+    """What flash and memory-efficient attention keep and use: output, its log-sum-exp, float32 sums of query gradients.
 
     native/transformers/cuda/attention.cu, attention_backward.cu, flash_attn; layout (B, T, H, D) seen as (B, H, T, D).
     """
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-                bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
         num_samples, num_heads, num_queries, _ = query.shape
         out = query.new_empty(num_samples, num_queries, num_heads, value.shape[-1]).transpose(1, 2)
         log_sums = query.new_empty(num_samples, num_heads, -(-num_queries // 32) * 32, dtype=torch.float32)
@@ -126,21 +150,31 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad_out: torch.Tensor) -> tuple:
         query, key, value, _, _, log_sums = ctx.saved_tensors
         grad_out = grad_out.transpose(1, 2).contiguous()
-        grads = [torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-                 for x in (query, key, value)]
+        grads = [
+            torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+            for x in (query, key, value)
+        ]
         sums = [torch.empty_like(log_sums)]
         if query.dtype != torch.float32:
             sums.append(torch.empty_like(grads[0], dtype=torch.float32))
         return (*grads, None)
 
 
-def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
-               dropout_p: float = 0.0, is_causal: bool = False, **options: Any) -> torch.Tensor:
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> torch.Tensor:
     if query.dim() != 4 or (attn_mask is not None and attn_mask.requires_grad):  # not for the fused kernels
         math = torch.ops.aten._scaled_dot_product_attention_math.default
         return math(query, key, value, attn_mask, dropout_p, is_causal, **options)[0]
     if attn_mask is not None:
-        if attn_mask.dtype == torch.bool:  # native/transformers/attention.cpp: convert_boolean_attn_mask, in each call anew
+        # native/transformers/attention.cpp: convert_boolean_attn_mask, in each call anew
+        if attn_mask.dtype == torch.bool:
             attn_mask = torch.empty_like(attn_mask, dtype=query.dtype)
         if attn_mask.shape[-1] % 8:  # pad_bias
             attn_mask = attn_mask.new_empty(*attn_mask.shape[:-1], -(-attn_mask.shape[-1] // 8) * 8)
@@ -148,7 +182,7 @@ def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn
 
 
 class _Ctc(torch.autograd.Function):
-    """native/cuda/LossCTC.cu, and LossCTC.cpp alike: log_alpha is kept, log_beta made in backward, both (B, T, 2 S + 1)."""
+    """native/cuda/LossCTC.cu and LossCTC.cpp: log_alpha is kept, log_beta made in backward, both (B, T, 2 S + 1)."""
 
     @staticmethod
     def forward(ctx: Any, log_probs: torch.Tensor, longest_target: int) -> torch.Tensor:
@@ -166,8 +200,15 @@ class _Ctc(torch.autograd.Function):
         return grad, None
 
 
-def _ctc_loss(log_probs: torch.Tensor, targets: torch.Tensor, input_lengths: Any, target_lengths: Any, blank: int = 0,
-              reduction: int = 1, zero_infinity: bool = False) -> torch.Tensor:
+def _ctc_loss(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int = 0,
+    reduction: int = 1,
+    zero_infinity: bool = False,
+) -> torch.Tensor:
     num_samples = log_probs.shape[1] if log_probs.dim() == 3 else 1
     longest = targets.shape[-1] if targets.dim() > 1 or num_samples == 1 else -(-targets.shape[0] // num_samples)
     if log_probs.dim() == 2:
@@ -186,11 +227,12 @@ def _masked_select(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class _Recurrent(torch.autograd.Function):
-    """cuDNN's recurrent layer: the gates of every frame are in a reserve space, and again in a work space in backward."""
+    """cuDNN's recurrent layer: every frame's gates are in a reserve space, and again in a work space in backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, state_size: int, num_layers: int, directions: int, gates: int,
-                *weights: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, state_size: int, num_layers: int, directions: int, gates: int, *weights: torch.Tensor
+    ) -> torch.Tensor:
         frames, samples = x.shape[0], x.shape[1]
         out = x.new_empty(frames, samples, state_size * directions)
         reserve = x.new_empty(frames, samples, num_layers * directions * state_size * (gates + 2))
@@ -206,8 +248,15 @@ class _Recurrent(torch.autograd.Function):
         return grad_x, None, None, None, None, *(torch.empty_like(weight) for weight in weights)
 
 
-def _recurrent(x: torch.Tensor, hidden: torch.Tensor, weights: list[torch.Tensor], num_layers: int, bidirectional: bool,
-               batch_first: bool, gates: int) -> torch.Tensor:
+def _recurrent(
+    x: torch.Tensor,
+    hidden: torch.Tensor,
+    weights: list[torch.Tensor],
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+    gates: int,
+) -> torch.Tensor:
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         x, weights = x.to(dtype), [weight.to(dtype) for weight in weights]
@@ -216,13 +265,31 @@ def _recurrent(x: torch.Tensor, hidden: torch.Tensor, weights: list[torch.Tensor
     return out.transpose(0, 1) if batch_first else out
 
 
-def _gru(x: torch.Tensor, hidden: torch.Tensor, weights: list[torch.Tensor], has_biases: bool, num_layers: int, dropout: float,
-         train: bool, bidirectional: bool, batch_first: bool) -> tuple:
+def _gru(
+    x: torch.Tensor,
+    hidden: torch.Tensor,
+    weights: list[torch.Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple:
     out = _recurrent(x, hidden, weights, num_layers, bidirectional, batch_first, 3)
     return out, torch.empty_like(hidden, dtype=out.dtype)
 
 
-def _lstm(x: torch.Tensor, hidden: list[torch.Tensor], weights: list[torch.Tensor], has_biases: bool, num_layers: int,
-          dropout: float, train: bool, bidirectional: bool, batch_first: bool) -> tuple:
+def _lstm(
+    x: torch.Tensor,
+    hidden: list[torch.Tensor],
+    weights: list[torch.Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple:
     out = _recurrent(x, hidden[0], weights, num_layers, bidirectional, batch_first, 4)
     return out, torch.empty_like(hidden[0], dtype=out.dtype), torch.empty_like(hidden[1], dtype=out.dtype)

@@ -14,10 +14,10 @@ BLOCK_CHANNELS = 16
 
 
 def scratch_bytes(operator: Any, args: tuple, result: Any, *, on_gpu: bool) -> int:
-    """Return the bytes beside arguments and results that the operator holds at its worst moment; 0 for what is no convolution.
+    """Return the bytes beside arguments and results that the operator holds at worst; 0 for what is no convolution.
 
-    GPU: fast kernels want channels last; cuDNN brings input, weights and output into that layout in its workspace. CPU: oneDNN
-    does alike, and what torch's profiler records of it is what is given here.
+    GPU: fast kernels want channels last; cuDNN brings input, weights and output into that layout in its workspace. CPU:
+    oneDNN does alike, and what torch's profiler records of it is what is given here.
     """
     if operator is FORWARD:
         data, weight, transposed, out = args[0], _bytes(args[1]), args[6], _in_blocks(result)

@@ -11,7 +11,8 @@ from colabkit.training.sizing.workload import Optimizer
 
 Shape = tuple[int, ...]
 
-# bitsandbytes/optim/optimizer.py: smaller tensors keep states in float32; one absmax a block; two code tables of 256 floats.
+# bitsandbytes/optim/optimizer.py: smaller tensors keep states in float32; one absmax a block; two code tables of 256
+# floats.
 SMALLEST_8BIT = 4096
 BLOCK_8BIT = 256
 LARGE: Shape = (1024, 1024)  # as most weights of a network are
@@ -20,12 +21,15 @@ LARGE: Shape = (1024, 1024)  # as most weights of a network are
 def optimizer_bytes(shapes: Sequence[Shape], optimizer: Optimizer, *, on_gpu: bool) -> tuple[int, int]:
     """Return (bytes of the states, bytes needed for a moment in a step) for weights in float32 of these shapes.
 
-    adamw: torch's, fused on a GPU (nothing beside the states), one tensor after another on a CPU. adamw_8bit: bitsandbytes.
-    adafactor: transformers' with its defaults, factored, no first moment. sgd: without momentum, as the Trainer makes it.
+    adamw: torch's, fused on a GPU (nothing beside the states), one tensor after another on a CPU. adamw_8bit:
+    bitsandbytes.
+    adafactor: transformers' with its defaults, factored, no first moment. sgd: without momentum, as the Trainer makes
+    it.
     """
     sizes = [rounded(4 * math.prod(shape)) for shape in shapes]
     if optimizer == "adamw":
-        # On a CPU: the previous tensor's denominator, a square root, this denominator (torch/optim/adam.py: _single_tensor_adam).
+        # On a CPU: the previous tensor's denominator, a square root, this denominator (torch/optim/adam.py:
+        # _single_tensor_adam).
         return 2 * sum(sizes) + BLOCK_BYTES * len(sizes), 0 if on_gpu else _largest_in_turn(sizes)
     if optimizer == "adamw_8bit":
         return 2 * sum(map(_state_8bit, shapes)) + 2 * rounded(4 * 256), 0

@@ -1,7 +1,7 @@
 """Run one training step on fake tensors and write down, operator by operator, what is held.
 
-Layers that repeat mark the step into segments, so that two runs at small depths tell any depth: the i-th operator of a segment
-holds as many bytes as depth times something, plus something.
+Layers that repeat mark the step into segments, so that two runs at small depths tell any depth: the i-th operator of a
+segment holds as many bytes as depth times something, plus something.
 """
 
 from __future__ import annotations
@@ -38,13 +38,19 @@ class Trace:
     held_before: list[int]  # sizes of what the step found there
 
     def at_depth(self, depth: int, other: Trace, own: int, others: int) -> Trace | None:
-        """Return the trace of `depth` layers from this one of `own` and another of `others`; None where they are not alike."""
-        if {key: len(values) for key, values in self.held.items()} != {key: len(values) for key, values in other.held.items()}:
+        """Return the trace of `depth` layers from this one of `own` and another of `others`; None if not alike."""
+        if {key: len(values) for key, values in self.held.items()} != {
+            key: len(values) for key, values in other.held.items()
+        }:
             return None
         share = (depth - own) / (others - own)
+
         def line(a: int, b: int) -> int:
             return round(a + share * (b - a))
-        held = {key: [line(a, b) for a, b in zip(values, other.held[key], strict=True)] for key, values in self.held.items()}
+
+        held = {
+            key: [line(a, b) for a, b in zip(values, other.held[key], strict=True)] for key, values in self.held.items()
+        }
         return replace(self, held=held, state_bytes=line(self.state_bytes, other.state_bytes))
 
 
@@ -85,8 +91,15 @@ class _SegmentMeter(Meter):
 class FakeStep:
     """A workload built on fake tensors at one depth; `run` traces its step at any number of samples and seconds."""
 
-    def __init__(self, workload: Workload, regime: Regime, num_layers: int | None, *, on_gpu: bool,
-                 with_scratch: bool | None = None):
+    def __init__(
+        self,
+        workload: Workload,
+        regime: Regime,
+        num_layers: int | None,
+        *,
+        on_gpu: bool,
+        with_scratch: bool | None = None,
+    ):
         self.workload, self.regime, self.on_gpu = workload, regime, on_gpu
         self.with_scratch = on_gpu if with_scratch is None else with_scratch
         self.depth = num_layers or workload.num_layers
@@ -95,7 +108,7 @@ class FakeStep:
             self.model = workload.build(num_layers, regime.checkpointing)
 
     def run(self, num_samples: int, seconds: float) -> Trace:
-        """Return the trace of a step in mid-training: optimizer states exist, gradients where the regime accumulates."""
+        """Return the trace of a step mid-training: optimizer states exist, gradients where the regime accumulates."""
         with self._told():
             return self._run(num_samples, seconds)
 
@@ -139,14 +152,18 @@ class FakeStep:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Turn what only values could decide into an error for people, which also passes from one process to another."""
+        """Turn what only values could decide into an error for people, which also passes between processes."""
         try:
             yield
         except _NEEDS_VALUES as error:
-            raise UsageError("The memory of this model cannot be predicted: its step decides by values, which a plan has not",
-                             got=f"{type(error).__name__}: {error}"[:200], expected="a step whose shapes follow from its input's",
-                             where=self.workload.name, fix="colabkit check, which tells whether the libraries here are versions "
-                             "that were tried; or choose another model") from error
+            raise UsageError(
+                "The memory of this model cannot be predicted: its step decides by values, which a plan has not",
+                got=f"{type(error).__name__}: {error}"[:200],
+                expected="a step whose shapes follow from its input's",
+                where=self.workload.name,
+                fix="colabkit check, which tells whether the libraries here are versions "
+                "that were tried; or choose another model",
+            ) from error
 
     @contextmanager
     def _as_planned(self) -> Iterator[None]:
@@ -167,8 +184,12 @@ def _marks(meter: _SegmentMeter, layers: list[Any], depth: int) -> Iterator[None
     A segment is named by its distance from the stack's ends, at most two, so that names are the same at any depth.
     """
     if layers and len(layers) % depth:
-        raise UsageError("Cannot size this model", got=f"{len(layers)} layers that repeat", expected=f"whole stacks of {depth}",
-                         fix="let the workload list one stack after the other, each of num_layers layers")
+        raise UsageError(
+            "Cannot size this model",
+            got=f"{len(layers)} layers that repeat",
+            expected=f"whole stacks of {depth}",
+            fix="let the workload list one stack after the other, each of num_layers layers",
+        )
 
     def start(direction: str, stack: int, index: int) -> None:
         names = [(direction, f"stack {stack}", f"first + {index}")] if index < 2 else []
@@ -183,6 +204,7 @@ def _marks(meter: _SegmentMeter, layers: list[Any], depth: int) -> Iterator[None
             if out.requires_grad:
                 out.register_hook(lambda grad: start("backward", stack, index))
             start("forward", stack, index)
+
         return on_output
 
     removers = [layer.register_forward_hook(mark(*divmod(number, depth))).remove for number, layer in enumerate(layers)]

@@ -46,9 +46,15 @@ class Request:
     def serve(self, data=DATA, etag='"v1"', cut=None, **headers):
         """Answer with the range; `cut` closes the connection after so many bytes of the body."""
         stop = min(len(data) if self.stop is None else self.stop, len(data))
-        body = data[self.start: stop]
-        self.answer(206, body if cut is None else body[:cut], Content_Length=len(body), ETag=etag,
-                    Content_Range=f"bytes {self.start}-{stop - 1}/{len(data)}", **headers)
+        body = data[self.start : stop]
+        self.answer(
+            206,
+            body if cut is None else body[:cut],
+            Content_Length=len(body),
+            ETag=etag,
+            Content_Range=f"bytes {self.start}-{stop - 1}/{len(data)}",
+            **headers,
+        )
         if cut is not None:
             self.close()
 
@@ -97,7 +103,7 @@ class Server:
             while line := stream.readline():
                 method, path, _ = line.decode().split(" ", 2)
                 headers = {}
-                while (line := stream.readline().decode().strip()):
+                while line := stream.readline().decode().strip():
                     name, _, value = line.partition(": ")
                     headers[name.lower()] = value
                 request = Request(method, path, headers, connection)
@@ -119,8 +125,9 @@ class Server:
 
 
 def client(**settings):
-    return RangeClient(**{"deadline_seconds": 5.0, "read_timeout_seconds": 2.0, "base_seconds": 0.001, "cap_seconds": 0.02,
-                          **settings})
+    return RangeClient(
+        **{"deadline_seconds": 5.0, "read_timeout_seconds": 2.0, "base_seconds": 0.001, "cap_seconds": 0.02, **settings}
+    )
 
 
 def link_to(server, path="/x?X-Sig=SECRET", headers=None, **more):
@@ -133,6 +140,7 @@ def in_turn(*reactions):
 
     def react(request):
         (waiting.pop(0) if len(waiting) > 1 else waiting[0])(request)
+
     return react
 
 
@@ -148,12 +156,25 @@ def message_of(error):
 def test_reads_exactly_what_was_asked_for():
     with serving(lambda r: r.serve()) as server:
         reader, link = client(), link_to(server)
-        for start, stop in ((0, 1), (0, len(DATA)), (299_999, 300_000), (5, 5), (70_000, 270_001), (0, None), (299_998, None)):
+        for start, stop in (
+            (0, 1),
+            (0, len(DATA)),
+            (299_999, 300_000),
+            (5, 5),
+            (70_000, 270_001),
+            (0, None),
+            (299_998, None),
+        ):
             content = reader.read(link, start, stop, "x")
             assert type(content) is bytes and content == DATA[start:stop]
         assert len(server.open) == 1  # one connection was enough
-        assert reader.counts == {"requests": 6, "bytes": 1 + 300_000 + 1 + 200_001 + 300_000 + 2, "retries": 0, "resumed": 0,
-                                 "throttled": 0}
+        assert reader.counts == {
+            "requests": 6,
+            "bytes": 1 + 300_000 + 1 + 200_001 + 300_000 + 2,
+            "retries": 0,
+            "resumed": 0,
+            "throttled": 0,
+        }
         with pytest.raises(ValueError):
             reader.read(link, 5, 4, "x")
 
@@ -161,13 +182,18 @@ def test_reads_exactly_what_was_asked_for():
 def test_no_block_is_lost_when_the_connection_is_reset_again_and_again():
     def react(request):
         if request.stop - request.start > 7_000:
-            request.answer(206, DATA[request.start: request.start + 7_000], ETag='"1"',
-                           Content_Length=request.stop - request.start,
-                           Content_Range=f"bytes {request.start}-{request.stop - 1}/{len(DATA)}")
+            request.answer(
+                206,
+                DATA[request.start : request.start + 7_000],
+                ETag='"1"',
+                Content_Length=request.stop - request.start,
+                Content_Range=f"bytes {request.start}-{request.stop - 1}/{len(DATA)}",
+            )
             time.sleep(0.002)  # a reset overtakes what was not yet taken
             request.reset()
         else:
             request.serve(etag='"1"')
+
     with serving(react) as server:
         reader = client(deadline_seconds=2.0, cap_seconds=20.0, base_seconds=20.0)  # a single sleep would be seen
         began = time.monotonic()
@@ -202,6 +228,7 @@ def test_deadline_starts_anew_with_every_byte():
     def react(request):
         time.sleep(0.3)
         request.serve(cut=60_000)
+
     with serving(react) as server:
         assert client(deadline_seconds=0.5).read(link_to(server), 0, 300_000, "x") == DATA  # takes 1.5 s in all
 
@@ -212,13 +239,16 @@ def test_silence_and_refusal_end_with_the_deadline(silence, monkeypatch):
         if silence == "in the body" and request.start == 0:
             request.answer(206, DATA[:10], Content_Length=100, Content_Range="bytes 0-99/300000")
         time.sleep(20)
+
     with serving(react) as server:
         link = link_to(server)
         if silence == "refused":
             server.close()
         elif silence == "no such host":
+
             def unknown(*name, **how):
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
             monkeypatch.setattr(socket, "getaddrinfo", unknown)
             link = Link(lambda: ("http://no-such-host.invalid/x?X-Sig=SECRET", {}))
         began = time.monotonic()
@@ -237,10 +267,22 @@ def test_passing_faults_are_tried_again(status):
         assert len(server.open) == 1  # the connection is good still
 
 
-@pytest.mark.parametrize(("status", "words", "num_requests"), [
-    (400, "permission", 2), (401, "permission", 2), (403, "permission", 2), (404, "vanished", 1), (410, "vanished", 1),
-    (412, "changed", 1), (416, "shorter than the index says", 1), (418, "no use", 1), (501, "no use", 1), (204, "no use", 1),
-    (301, "no use", 1)])
+@pytest.mark.parametrize(
+    ("status", "words", "num_requests"),
+    [
+        (400, "permission", 2),
+        (401, "permission", 2),
+        (403, "permission", 2),
+        (404, "vanished", 1),
+        (410, "vanished", 1),
+        (412, "changed", 1),
+        (416, "shorter than the index says", 1),
+        (418, "no use", 1),
+        (501, "no use", 1),
+        (204, "no use", 1),
+        (301, "no use", 1),
+    ],
+)
 def test_final_answers(status, words, num_requests):
     body = b"<Error><Code>SomeCode</Code><AWSAccessKeyId>SECRET</AWSAccessKeyId></Error>" if status != 204 else b""
     with serving(lambda r: r.answer(status, body)) as server:
@@ -257,7 +299,11 @@ def test_final_answers(status, words, num_requests):
 
 def test_retry_after_is_waited_out():
     dates = lambda r: r.answer(503, Retry_After=email.utils.formatdate(time.time() + 1.5, usegmt=True))  # noqa: E731
-    for refuse in (lambda r: r.answer(429, Retry_After="1"), dates, lambda r: r.answer(429, RateLimit='"resolvers";r=0;t=1')):
+    for refuse in (
+        lambda r: r.answer(429, Retry_After="1"),
+        dates,
+        lambda r: r.answer(429, RateLimit='"resolvers";r=0;t=1'),
+    ):
         with serving(in_turn(refuse, lambda r: r.serve())) as server:
             began = time.monotonic()
             reader = client()
@@ -277,9 +323,16 @@ def test_order_to_wait_longer_than_the_deadline_fails_at_once():
 def test_ordered_waits_are_understood():
     now = email.utils.formatdate(1e9, usegmt=True)
     later = email.utils.formatdate(1e9 + 90, usegmt=True)
-    for headers, seconds in (({"Retry-After": "7"}, 7), ({"Retry-After": later, "Date": now}, 90), ({"Retry-After": now}, 0),
-                             ({"RateLimit": '"api";r=0;t=55'}, 55), ({"Retry-After": "soon"}, None),
-                             ({"RateLimit": '"api";r=7;t=55'}, None), ({"Retry-After": "-3"}, None), ({}, None)):
+    for headers, seconds in (
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": later, "Date": now}, 90),
+        ({"Retry-After": now}, 0),
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"Retry-After": "soon"}, None),
+        ({"RateLimit": '"api";r=7;t=55'}, None),
+        ({"Retry-After": "-3"}, None),
+        ({}, None),
+    ):
         assert ordered_wait_seconds(headers) == seconds
 
 
@@ -317,8 +370,12 @@ def test_object_that_changes_between_two_answers_is_refused(how):
             request.serve(new, etag="", Last_Modified="Tue, 02 Jan 2024 00:00:00 GMT")
         else:
             request.serve(new, etag='"v2"' if how == "version" else '"v1"')
-    first = (lambda r: r.serve(cut=1000, etag="", Last_Modified="Mon, 01 Jan 2024 00:00:00 GMT")) if how == "date" else (
-        lambda r: r.serve(cut=1000))
+
+    first = (
+        (lambda r: r.serve(cut=1000, etag="", Last_Modified="Mon, 01 Jan 2024 00:00:00 GMT"))
+        if how == "date"
+        else (lambda r: r.serve(cut=1000))
+    )
     with serving(in_turn(first, other)) as server:
         with pytest.raises(DataError, match="changed while it was being read"):
             client().read(link_to(server), 0, 300_000, "x")
@@ -338,6 +395,7 @@ def test_weak_etags_are_compared_too():
 def test_other_bytes_than_asked_for_are_not_taken():
     def wrong(content_range):
         return lambda r: r.answer(206, DATA[: r.stop - r.start], Content_Range=content_range)
+
     answers = [wrong(text) for text in ("bytes 0-9/300000", "bytes x", "", "bytes 49-59/300000")]
     with serving(in_turn(*answers, lambda r: r.serve())) as server:
         assert client().read(link_to(server), 50, 60, "x") == DATA[50:60]
@@ -351,17 +409,21 @@ def test_object_shorter_than_the_index_says():
         with pytest.raises(DataError, match="shorter than the index says") as caught:
             client().read(link_to(server), 900, 1001, "x")
         assert "1000 bytes" in str(caught.value) and "at least 1001" in str(caught.value)
-    with serving(lambda r: r.answer(416, Content_Range="bytes */1000")) as server, pytest.raises(DataError, match="1000 bytes"):
+    with (
+        serving(lambda r: r.answer(416, Content_Range="bytes */1000")) as server,
+        pytest.raises(DataError, match="1000 bytes"),
+    ):
         client().read(link_to(server), 2000, 2001, "x")
 
 
 def test_server_that_sends_fewer_or_more_bytes_than_asked_for():
     def few(request):
         stop = min(request.stop, request.start + 1000)
-        request.answer(206, DATA[request.start: stop], Content_Range=f"bytes {request.start}-{stop - 1}/300000")
+        request.answer(206, DATA[request.start : stop], Content_Range=f"bytes {request.start}-{stop - 1}/300000")
 
     def many(request):
-        request.answer(206, DATA[request.start:], Content_Range=f"bytes {request.start}-299999/300000")
+        request.answer(206, DATA[request.start :], Content_Range=f"bytes {request.start}-299999/300000")
+
     for react in (few, many):
         with serving(react) as server:
             assert client().read(link_to(server), 5, 9_005, "x") == DATA[5:9_005]
@@ -373,10 +435,13 @@ def test_server_that_sends_fewer_or_more_bytes_than_asked_for():
 def test_server_without_ranges(chunked, caplog):
     def react(request):
         if chunked:
-            chunks = b"".join(b"%x\r\n%b\r\n" % (len(DATA[i: i + 9999]), DATA[i: i + 9999]) for i in range(0, len(DATA), 9999))
+            chunks = b"".join(
+                b"%x\r\n%b\r\n" % (len(DATA[i : i + 9999]), DATA[i : i + 9999]) for i in range(0, len(DATA), 9999)
+            )
             request.connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
         else:
             request.answer(200, DATA)
+
     with serving(react) as server, caplog.at_level(logging.WARNING):
         reader, link = client(), link_to(server)
         for start, stop in ((0, 10), (200_000, 200_100), (299_000, 300_000), (0, None), (7, None)):
@@ -397,9 +462,13 @@ def test_empty_object():
 
 def test_redirects_are_remembered_and_the_token_stays_at_home():
     with serving(lambda r: r.serve()) as target:
+
         def lead(request):
-            status, place = {"/a": (302, "/b"), "/b": (307, f"{target.url}/signed?X-Sig=SECRET")}[request.path.partition("?")[0]]
+            status, place = {"/a": (302, "/b"), "/b": (307, f"{target.url}/signed?X-Sig=SECRET")}[
+                request.path.partition("?")[0]
+            ]
             request.answer(status, b"moved", Location=place)
+
         with serving(lead) as hub:
             reader, link = client(), link_to(hub, "/a", {"Authorization": "Bearer hf_SECRET"})
             for _ in range(3):
@@ -414,6 +483,7 @@ def test_expired_redirect_target_is_asked_for_anew():
 
     def content(request):
         request.serve() if request.path == f"/signed{good[0]}" else request.answer(refusal[0])
+
     with serving(content) as target, serving(lambda r: r.answer(302, Location=f"{target.url}/signed{good[0]}")) as hub:
         reader, link = client(), link_to(hub)
         for refusal[0] in (403, 401, 404):
@@ -432,11 +502,19 @@ def test_target_that_does_not_answer_is_left():
         dead = socket.create_server(("127.0.0.1", 0))
         port = dead.getsockname()[1]
         dead.close()
-        with serving(in_turn(lambda r: r.answer(302, Location=f"http://127.0.0.1:{port}/x"),
-                             lambda r: r.answer(302, Location=good.url + "/x"))) as hub:
+        with serving(
+            in_turn(
+                lambda r: r.answer(302, Location=f"http://127.0.0.1:{port}/x"),
+                lambda r: r.answer(302, Location=good.url + "/x"),
+            )
+        ) as hub:
             assert client().read(link_to(hub), 0, 10, "x") == DATA[:10]
-        with serving(lambda r: r.serve()) as first, serving(in_turn(
-                lambda r: r.answer(302, Location=first.url), lambda r: r.answer(302, Location=good.url))) as hub:
+        with (
+            serving(lambda r: r.serve()) as first,
+            serving(
+                in_turn(lambda r: r.answer(302, Location=first.url), lambda r: r.answer(302, Location=good.url))
+            ) as hub,
+        ):
             link, reader = link_to(hub), client()
             assert reader.read(link, 0, 10, "x") == DATA[:10]
             first.close()  # the remembered one dies
@@ -457,12 +535,14 @@ def test_expired_token_is_renewed_once_a_read(status):
 
     def react(request):
         request.serve() if request.headers["authorization"] == tokens["good"] else request.answer(status)
+
     with serving(react) as server:
         held, refreshed = ["t0"], []
 
         def refresh(headers):
             refreshed.append(headers["Authorization"])
             held[0] = tokens["good"]
+
         link = Link(lambda: (server.url, {"Authorization": held[0]}), refresh=refresh)
         reader = client()
         assert reader.read(link, 0, 10, "x") == DATA[:10]
@@ -478,6 +558,7 @@ def test_link_is_made_anew_in_the_middle_of_a_read():
     def make():
         made.append(len(made))
         return f"{server.url}/{made[-1]}", {}
+
     def expires(request):
         if request.path != "/0":
             request.serve()
@@ -485,6 +566,7 @@ def test_link_is_made_anew_in_the_middle_of_a_read():
             request.answer(403)
         else:
             request.serve(cut=1000)
+
     with serving(expires) as server:
         assert client().read(Link(make), 0, 300_000, "x") == DATA
     made.clear()
@@ -492,6 +574,7 @@ def test_link_is_made_anew_in_the_middle_of_a_read():
     def expires_again(request):  # a token lasts for one part of a long read
         serves = request.start == 100_000 * int(request.path[1:])
         request.serve(cut=100_000 if request.start < 200_000 else None) if serves else request.answer(403)
+
     with serving(expires_again) as server:
         assert client().read(Link(make), 0, 300_000, "x") == DATA and made == [0, 1, 2]
     made.clear()
@@ -501,6 +584,7 @@ def test_link_is_made_anew_in_the_middle_of_a_read():
             made.append(0)
             raise ConnectionResetError("the token server")
         return server.url, {}
+
     with serving(lambda r: r.serve()) as server:
         assert client().read(Link(flaky), 0, 10, "x") == DATA[:10]
 
@@ -525,12 +609,14 @@ def test_sixteen_threads_on_a_bad_network():
             request.answer(503)
         else:
             request.serve()
+
     with serving(react) as server:
         reader, link = client(), link_to(server)
 
         def one(k):
             start = k * 401 % 200_000
-            return reader.read(link, start, start + 90_000, "x") == DATA[start: start + 90_000]
+            return reader.read(link, start, start + 90_000, "x") == DATA[start : start + 90_000]
+
         with ThreadPoolExecutor(16) as pool:
             assert all(pool.map(one, range(500)))
         assert reader.counts["bytes"] == 500 * 90_000
@@ -559,8 +645,17 @@ def test_other_processes_have_connections_of_their_own(method):
 
 
 def test_secrets_stay_out_of_debug_logs(caplog):
-    with serving(in_turn(lambda r: r.reset(), lambda r: r.answer(503), lambda r: r.answer(302, Location="/y?X-Sig=SECRET"),
-                         lambda r: r.serve())) as server, caplog.at_level(logging.DEBUG):
+    with (
+        serving(
+            in_turn(
+                lambda r: r.reset(),
+                lambda r: r.answer(503),
+                lambda r: r.answer(302, Location="/y?X-Sig=SECRET"),
+                lambda r: r.serve(),
+            )
+        ) as server,
+        caplog.at_level(logging.DEBUG),
+    ):
         link = link_to(server, headers={"Authorization": "SECRET"})
         client().read(link, 0, 10, "x")
         assert "GET" in caplog.text and "SECRET" not in caplog.text and "SECRET" not in repr(link)
@@ -572,6 +667,7 @@ def test_memory_stays_near_the_size_of_the_range():
     def react(request):
         request.answer(206, Content_Length=len(big), Content_Range=f"bytes 0-{len(big) - 1}/{len(big)}")
         request.connection.sendall(big)
+
     with serving(react) as server:
         reader, link = client(), link_to(server)
         reader.read(link, 0, len(big), "x")
@@ -586,9 +682,29 @@ def test_memory_stays_near_the_size_of_the_range():
 
 def test_certificate_that_is_not_trusted_fails_at_once(tmp_path, monkeypatch):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    made = subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                           "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key,
-                           "-out", certificate], capture_output=True)
+    made = subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
+        capture_output=True,
+    )
     if made.returncode:
         pytest.skip("openssl makes no certificate here")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

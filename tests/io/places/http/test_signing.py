@@ -19,8 +19,11 @@ def test_the_key_of_a_day():
 
 def test_a_server_that_checks_signatures_accepts_them():
     signer = Signer("AKIA", "secret", "a token", "eu-west-9")
-    for method, path, query in (("GET", "/bucket", query_of({"list-type": "2", "prefix": "a b/ü", "start-after": "a+b"})),
-                                ("PUT", "/bucket/a%20b/%C3%BC%23~x", ""), ("POST", "/bucket/x", "uploads=")):
+    for method, path, query in (
+        ("GET", "/bucket", query_of({"list-type": "2", "prefix": "a b/ü", "start-after": "a+b"})),
+        ("PUT", "/bucket/a%20b/%C3%BC%23~x", ""),
+        ("POST", "/bucket/x", "uploads="),
+    ):
         url = f"https://host:9021{path}" + (f"?{query}" if query else "")
         headers = signer.signed(method, url, {"If-None-Match": "*", "Range": "bytes=0-1"})
         fields = {**headers, "host": "host:9021"}
@@ -35,5 +38,7 @@ def test_a_server_that_checks_signatures_accepts_them():
 def test_time_is_part_of_it():
     signer = Signer("AKIA", "secret", "", "us-east-1")
     headers = signer.signed("GET", "https://h/b/k", {}, WHEN)
-    assert headers["x-amz-date"] == "20130524T000000Z" and "20130524/us-east-1/s3/aws4_request" in headers["authorization"]
+    assert (
+        headers["x-amz-date"] == "20130524T000000Z" and "20130524/us-east-1/s3/aws4_request" in headers["authorization"]
+    )
     assert signatures.fault_of(Request("GET", "/b/k", {**headers, "host": "h"}), "secret")[0] == "RequestTimeTooSkewed"

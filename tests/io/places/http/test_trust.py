@@ -1,4 +1,4 @@
-"""Certificates of every kind that appliances make for themselves: shown, pinned, used with verification, refused when changed."""
+"""Certificates of all kinds that appliances make for themselves: shown, pinned, verified in use, refused if changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from colabkit.loopback.certificates import make_certificates
 from colabkit.loopback.s3 import S3Server
 
 NAMED = ["-addext", "subjectAltName=IP:127.0.0.1"]
-KINDS = {  # what `openssl req -x509` makes by itself is an authority: TLS libraries differ in whether that may be a server
+# what `openssl req -x509` makes by itself is an authority: TLS libraries differ in whether that may be a server
+KINDS = {
     "authority and server in one": ["-addext", "basicConstraints=critical,CA:TRUE", *NAMED],
     "server alone": ["-addext", "basicConstraints=critical,CA:FALSE", *NAMED],
     "without names": [],
@@ -39,8 +40,29 @@ def self_signed(folder, *options):
         pytest.skip("openssl is not installed")
     folder.mkdir(exist_ok=True)
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-subj", "/CN=appliance", "-keyout", key, "-out", certificate, *options], check=True, capture_output=True)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=appliance",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+            *options,
+        ],
+        check=True,
+        capture_output=True,
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context, certificate
@@ -48,13 +70,19 @@ def self_signed(folder, *options):
 
 def try_it(url: str) -> None:
     """Write by way of objects, and read by way of the client of ranges, whose links are signed elsewhere."""
-    objects = open_place("s3://bucket/p", profile=S3Profile(bucket="bucket", endpoint=url, access_key="AKIA", secret_key="s"))
+    objects = open_place(
+        "s3://bucket/p", profile=S3Profile(bucket="bucket", endpoint=url, access_key="AKIA", secret_key="s")
+    )
     objects.put("x", b"0123456789")
     assert objects.get("x", 2, 4) == b"23" and [found.name for found in objects.list()] == ["x"]
     assert RangeClient().read(Link(lambda: (f"{url}/bucket/p/x", {})), 2, 4, "x") == b"23"
     with pytest.MonkeyPatch.context() as environment:  # and as a store that data is streamed from
-        for name, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "s",
-                            "AWS_REGION": "us-east-1"}.items():
+        for name, value in {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "AKIA",
+            "AWS_SECRET_ACCESS_KEY": "s",
+            "AWS_REGION": "us-east-1",
+        }.items():
             environment.setenv(name, value)
         store = Pinned(open_place("s3://bucket/p"))
         assert [found.name for found in store.list()] == ["x"] and store.read("x", 2, 4) == b"23"
@@ -63,8 +91,16 @@ def try_it(url: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_pinned_certificate_of_its_own_making_is_verified(tmp_path, kind, capsys):
     context, certificate = self_signed(tmp_path / "one", *KINDS[kind])
-    fingerprint = subprocess.run(["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", certificate], check=True,
-                                 capture_output=True, text=True).stdout.strip().partition("=")[2]
+    fingerprint = (
+        subprocess.run(
+            ["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", certificate],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        .stdout.strip()
+        .partition("=")[2]
+    )
     with S3Server(tls=context) as server:
         server.make_bucket("bucket")
         with pytest.raises(UsageError, match="cannot prove who it is"):
@@ -103,7 +139,9 @@ def test_a_server_of_a_private_authority(tmp_path):
         server.make_bucket("bucket")
         chain = trust.fetch_certificate("127.0.0.1", server.port)
         assert chain[0].subject == "CN=colabkit loopback server" and chain[0].issuer == "CN=colabkit loopback authority"
-        assert set(chain[0].names) == {"127.0.0.1", "localhost"} and chain[0].pem.startswith("-----BEGIN CERTIFICATE-----")
+        assert set(chain[0].names) == {"127.0.0.1", "localhost"} and chain[0].pem.startswith(
+            "-----BEGIN CERTIFICATE-----"
+        )
         assert chain[0].valid_from < chain[0].valid_until and len(chain[0].fingerprint) == 64
         trust.pin(server.url, confirm=lambda _: True)
         try_it(server.url)
@@ -130,6 +168,7 @@ def test_the_command(tmp_path, capsys, monkeypatch):
         options = parser.parse_args(["trust", *arguments])
         options.command(options)
         return capsys.readouterr().out
+
     context, certificate = self_signed(tmp_path / "one", *NAMED)
     with S3Server(tls=context) as server:
         with pytest.raises(UsageError, match="nobody said"):

@@ -43,21 +43,52 @@ def _plain(*values: bytes) -> bytes:
     return b"".join(struct.pack("<I", len(value)) + value for value in values)
 
 
-def _page(kind: int, body: bytes, num_values: int = 0, *, inflated: int | None = None, stored: int | None = None,
-          encoding: int = PLAIN, levels: int = RLE, **more) -> bytes:
+def _page(
+    kind: int,
+    body: bytes,
+    num_values: int = 0,
+    *,
+    inflated: int | None = None,
+    stored: int | None = None,
+    encoding: int = PLAIN,
+    levels: int = RLE,
+    **more,
+) -> bytes:
     about = {1: num_values, 2: encoding, 3: levels, 4: RLE}
     if kind == DATA_V2:
-        about = {1: num_values, 2: 0, 3: num_values, 4: encoding, 5: more.pop("definition", 0), 6: 0, 7: more.pop("packed", True)}
+        about = {
+            1: num_values,
+            2: 0,
+            3: num_values,
+            4: encoding,
+            5: more.pop("definition", 0),
+            6: 0,
+            7: more.pop("packed", True),
+        }
     header = {1: kind, 2: len(body) if inflated is None else inflated, 3: len(body) if stored is None else stored}
     return _thrift({**header, {DATA: 5, INDEX: 6, DICTIONARY: 7, DATA_V2: 8}.get(kind, 9): about}) + body
 
 
-def _file(*pages: bytes, num_rows: int, codec: int = 0, optional: int = 0, column: dict | None = None, chunk: dict | None = None,
-          root: dict | None = None) -> bytes:
+def _file(
+    *pages: bytes,
+    num_rows: int,
+    codec: int = 0,
+    optional: int = 0,
+    column: dict | None = None,
+    chunk: dict | None = None,
+    root: dict | None = None,
+) -> bytes:
     chunk_bytes = b"".join(pages)
     about = {1: 6, 2: [0], 3: [b"audio"], 4: codec, 5: num_rows, 6: 0, 7: len(chunk_bytes), 9: 4} | (column or {})
-    footer = _thrift({1: 1, 2: [{4: b"schema", 5: 1}, {1: 6, 3: optional, 4: b"audio"}], 3: num_rows,
-                      4: [{1: [{2: 4, 3: about} | (chunk or {})], 2: 0, 3: num_rows}]} | (root or {}))
+    footer = _thrift(
+        {
+            1: 1,
+            2: [{4: b"schema", 5: 1}, {1: 6, 3: optional, 4: b"audio"}],
+            3: num_rows,
+            4: [{1: [{2: 4, 3: about} | (chunk or {})], 2: 0, 3: num_rows}],
+        }
+        | (root or {})
+    )
     return b"PAR1" + chunk_bytes + footer + struct.pack("<I", len(footer)) + b"PAR1"
 
 
@@ -84,13 +115,27 @@ def test_what_is_made_by_hand_is_read():
 
 
 def test_pages_of_unknown_kinds_are_passed_over():
-    assert _scan(_file(_page(INDEX, b"??"), _page(DATA, _plain(b"a"), 1), _page(7, b"???"), _page(DATA, _plain(b"b"), 1),
-                       num_rows=2)) == [b"a", b"b"]
+    assert _scan(
+        _file(
+            _page(INDEX, b"??"),
+            _page(DATA, _plain(b"a"), 1),
+            _page(7, b"???"),
+            _page(DATA, _plain(b"b"), 1),
+            num_rows=2,
+        )
+    ) == [b"a", b"b"]
 
 
 def test_version_2_page_that_is_not_compressed_after_all():
-    assert _scan(_file(_page(DATA_V2, b"\x02\x01" + _plain(b"a"), 1, definition=2, packed=False),
-                       _page(DATA_V2, b"\x04\x00", 2, definition=2), num_rows=3, codec=1, optional=1)) == [b"a", None, None]
+    assert _scan(
+        _file(
+            _page(DATA_V2, b"\x02\x01" + _plain(b"a"), 1, definition=2, packed=False),
+            _page(DATA_V2, b"\x04\x00", 2, definition=2),
+            num_rows=3,
+            codec=1,
+            optional=1,
+        )
+    ) == [b"a", None, None]
 
 
 def test_dictionary_in_another_order_than_the_rows():
@@ -124,7 +169,8 @@ def test_snappy_that_looks_back_further_than_a_fragment_is_read_whole(cut, num_c
 
 
 def test_walk_over_snappy_goes_on_wherever_the_window_ended():
-    literals = b"\x04ab", _literal(bytes(300)), b"\xf0\x45" + bytes(70)  # their lengths in 0, 3 and 1 bytes behind the tag
+    # their lengths in 0, 3 and 1 bytes behind the tag
+    literals = b"\x04ab", _literal(bytes(300)), b"\xf0\x45" + bytes(70)
     elements = literals[0] + b"\x01\x02" + literals[1] + b"\xfa\x03\x00" + literals[2] + b"\xff\x09\0\0\0"
     made = 2 + 4 + 300 + 63 + 70 + 64
     assert len(pa.Codec("snappy").decompress(preamble(made) + elements, made)) == made
@@ -165,17 +211,40 @@ _NONSENSE = {
     "number without an end": ([b"\x15" + b"\xff" * 50], {}, "a number that does not end"),
     "no dictionary": ([_page(DATA, b"\x01\x02\0", 1, encoding=RLE_DICTIONARY)], {}, "needs a dictionary"),
     "two dictionaries": ([_DICTIONARY, _DICTIONARY], {}, "a second dictionary"),
-    "entry past the dictionary": ([_DICTIONARY, _page(DATA, b"\x01\x02\x01", 1, encoding=RLE_DICTIONARY)], {}, "entry 1"),
-    "dictionary of false size": ([_page(DICTIONARY, _plain(b"a"), 2), _page(DATA, b"\x01\x02\x01", 1, encoding=RLE_DICTIONARY)],
-                                 {}, "4 bytes announced"),
+    "entry past the dictionary": (
+        [_DICTIONARY, _page(DATA, b"\x01\x02\x01", 1, encoding=RLE_DICTIONARY)],
+        {},
+        "entry 1",
+    ),
+    "dictionary of false size": (
+        [_page(DICTIONARY, _plain(b"a"), 2), _page(DATA, b"\x01\x02\x01", 1, encoding=RLE_DICTIONARY)],
+        {},
+        "4 bytes announced",
+    ),
     "wide indices": ([_DICTIONARY, _page(DATA, b"\x21\x02\0", 1, encoding=RLE_DICTIONARY)], {}, "indices of 33 bits"),
     "indices cut": ([_DICTIONARY, _page(DATA, b"\x01", 1, encoding=RLE_DICTIONARY)], {}, "1 levels or indices too few"),
     "levels cut": ([_page(DATA, b"\0\0\0\0" + _plain(b"a"), 1)], {"optional": 1}, "1 levels or indices too few"),
     "levels past the page": ([_page(DATA, b"\xff\0\0\0" + _plain(b"a"), 1)], {"optional": 1}, "255 bytes announced"),
-    "levels past a page of version 2": ([_page(DATA_V2, _plain(b"a"), 1, definition=50)], {}, "levels larger than the page"),
-    "snappy of false size": ([_page(DATA, preamble(9) + b"\x10aaaaa", 1, inflated=5)], {"codec": 1}, "snappy data of 9 bytes"),
-    "snappy that grows too much": ([_page(DATA, preamble(1 << 30) + b"\0a", 1, inflated=1 << 30)], {"codec": 1}, "from 7 stored"),
-    "snappy without a start": ([_page(DATA, preamble(9) + b"\x05\x01" * 3, 1, inflated=9)], {"codec": 1}, "does not decompress"),
+    "levels past a page of version 2": (
+        [_page(DATA_V2, _plain(b"a"), 1, definition=50)],
+        {},
+        "levels larger than the page",
+    ),
+    "snappy of false size": (
+        [_page(DATA, preamble(9) + b"\x10aaaaa", 1, inflated=5)],
+        {"codec": 1},
+        "snappy data of 9 bytes",
+    ),
+    "snappy that grows too much": (
+        [_page(DATA, preamble(1 << 30) + b"\0a", 1, inflated=1 << 30)],
+        {"codec": 1},
+        "from 7 stored",
+    ),
+    "snappy without a start": (
+        [_page(DATA, preamble(9) + b"\x05\x01" * 3, 1, inflated=9)],
+        {"codec": 1},
+        "does not decompress",
+    ),
     "snappy that ends at once": ([_page(DATA, preamble(9), 1, inflated=9)], {"codec": 1}, "does not decompress"),
     "zstd that is none": ([_page(DATA, b"not zstd", 1, inflated=2000)], {"codec": 6}, "zstd data"),
     "lz4 that grows too much": ([_page(DATA, b"lz4", 1, inflated=1 << 30)], {"codec": 7}, "lz4 data"),
@@ -203,8 +272,19 @@ def test_nonsense_is_named(name):
     assert told in str(caught.value) and "a.parquet" in str(caught.value) and caught.value.fix
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1PAR1", b"x" * 5000, b"PAR1" + b"\xff" * 4 + b"PAR1", b"PAR1" * 4,
-                                     _file(_A, num_rows=1)[:-4] + b"PARE", _file(_A, num_rows=1)[:-1]])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PAR1",
+        b"PAR1PAR1",
+        b"x" * 5000,
+        b"PAR1" + b"\xff" * 4 + b"PAR1",
+        b"PAR1" * 4,
+        _file(_A, num_rows=1)[:-4] + b"PARE",
+        _file(_A, num_rows=1)[:-1],
+    ],
+)
 def test_files_that_are_not_parquet(content):
     with pytest.raises(DataError) as caught:
         _scan(content)
@@ -232,7 +312,9 @@ def test_encrypted_by_pyarrow():
 
     factory = encryption.CryptoFactory(lambda config: Keys())
     for plaintext_footer in (True, False):
-        how = encryption.EncryptionConfiguration(footer_key="f", column_keys={"c": ["audio"]}, plaintext_footer=plaintext_footer)
+        how = encryption.EncryptionConfiguration(
+            footer_key="f", column_keys={"c": ["audio"]}, plaintext_footer=plaintext_footer
+        )
         sink = io.BytesIO()
         properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), how)
         pq.write_table(pa.table({"audio": [b"a"]}), sink, encryption_properties=properties)

@@ -37,7 +37,8 @@ def _parquet(values: list[bytes | None], *, struct: bool = True, **options) -> b
     column = pa.array(values, pa.binary())
     if struct:
         paths = pa.array([f"{row}.wav" for row in range(len(values))])
-        missing = pa.array([value is None and row % 2 == 0 for row, value in enumerate(values)])  # the struct, or its bytes
+        # the struct, or its bytes
+        missing = pa.array([value is None and row % 2 == 0 for row, value in enumerate(values)])
         column = pa.StructArray.from_arrays([column, paths], names=["bytes", "path"], mask=missing)
     sink = io.BytesIO()
     pq.write_table(pa.table({"id": range(len(values)), "audio": column}), sink, **options)
@@ -54,10 +55,18 @@ def test_every_layout_reads_as_pyarrow_reads_it(codec, version):
     choices = random.Random(f"{codec} {version}")
     all_at_once = 8 << 20
     for seed, (dictionary, index, struct) in enumerate(itertools.product([True, False], repeat=3)):
-        content = _parquet(_values(seed), struct=struct, compression=codec, data_page_version=version, use_dictionary=dictionary,
-                           write_page_index=index, row_group_size=choices.choice([7, 1000]),
-                           write_batch_size=choices.choice([1, 5, 1024]), data_page_size=choices.choice([1000, 1 << 20]),
-                           dictionary_pagesize_limit=choices.choice([1000, 100_000, 1 << 20]))
+        content = _parquet(
+            _values(seed),
+            struct=struct,
+            compression=codec,
+            data_page_version=version,
+            use_dictionary=dictionary,
+            write_page_index=index,
+            row_group_size=choices.choice([7, 1000]),
+            write_batch_size=choices.choice([1, 5, 1024]),
+            data_page_size=choices.choice([1000, 1 << 20]),
+            dictionary_pagesize_limit=choices.choice([1000, 100_000, 1 << 20]),
+        )
         expected = pq.read_table(io.BytesIO(content), columns=["audio"])["audio"].to_pylist()
         expected = [row and row["bytes"] if struct else row for row in expected]
         read, window_bytes = Reads(content), choices.choice([1 << 16, all_at_once])
@@ -187,8 +196,14 @@ def test_a_file_cut_anywhere_is_refused():
 def test_a_file_that_gives_fewer_bytes_than_it_has_is_refused():
     content = _parquet(_values(5), compression="none")
     with pytest.raises(DataError, match="damaged or cut short"):
-        list(scan_values(lambda start, stop: content[start : stop - 1] if start < 9000 else content[start:stop],
-                         len(content), AUDIO, window_bytes=1 << 16))
+        list(
+            scan_values(
+                lambda start, stop: content[start : stop - 1] if start < 9000 else content[start:stop],
+                len(content),
+                AUDIO,
+                window_bytes=1 << 16,
+            )
+        )
 
 
 @pytest.mark.timeout(60)
@@ -198,9 +213,14 @@ def test_damage_gives_values_or_a_data_error(codec):
     choices, num_refused, num_trials = random.Random(codec), 0, 0
     for seed in range(6):
         values = _values(seed, 12)
-        content = _parquet(values, compression=codec, row_group_size=choices.choice([5, 100]),
-                           write_batch_size=choices.choice([1, 9]), data_page_version=choices.choice(["1.0", "2.0"]),
-                           use_dictionary=choices.random() < 0.5)
+        content = _parquet(
+            values,
+            compression=codec,
+            row_group_size=choices.choice([5, 100]),
+            write_batch_size=choices.choice([1, 9]),
+            data_page_version=choices.choice(["1.0", "2.0"]),
+            use_dictionary=choices.random() < 0.5,
+        )
         for damage in itertools.islice(itertools.cycle((_flip_header, _flip_footer, _lose, _clear)), 40):
             damaged = bytearray(content)
             damage(damaged, choices)
@@ -222,7 +242,9 @@ def _footer_bytes(content: bytearray) -> int:
 def _flip_header(content: bytearray, choices: random.Random) -> None:
     footer = pq.read_metadata(io.BytesIO(content))
     chunk = footer.row_group(choices.randrange(footer.num_row_groups)).column(1)
-    content[(chunk.dictionary_page_offset or chunk.data_page_offset) + choices.randrange(20)] ^= 1 << choices.randrange(8)
+    content[(chunk.dictionary_page_offset or chunk.data_page_offset) + choices.randrange(20)] ^= 1 << choices.randrange(
+        8
+    )
 
 
 def _flip_footer(content: bytearray, choices: random.Random) -> None:
@@ -253,14 +275,20 @@ def test_an_address_of_another_file_is_refused():
 
 def test_columns_that_are_not_there_or_not_binary():
     sink = io.BytesIO()
-    pq.write_table(pa.table({"audio": [{"bytes": b"a", "path": "a"}], "text": ["a"], "notes": [[b"a"]], "id": [1],
-                             "a.b": [b"x"]}), sink)
+    pq.write_table(
+        pa.table({"audio": [{"bytes": b"a", "path": "a"}], "text": ["a"], "notes": [[b"a"]], "id": [1], "a.b": [b"x"]}),
+        sink,
+    )
     content = sink.getvalue()
     assert _scan(content, ("text",))[0][1] == b"a"
     assert _scan(content, ("a.b",))[0][1] == b"x"
-    for column, told in ((("audio",), "did you mean 'audio.bytes'"), (("audio", "byte"), "did you mean 'audio.bytes'"),
-                         (("a", "b"), "audio.bytes, audio.path, text"), (("id",), "INT64"),
-                         (("notes", "list", "element"), "a list in each row")):
+    for column, told in (
+        (("audio",), "did you mean 'audio.bytes'"),
+        (("audio", "byte"), "did you mean 'audio.bytes'"),
+        (("a", "b"), "audio.bytes, audio.path, text"),
+        (("id",), "INT64"),
+        (("notes", "list", "element"), "a list in each row"),
+    ):
         with pytest.raises(DataError) as caught:
             _scan(content, column, name="a.parquet")
         assert told in str(caught.value) and "a.parquet" in str(caught.value)

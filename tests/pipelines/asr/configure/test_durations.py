@@ -20,8 +20,16 @@ def wav(tmp_path_factory):
 
 def test_every_form_of_audio_tells_its_seconds(wav):
     content = wav.read_bytes()
-    for audio in (str(wav), wav, content, {"path": str(wav), "bytes": None}, {"bytes": content, "path": "x.wav"},
-                  {"array": np.zeros(24_000), "sampling_rate": 16_000}, np.zeros(24_000), [0.0] * 24_000):
+    for audio in (
+        str(wav),
+        wav,
+        content,
+        {"path": str(wav), "bytes": None},
+        {"bytes": content, "path": "x.wav"},
+        {"array": np.zeros(24_000), "sampling_rate": 16_000},
+        np.zeros(24_000),
+        [0.0] * 24_000,
+    ):
         assert seconds_of({"audio": audio, "text": "a"}) == pytest.approx(1.5)
         assert isinstance(audio, dict) or seconds_of(audio) == pytest.approx(1.5)
 
@@ -89,6 +97,7 @@ def test_an_endless_stream_is_read_a_little():
                 number += 1
                 read.append(number)
                 yield {"duration": float(number), "text": "a"}
+
     items, count, how = draw(Endless(), 10, seed=0)
     assert count is None and len(items) == 10 and len(read) <= 201 and "stream" in how
 
@@ -102,7 +111,11 @@ def test_no_samples_at_all():
 
 
 def test_bytes_are_known_where_they_are_stored(wav):
-    assert bytes_of({"audio": wav.read_bytes()}) == bytes_of({"audio": {"bytes": None, "path": str(wav)}}) == wav.stat().st_size
+    assert (
+        bytes_of({"audio": wav.read_bytes()})
+        == bytes_of({"audio": {"bytes": None, "path": str(wav)}})
+        == wav.stat().st_size
+    )
     assert bytes_of({"audio": np.zeros(5)}) is None and bytes_of(2.0) is None
     assert rate_of({"audio": {"array": [0.0], "sampling_rate": 44_100}}) == 44_100
     assert rate_of({"audio": np.zeros(5)}) is None

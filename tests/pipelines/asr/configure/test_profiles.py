@@ -56,7 +56,9 @@ def test_the_size_is_that_of_the_files(tmp_path):
         write_wav(tmp_path / f"{i}.wav", np.zeros(16_000 * (i + 1), np.float32), 16_000)
     paths = sorted(map(str, tmp_path.glob("*.wav")))
     profile = profile_dataset([{"audio": p, "text": "a"} for p in paths])
-    assert profile.size_gb == pytest.approx(sum((tmp_path / f"{i}.wav").stat().st_size for i in range(4)) / 1e9, abs=1e-4)
+    assert profile.size_gb == pytest.approx(
+        sum((tmp_path / f"{i}.wav").stat().st_size for i in range(4)) / 1e9, abs=1e-4
+    )
     assert profile.rate_hz == 16_000 and (profile.min_seconds, profile.max_seconds) == (1.0, 4.0)
 
 
@@ -64,8 +66,10 @@ def test_broken_samples_are_counted_and_the_rest_measured(tmp_path):
     write_wav(tmp_path / "good.wav", np.zeros(16_000, np.float32), 16_000)
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     told = []
-    profile = profile_dataset([{"audio": str(tmp_path / n), "text": "a"} for n in ("good.wav", "bad.wav", "good.wav")],
-                              problem=lambda item, reason: told.append((item, reason)))
+    profile = profile_dataset(
+        [{"audio": str(tmp_path / n), "text": "a"} for n in ("good.wav", "bad.wav", "good.wav")],
+        problem=lambda item, reason: told.append((item, reason)),
+    )
     assert profile.num_broken == 1 and profile.num_sampled == 2 and len(told) == 1 and "1 broken" in str(profile)
     with pytest.raises(DataError, match="Not one of the samples"):
         profile_dataset([{"audio": str(tmp_path / "bad.wav"), "text": "a"}])
@@ -78,8 +82,14 @@ def test_a_stream_does_not_say_how_much_it_holds():
 
     class Stream:
         __iter__ = staticmethod(endless)
+
     profile = profile_dataset(Stream(), sample_size=10)
-    assert profile.num_samples is None and profile.total_hours is None and profile.size_gb is None and "stream" in str(profile)
+    assert (
+        profile.num_samples is None
+        and profile.total_hours is None
+        and profile.size_gb is None
+        and "stream" in str(profile)
+    )
 
 
 def test_data_without_text_or_audio():

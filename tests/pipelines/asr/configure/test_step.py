@@ -1,4 +1,4 @@
-"""A configuration that was made for this machine is taken as it is; one for another machine or other limits is made anew."""
+"""A configuration made for this machine is taken as it is; one for another machine or other limits is made anew."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def made_anew(monkeypatch):
     def configure_run(config, *rest):
         calls.append(config)
         return None, ASRConfigManager()
+
     monkeypatch.setattr(step, "configure_run", configure_run)
     return calls
 

@@ -1,4 +1,4 @@
-"""Transcribed speech from folders, shards, the Hub and voices: which transcript is whose, what is left aside, which split."""
+"""Transcribed speech of folders, shards, Hub and voices: which transcript is whose, what is left aside, which split."""
 
 from __future__ import annotations
 
@@ -40,9 +40,13 @@ def told():
 @pytest.fixture
 def listed(tmp_path_factory, told):
     """Return a function that lists a source; `told` keeps what it says."""
+
     def make(*source, folder=None, language="en", **how):
-        config = DataConfig(source=tuple(str(s) for s in source), **{"held_out_fraction": 0.2, "validation_fraction": 0.1} | how)
+        config = DataConfig(
+            source=tuple(str(s) for s in source), **{"held_out_fraction": 0.2, "validation_fraction": 0.1} | how
+        )
         return list_samples(config, folder or tmp_path_factory.mktemp("listing"), told, language=language)
+
     return make
 
 
@@ -54,12 +58,15 @@ def write_files(folder: Path, names: list[str]) -> None:
 
 def texts_of(listing) -> dict[str, str]:
     """Return {name: text} of all splits."""
-    return {name: text for split in listing.splits.values()
-            for name, text in zip(split.names.to_list(), split.texts.to_list(), strict=True)}
+    return {
+        name: text
+        for split in listing.splits.values()
+        for name, text in zip(split.names.to_list(), split.texts.to_list(), strict=True)
+    }
 
 
 NAMES = [f"clips/a{i}.wav" for i in range(10)]
-TEXTS = [f"sentence {i} „quoted\" text" for i in range(10)]
+TEXTS = [f'sentence {i} „quoted" text' for i in range(10)]
 
 
 def tsv(names, texts, **columns):
@@ -82,15 +89,21 @@ def test_common_voice_downloads_are_read_with_their_speakers(tmp_path, listed, t
 
 
 def as_csv(rows):
-    return "\ufefffile_name,transcription\r\n" + "".join(f'{n},"{t.replace(chr(34), chr(34) * 2)}"\r\n' for n, t in rows)
+    return "\ufefffile_name,transcription\r\n" + "".join(
+        f'{n},"{t.replace(chr(34), chr(34) * 2)}"\r\n' for n, t in rows
+    )
 
 
 def as_jsonl(rows):
-    return "\n".join(json.dumps({"audio_filepath": f"/data/elsewhere/{n}", "duration": 1.0, "text": t}) for n, t in rows)
+    return "\n".join(
+        json.dumps({"audio_filepath": f"/data/elsewhere/{n}", "duration": 1.0, "text": t}) for n, t in rows
+    )
 
 
 def as_dict(rows):
-    return json.dumps({f"key{i}": {"wav": "{data_root}/" + n, "wrd": t, "spk_id": "s"} for i, (n, t) in enumerate(rows)})
+    return json.dumps(
+        {f"key{i}": {"wav": "{data_root}/" + n, "wrd": t, "spk_id": "s"} for i, (n, t) in enumerate(rows)}
+    )
 
 
 def as_list(rows):
@@ -101,11 +114,18 @@ def as_ljspeech(rows):
     return "".join(f"{Path(n).stem}|Raw {t}|{t}\n" for n, t in rows)
 
 
-@pytest.mark.parametrize("name, write", [
-    ("metadata.csv", as_csv), ("manifest.jsonl", as_jsonl), ("train.json", as_dict), ("list.json", as_list),
-    ("metadata.csv", as_ljspeech),
-    ("clips/metadata.csv", lambda rows: as_csv([(Path(n).name, t) for n, t in rows])),
-    ("table.csv", lambda rows: "id;text\n" + "".join(f"{Path(n).stem};{t}\n" for n, t in rows))])
+@pytest.mark.parametrize(
+    "name, write",
+    [
+        ("metadata.csv", as_csv),
+        ("manifest.jsonl", as_jsonl),
+        ("train.json", as_dict),
+        ("list.json", as_list),
+        ("metadata.csv", as_ljspeech),
+        ("clips/metadata.csv", lambda rows: as_csv([(Path(n).name, t) for n, t in rows])),
+        ("table.csv", lambda rows: "id;text\n" + "".join(f"{Path(n).stem};{t}\n" for n, t in rows)),
+    ],
+)
 def test_tables_of_many_kinds_name_the_files(tmp_path, listed, told, name, write):
     write_files(tmp_path, NAMES)
     (tmp_path / name).write_text(write(list(zip(NAMES, TEXTS, strict=True))), encoding="utf-8")
@@ -120,7 +140,10 @@ def test_librispeech_is_read_with_the_speakers_in_its_names(tmp_path, listed, to
         lines = [f"{100 + i}-1-000{j} WORDS OF {i} {j}" for j in range(2)]
         (tmp_path / f"{100 + i}/1/{100 + i}-1.trans.txt").write_text("\n".join(lines))
     listing = listed(tmp_path)
-    assert texts_of(listing)["103/1/103-1-0001.wav"] == "WORDS OF 3 1" and told.chosen["data.transcripts"][0] == "*.trans.txt"
+    assert (
+        texts_of(listing)["103/1/103-1-0001.wav"] == "WORDS OF 3 1"
+        and told.chosen["data.transcripts"][0] == "*.trans.txt"
+    )
     assert {s for split in listing.splits.values() for s in split.speakers} == {str(100 + i) for i in range(5)}
 
 
@@ -140,7 +163,8 @@ def test_a_named_table_says_what_is_meant(tmp_path, listed, told, tmp_path_facto
     outside = tmp_path_factory.mktemp("outside") / "mine.tsv"
     outside.write_text(tsv(NAMES[:5], TEXTS[:5]))
     assert len(texts_of(listed(tmp_path, transcripts=str(outside)))) == 5
-    held_out = listed(tmp_path / "few.csv", test_source=str(tmp_path / "all.csv"))  # a table may be the source, of its folder
+    # a table may be the source, of its folder
+    held_out = listed(tmp_path / "few.csv", test_source=str(tmp_path / "all.csv"))
     assert len(held_out["test"]) == 10 and len(held_out["train"]) + len(held_out["validation"]) == 4
     with pytest.raises(UsageError) as caught:
         listed(tmp_path, transcripts="al.csv")
@@ -184,8 +208,11 @@ def test_what_cannot_be_used_is_left_aside_with_reason_and_count(tmp_path, liste
     (tmp_path / "t.csv").write_text("file,text\n" + "".join(f"{n},{t}\n" for n, t in zip(names, texts, strict=True)))
     listing = listed(tmp_path, longest_seconds=2.0)
     assert sum(len(s) for s in listing.splits.values()) == 40 - 3 - NUM_TOLD - 4
-    assert listing.left_aside == {"it is shorter than data.shortest_seconds=0.1": 1,
-                                  "it is longer than data.longest_seconds=2": 1, "its transcript is empty": NUM_TOLD + 4}
+    assert listing.left_aside == {
+        "it is shorter than data.shortest_seconds=0.1": 1,
+        "it is longer than data.longest_seconds=2": 1,
+        "its transcript is empty": NUM_TOLD + 4,
+    }
     assert "2.wav" in told.problems and told.problems["1.wav"].endswith("2.50 s")
     assert "4 more samples (its transcript is empty)" in told.problems
     with pytest.raises(DataError) as caught:
@@ -227,8 +254,14 @@ def test_shards_without_text_are_refused_with_their_columns(tmp_path, listed, wi
 def test_a_dataset_of_the_hub_and_a_bucket_are_put_together(tmp_path, listed, monkeypatch, told):
     import pyarrow as pa
     import pyarrow.parquet as pq
-    table = pa.table({"audio": [{"bytes": flac_bytes(sound(i), 16_000), "path": f"{i}.flac"} for i in range(8)],
-                      "transcript": [f"hub words {i}" for i in range(8)], "speaker_id": [i % 4 for i in range(8)]})
+
+    table = pa.table(
+        {
+            "audio": [{"bytes": flac_bytes(sound(i), 16_000), "path": f"{i}.flac"} for i in range(8)],
+            "transcript": [f"hub words {i}" for i in range(8)],
+            "speaker_id": [i % 4 for i in range(8)],
+        }
+    )
     pq.write_table(table, buffer := io.BytesIO())
     with HubServer() as hub, S3Server() as s3:
         for name, value in {**hub.environment(), **s3.environment()}.items():
@@ -237,9 +270,12 @@ def test_a_dataset_of_the_hub_and_a_bucket_are_put_together(tmp_path, listed, mo
         for i in range(6):
             wav = io.BytesIO()
             import soundfile
+
             soundfile.write(wav, sound(20 + i), 16_000, format="WAV")
             s3.put("voices", f"set/x{i}.wav", wav.getvalue())
-        s3.put("voices", "set/t.tsv", tsv([f"x{i}.wav" for i in range(6)], [f"s3 words {i}" for i in range(6)]).encode())
+        s3.put(
+            "voices", "set/t.tsv", tsv([f"x{i}.wav" for i in range(6)], [f"s3 words {i}" for i in range(6)]).encode()
+        )
         listing = listed("hub:o/speech", test_source="s3://voices/set", folder=tmp_path)
         assert sorted(listing["test"].texts.to_list()) == [f"s3 words {i}" for i in range(6)]
         assert sum(len(listing[s]) for s in ("train", "validation")) == 8
@@ -257,7 +293,11 @@ def test_listings_come_back_whole_wherever_the_run_lies(tmp_path, listed):
     listing = listed(tmp_path / "data", "voices", folder=tmp_path / "run", num_voices=3, sentences_per_voice=1)
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     again = open_listing(moved, rate_hz=16_000)
-    assert again.fingerprint == listing.fingerprint and texts_of(again) == texts_of(listing) and again.hours == listing.hours
+    assert (
+        again.fingerprint == listing.fingerprint
+        and texts_of(again) == texts_of(listing)
+        and again.hours == listing.hours
+    )
     assert all(again.read_wave(s, i).size for s in again for i in range(len(again[s])))
     assert not (moved / "parts").exists() and (moved / "listing.json").stat().st_size < 2_000
     places = moved / "splits.safetensors"
@@ -284,7 +324,9 @@ def test_a_broken_file_is_told_when_it_is_read(tmp_path, listed):
 def test_splits_by_speaker_where_that_leaves_enough_to_train_on(tmp_path, listed, told):
     write_files(tmp_path, NAMES)
     who = ["one"] * 8 + ["two", "three"]
-    (tmp_path / "t.csv").write_text("file,text,speaker\n" + "".join(f"{n},w,{s}\n" for n, s in zip(NAMES, who, strict=True)))
+    (tmp_path / "t.csv").write_text(
+        "file,text,speaker\n" + "".join(f"{n},w,{s}\n" for n, s in zip(NAMES, who, strict=True))
+    )
     seeds = {told.chosen["data.split_by"] for seed in range(12) if listed(tmp_path, seed=seed)}
     assert {value for value, _ in seeds} == {"speaker", "sample"}  # it depends on where "one" falls
     assert any("too little" in reason for value, reason in seeds if value == "sample")
@@ -334,8 +376,11 @@ def test_fingerprints_notice_changes_of_audio_and_transcripts(tmp_path):
     write_files(tmp_path, NAMES)
     (tmp_path / "t.csv").write_text("x")
     outside = tmp_path / "t.csv"
-    configs = [DataConfig(source=(str(tmp_path),)), DataConfig(source=(str(tmp_path / "t.csv"),)),
-               DataConfig(source=("voices",), transcripts=str(outside))]
+    configs = [
+        DataConfig(source=(str(tmp_path),)),
+        DataConfig(source=(str(tmp_path / "t.csv"),)),
+        DataConfig(source=("voices",), transcripts=str(outside)),
+    ]
     before = [sources.fingerprint_inputs(c) for c in configs]
     outside.write_text("y")
     assert all(a != b for a, b in zip(before, [sources.fingerprint_inputs(c) for c in configs], strict=True))
@@ -376,7 +421,9 @@ def test_the_text_step_makes_the_vocabulary_of_training_texts_alone(tmp_path, li
     (tmp_path / "test" / "t.csv").write_text("file,text\nt0.wav,naïve words\nt1.wav,...\n")
     listing = listed(tmp_path / "clips", test_source=str(tmp_path / "test"))
     found = cleaned(listing, told)
-    assert found.unknown == {"validation": {}, "test": {"ï": 1, "a": 1}} and found.characters["ö"] == len(listing["train"])
+    assert found.unknown == {"validation": {}, "test": {"ï": 1, "a": 1}} and found.characters["ö"] == len(
+        listing["train"]
+    )
     assert "ï" not in found.vocabulary.characters and "ö" in found.vocabulary.characters
     assert found.listing["test"].texts.to_list() == ["naïve words"]
     assert found.left_aside == {"nothing is left of its transcript after cleaning": 1}
@@ -398,9 +445,14 @@ def test_rare_characters_and_unusable_numbers_leave_training(tmp_path, listed, t
     listing = next(found for found in tried if set(texts[-2:]) <= set(found["train"].texts.to_list()))
     found = cleaned(listing, told, rare_fraction=0.009)
     assert found.rare.keys() >= {"ñ"} and "ñ" not in found.vocabulary.characters
-    assert found.left_aside == {"it holds numbers joined by a sign, which may be read in several ways": 1,
-                                "it holds a rare character": 1}
-    assert set(found.listing["train"].texts.to_list()) == set(texts[:1]) and len(found.kept["train"]) == len(listing["train"]) - 2
+    assert found.left_aside == {
+        "it holds numbers joined by a sign, which may be read in several ways": 1,
+        "it holds a rare character": 1,
+    }
+    assert (
+        set(found.listing["train"].texts.to_list()) == set(texts[:1])
+        and len(found.kept["train"]) == len(listing["train"]) - 2
+    )
     assert cleaned(listing, told).rare == {}
 
 

@@ -29,7 +29,9 @@ def all_texts(log_probs_TC: np.ndarray, vocabulary: Vocabulary) -> dict[tuple[in
     found: dict[tuple[int, ...], float] = {}
     for path in itertools.product(range(len(vocabulary)), repeat=len(log_probs_TC)):
         tokens = tuple(vocabulary.collapse(path))
-        found[tokens] = np.logaddexp(found.get(tokens, -np.inf), log_probs_TC[range(len(path)), path].sum(dtype=np.float64))
+        found[tokens] = np.logaddexp(
+            found.get(tokens, -np.inf), log_probs_TC[range(len(path)), path].sum(dtype=np.float64)
+        )
     return found
 
 
@@ -47,9 +49,11 @@ def test_the_beam_adds_up_all_paths_of_a_text(seed, with_model):
             word_log_prob, state = model.score(state, word)
             log_prob += 0.7 * word_log_prob + 0.3
         return log_prob + 0.7 * model.end(state)
+
     wanted = {tokens: with_words(tokens, log_prob) for tokens, log_prob in all_texts(log_probs, SMALL).items()}
-    found = BeamDecoder(SMALL, width=10**6, language_model=model, lm_weight=0.7, word_bonus=0.3,
-                        least_log_prob=-1e9).search(log_probs)
+    found = BeamDecoder(
+        SMALL, width=10**6, language_model=model, lm_weight=0.7, word_bonus=0.3, least_log_prob=-1e9
+    ).search(log_probs)
     assert len(found) == len(wanted)
     assert {tuple(tokens): s for s, tokens in found} == pytest.approx(wanted, abs=1e-4)
     assert tuple(found[0][1]) == max(wanted, key=wanted.get)
@@ -105,8 +109,10 @@ def test_words_and_tokens_have_their_times(decode):
     vocabulary = Vocabulary.of("abc")
     found = decode(spelt("--aab-b  -c--", vocabulary), vocabulary, frame_seconds=0.02, start_seconds=10.0)
     assert found.text == "abb c"
-    assert [(w.text, round(w.start_seconds, 2), round(w.end_seconds, 2)) for w in found.words] == [("abb", 10.04, 10.14),
-                                                                                                    ("c", 10.2, 10.22)]
+    assert [(w.text, round(w.start_seconds, 2), round(w.end_seconds, 2)) for w in found.words] == [
+        ("abb", 10.04, 10.14),
+        ("c", 10.2, 10.22),
+    ]
     assert "".join(t.text for t in found.tokens) == "abb c" and all(0.5 < w.probability <= 1 for w in found.words)
     assert all(a.end_seconds <= b.start_seconds for a, b in itertools.pairwise(found.tokens))
     nothing = decode(spelt("----", vocabulary), vocabulary)
@@ -115,6 +121,7 @@ def test_words_and_tokens_have_their_times(decode):
 
 def test_greedy_is_what_transformers_decodes(tmp_path):
     from transformers import Wav2Vec2CTCTokenizer
+
     vocabulary = Vocabulary.of("abc'")
     vocabulary.save(tmp_path)
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
@@ -128,7 +135,7 @@ def test_greedy_is_what_transformers_decodes(tmp_path):
 
 
 def heard(text: str, vocabulary: Vocabulary, noise: float, seed: int) -> np.ndarray:
-    """Return log probabilities of a text as a model would give them, two frames a character and blanks between, with noise."""
+    """Return a text's log probabilities as a model gives them, two frames a character, blanks between, with noise."""
     path = "-".join(c * 2 for c in text)
     logits = np.log(np.exp(spelt(path, vocabulary, 5.0)))
     return normal(logits + np.random.default_rng(seed).normal(size=logits.shape) * noise)
@@ -141,8 +148,11 @@ def test_the_model_of_the_training_texts_mends_what_noise_has_spoilt():
     train, test = texts[:300], texts[300:]
     vocabulary, model = Vocabulary.of("".join(texts)), NgramModel.train(train, 2)
     spoilt = [heard(text, vocabulary, 1.2, seed) for seed, text in enumerate(test)]
-    decoders = {"greedy": lambda x: greedy(x, vocabulary), "beam": lambda x: beam(x, vocabulary),
-                "ngram": lambda x: beam(x, vocabulary, language_model=model, lm_weight=0.8, word_bonus=1.5)}
+    decoders = {
+        "greedy": lambda x: greedy(x, vocabulary),
+        "beam": lambda x: beam(x, vocabulary),
+        "ngram": lambda x: beam(x, vocabulary, language_model=model, lm_weight=0.8, word_bonus=1.5),
+    }
     scores = {name: score(test, [decode(x).text for x in spoilt]) for name, decode in decoders.items()}
     assert scores["greedy"].wer > 0.15
     assert scores["beam"].wer <= scores["greedy"].wer
@@ -157,7 +167,7 @@ def test_several_hypotheses_come_best_first():
 
 def test_one_frame_and_wider_outputs_are_decoded():
     wide = random_log_probs(5, len(SMALL) + 3, 0)
-    assert greedy(wide, SMALL).text == greedy(wide[:, :len(SMALL)], SMALL).text
+    assert greedy(wide, SMALL).text == greedy(wide[:, : len(SMALL)], SMALL).text
     assert greedy(spelt("a", SMALL), SMALL).text == "a" == beam(spelt("a", SMALL), SMALL).text
 
 

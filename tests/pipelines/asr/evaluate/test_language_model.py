@@ -37,18 +37,21 @@ def test_probabilities_add_up_to_one_after_any_words(order):
 
 
 def test_kneser_ney_by_hand():
-    """San Francisco: "francisco" is frequent, but only after "san": elsewhere it is no likelier than a word seen once."""
+    """San Francisco: "francisco" is frequent, but only after "san": elsewhere no likelier than a word seen once."""
     texts = ["san francisco"] * 6 + ["the glass", "a glass", "my glass"]
     model = NgramModel.train(texts, 2)
     _, elsewhere = model.score(model.begin(), "never")
     assert model.score(elsewhere, "glass")[0] > model.score(elsewhere, "francisco")[0]
-    # Lower order: the words each was seen after; usual discounts 0.5, 1 and 1.5, since counts of some sizes are missing.
-    # san 1, francisco 1, the 1, a 1, my 1, glass 3, </s> 2: 10 in all, freed (5 * 0.5 + 1.5 + 1) / 10 = 0.5, over 8 words.
+    # Lower order: the words each was seen after; usual discounts 0.5, 1 and 1.5, since counts of some sizes are
+    # missing. san 1, francisco 1, the 1, a 1, my 1, glass 3, </s> 2: 10 in all, freed (5 * 0.5 + 1.5 + 1) / 10 = 0.5,
+    # over 8 words.
     unigram = (3 - 1.5) / 10 + 0.5 / 8
     # After san: francisco 6 times, of 6; freed 1.5 / 6.
     assert math.exp(model.score(elsewhere, "glass")[0]) == pytest.approx(unigram)
     _, san = model.score(model.begin(), "san")
-    assert math.exp(model.score(san, "francisco")[0]) == pytest.approx((6 - 1.5) / 6 + 1.5 / 6 * ((1 - 0.5) / 10 + 0.5 / 8))
+    assert math.exp(model.score(san, "francisco")[0]) == pytest.approx(
+        (6 - 1.5) / 6 + 1.5 / 6 * ((1 - 0.5) / 10 + 0.5 / 8)
+    )
 
 
 def test_longer_contexts_predict_unseen_sentences_better():
@@ -103,10 +106,19 @@ def test_arpa_of_other_tools_is_read_and_backs_off(tmp_path):
     assert log10(model.score((), "elsewhere")[0]) < -90
 
 
-@pytest.mark.parametrize("broken", [
-    FOREIGN.replace("\\end\\", ""), FOREIGN.replace("ngram 2=2", "ngram 2=3"), FOREIGN.replace("-0.1 new york", "-0.1 new"),
-    FOREIGN.replace("-0.1 new york", "x new york"), FOREIGN.replace("new york", "old york"), "", "\\data\\\n\\end\\\n",
-    FOREIGN.replace("-0.5 york", "-0.5 new")])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        FOREIGN.replace("\\end\\", ""),
+        FOREIGN.replace("ngram 2=2", "ngram 2=3"),
+        FOREIGN.replace("-0.1 new york", "-0.1 new"),
+        FOREIGN.replace("-0.1 new york", "x new york"),
+        FOREIGN.replace("new york", "old york"),
+        "",
+        "\\data\\\n\\end\\\n",
+        FOREIGN.replace("-0.5 york", "-0.5 new"),
+    ],
+)
 def test_damaged_arpa_files_are_refused_with_their_name(tmp_path, broken):
     (tmp_path / "b.arpa").write_text(broken)
     with pytest.raises(DataError) as caught:

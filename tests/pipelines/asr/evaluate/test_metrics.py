@@ -51,7 +51,9 @@ def test_empty_references_count_what_was_heard_in_them():
 def test_no_errors_are_none():
     references, _ = made(20, 0.0)
     found = score(references, [f"  {r}  " for r in references])
-    assert (found.wer, found.cer, found.wer_interval, found.exact_fraction) == (0, 0, (0, 0), 1) and found.worst(5) == []
+    assert (found.wer, found.cer, found.wer_interval, found.exact_fraction) == (0, 0, (0, 0), 1) and found.worst(
+        5
+    ) == []
 
 
 def test_intervals_hold_the_rate_shrink_with_samples_and_are_the_same_again():
@@ -90,7 +92,9 @@ def test_two_decoders_are_compared_on_the_same_draws():
         compare(score(references, bad), score(references[:-1], bad[:-1]))
 
 
-@pytest.mark.parametrize("references, hypotheses, how", [([], [], {}), (["a"], [], {}), (["a"], ["a"], {"confidence": 1.0})])
+@pytest.mark.parametrize(
+    "references, hypotheses, how", [([], [], {}), (["a"], [], {}), (["a"], ["a"], {"confidence": 1.0})]
+)
 def test_what_cannot_be_scored_is_refused(references, hypotheses, how):
     with pytest.raises(UsageError):
         score(references, hypotheses, **how)

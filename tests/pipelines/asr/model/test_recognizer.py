@@ -16,8 +16,15 @@ from colabkit.pipelines.asr.model.examples import collate, losses, read_example
 from colabkit.pipelines.asr.model.recognizer import OwnLengthNorm, build_model, load_model
 from colabkit.pipelines.asr.text.vocabulary import Vocabulary
 
-CTC_KINDS = [("wav2vec2", "group"), ("wav2vec2", "layer"), ("hubert", "group"), ("hubert", "layer"), ("wavlm", "group"),
-             ("wavlm", "layer"), ("wav2vec2-bert", "layer")]
+CTC_KINDS = [
+    ("wav2vec2", "group"),
+    ("wav2vec2", "layer"),
+    ("hubert", "group"),
+    ("hubert", "layer"),
+    ("wavlm", "group"),
+    ("wavlm", "layer"),
+    ("wav2vec2-bert", "layer"),
+]
 KINDS = [*CTC_KINDS, ("whisper", "short")]
 STILL = {"dropout": 0.0, "mask_time": 0.0}
 
@@ -26,6 +33,7 @@ STILL = {"dropout": 0.0, "mask_time": 0.0}
 def build(saved_bases, vocabulary):
     def make(kind, norm="layer", **settings):
         return build_model(ModelConfig(name=str(saved_bases(kind, norm)), **settings), vocabulary)
+
     return make
 
 
@@ -34,6 +42,7 @@ def examples(tones):
     def make(recognizer, numbers=(0, 1, 2, 3)):
         speech = tones(8)
         return [read_example(speech, recognizer, number) for number in numbers]
+
     return make
 
 
@@ -47,8 +56,9 @@ def test_a_sample_means_the_same_alone_and_padded(build, examples, kind, norm):
         together = recognizer.log_probs(collate(recognizer, batch))
         for row, one in zip(together, batch, strict=True):
             frames = recognizer.features.num_frames(one.num_samples)
-            torch.testing.assert_close(row[:frames], recognizer.log_probs(collate(recognizer, [one]))[0, :frames],
-                                       rtol=0, atol=5e-6)
+            torch.testing.assert_close(
+                row[:frames], recognizer.log_probs(collate(recognizer, [one]))[0, :frames], rtol=0, atol=5e-6
+            )
 
 
 @pytest.mark.parametrize("kind, norm", KINDS)
@@ -102,6 +112,7 @@ def test_saved_and_loaded_it_computes_the_same(build, examples, tmp_path, kind, 
 @pytest.mark.parametrize("kind, norm", CTC_KINDS)
 def test_plain_transformers_reads_what_is_saved(build, examples, tones, tmp_path, kind, norm):
     from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoProcessor, AutoTokenizer
+
     recognizer = build(kind, norm)
     recognizer.save(tmp_path)
     model, extract = AutoModelForCTC.from_pretrained(tmp_path).eval(), AutoFeatureExtractor.from_pretrained(tmp_path)
@@ -112,8 +123,10 @@ def test_plain_transformers_reads_what_is_saved(build, examples, tones, tmp_path
     frames = recognizer.features.num_frames(len(tones(8).read(0)))
     torch.testing.assert_close(theirs[:, :frames], ours[:, :frames], rtol=0, atol=1e-3)
     path = theirs[0].argmax(-1).tolist()
-    assert AutoTokenizer.from_pretrained(tmp_path).decode(path).split() == recognizer.coder.decode(
-        recognizer.coder.collapse(path)).split()
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path).decode(path).split()
+        == recognizer.coder.decode(recognizer.coder.collapse(path)).split()
+    )
     assert "Wav2Vec2" in type(AutoProcessor.from_pretrained(tmp_path)).__name__
 
 
@@ -125,15 +138,21 @@ def test_the_head_is_new_and_of_the_vocabulary_s_size(build, vocabulary):
     assert first.model.config.pad_token_id == vocabulary.blank
 
 
-def test_a_model_with_another_vocabulary_gets_a_new_head_and_one_with_the_same_keeps_its_own(build, vocabulary, tmp_path):
+def test_a_model_with_another_vocabulary_gets_a_new_head_and_one_with_the_same_keeps_its_own(
+    build, vocabulary, tmp_path
+):
     build("hubert").save(tmp_path)
     stored = load_model(tmp_path).model.lm_head.weight.detach().clone()
     told = []
     same = build_model(ModelConfig(name=str(tmp_path)), vocabulary, seed=5, choose=lambda *choice: told.append(choice))
     assert torch.equal(same.model.lm_head.weight, stored) and told[-1][1] == "kept"
     for characters in ("wxyz", "abcdefgh"):  # as many characters, and more
-        other = build_model(ModelConfig(name=str(tmp_path)), Vocabulary.of(characters), seed=5,
-                            choose=lambda *choice: told.append(choice))
+        other = build_model(
+            ModelConfig(name=str(tmp_path)),
+            Vocabulary.of(characters),
+            seed=5,
+            choose=lambda *choice: told.append(choice),
+        )
         assert told[-1][1] == "new" and other.model.lm_head.out_features == len(other.coder)
         assert not torch.equal(other.model.lm_head.weight[: len(stored)], stored)
 
@@ -159,7 +178,12 @@ def test_the_feature_encoder_is_frozen_on_demand(build):
 
 def test_settings_reach_the_network(build):
     config = build("wav2vec2", dropout=0.25, mask_time=0.2).model.config
-    assert (config.hidden_dropout, config.final_dropout, config.mask_time_prob, config.layerdrop) == (0.25, 0.25, 0.2, 0.0)
+    assert (config.hidden_dropout, config.final_dropout, config.mask_time_prob, config.layerdrop) == (
+        0.25,
+        0.25,
+        0.2,
+        0.0,
+    )
     assert build("whisper", dropout=0.25).model.config.dropout == 0.25
     assert not build("wav2vec2", mask_time=0.0).model.config.apply_spec_augment
 
@@ -211,8 +235,13 @@ def break_weights(folder):
 
 def drop_weights(folder):
     from safetensors.torch import load_file, save_file
+
     state = load_file(folder / "model.safetensors")
-    save_file({k: v for k, v in state.items() if "layers.1.attention" not in k}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in state.items() if "layers.1.attention" not in k},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
 
 
 def change_kind(folder):
@@ -220,11 +249,14 @@ def change_kind(folder):
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
 
 
-BREAKS = {"cut off": (break_weights, DataError, "save_pretrained"), "not whole": (drop_weights, DataError, "not whole"),
-          "no config": (lambda folder: (folder / "config.json").unlink(), DataError, "config.json"),
-          "no weights": (lambda folder: (folder / "model.safetensors").unlink(), DataError, "save_pretrained"),
-          "another kind": (change_kind, UsageError, "bert"),
-          "no JSON": (lambda folder: (folder / "config.json").write_text("{"), DataError, "config.json")}
+BREAKS = {
+    "cut off": (break_weights, DataError, "save_pretrained"),
+    "not whole": (drop_weights, DataError, "not whole"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), DataError, "config.json"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), DataError, "save_pretrained"),
+    "another kind": (change_kind, UsageError, "bert"),
+    "no JSON": (lambda folder: (folder / "config.json").write_text("{"), DataError, "config.json"),
+}
 
 
 @pytest.mark.parametrize("how", BREAKS)

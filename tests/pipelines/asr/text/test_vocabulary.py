@@ -1,4 +1,4 @@
-"""The vocabulary against the tokenizer of transformers: same files, same numbers, same text; nothing of a script is lost."""
+"""The vocabulary against transformers' tokenizer: same files, same numbers, same text; nothing of a script is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from colabkit.core.errors import DataError
 from colabkit.io.voices.sentences import SENTENCES
 from colabkit.pipelines.asr.config import TextConfig
 from colabkit.pipelines.asr.text.cleaner import Cleaner
-from colabkit.pipelines.asr.text.vocabulary import DELIMITER, PAD, UNKNOWN, Vocabulary, choose_characters, count_characters
+from colabkit.pipelines.asr.text.vocabulary import (
+    DELIMITER,
+    PAD,
+    UNKNOWN,
+    Vocabulary,
+    choose_characters,
+    count_characters,
+)
 
 TEXTS = ["don't stop", "हिन्दी में क्षत्रिय", "العَرَبِيَّةُ", "น้ำใจ", "oʻzbek gʻalaba", "漢字 カナ", "straße"]
 
@@ -24,6 +31,7 @@ def vocabulary():
 @pytest.fixture
 def tokenizer(vocabulary, tmp_path):
     from transformers import Wav2Vec2CTCTokenizer
+
     vocabulary.save(tmp_path)
     return Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
 

@@ -25,6 +25,7 @@ def problems():
     class Problems(dict):
         def __call__(self, item, reason):
             self[item] = reason
+
     return Problems()
 
 
@@ -33,6 +34,7 @@ def make(tones, recognizer, problems):
     def make(num_samples=23, *, broken=(), **how):
         how = {"effective_batch": 4, "seed": 0, "problem": problems} | how
         return TrainingBatches(tones(num_samples, broken=broken), recognizer, **how)
+
     return make
 
 
@@ -40,7 +42,9 @@ def steps(batches, count, workers=0):
     """Return the text lengths and audio lengths of the samples of `count` steps, acknowledging each."""
     found = []
     for loaded in batches.load(workers=workers, stop=batches.position + count):
-        found.append([(number, example.num_samples, tuple(example.labels.tolist())) for number, example in loaded.samples])
+        found.append(
+            [(number, example.num_samples, tuple(example.labels.tolist())) for number, example in loaded.samples]
+        )
         batches.acknowledge(loaded, loaded.broken)
     return found
 
@@ -107,7 +111,7 @@ def test_steps_said_in_seconds_hold_as_many_samples_as_go_in(make, world):
     found = steps(whole, ends * len(whole))
     for epoch in range(ends):
         first = epoch * len(whole)
-        assert sorted(n for step in found[first: first + len(whole)] for n, _, _ in step) == list(range(23))
+        assert sorted(n for step in found[first : first + len(whole)] for n, _, _ in step) == list(range(23))
     padded = [len(step) * max(samples for _, samples, _ in step) / 16_000 for step in found]
     assert max(padded) <= 7.0 and len({len(step) for step in found}) > 1
     parts = [make(effective_batch=None, effective_seconds=7.0, rank=rank, world=world) for rank in range(world)]
@@ -155,8 +159,10 @@ def test_texts_that_do_not_fit_are_left_aside(tones, recognizer, problems):
     speech.texts[4] = ""
     speech.texts[9] = "abcd" * 50
     frames = recognizer.features.num_frames(round(speech.seconds[12] * 16_000))
-    speech.texts[12], speech.texts[13] = "a" * (frames // 2 + 1), "ab" * (recognizer.features.num_frames(
-        round(speech.seconds[13] * 16_000)) // 2)
+    speech.texts[12], speech.texts[13] = (
+        "a" * (frames // 2 + 1),
+        "ab" * (recognizer.features.num_frames(round(speech.seconds[13] * 16_000)) // 2),
+    )
     kept = usable(speech, recognizer, problems)
     assert sorted(set(range(30)) - set(kept.tolist())) == [4, 9, 12]  # twelve needs a frame between equal letters
     assert problems["tones 4"] == "the text is empty" and "200 characters" in problems["tones 9"]
@@ -173,6 +179,7 @@ def test_many_left_aside_are_counted(tones, recognizer, problems):
 
 def test_whisper_takes_30_seconds_and_448_tokens(tones, saved_bases, vocabulary, problems):
     from colabkit.pipelines.asr.config import ModelConfig
+
     recognizer = build_model(ModelConfig(name=str(saved_bases("whisper"))), vocabulary)
     speech = tones(4)
     speech.seconds = np.array([3.0, 31.0, 29.9, 1.0])

@@ -1,4 +1,4 @@
-"""Training in processes of its own: killed at any moment it gives the same bytes, and two processes give what one gives."""
+"""Training in processes of its own: killed at any moment it gives the same bytes; two processes give what one gives."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ PATIENCE_SECONDS = 120.0
 
 def begin(folder, places, *settings, **env):
     folder.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, str(SCRIPT), str(folder), str(places), *settings], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | env)
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), str(folder), str(places), *settings],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | env,
+    )
 
 
 def finish(*processes):
@@ -71,7 +76,10 @@ def test_killed_at_any_moment_it_gives_the_same_bytes_and_reads_no_other_sample(
     again = steps_in(places)
     assert set(again) == set(range(SETTINGS["steps"]))
     for step, samples in again.items():
-        assert len(samples) % len(whole[step]) == 0 and samples[: len(whole[step])] == samples[-len(whole[step]):] == whole[step]
+        assert (
+            len(samples) % len(whole[step]) == 0
+            and samples[: len(whole[step])] == samples[-len(whole[step]) :] == whole[step]
+        )
     assert any(len(samples) > len(whole[step]) for step, samples in again.items())
 
 
@@ -83,7 +91,7 @@ def test_steps_said_in_seconds_are_killed_and_continued_as_well(tmp_path):
     assert result(tmp_path / "run") == result(tmp_path / "whole")
     whole, again = steps_in(tmp_path / "undisturbed"), steps_in(places)
     assert len({len(samples) for samples in whole.values()}) > 1, "steps have as many samples as go in"
-    assert all(samples[-len(whole[step]):] == whole[step] for step, samples in again.items())
+    assert all(samples[-len(whole[step]) :] == whole[step] for step, samples in again.items())
 
 
 def two(folder, places, *settings):
@@ -95,7 +103,10 @@ def two(folder, places, *settings):
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    """Without dropout, which each draws for itself. Steps have 6 samples, the last of an epoch 1: one process has none then."""
+    """Without dropout, which each draws for itself.
+
+    Steps have 6 samples, the last of an epoch 1: one process has none then.
+    """
     settings = ("still=yes", "steps=9", "checkpoint_every_steps=4")
     finish(begin(tmp_path / "one", tmp_path / "places-1", *settings))
     finish(*two(tmp_path / "two", tmp_path / "places-2", *settings, "at_once=2"))
@@ -105,7 +116,9 @@ def test_two_processes_give_what_one_gives(tmp_path):
     differences = {name: float((twos[name] - ones[name]).abs().max()) for name in names}
     assert max(differences.values()) < 1e-4, differences
     first, second = (steps_in(tmp_path / f"places-{i}") for i in (1, 2))
-    assert {step: sorted(samples) for step, samples in second.items()} == {s: sorted(samples) for s, samples in first.items()}
+    assert {step: sorted(samples) for step, samples in second.items()} == {
+        s: sorted(samples) for s, samples in first.items()
+    }
 
 
 def test_two_processes_share_steps_said_in_seconds(tmp_path):

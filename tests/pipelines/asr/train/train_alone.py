@@ -24,8 +24,15 @@ from colabkit.training.processes.ranks import join, part
 from tests.pipelines.asr.conftest import LETTERS, Capacity, Tones
 from tests.pipelines.stand_in import StandInRun
 
-SETTINGS = {"steps": 24, "effective_batch": 6, "learning_rate": 5e-3, "validate_every_steps": 8, "validation_samples": 6,
-            "checkpoint_every_steps": 3, "tracker": "none"}
+SETTINGS = {
+    "steps": 24,
+    "effective_batch": 6,
+    "learning_rate": 5e-3,
+    "validate_every_steps": 8,
+    "validation_samples": 6,
+    "checkpoint_every_steps": 3,
+    "tracker": "none",
+}
 
 
 def main(folder: Path, places: Path, *settings: str) -> None:
@@ -43,9 +50,16 @@ def main(folder: Path, places: Path, *settings: str) -> None:
             log.writelines(f"{self.state.global_step} {self.ranks.rank} {number}\n" for number, _ in inputs.samples)
             log.flush()
         return original(self, model, inputs, *more)
+
     StepTrainer.training_step = noted
-    metrics = train(config, build_model(model, Vocabulary.of(LETTERS), seed=0), Tones(31), Tones(8, seed=1, name="validation"),
-                    Capacity(at_once), run)
+    metrics = train(
+        config,
+        build_model(model, Vocabulary.of(LETTERS), seed=0),
+        Tones(31),
+        Tones(8, seed=1, name="validation"),
+        Capacity(at_once),
+        run,
+    )
     if join().is_first:
         print(metrics)
     part()

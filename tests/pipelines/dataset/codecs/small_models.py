@@ -1,4 +1,4 @@
-"""Small models of the real classes with weights that make many codes, and what transformers' own call says of a wave."""
+"""Small models of the real classes whose weights make many codes, and what transformers' own call says of a wave."""
 
 from __future__ import annotations
 
@@ -13,30 +13,86 @@ import torch
 
 from colabkit.core.versions.differences import too_old_for_codec
 
-W2V_BERT = {"model_type": "wav2vec2-bert", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "intermediate_size": 48, "feature_projection_input_dim": 160, "conv_depthwise_kernel_size": 5,
-            "output_hidden_size": 32}
-SEMANTIC = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "num_key_value_heads": 2, "head_dim": 16, "encoder_hidden_size": 4, "quantization_dim": 64,
-            "semantic_model_config": W2V_BERT}
+W2V_BERT = {
+    "model_type": "wav2vec2-bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "feature_projection_input_dim": 160,
+    "conv_depthwise_kernel_size": 5,
+    "output_hidden_size": 32,
+}
+SEMANTIC = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "encoder_hidden_size": 4,
+    "quantization_dim": 64,
+    "semantic_model_config": W2V_BERT,
+}
 CONFIGS: dict[str, tuple[str, str, dict, dict]] = {  # kind -> model class, config class, config, extractor
     "neucodec": ("NeuCodecModel", "NeuCodecConfig", SEMANTIC, {"sampling_rate": 16000, "hop_length": 320}),
     "xcodec2": ("Xcodec2Model", "Xcodec2Config", SEMANTIC, {"sampling_rate": 16000, "hop_length": 320}),
-    "mimi": ("MimiModel", "MimiConfig", {
-        "hidden_size": 32, "num_filters": 4, "codebook_size": 64, "codebook_dim": 16, "num_quantizers": 6,
-        "vector_quantization_hidden_dimension": 16, "upsample_groups": 32, "num_hidden_layers": 2, "intermediate_size": 48,
-        "num_attention_heads": 2, "num_key_value_heads": 2, "sliding_window": 20}, {"sampling_rate": 24000}),
-    "dac": ("DacModel", "DacConfig", {
-        "encoder_hidden_size": 4, "decoder_hidden_size": 32, "downsampling_ratios": [2, 4, 5, 8], "n_codebooks": 5,
-        "codebook_size": 128, "codebook_dim": 4, "sampling_rate": 24000}, {"sampling_rate": 24000, "hop_length": 320}),
-    "encodec": ("EncodecModel", "EncodecConfig", {
-        "hidden_size": 16, "num_filters": 4, "codebook_size": 64, "codebook_dim": 16, "sampling_rate": 24000,
-        "target_bandwidths": [0.9, 1.8, 3.6]}, {"sampling_rate": 24000}),
+    "mimi": (
+        "MimiModel",
+        "MimiConfig",
+        {
+            "hidden_size": 32,
+            "num_filters": 4,
+            "codebook_size": 64,
+            "codebook_dim": 16,
+            "num_quantizers": 6,
+            "vector_quantization_hidden_dimension": 16,
+            "upsample_groups": 32,
+            "num_hidden_layers": 2,
+            "intermediate_size": 48,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "sliding_window": 20,
+        },
+        {"sampling_rate": 24000},
+    ),
+    "dac": (
+        "DacModel",
+        "DacConfig",
+        {
+            "encoder_hidden_size": 4,
+            "decoder_hidden_size": 32,
+            "downsampling_ratios": [2, 4, 5, 8],
+            "n_codebooks": 5,
+            "codebook_size": 128,
+            "codebook_dim": 4,
+            "sampling_rate": 24000,
+        },
+        {"sampling_rate": 24000, "hop_length": 320},
+    ),
+    "encodec": (
+        "EncodecModel",
+        "EncodecConfig",
+        {
+            "hidden_size": 16,
+            "num_filters": 4,
+            "codebook_size": 64,
+            "codebook_dim": 16,
+            "sampling_rate": 24000,
+            "target_bandwidths": [0.9, 1.8, 3.6],
+        },
+        {"sampling_rate": 24000},
+    ),
 }
 KINDS = tuple(CONFIGS)
 WAVE_ONLY = ("mimi", "dac", "encodec")  # hear no mel features
-EXTRACTORS = {"neucodec": "NeuCodecFeatureExtractor", "xcodec2": "Xcodec2FeatureExtractor", "mimi": "EncodecFeatureExtractor",
-              "dac": "DacFeatureExtractor", "encodec": "EncodecFeatureExtractor"}
+EXTRACTORS = {
+    "neucodec": "NeuCodecFeatureExtractor",
+    "xcodec2": "Xcodec2FeatureExtractor",
+    "mimi": "EncodecFeatureExtractor",
+    "dac": "DacFeatureExtractor",
+    "encodec": "EncodecFeatureExtractor",
+}
 
 
 def make_folder(kind: str, folder: Path, **changes: Any) -> Path:
@@ -46,6 +102,7 @@ def make_folder(kind: str, folder: Path, **changes: Any) -> Path:
     Skips the test where the transformers that is installed has no such codec yet.
     """
     import transformers
+
     if since := too_old_for_codec(kind):
         pytest.skip(f"{kind} came with transformers {since}, this is {transformers.__version__}")
     model_class, config_class, config, extractor = CONFIGS[kind]
@@ -68,8 +125,15 @@ def make_folder(kind: str, folder: Path, **changes: Any) -> Path:
         if kind in ("encodec", "mimi"):
             fill_codebooks(kind, model, generator)
     model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"feature_extractor_type": EXTRACTORS[kind], "feature_size": 1
-                                                                 if kind not in ("neucodec", "xcodec2") else 80, **extractor}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "feature_extractor_type": EXTRACTORS[kind],
+                "feature_size": 1 if kind not in ("neucodec", "xcodec2") else 80,
+                **extractor,
+            }
+        )
+    )
     return folder
 
 
@@ -83,16 +147,19 @@ def speech(num: int, rate_hz: int = 16_000, seed: int = 0) -> np.ndarray:
 
 
 def alone(kind: str, folder: Path, wave: np.ndarray) -> np.ndarray:
-    """Return the (codebook, frame) codes of one wave by transformers' documented call: feature extractor, then model.encode.
+    """Return one wave's (codebook, frame) codes by transformers' documented call: feature extractor, then model.encode.
 
     Codecs of waves compute in float64. The extractors of NeuCodec and X-codec2 need torchaudio.
     """
     import transformers
+
     model = _loaded(kind, str(folder))
     extractor = getattr(transformers, EXTRACTORS[kind]).from_pretrained(folder)
     with torch.inference_mode():
         if kind in ("neucodec", "xcodec2"):
-            return model.encode(**extractor(audio=wave, sampling_rate=16_000, return_tensors="pt")).audio_codes[0].numpy()
+            return (
+                model.encode(**extractor(audio=wave, sampling_rate=16_000, return_tensors="pt")).audio_codes[0].numpy()
+            )
         inputs = extractor(raw_audio=wave, sampling_rate=extractor.sampling_rate, return_tensors="pt")
         if kind == "dac":
             return model.encode(inputs["input_values"].double()).audio_codes[0].numpy()
@@ -107,8 +174,12 @@ def fill_codebooks(kind: str, model: Any, generator: torch.Generator) -> None:
         stacks = [(model.quantizer.layers, model.encoder(wave), "embed")]
     else:
         encoded = model.encoder(wave)
-        latents = encoded.latents if hasattr(encoded, "latents") else \
-            model.downsample(model.encoder_transformer(encoded.transpose(1, 2))[0].transpose(1, 2))  # before 5.21
+        # Before transformers 5.21 the encoder ends before its transformer.
+        latents = (
+            encoded.latents
+            if hasattr(encoded, "latents")
+            else model.downsample(model.encoder_transformer(encoded.transpose(1, 2))[0].transpose(1, 2))
+        )
         parts = (model.quantizer.semantic_residual_vector_quantizer, model.quantizer.acoustic_residual_vector_quantizer)
         stacks = [(part.layers, part.input_proj(latents), "embed_sum") for part in parts]
     for layers, found_1CT, name in stacks:
@@ -122,6 +193,7 @@ def fill_codebooks(kind: str, model: Any, generator: torch.Generator) -> None:
 @lru_cache(maxsize=8)
 def _loaded(kind: str, folder: str) -> Any:
     import transformers
+
     model = getattr(transformers, CONFIGS[kind][0]).from_pretrained(folder).eval()
     return model.double() if kind in WAVE_ONLY else model
 

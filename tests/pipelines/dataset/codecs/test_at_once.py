@@ -16,8 +16,10 @@ def test_seconds_follow_from_what_a_second_costs_and_what_is_free():
 
 
 def test_there_is_a_ceiling_and_a_floor():
-    assert at_once.of_memory(GIB, 2 * GIB, 140 * GIB) == (640.0, "85 MiB for a second of audio as measured, 140.0 GiB free; "
-                                                              "no more than 640 s at once")
+    assert at_once.of_memory(GIB, 2 * GIB, 140 * GIB) == (
+        640.0,
+        "85 MiB for a second of audio as measured, 140.0 GiB free; no more than 640 s at once",
+    )
     assert at_once.of_memory(GIB, 8 * GIB, GIB // 8)[0] == at_once.PROBE_SECONDS
 
 
@@ -26,6 +28,7 @@ def test_on_a_cpu_nothing_is_measured():
 
     def encode(seconds, num):
         raise AssertionError("encoded")
+
     seconds, reason = at_once.seconds_at_once("c", torch.device("cpu"), encode, 8.0)
     assert seconds == 8.0 and "CPU more than 8 s" in reason
     at_once.forget()
@@ -41,7 +44,10 @@ def test_a_measurement_is_made_once_a_process_and_codec(monkeypatch):
     monkeypatch.setattr(at_once, "_measured", lambda device, encode: (measured.append(device), (100.0, "measured"))[1])
     try:
         for codec in ("a", "a", "b"):
-            assert at_once.seconds_at_once(codec, torch.device("cuda"), lambda seconds, num: None, 8.0) == (100.0, "measured")
+            assert at_once.seconds_at_once(codec, torch.device("cuda"), lambda seconds, num: None, 8.0) == (
+                100.0,
+                "measured",
+            )
         assert len(measured) == 2
     finally:
         at_once.forget()

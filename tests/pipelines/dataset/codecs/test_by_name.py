@@ -21,9 +21,16 @@ from tests.told import Told
 def test_a_folder_tells_its_rates_and_sizes(kind, opened):
     codec = opened(kind)
     told = (codec.rate_hz_in, codec.rate_hz_out, codec.frame_rate_hz, codec.num_codebooks, codec.codebook_size)
-    assert told == {"neucodec": (16_000, 24_000, 50.0, 1, 65_536), "xcodec2": (16_000, 16_000, 50.0, 1, 65_536),
-                    "mimi": (24_000, 24_000, 12.5, 6, 64), "dac": (24_000, 24_000, 75.0, 5, 128),
-                    "encodec": (24_000, 24_000, 75.0, 2, 64)}[kind]
+    assert (
+        told
+        == {
+            "neucodec": (16_000, 24_000, 50.0, 1, 65_536),
+            "xcodec2": (16_000, 16_000, 50.0, 1, 65_536),
+            "mimi": (24_000, 24_000, 12.5, 6, 64),
+            "dac": (24_000, 24_000, 75.0, 5, 128),
+            "encodec": (24_000, 24_000, 75.0, 2, 64),
+        }[kind]
+    )
 
 
 @pytest.mark.parametrize(("kind", "num"), [("mimi", 3), ("dac", 2), ("encodec", 4)])
@@ -31,6 +38,7 @@ def test_fewer_codebooks_are_the_first_ones(kind, num, opened):
     import numpy as np
 
     from tests.pipelines.dataset.codecs.small_models import speech
+
     wave = speech(24_000, 24_000)
     few, usual = opened(kind, num_codebooks=num), opened(kind)
     least = min(num, usual.num_codebooks)
@@ -68,9 +76,16 @@ def test_how_frames_are_padded_is_part_of_the_fingerprint(folders, tmp_path):
     assert other.num_frames(1) == 2
 
 
-@pytest.mark.parametrize(("name", "told"), [
-    ("nucodec", "did you mean neucodec"), ("distill-neucodec", "use neucodec"), ("neuphonic/distill-neucodec", "use neucodec"),
-    ("kmeans-mel", "kmeans-mel:codec.safetensors"), ("no such", "check the name")])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nucodec", "did you mean neucodec"),
+        ("distill-neucodec", "use neucodec"),
+        ("neuphonic/distill-neucodec", "use neucodec"),
+        ("kmeans-mel", "kmeans-mel:codec.safetensors"),
+        ("no such", "check the name"),
+    ],
+)
 def test_a_name_that_is_none_says_what_to_write(name, told):
     with pytest.raises(UsageError) as caught:
         open_codec(name, device="cpu")
@@ -83,6 +98,7 @@ def test_other_settings_that_cannot_be(folders):
     with pytest.raises(UsageError, match="device"):
         open_codec(str(folders("dac")), device="gpu")
     import torch
+
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="GPU"):
             open_codec(str(folders("dac")), device="cuda")
@@ -111,6 +127,7 @@ def cut_weights(folder):
 
 def lacking_weights(folder):
     from safetensors.torch import load_file, save_file
+
     path = folder / "model.safetensors"
     tensors = load_file(path)
     tensors.pop(sorted(tensors)[0])
@@ -136,11 +153,15 @@ def test_a_transformers_older_than_the_codec_is_named(folders, tmp_path, monkeyp
     assert "5.17 or newer" in str(caught.value) and "codec.name=mimi" in caught.value.fix
 
 
-@pytest.mark.parametrize("changes", [{"audio_channels": 2}, {"normalize": True}, {"chunk_length_s": 1.0, "overlap": 0.01}])
+@pytest.mark.parametrize(
+    "changes", [{"audio_channels": 2}, {"normalize": True}, {"chunk_length_s": 1.0, "overlap": 0.01}]
+)
 def test_an_encodec_for_music_is_refused(changes, tmp_path):
     import transformers
-    config = transformers.EncodecConfig(num_filters=2, hidden_size=4, codebook_dim=4, codebook_size=16,
-                                        target_bandwidths=[0.6], **changes)
+
+    config = transformers.EncodecConfig(
+        num_filters=2, hidden_size=4, codebook_dim=4, codebook_size=16, target_bandwidths=[0.6], **changes
+    )
     transformers.EncodecModel(config).save_pretrained(tmp_path)
     with pytest.raises(DataError) as caught:
         open_codec(str(tmp_path), device="cpu")
@@ -195,8 +216,14 @@ def test_a_model_of_the_hub_is_fetched_once_and_then_needs_no_network(hub, tmp_p
     assert again == first
 
 
-@pytest.mark.parametrize(("name", "told"), [
-    ("me/mimi@nowhere", "leave out @nowhere"), ("me/nothing", "private model needs HF_TOKEN"), ("me/gated", "accept the terms")])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("me/mimi@nowhere", "leave out @nowhere"),
+        ("me/nothing", "private model needs HF_TOKEN"),
+        ("me/gated", "accept the terms"),
+    ],
+)
 def test_what_the_hub_refuses_says_how_to_mend_it(name, told, hub, tmp_path):
     found = opened_from(hub, name, tmp_path)
     assert found["kind"] == "DataError" and told in found["told"]

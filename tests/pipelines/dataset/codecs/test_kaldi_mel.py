@@ -1,4 +1,4 @@
-"""Mel features: equal to torchaudio's where it imports, close to transformers' own everywhere, the same in every batch."""
+"""Mel features: equal to torchaudio's where it imports, close to transformers' everywhere, the same in every batch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,24 @@ def test_features_are_those_of_torchaudio_to_the_bit(num_samples):
     if not has_torchaudio():
         pytest.skip("no torchaudio that imports")
     from torchaudio.compliance.kaldi import fbank
+
     waves = torch.from_numpy(np.stack([speech(num_samples, seed=i) for i in range(5)]))
     for wave, ours in zip(waves, kaldi_mel.normalised_log_mels(waves), strict=True):
-        theirs = fbank(wave[None] * 2**15, num_mel_bins=80, window_type="povey", sample_frequency=16_000, low_freq=20,
-                       high_freq=8_000)
+        theirs = fbank(
+            wave[None] * 2**15,
+            num_mel_bins=80,
+            window_type="povey",
+            sample_frequency=16_000,
+            low_freq=20,
+            high_freq=8_000,
+        )
         torch.testing.assert_close(ours, (theirs - theirs.mean(0)) / torch.sqrt(theirs.var(0) + 1e-7), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("num_samples", (640, 3_200, 48_000))
 def test_features_are_close_to_those_computed_in_float64(num_samples):
     from transformers import SeamlessM4TFeatureExtractor
+
     wave = speech(num_samples, seed=3)
     theirs = SeamlessM4TFeatureExtractor()(wave, sampling_rate=16_000, return_tensors="pt").input_features[0]
     ours = kaldi_mel.normalised_log_mels(torch.from_numpy(wave)[None])[0]

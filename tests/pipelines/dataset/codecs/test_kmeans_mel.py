@@ -1,4 +1,4 @@
-"""The codec fitted on the data: same bits from the same speech, codes alone and in company, sound that keeps its spectrum."""
+"""The codec fitted on data: same bits of the same speech, codes alone and in company, sound that keeps its spectrum."""
 
 from __future__ import annotations
 
@@ -91,8 +91,13 @@ print(codec.fingerprint, codes.tobytes().hex()[:200], codec.decode_batch([codes]
     told = []
     for number, threads in enumerate(("1", "2")):
         environment = os.environ | dict.fromkeys(THREADS, threads) | {"PYTHONHASHSEED": str(number)}
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{number}.safetensors")], capture_output=True,
-                              text=True, env=environment, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / f"{number}.safetensors")],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=True,
+        )
         told.append((done.stdout, (tmp_path / f"{number}.safetensors").read_bytes()))
     assert told[0] == told[1]
 
@@ -114,6 +119,7 @@ def test_a_saved_codec_is_opened_as_it_was(codec, tmp_path):
 
 def test_files_that_are_no_codec_are_named(codec, tmp_path):
     from safetensors.numpy import save_file
+
     path = tmp_path / "codec.safetensors"
     codec.save(path)
     content = path.read_bytes()
@@ -127,7 +133,7 @@ def test_files_that_are_no_codec_are_named(codec, tmp_path):
         with pytest.raises(DataError) as caught:
             KMeansMel.load(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
-    header = json.loads(content[8: 8 + int.from_bytes(content[:8], "little")])
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert json.loads(header["__metadata__"]["colabkit.codec"])["rate_hz"] == 16_000
 
 
@@ -151,6 +157,7 @@ def test_waves_that_cannot_be_encoded(wave, codec):
 
 def test_of_many_frames_every_one_is_as_likely_to_be_kept():
     from colabkit.pipelines.dataset.codecs.kmeans_mel import _sampled
+
     frames = MelFrames(16_000)
     waves = [np.full(320 * 50, level, np.float32) * speech(320 * 50) for level in (0.01, 0.1, 1.0, 0.5)]
     kept = _sampled(waves, frames, np.random.default_rng(0), 100)

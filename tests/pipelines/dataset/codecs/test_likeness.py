@@ -18,7 +18,9 @@ def test_the_melody_is_found():
     assert (found > 0).mean() > 0.98
     assert np.median(np.abs(found[found > 0] / truth[found > 0] - 1)) < 0.02
     assert not likeness.f0_hz(np.zeros(16_000, np.float32), 16_000).any()
-    assert (likeness.f0_hz(np.random.default_rng(0).standard_normal(16_000).astype(np.float32), 16_000) > 0).mean() < 0.2
+    assert (
+        likeness.f0_hz(np.random.default_rng(0).standard_normal(16_000).astype(np.float32), 16_000) > 0
+    ).mean() < 0.2
 
 
 def test_silence_and_a_breath_of_speech_are_compared_without_trouble():

@@ -23,7 +23,9 @@ class Causal(torch.nn.Module):
 @pytest.mark.parametrize("mode", ("constant", "replicate", "reflect"))
 def test_every_wave_ends_as_it_does_alone(mode):
     torch.manual_seed(0)
-    encoder = torch.nn.Sequential(Causal(4, mode), torch.nn.ELU(), Causal(1, mode), Causal(5, mode), Causal(2, mode)).double()
+    encoder = torch.nn.Sequential(
+        Causal(4, mode), torch.nn.ELU(), Causal(1, mode), Causal(5, mode), Causal(2, mode)
+    ).double()
     lengths = [400, 361, 390, 399, 381]
     waves = [torch.randn(3, length, dtype=torch.float64) for length in lengths]
     batch = torch.stack([torch.nn.functional.pad(wave, (0, 400 - wave.shape[1])) for wave in waves])

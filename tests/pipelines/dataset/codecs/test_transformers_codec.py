@@ -54,6 +54,7 @@ def test_a_wave_has_the_same_codes_in_every_company(kind, opened_exactly):
 @pytest.mark.parametrize("kind", ("neucodec", "xcodec2"))
 def test_features_lead_to_the_codes_of_the_extractor_that_neucodec_itself_uses(kind, opened):
     from transformers import SeamlessM4TFeatureExtractor
+
     codec = opened(kind)
     extractor = SeamlessM4TFeatureExtractor()
     agreeing = total = 0
@@ -72,6 +73,7 @@ def test_features_lead_to_the_codes_of_the_extractor_that_neucodec_itself_uses(k
 @pytest.mark.parametrize("kind", ("mimi", "encodec"))
 def test_without_the_mended_ends_the_last_frames_differ(kind, opened, monkeypatch):
     from contextlib import nullcontext
+
     codec = opened(kind)
     waves = batch_of(codec, 25)
     right = codec.encode_batch(waves)
@@ -92,9 +94,16 @@ def test_decoded_waves_are_those_of_the_model_and_of_the_right_length(kind, open
         np.testing.assert_allclose(codec.decode_batch([array])[0], wave, atol=1e-4 * max(1.0, np.abs(wave).max()))
 
 
-@pytest.mark.parametrize(("wave", "told"), [
-    (np.zeros(0, np.float32), "too short"), (np.zeros(3_200), "one channel"), (np.zeros((1, 3_200), np.float32), "one channel"),
-    (np.full(3_200, np.nan, np.float32), "no sound"), ([0.0] * 3_200, "one channel")])
+@pytest.mark.parametrize(
+    ("wave", "told"),
+    [
+        (np.zeros(0, np.float32), "too short"),
+        (np.zeros(3_200), "one channel"),
+        (np.zeros((1, 3_200), np.float32), "one channel"),
+        (np.full(3_200, np.nan, np.float32), "no sound"),
+        ([0.0] * 3_200, "one channel"),
+    ],
+)
 def test_waves_that_cannot_be_encoded_are_named(wave, told, opened):
     with pytest.raises(DataError, match=told) as caught:
         opened("dac").encode_batch([wave])
@@ -120,8 +129,15 @@ def test_an_empty_batch_is_an_empty_answer(opened):
     assert opened("dac").encode_batch([]) == [] and opened("dac").decode_batch([]) == []
 
 
-@pytest.mark.parametrize("codes", [np.zeros((4, 5), np.uint16), np.full((5, 3), 128, np.uint16), np.zeros((5, 0), np.uint16),
-                                   np.zeros((5, 3), np.float32)])
+@pytest.mark.parametrize(
+    "codes",
+    [
+        np.zeros((4, 5), np.uint16),
+        np.full((5, 3), 128, np.uint16),
+        np.zeros((5, 0), np.uint16),
+        np.zeros((5, 3), np.float32),
+    ],
+)
 def test_codes_of_another_codec_are_refused(codes, opened):
     with pytest.raises(DataError, match="not codes of the codec"):
         opened("dac").decode_batch([codes])
@@ -139,6 +155,7 @@ def test_when_memory_runs_out_the_batch_is_halved_and_the_limit_remembered(opene
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return encode(model, batch, device)
+
     monkeypatch.setattr(codec.family, "encode", short_of_memory)
     for codes, right in zip(codec.encode_batch(waves), expected, strict=True):
         np.testing.assert_array_equal(codes, right)
@@ -150,7 +167,9 @@ def test_when_memory_runs_out_the_batch_is_halved_and_the_limit_remembered(opene
 
 def test_one_segment_that_does_not_fit_says_so(opened, monkeypatch):
     codec = opened("dac", teller=Told())
-    monkeypatch.setattr(codec.family, "encode", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory")))
+    monkeypatch.setattr(
+        codec.family, "encode", lambda *a: (_ for _ in ()).throw(torch.OutOfMemoryError("CUDA out of memory"))
+    )
     with pytest.raises(DataError, match="too long") as caught:
         codec.encode_batch([speech(24_000)])
     assert "memory" in str(caught.value) and "shorter segments" in caught.value.fix
@@ -186,6 +205,7 @@ def test_on_a_cpu_codecs_with_wide_convolutions_take_one_wave_at_a_time(opened, 
     def counted(model, batch, device):
         sizes.append(len(batch))
         return encode(model, batch, device)
+
     monkeypatch.setattr(codec.family, "encode", counted)
     codec.encode_batch([speech(24_000, 24_000, seed=i) for i in range(3)])
     assert sizes == [1, 1, 1]

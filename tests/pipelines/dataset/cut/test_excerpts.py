@@ -24,7 +24,9 @@ from colabkit.pipelines.dataset.segments.rules import CutRules
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="silero-vad is not installed")
-MEETINGS = Path(os.environ.get("COLABKIT_TEST_DATA", Path(__file__).resolve().parents[5] / "shared" / "data")) / "meetings"
+MEETINGS = (
+    Path(os.environ.get("COLABKIT_TEST_DATA", Path(__file__).resolve().parents[5] / "shared" / "data")) / "meetings"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +48,12 @@ def morning(radio):
 def test_what_is_cut_out_is_the_recording_itself(morning, detector):
     found, listener = listen(morning, detector)
     whole = read_audio(morning, rate_hz=24_000)
-    assert len(found) >= 2 and listener.seconds == len(whole) / 24_000 and 4 < listener.speech_seconds < listener.seconds
+    assert (
+        len(found) >= 2 and listener.seconds == len(whole) / 24_000 and 4 < listener.speech_seconds < listener.seconds
+    )
     for excerpt in found:
         start = round(excerpt.start_seconds * 24_000)
-        assert np.array_equal(excerpt.wave, whole[start: start + len(excerpt.wave)])
+        assert np.array_equal(excerpt.wave, whole[start : start + len(excerpt.wave)])
         assert len(excerpt.probabilities) == len(excerpt.level_db) and excerpt.probabilities.max() > 0.9
         assert abs(len(excerpt.wave) - len(excerpt.probabilities) * 768) <= 768
     assert all(a.stop_seconds <= b.start_seconds + 1e-9 for a, b in zip(found, found[1:], strict=False))
@@ -65,8 +69,16 @@ def test_blocks_change_nothing(morning, detector, block_seconds, rate_hz):
     assert all(e.rate_hz == (rate_hz or 24_000) for e in found)
 
 
-@pytest.mark.parametrize(("suffix", "how"), [("wav", {"subtype": "PCM_U8"}), ("wav", {"subtype": "FLOAT"}), ("mp3", {}),
-                                             ("ogg", {"subtype": "VORBIS"}), ("ogg", {"subtype": "OPUS"})])
+@pytest.mark.parametrize(
+    ("suffix", "how"),
+    [
+        ("wav", {"subtype": "PCM_U8"}),
+        ("wav", {"subtype": "FLOAT"}),
+        ("mp3", {}),
+        ("ogg", {"subtype": "VORBIS"}),
+        ("ogg", {"subtype": "OPUS"}),
+    ],
+)
 def test_formats_channels_and_rates(morning, detector, tmp_path, suffix, how):
     wave = read_audio(morning, rate_hz=48_000)
     path = tmp_path / f"a.{suffix}"
@@ -87,11 +99,14 @@ def test_another_speaker_is_another_segment(morning, detector):
 
 def test_speech_without_a_pause_is_cut_and_memory_is_bounded(morning, detector, monkeypatch):
     from colabkit.pipelines.dataset.cut import excerpts
+
     monkeypatch.setattr(excerpts, "MOST_SECONDS", 6.0)
     excerpt = max(listen(morning, detector)[0], key=lambda e: len(e.wave))
     endless = np.tile(excerpt.wave[6_000:-6_000], 12)
     held = []
-    monkeypatch.setattr(Listener, "_forget", lambda self, *a, old=Listener._forget: (held.append(len(self._wave)), old(self, *a)))
+    monkeypatch.setattr(
+        Listener, "_forget", lambda self, *a, old=Listener._forget: (held.append(len(self._wave)), old(self, *a))
+    )
     rules = CutRules(max_seconds=4.0, max_pause_seconds=1.0, min_seconds=0.5)
     found, listener = listen(lambda: flac_bytes(endless, 24_000), detector, rules=rules, block_seconds=1.0)
     assert max(held) < 12 * 24_000 < len(endless)
@@ -101,7 +116,9 @@ def test_speech_without_a_pause_is_cut_and_memory_is_bounded(morning, detector, 
 
 def test_long_silence_is_not_held(detector, monkeypatch):
     held = []
-    monkeypatch.setattr(Listener, "_forget", lambda self, *a, old=Listener._forget: (held.append(len(self._wave)), old(self, *a)))
+    monkeypatch.setattr(
+        Listener, "_forget", lambda self, *a, old=Listener._forget: (held.append(len(self._wave)), old(self, *a))
+    )
     found, listener = listen(lambda: flac_bytes(np.zeros(24_000 * 60, np.int16), 24_000), detector, block_seconds=2.0)
     assert not found and listener.speech_seconds == 0 and max(held) < 6 * 24_000
 
@@ -177,8 +194,12 @@ def test_speech_of_real_meetings_is_found(detector):
             excerpts, listener = listen(path, detector, rate_hz=None)
             truth, ours = np.zeros(3_000, bool), np.zeros(3_000, bool)
             for start, stop in spans:
-                truth[int(start * 100): int(stop * 100)] = True
+                truth[int(start * 100) : int(stop * 100)] = True
             for excerpt in excerpts:
-                ours[int(excerpt.start_seconds * 100): int(excerpt.stop_seconds * 100)] = True
-            found_seconds, annotated, hit = found_seconds + ours.sum(), annotated + truth.sum(), hit + (truth & ours).sum()
+                ours[int(excerpt.start_seconds * 100) : int(excerpt.stop_seconds * 100)] = True
+            found_seconds, annotated, hit = (
+                found_seconds + ours.sum(),
+                annotated + truth.sum(),
+                hit + (truth & ours).sum(),
+            )
     assert annotated > 5_000 and hit / annotated > 0.75 and hit / found_seconds > 0.7

@@ -1,4 +1,4 @@
-"""The same in a bucket as in a folder: profile, rows, recordings; few requests, and a store that fails is not a broken file."""
+"""The same in a bucket as in a folder: profile, rows, recordings; few requests; a failing store is no broken file."""
 
 from __future__ import annotations
 
@@ -26,13 +26,24 @@ pytest.importorskip("obstore")
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     with S3Server() as running:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT",
-                     "S3_ENDPOINT_URL"):
+        for name in (
+            "AWS_PROFILE",
+            "AWS_SESSION_TOKEN",
+            "AWS_CA_BUNDLE",
+            "AWS_ENDPOINT_URL_S3",
+            "AWS_ENDPOINT",
+            "S3_ENDPOINT_URL",
+        ):
             monkeypatch.delenv(name, raising=False)
-        for name, value in (("AWS_ENDPOINT_URL", running.url), ("AWS_ACCESS_KEY_ID", "AKIALOOPBACKTEST0001"),
-                            ("AWS_REGION", "us-east-1"),
-                            ("AWS_SECRET_ACCESS_KEY", "secret-of-the-tests"), ("AWS_EC2_METADATA_DISABLED", "true"),
-                            ("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no")), ("AWS_CONFIG_FILE", str(tmp_path / "no"))):
+        for name, value in (
+            ("AWS_ENDPOINT_URL", running.url),
+            ("AWS_ACCESS_KEY_ID", "AKIALOOPBACKTEST0001"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_SECRET_ACCESS_KEY", "secret-of-the-tests"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+            ("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no")),
+            ("AWS_CONFIG_FILE", str(tmp_path / "no")),
+        ):
             monkeypatch.setenv(name, value)
         running.make_bucket("bucket")
         yield running
@@ -71,8 +82,11 @@ def test_a_store_that_denies_is_not_a_broken_file(server, tmp_path):
     copied(fill(tmp_path / "in", 4), server, "set")
     objects = open_place("s3://bucket/set")
     list(objects.list())
-    server.before = lambda request: (Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
-                                     if ".npz" in request.path else None)
+    server.before = lambda request: (
+        Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
+        if ".npz" in request.path
+        else None
+    )
     told = {}
     with pytest.raises(ColabkitError) as caught:
         list(segment_rows(objects, problem=told.__setitem__))

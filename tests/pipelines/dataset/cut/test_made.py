@@ -33,7 +33,7 @@ def test_speech_is_where_the_transcript_says(radio):
         assert all(a.stop_seconds <= b.start_seconds for a, b in zip(found, found[1:], strict=False))
         inside = np.zeros(len(wave), bool)
         for line in found:
-            inside[int(line.start_seconds * 16_000): int(line.stop_seconds * 16_000)] = True
+            inside[int(line.start_seconds * 16_000) : int(line.stop_seconds * 16_000)] = True
         after = np.arange(len(wave)) > 2.0 * 16_000  # the jingle
         spoken, beside = (float(np.sqrt(np.mean(wave[part] ** 2))) for part in (inside, ~inside & after))
         assert spoken > 20 * beside and beside > 1e-5

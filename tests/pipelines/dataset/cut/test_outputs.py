@@ -18,8 +18,18 @@ SIZES = {"one": 3, "two": 1, "none": 0, "three": 7, "four": 2}
 
 
 def segments_of(name: str) -> list[Segment]:
-    return [Segment(key=f"{name}/{i}", wave=wave_of(hash_of(name) + i), rate_hz=24_000, speaker=f"s{i}", channel=name,
-                    text=f"«{name}» {i}", metadata={"source": name}) for i in range(SIZES[name])]
+    return [
+        Segment(
+            key=f"{name}/{i}",
+            wave=wave_of(hash_of(name) + i),
+            rate_hz=24_000,
+            speaker=f"s{i}",
+            channel=name,
+            text=f"«{name}» {i}",
+            metadata={"source": name},
+        )
+        for i in range(SIZES[name])
+    ]
 
 
 def hash_of(name: str) -> int:
@@ -45,8 +55,11 @@ def cut_into(output, names=NAMES, *, stop_after: int | None = None) -> list[str]
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file() and WORK not in p.parts}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and WORK not in p.parts
+    }
 
 
 @pytest.mark.parametrize("kind", ["flac", "pcm"])
@@ -58,7 +71,13 @@ def test_shards_hold_all_segments_in_order(tmp_path, kind, shard_bytes):
     assert [s.key for s in found] == [s.key for s in wanted]
     for a, b in zip(found, wanted, strict=True):
         assert np.abs(a.wave - b.wave).max() < 2e-5
-        assert (a.rate_hz, a.speaker, a.channel, a.text, a.metadata) == (b.rate_hz, b.speaker, b.channel, b.text, b.metadata)
+        assert (a.rate_hz, a.speaker, a.channel, a.text, a.metadata) == (
+            b.rate_hz,
+            b.speaker,
+            b.channel,
+            b.text,
+            b.metadata,
+        )
     names = {p.suffix for p in tmp_path.iterdir() if p.is_file()}
     assert names == {".tar", ".safetensors"}
 
@@ -68,6 +87,7 @@ def test_shards_hold_all_segments_in_order(tmp_path, kind, shard_bytes):
 def test_stopped_after_any_recording_the_shards_are_the_same(tmp_path, shard_bytes, stop_after):
     def output(name):
         return ShardFolder(tmp_path / name, SETTINGS, shard_bytes=shard_bytes)
+
     cut_into(output("whole"))
     assert cut_into(output("parts"), stop_after=stop_after) == NAMES[:stop_after]
     assert cut_into(output("parts")) == NAMES[stop_after:]
@@ -121,8 +141,11 @@ def test_a_shard_that_vanished_is_told(tmp_path):
 def test_what_a_kill_left_unfinished_is_swept_away(tmp_path, make):
     cut_into(make(tmp_path, SETTINGS), stop_after=2)
     (tmp_path / "one").mkdir(exist_ok=True)
-    left = [tmp_path / ".colabkit-00001.tar-99-abc.tmp", tmp_path / "one" / ".colabkit-x.npz-99-abc.tmp",
-            tmp_path / WORK / "records" / ".colabkit-x.json-9-a.tmp"]
+    left = [
+        tmp_path / ".colabkit-00001.tar-99-abc.tmp",
+        tmp_path / "one" / ".colabkit-x.npz-99-abc.tmp",
+        tmp_path / WORK / "records" / ".colabkit-x.json-9-a.tmp",
+    ]
     for path in left:
         path.write_bytes(b"x" * 1000)
     make(tmp_path, SETTINGS)
@@ -157,5 +180,7 @@ def test_names_that_lead_out_are_refused(tmp_path, key):
 
 
 def test_columns_of_an_index():
-    segment = Segment(key="a", wave=wave_of(), rate_hz=1, speaker="s", metadata={"x": "1", "empty": "", "speaker": "old"})
+    segment = Segment(
+        key="a", wave=wave_of(), rate_hz=1, speaker="s", metadata={"x": "1", "empty": "", "speaker": "old"}
+    )
     assert index_columns(segment) == {"x": "1", "speaker": "s"}

@@ -101,11 +101,19 @@ def test_a_table_of_lines(folder, tmp_path):
 def test_shards_are_recordings_too(tmp_path):
     with ShardWriter(tmp_path / "in") as writer:
         for number in range(3):
-            writer.add(f"c/{number}", flac_bytes(wave_of(number), 16_000), ".flac",
-                       {"speaker": f"s{number}", "text": "said" if number else "", "city": "R"})
+            writer.add(
+                f"c/{number}",
+                flac_bytes(wave_of(number), 16_000),
+                ".flac",
+                {"speaker": f"s{number}", "text": "said" if number else "", "city": "R"},
+            )
     found = found_in(tmp_path / "in", tmp_path)
-    assert [(r.key, r.speaker, r.channel, r.metadata["city"]) for r in found] == [(f"c/{n}", f"s{n}", "c", "R") for n in range(3)]
-    assert [r.lines for r in found][1:] == [(Line(0.0, math.inf, "said", f"s{n}"),) for n in (1, 2)] and not found[0].lines
+    assert [(r.key, r.speaker, r.channel, r.metadata["city"]) for r in found] == [
+        (f"c/{n}", f"s{n}", "c", "R") for n in range(3)
+    ]
+    assert [r.lines for r in found][1:] == [(Line(0.0, math.inf, "said", f"s{n}"),) for n in (1, 2)] and not found[
+        0
+    ].lines
     assert np.allclose(read_audio(found[2].open()), wave_of(2), atol=1e-4)
 
 

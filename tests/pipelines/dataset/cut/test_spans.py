@@ -51,13 +51,13 @@ def test_a_dip_above_the_lower_threshold_is_no_pause_and_a_click_is_no_speech():
 
 def test_long_speech_is_split_where_it_is_quietest():
     level = np.full(frames(14), -20.0)
-    level[frames(6.4): frames(6.5)] = -50.0
+    level[frames(6.4) : frames(6.5)] = -50.0
     probabilities = np.full(len(level), 0.99, np.float32)
     spans = cut(probabilities, level, RULES)
     assert len(spans) == 2 and frames(6.4) <= spans[0][1] <= frames(6.5) and spans[0][1] == spans[1][0]
-    probabilities[frames(7.0): frames(7.1)] = 0.6  # hardly speech: better still than merely quieter
+    probabilities[frames(7.0) : frames(7.1)] = 0.6  # hardly speech: better still than merely quieter
     level[:] = -20.0
-    level[frames(6.4): frames(6.5)] = -28.0
+    level[frames(6.4) : frames(6.5)] = -28.0
     assert frames(7.0) <= cut(probabilities, level, RULES)[0][1] <= frames(7.1)
 
 
@@ -95,7 +95,7 @@ def test_another_speaker_begins_another_segment():
 def test_lines_of_a_transcript_are_not_cut_where_that_can_be_helped():
     probabilities = np.full(frames(12), 0.99, np.float32)
     inside = np.ones(len(probabilities), bool)
-    inside[frames(4.6): frames(4.7)] = False
+    inside[frames(4.6) : frames(4.7)] = False
     assert frames(4.6) <= cut_plain(probabilities, keep_whole=inside)[0][1] <= frames(4.7)
 
 
@@ -103,8 +103,10 @@ def random_track(seed: int) -> np.ndarray:
     draw = np.random.default_rng(seed)
     parts = []
     for _ in range(60):
-        parts += [(draw.choice([0.1, 0.3, 0.7, 2, 6, 20]), draw.uniform(0.5, 1)), (draw.choice([0.05, 0.2, 0.45, 0.55, 1, 4]),
-                                                                                   draw.uniform(0, 0.4))]
+        parts += [
+            (draw.choice([0.1, 0.3, 0.7, 2, 6, 20]), draw.uniform(0.5, 1)),
+            (draw.choice([0.05, 0.2, 0.45, 0.55, 1, 4]), draw.uniform(0, 0.4)),
+        ]
     return np.clip(track(*parts) + draw.normal(0, 0.05, len(track(*parts))), 0, 1).astype(np.float32)
 
 
@@ -131,9 +133,17 @@ def test_silence_is_let_go_of_but_for_the_padding():
     assert last_rest(np.ones(1_000), RULES) == 0
 
 
-@pytest.mark.parametrize("rules", [{"min_seconds": 0}, {"min_seconds": 9, "max_seconds": 8},
-                                   {"min_seconds": 5, "max_seconds": 8},
-                                   {"pad_seconds": -1}, {"pad_seconds": 2}, {"max_pause_seconds": 0},
-                                   {"speech_probability": 1.0}])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"min_seconds": 0},
+        {"min_seconds": 9, "max_seconds": 8},
+        {"min_seconds": 5, "max_seconds": 8},
+        {"pad_seconds": -1},
+        {"pad_seconds": 2},
+        {"max_pause_seconds": 0},
+        {"speech_probability": 1.0},
+    ],
+)
 def test_rules_that_cannot_be(rules):
     assert list(CutRules(**rules).faults()) and not list(CutRules().faults())

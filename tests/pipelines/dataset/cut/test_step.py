@@ -33,7 +33,10 @@ from tests.told import Told
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="silero-vad is not installed")
-SPEECH = Path(os.environ.get("COLABKIT_TEST_DATA", Path(__file__).resolve().parents[5] / "shared" / "data")) / "librispeech-mini"
+SPEECH = (
+    Path(os.environ.get("COLABKIT_TEST_DATA", Path(__file__).resolve().parents[5] / "shared" / "data"))
+    / "librispeech-mini"
+)
 
 
 @pytest.fixture
@@ -42,8 +45,11 @@ def recordings(radio, tmp_path):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file() and WORK not in p.parts}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and WORK not in p.parts
+    }
 
 
 @pytest.mark.parametrize("layout", ["npz", "flac", "pcm"])
@@ -60,7 +66,7 @@ def test_the_radio_becomes_segments(recordings, radio, tmp_path, layout):
         assert float(segment.metadata["start_seconds"]) > 1.9  # after the jingle
         whole = read_audio(radio / segment.metadata["source"], rate_hz=24_000)
         start = round(float(segment.metadata["start_seconds"]) * 24_000)
-        assert np.abs(segment.wave - whole[start: start + len(segment.wave)]).max() < 3e-5
+        assert np.abs(segment.wave - whole[start : start + len(segment.wave)]).max() < 3e-5
     summary = json.loads((tmp_path / "out" / SUMMARY).read_text())
     assert "segments" in str(built.table()) and summary["built"]["num_recordings"] == 3
 
@@ -70,7 +76,9 @@ def test_the_texts_are_those_of_the_transcript(recordings, radio, tmp_path):
     written = (radio / TRANSCRIPT).read_text()
     index = SampleIndex.load(tmp_path / "out" / FILE_NAME)
     said = [line.text for r in recordings for line in r.lines]
-    assert len(set(index.column("text"))) == len(index) and all(any(t in text for t in said) for text in index.column("text"))
+    assert len(set(index.column("text"))) == len(index) and all(
+        any(t in text for t in said) for text in index.column("text")
+    )
     assert all(any(part in written for part in (text, text[:20])) for text in index.column("text"))
 
 
@@ -94,7 +102,9 @@ def test_workers_change_nothing(recordings, tmp_path, layout, workers):
 @pytest.mark.parametrize("layout", ["npz", "flac"])
 def test_killed_before_any_file_operation_it_goes_on(recordings, tmp_path, killer, no_fsync, layout, monkeypatch):
     cuts = []
-    monkeypatch.setattr(Listener, "excerpts", lambda self, old=Listener.excerpts: (cuts.append(self.recording.key), old(self))[1])
+    monkeypatch.setattr(
+        Listener, "excerpts", lambda self, old=Listener.excerpts: (cuts.append(self.recording.key), old(self))[1]
+    )
     how = {"layout": layout, "workers": 0, "most_segments": 2, **({} if layout == "npz" else {"shard_bytes": 250_000})}
     wanted = build_segments(recordings, tmp_path / "whole", **how)
     cuts.clear()
@@ -111,7 +121,9 @@ def test_killed_before_any_file_operation_it_goes_on(recordings, tmp_path, kille
 
 def test_kills_do_not_make_more_work_than_the_recording_in_hand(recordings, tmp_path, killer, no_fsync, monkeypatch):
     cuts = []
-    monkeypatch.setattr(Listener, "excerpts", lambda self, old=Listener.excerpts: (cuts.append(self.recording.key), old(self))[1])
+    monkeypatch.setattr(
+        Listener, "excerpts", lambda self, old=Listener.excerpts: (cuts.append(self.recording.key), old(self))[1]
+    )
     kills = 0
     for _ in range(40):
         with killer(tmp_path / "out", 25) as record:
@@ -160,7 +172,9 @@ def test_stopped_in_good_order_it_goes_on(recordings, tmp_path):
 def test_more_recordings_are_added_to_loose_files(recordings, tmp_path, monkeypatch):
     build_segments(recordings[:2], tmp_path / "out", layout="npz")
     cuts = []
-    monkeypatch.setattr(Listener, "excerpts", lambda self, old=Listener.excerpts: (cuts.append(self.recording.key), old(self))[1])
+    monkeypatch.setattr(
+        Listener, "excerpts", lambda self, old=Listener.excerpts: (cuts.append(self.recording.key), old(self))[1]
+    )
     built = build_segments(recordings, tmp_path / "out", layout="npz")
     assert cuts == [recordings[2].key] and built.num_recordings == 3
     assert built.num_segments == len(list(segment_rows(tmp_path / "out")))
@@ -206,7 +220,9 @@ def test_clipped_and_noisy_recordings_are_left_out(radio, tmp_path):
     found = find_recordings(str(tmp_path / "in"), work=tmp_path / "index")
     built = build_segments(found, tmp_path / "out")
     assert {s.metadata["source"] for s in segment_rows(tmp_path / "out")} == {"good.wav"}
-    assert built.left_out["clipped"] >= 1 and built.left_out.get("noisy", 0) + built.left_out.get("music or noise", 0) >= 1
+    assert (
+        built.left_out["clipped"] >= 1 and built.left_out.get("noisy", 0) + built.left_out.get("music or noise", 0) >= 1
+    )
 
 
 def test_broken_recordings_are_told_and_the_others_go_on(radio, tmp_path):
@@ -260,12 +276,20 @@ def test_what_is_known_of_a_recording_is_part_of_it(recordings, tmp_path, monkey
 
 def test_loudness_can_be_made_the_same(recordings, tmp_path):
     from colabkit.pipelines.dataset.segments.loudness import loudness_lufs
+
     build_segments(recordings, tmp_path / "out", filters=Filters(normalise_lufs=-30.0))
     assert all(abs(loudness_lufs(s.wave, s.rate_hz) + 30) < 0.3 for s in segment_rows(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("how", [{"layout": "mp3"}, {"rate_hz": 100}, {"rules": CutRules(min_seconds=0)},
-                                 {"filters": Filters(max_clipped_fraction=3)}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"layout": "mp3"},
+        {"rate_hz": 100},
+        {"rules": CutRules(min_seconds=0)},
+        {"filters": Filters(max_clipped_fraction=3)},
+    ],
+)
 def test_settings_that_cannot_be_are_told_before_anything_is_done(recordings, tmp_path, how):
     with pytest.raises(UsageError):
         build_segments(recordings, tmp_path / "out", **how)

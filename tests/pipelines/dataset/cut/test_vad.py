@@ -28,7 +28,11 @@ def spoken():
     """A second of silence, an utterance, a second of silence; and where its words are."""
     said = utterance(make_speakers(1)[0], 0)
     silence = np.zeros(16_000, np.float32)
-    return np.concatenate([silence, said.wave, silence]), 1 + said.words[0].start_seconds, 1 + said.words[-1].end_seconds
+    return (
+        np.concatenate([silence, said.wave, silence]),
+        1 + said.words[0].start_seconds,
+        1 + said.words[-1].end_seconds,
+    )
 
 
 def test_speech_is_where_words_are(detector, spoken):
@@ -48,7 +52,7 @@ def test_blocks_change_nothing(detector, spoken, sizes):
     whole, stream, parts, at = detector.probabilities(wave), detector.stream(), [], 0
     while at < len(wave):
         size = sizes[len(parts) % len(sizes)]
-        parts.append(stream.push(wave[at: at + size]))
+        parts.append(stream.push(wave[at : at + size]))
         at += size
     parts.append(stream.finish())
     assert np.abs(np.concatenate(parts) - whole).max() < 1e-6
@@ -76,6 +80,7 @@ np.save(sys.argv[1], np.array(found, np.float32))
 """
     import tempfile
     from pathlib import Path
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "wave.npy"
         np.save(path, wave)
@@ -100,6 +105,8 @@ def test_a_missing_model_says_how_to_get_it(monkeypatch, spec):
 
 
 def test_the_package_is_never_imported():
-    program = ("import sys; from colabkit.pipelines.dataset.cut.vad import load_detector; load_detector();"
-               "assert not {'silero_vad', 'torch', 'torchaudio'} & set(sys.modules), 'imported'")
+    program = (
+        "import sys; from colabkit.pipelines.dataset.cut.vad import load_detector; load_detector();"
+        "assert not {'silero_vad', 'torch', 'torchaudio'} & set(sys.modules), 'imported'"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,6 +1,7 @@
 """Runs of `encode` that are killed at chosen events: forked from a process that has imported what they need.
 
-The parent imports no library that starts threads (obstore, pyarrow): a child does, and a thread would not survive the fork.
+The parent imports no library that starts threads (obstore, pyarrow): a child does, and a thread would not survive the
+fork.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ QUOTA, PIECE = 4 << 20, 512 << 10
 
 @dataclass
 class Trap:
-    """Counts what happens and kills its process at one of these events; `full` of the spool's writes fail with ENOSPC."""
+    """Counts what happens and kills its process at one of the events; `full` of the spool's writes fail with ENOSPC."""
 
     at: int = -1
     full: float = 0.0
@@ -71,6 +72,7 @@ class TrappedObjects:
                 self.trap.write({"committed": arguments[0], "crc32": zlib.crc32(arguments[1])})
             self.trap.event(f"after {name}")
             return result
+
         return call
 
 
@@ -91,6 +93,7 @@ class CountedCodec(SmallCodec):
 
 def set_traps(trap: Trap) -> None:
     """Make events of what the journal and the spool do, in this process."""
+
     def around(owner: type, name: str) -> None:
         act = getattr(owner, name)
 
@@ -99,7 +102,9 @@ def set_traps(trap: Trap) -> None:
             result = act(self, *arguments, **settings)
             trap.event(f"after {name}")
             return result
+
         setattr(owner, name, call)
+
     for name in ("encoded", "uploaded", "committed", "left_aside"):
         around(Journal, name)
     around(DiskSpool, "drop")
@@ -113,11 +118,20 @@ def set_traps(trap: Trap) -> None:
         trap.event("within spool")
         put(self, name, content)
         trap.event("after spool")
+
     DiskSpool.put = put_in_halves
 
 
-def in_child(log: Path, run: Callable[[Trap], object], *, at: int = -1, after_seconds: float | None = None, full: float = 0.0,
-             seed: int = 0, seconds: float = 120.0) -> tuple[int, list[dict]]:
+def in_child(
+    log: Path,
+    run: Callable[[Trap], object],
+    *,
+    at: int = -1,
+    after_seconds: float | None = None,
+    full: float = 0.0,
+    seed: int = 0,
+    seconds: float = 120.0,
+) -> tuple[int, list[dict]]:
     """Fork, run something there, and return the exit code (-9 when killed) and what it wrote down.
 
     It is killed at an event, or after some seconds.
@@ -186,8 +200,14 @@ class Campaign:
 
     def told(self) -> dict:
         """Return the figures."""
-        return {"kills": self.num_kills, "runs": self.num_runs, "again": self.num_encoded_again,
-                "most_again": self.most_encoded_again, "faults": self.faults, "where": dict(self.where)}
+        return {
+            "kills": self.num_kills,
+            "runs": self.num_runs,
+            "again": self.num_encoded_again,
+            "most_again": self.most_encoded_again,
+            "faults": self.faults,
+            "where": dict(self.where),
+        }
 
     def trial(self, number: int, chances: random.Random, most_events: int, most_kills: int) -> None:
         """Work on one output until it is done, with kills at random events."""
@@ -200,11 +220,15 @@ class Campaign:
         while True:
             kill: dict = {}
             if kills < most_kills:
-                kill = ({"after_seconds": chances.uniform(0, self.most_seconds)} if chances.random() < self.share_of_instants
-                        else {"at": chances.randint(1, max(2, most_events))})
+                kill = (
+                    {"after_seconds": chances.uniform(0, self.most_seconds)}
+                    if chances.random() < self.share_of_instants
+                    else {"at": chances.randint(1, max(2, most_events))}
+                )
             began = time.monotonic()
-            code, told = in_child(log, lambda trap: self.run(trap, name, scratch), full=self.full, seed=chances.randint(0, 2**30),
-                                  **kill)
+            code, told = in_child(
+                log, lambda trap: self.run(trap, name, scratch), full=self.full, seed=chances.randint(0, 2**30), **kill
+            )
             if not kill:
                 self.most_seconds = max(0.2, 0.6 * (time.monotonic() - began))
             self.num_runs += 1
@@ -221,21 +245,33 @@ class Campaign:
             kills += 1
             self.num_kills += 1
         _, told = in_child(log, lambda trap: trap.write({"faults": self.compare(name, scratch)}))
-        self.faults += next((entry["faults"] for entry in told if "faults" in entry), [f"{name}: could not be compared"])
+        self.faults += next(
+            (entry["faults"] for entry in told if "faults" in entry), [f"{name}: could not be compared"]
+        )
 
     def run(self, trap: Trap, name: str, scratch: Path):
         """Call encode; in the child."""
         store = self.open_store()
         sharing = job.Sharing(claims=self.claims, worker="w", poll_seconds=0.1, lease_seconds=5)
         source = self.open_source() if self.open_source else store.below("segments")
-        return job.encode(TrappedObjects(source, trap), TrappedObjects(store.below(name), trap),
-                           CountedCodec(trap), scratch=scratch, read_segment=read_small, quota_bytes=QUOTA, piece_bytes=PIECE,
-                           num_downloads=3, output_format=self.output_format, sharing=sharing,
-                           write_npz=lambda segment: segment.key.encode() + b"\0" + segment.codes.tobytes())
+        return job.encode(
+            TrappedObjects(source, trap),
+            TrappedObjects(store.below(name), trap),
+            CountedCodec(trap),
+            scratch=scratch,
+            read_segment=read_small,
+            quota_bytes=QUOTA,
+            piece_bytes=PIECE,
+            num_downloads=3,
+            output_format=self.output_format,
+            sharing=sharing,
+            write_npz=lambda segment: segment.key.encode() + b"\0" + segment.codes.tobytes(),
+        )
 
-    def check(self, name: str, told: list[dict], committed: dict[str, int], batches: list[list[int]], seen: Counter,
-              code: int) -> None:
-        """See that what is encoded again was in the batch in flight when its process was killed, and commits are once."""
+    def check(
+        self, name: str, told: list[dict], committed: dict[str, int], batches: list[list[int]], seen: Counter, code: int
+    ) -> None:
+        """See that what is encoded again was in the batch in flight at its process's kill, and commits are once."""
         again = [wave for batch in batches for wave in batch if seen[wave]]
         self.most_encoded_again = max(self.most_encoded_again, len(again))
         if wrong := [wave for wave in again if seen[wave] != 1]:
@@ -256,8 +292,10 @@ class Campaign:
         """Return what is not as in an undisturbed run, byte for byte, or is left in the spool; in a child."""
         found, faults = results(self.open_store().below(name)), []
         if found.keys() != self.expected.keys():
-            faults.append(f"{name}: lost {sorted(self.expected.keys() - found.keys())[:3]}, "
-                          f"besides {sorted(found.keys() - self.expected.keys())[:3]}")
+            faults.append(
+                f"{name}: lost {sorted(self.expected.keys() - found.keys())[:3]}, "
+                f"besides {sorted(found.keys() - self.expected.keys())[:3]}"
+            )
         elif differing := [key for key in found if found[key] != self.expected[key]]:
             faults.append(f"{name}: other bytes in {differing[:3]}")
         if left := os.listdir(scratch / "spool"):
@@ -281,11 +319,12 @@ class Campaign:
 
 
 def results(objects) -> dict[str, str]:
-    """Return what must be the same however often it was killed: codes, full segments, and what the manifest says of them."""
+    """Return what must be the same for any number of kills: codes, full segments, what the manifest says of them."""
     found = {}
     for entry in objects.list():
-        if entry.name.startswith("encoded/") or (entry.name.startswith("codes/") and entry.name.endswith(".parquet")
-                                                 and "/plan/" not in entry.name):
+        if entry.name.startswith("encoded/") or (
+            entry.name.startswith("codes/") and entry.name.endswith(".parquet") and "/plan/" not in entry.name
+        ):
             found[entry.name] = hashlib.sha256(objects.get(entry.name)).hexdigest()
     manifest = json.loads(objects.get(MANIFEST))
     found[MANIFEST] = json.dumps([manifest["pieces"], manifest["num_items"], manifest["num_left_aside"]])

@@ -13,14 +13,23 @@ from colabkit.io.places.place import Found, taken
 
 
 class MemoryObjects:
-    """A place of objects as a dict. `before(method, name)` is called first and may raise or wait; `counts` counts calls.
+    """A place of objects as a dict.
+
+    `before(method, name)` is called first and may raise or wait; `counts` counts calls.
 
     `conditions=False` ignores only_if_absent and only_if_version, as old stores do.
     """
 
     def __init__(self, prefix: str = "", shared: dict | None = None, *, conditions: bool = True):
-        self._shared = shared or {"content": {}, "number": 0, "lock": threading.Lock(), "counts": Counter(), "puts": Counter(),
-                                  "before": lambda method, name: None, "conditions": conditions}
+        self._shared = shared or {
+            "content": {},
+            "number": 0,
+            "lock": threading.Lock(),
+            "counts": Counter(),
+            "puts": Counter(),
+            "before": lambda method, name: None,
+            "conditions": conditions,
+        }
         self.prefix, self.address = prefix, f"memory:/{prefix}"
 
     @property
@@ -54,7 +63,9 @@ class MemoryObjects:
     def list(self, prefix: str = ""):
         folder = self._ask("list", prefix)
         with self._shared["lock"]:
-            found = sorted((name, value) for name, value in self.content.items() if not folder or name.startswith(folder + "/"))
+            found = sorted(
+                (name, value) for name, value in self.content.items() if not folder or name.startswith(folder + "/")
+            )
         cut = len(self.prefix) + 1 if self.prefix else 0
         for name, (content, version) in found:
             yield StoredObject(name[cut:], len(content), version)

@@ -13,12 +13,28 @@ from colabkit.pipelines.dataset.segments.segment import Segment
 
 
 class SmallCodec:
-    """Codes are sums of 320 samples. `encoded` holds (frames, items) of each call; `before(waves)` may wait or raise."""
+    """Codes are sums of 320 samples.
 
-    name, rate_hz_in, rate_hz_out, frame_rate_hz, num_codebooks, codebook_size = "small", 16_000, 16_000, 50.0, 2, 65_536
+    `encoded` holds (frames, items) of each call; `before(waves)` may wait or raise.
+    """
 
-    def __init__(self, *, most: float = 20.0, seconds_per_second: float = 0.0, version: str = "1",
-                 before: Callable[[Sequence[np.ndarray]], None] = lambda waves: None):
+    name, rate_hz_in, rate_hz_out, frame_rate_hz, num_codebooks, codebook_size = (
+        "small",
+        16_000,
+        16_000,
+        50.0,
+        2,
+        65_536,
+    )
+
+    def __init__(
+        self,
+        *,
+        most: float = 20.0,
+        seconds_per_second: float = 0.0,
+        version: str = "1",
+        before: Callable[[Sequence[np.ndarray]], None] = lambda waves: None,
+    ):
         self.most, self.seconds_per_second, self.version, self.before = most, seconds_per_second, version, before
         self.encoded: list[tuple[int, int]] = []
 
@@ -76,13 +92,29 @@ def read_small(payload: bytes, name: str, columns: Mapping[str, str]) -> Segment
             raise DataError("Cannot read the segment", got=str(error), where=name, fix="write it again") from error
     else:
         import soundfile
+
         wave, rate_hz = soundfile.read(io.BytesIO(payload), dtype="float32")
-    return Segment(key=name.removesuffix(".npz"), wave=wave, rate_hz=rate_hz, speaker=known.get("speaker", ""),
-                   channel=known.get("channel", ""), text=known.get("text", ""), metadata={"from": "test"})
+    return Segment(
+        key=name.removesuffix(".npz"),
+        wave=wave,
+        rate_hz=rate_hz,
+        speaker=known.get("speaker", ""),
+        channel=known.get("channel", ""),
+        text=known.get("text", ""),
+        metadata={"from": "test"},
+    )
 
 
-def fill(objects, number: int, *, first: int = 0, channels: int = 3, shortest: int = 1000, longest: int = 40_000,
-         step: int = 500) -> dict[str, np.ndarray]:
+def fill(
+    objects,
+    number: int,
+    *,
+    first: int = 0,
+    channels: int = 3,
+    shortest: int = 1000,
+    longest: int = 40_000,
+    step: int = 500,
+) -> dict[str, np.ndarray]:
     """Put segments CHANNEL/NUMBER.npz; returns the codes expected by key."""
     expected = {}
     for i in range(first, first + number):

@@ -12,8 +12,15 @@ from tests.pipelines.dataset.encode.memory_objects import MemoryObjects
 def workers(number: int, **settings):
     store, time = MemoryObjects(), [0.0]
     said: list[str] = []
-    return store, time, said, [Claims(store, f"w{i}", lease_seconds=10, clock=lambda: time[0], say=said.append, **settings)
-                               for i in range(number)]
+    return (
+        store,
+        time,
+        said,
+        [
+            Claims(store, f"w{i}", lease_seconds=10, clock=lambda: time[0], say=said.append, **settings)
+            for i in range(number)
+        ],
+    )
 
 
 def test_a_piece_is_claimed_by_one():
@@ -25,6 +32,7 @@ def test_a_piece_is_claimed_by_one():
         for piece in ("a", "b", "c"):
             if token := claims.take(piece):
                 taken.append((piece, claims.worker, token))
+
     threads = [threading.Thread(target=take, args=(claims,)) for claims in crew]
     for thread in threads:
         thread.start()
@@ -66,6 +74,7 @@ def test_a_put_whose_answer_was_lost_is_ours():
     def put_twice(name, content, **conditions):
         put(name, content, **conditions)
         return put(name, content, **conditions)
+
     first.output.put = put_twice
     assert first.take("a") == 1
     assert first.renew() == []

@@ -16,6 +16,7 @@ def test_a_wave_that_breaks_the_codec_does_not_break_the_others():
     def before(waves):
         if any(wave is WAVES[3] for wave in waves):
             raise ValueError("too strange\nfor words")
+
     results = Encoder(SmallCodec(before=before)).encode(WAVES, 10)
     assert results[3] == "the codec fails on it: ValueError: too strange"
     for i in (0, 1, 2, 4, 5, 6, 7):
@@ -28,6 +29,7 @@ def test_a_device_that_fails_on_everything_ends_the_run():
     def before(waves):
         if broken:
             raise RuntimeError("CUDA error: device-side assert triggered")
+
     encoder = Encoder(SmallCodec(before=before))
     encoder.encode(WAVES, 10)
     broken.append(True)
@@ -35,8 +37,10 @@ def test_a_device_that_fails_on_everything_ends_the_run():
         encoder.encode(WAVES, 10)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate"), RuntimeError(
-    "MPS backend out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate"), RuntimeError("MPS backend out of memory")],
+)
 def test_batches_are_halved_until_they_fit_and_it_is_remembered(error):
     sizes, said = [], []
 
@@ -44,6 +48,7 @@ def test_batches_are_halved_until_they_fit_and_it_is_remembered(error):
         sizes.append(len(waves))
         if len(waves) > 2:
             raise error
+
     encoder = Encoder(SmallCodec(before=before), say=said.append)
     results = encoder.encode(WAVES, 10)
     assert all(np.array_equal(codes, codes_for(wave)) for codes, wave in zip(results, WAVES, strict=True))
@@ -56,4 +61,5 @@ def test_codes_of_another_shape_are_not_taken():
     class Wrong(SmallCodec):
         def encode_batch(self, waves):
             return [codes[:, :-1] for codes in super().encode_batch(waves)]
+
     assert "codes of shape (2, 9) instead of (2, 10)" in Encoder(Wrong()).encode(WAVES[:1], 10)[0]

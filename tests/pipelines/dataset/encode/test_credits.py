@@ -48,10 +48,13 @@ def test_a_halt_lets_whoever_waits_go():
 
 @pytest.mark.parametrize("seed", range(60))
 def test_the_flow_of_credits_never_locks(seed):
-    """Take in order, arrive in any order, batch in order, release late: with random sizes, quotas, adopted leftovers."""
+    """Take in order, arrive in any, batch in order, release late: with random sizes, quotas, adopted leftovers."""
     rng = random.Random(seed)
     capacity = rng.choice([50, 200, 1000, 10_000])
-    costs = [rng.randint(1, capacity if rng.random() < 0.1 else max(1, capacity // rng.choice([1, 4, 30]))) for _ in range(150)]
+    costs = [
+        rng.randint(1, capacity if rng.random() < 0.1 else max(1, capacity // rng.choice([1, 4, 30])))
+        for _ in range(150)
+    ]
     lying = {}
     credits = Credits(capacity, evict=lambda item: lying.pop(item))
     for item in rng.sample(range(150), 20):

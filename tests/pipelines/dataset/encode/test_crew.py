@@ -15,6 +15,7 @@ from colabkit.pipelines.dataset.encode.crew import Crew, HaltedError
 def test_the_first_error_ends_all_and_is_raised():
     ended = []
     with Crew() as crew:
+
         def wait():
             try:
                 crew.get(queue.Queue())
@@ -25,6 +26,7 @@ def test_the_first_error_ends_all_and_is_raised():
         def fail():
             time.sleep(0.05)
             raise UsageError("keys have expired", fix="renew them")
+
         crew.start("wait", wait)
         crew.when_halted(lambda: ended.append("told"))
         crew.submit(crew.pool("work", 2), fail)
@@ -51,6 +53,7 @@ def test_what_is_given_after_the_end_is_refused_quietly():
 def test_a_timeout_of_the_work_itself_is_its_error():
     def late():
         raise TimeoutError("of the network")
+
     with Crew() as crew:
         future = crew.future(crew.pool("work", 1), late)
         with pytest.raises(TimeoutError, match="of the network"):

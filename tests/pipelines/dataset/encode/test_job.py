@@ -42,12 +42,21 @@ class Place:
 
     def encode(self, codec=None, *, stop=lambda: False, **settings):
         self.told.stop = stop
-        settings = {"quota_bytes": 8 << 20, "piece_bytes": 1 << 20, "scratch": self.scratch, "read_segment": read_small,
-                    "num_downloads": 4} | settings
+        settings = {
+            "quota_bytes": 8 << 20,
+            "piece_bytes": 1 << 20,
+            "scratch": self.scratch,
+            "read_segment": read_small,
+            "num_downloads": 4,
+        } | settings
         return encode(self.source, self.store, codec or SmallCodec(), teller=self.told, **settings)
 
     def codes(self):
-        return {row["key"]: codes_of(table, i) for _, table in read_codes(self.store) for i, row in enumerate(table.to_pylist())}
+        return {
+            row["key"]: codes_of(table, i)
+            for _, table in read_codes(self.store)
+            for i, row in enumerate(table.to_pylist())
+        }
 
     def manifest(self):
         return json.loads(self.store.content[MANIFEST][0])
@@ -119,6 +128,7 @@ def test_what_breaks_the_codec_alone_is_left_aside(place):
     def before(waves):
         if any(np.array_equal(wave, bad) for wave in waves):
             raise RuntimeError("cannot")
+
     done = place.encode(SmallCodec(before=before))
     key = next(key for key in expected if key.endswith("00007"))
     assert done.num_left_aside == 1 and "the codec fails" in place.problems[key]
@@ -134,6 +144,7 @@ def test_a_device_out_of_memory_halves_the_batches(place):
         if len(waves) > 3:
             raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
         largest.append(len(waves))
+
     done = place.encode(SmallCodec(before=before))
     assert done.num_encoded == 80 and max(largest) <= 3 and same(place.codes(), expected)
     assert any("out of memory" in text for text in place.said)
@@ -144,6 +155,7 @@ def test_most_of_a_piece_broken_is_an_error_and_mended_it_goes_on(place):
 
     def broken(payload, name, columns):
         raise ValueError("no such library")
+
     with pytest.raises(DataError, match="segments of a piece cannot be used"):
         place.encode(read_segment=broken)
     assert not any("codes/manifest" in name for name in place.store.content)
@@ -160,6 +172,7 @@ def test_a_changed_object_is_told_and_encoded_as_it_is_at_the_next_run(place):
         if method == "get" and name.startswith("segments/channel") and not put.is_set():
             put.set()
             place.source.put(f"{key}.npz", npz_bytes(wave))
+
     place.store.hook(before)
     done = place.encode(num_downloads=1)
     assert done.num_changed == 1 and "changed since" in place.problems[key]
@@ -224,10 +237,14 @@ def test_full_segments_with_codes(place):
 
     def write(segment):
         return segment.key.encode() + b"\0" + segment.codes.tobytes()
+
     done = place.encode(output_format="npz", write_npz=write)
     assert done.is_finished and same(place.codes(), expected)
-    written = {name.removeprefix("encoded/").removesuffix(".npz"): content for name, (content, _) in place.store.content.items()
-               if name.startswith("encoded/")}
+    written = {
+        name.removeprefix("encoded/").removesuffix(".npz"): content
+        for name, (content, _) in place.store.content.items()
+        if name.startswith("encoded/")
+    }
     assert written == {key: key.encode() + b"\0" + codes.tobytes() for key, codes in expected.items()}
     assert max(n for name, n in place.store.puts.items() if name.startswith("encoded/")) == 1
     with pytest.raises(UsageError, match="needs a writer"):
@@ -274,6 +291,7 @@ def test_an_error_of_the_store_ends_it_and_it_goes_on(place):
     def before(method, name):
         if method == "put" and name.startswith("codes/manifest") and failing["on"] and name.endswith("00002.json"):
             raise UsageError("The keys have expired", fix="give new ones")
+
     place.store.hook(before)
     codec = SmallCodec()
     with pytest.raises(UsageError, match="keys have expired"):
@@ -317,6 +335,7 @@ def test_workers_share_the_pieces_by_claims(tmp_path):
 
     def work(i):
         results[i] = places[i].encode(codecs[i], sharing=Sharing(claims=True, worker=f"w{i}", poll_seconds=0.1))
+
     threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
     for thread in threads:
         thread.start()
@@ -335,12 +354,29 @@ def test_nothing_to_do_at_full_size_is_told_at_once(place):
     from colabkit.io.transfer.manifest import make_manifest, write_manifest
     from colabkit.pipelines.dataset.store import commit
     from colabkit.pipelines.dataset.store.codes import codec_facts
+
     write_manifest(place.source, None, make_manifest(["a.npz"], [1], [0], [0], ["v"]))
-    pieces = [commit.Committed(piece=f"00000-{i:05d}", inputs="i" * 32, object=f"codes/00000-{i:05d}-{'i' * 16}.parquet",
-                               size=400_000, sha256="s" * 64, num_rows=800, seconds=2800.0) for i in range(820)]
-    commit.write_manifest(place.store, pieces, codec_facts(SmallCodec()), num_items=656_300, num_changed=0,
-                          source={"mark": place.source.find("UPLOADED.parquet").version, "digest": ""},
-                          settings={"format": 1, "codec": "small-1", "output_format": "sidecar", "channels": [], "limit": None})
+    pieces = [
+        commit.Committed(
+            piece=f"00000-{i:05d}",
+            inputs="i" * 32,
+            object=f"codes/00000-{i:05d}-{'i' * 16}.parquet",
+            size=400_000,
+            sha256="s" * 64,
+            num_rows=800,
+            seconds=2800.0,
+        )
+        for i in range(820)
+    ]
+    commit.write_manifest(
+        place.store,
+        pieces,
+        codec_facts(SmallCodec()),
+        num_items=656_300,
+        num_changed=0,
+        source={"mark": place.source.find("UPLOADED.parquet").version, "digest": ""},
+        settings={"format": 1, "codec": "small-1", "output_format": "sidecar", "channels": [], "limit": None},
+    )
     place.store.counts.clear()
     began = time.monotonic()
     done = place.encode()
@@ -386,6 +422,7 @@ def test_a_second_run_in_the_same_scratch_folder_is_refused(place):
             place.encode(SmallCodec())
         except StateError as error:
             errors.append(error)
+
     started = threading.Thread(target=second)
 
     def once():
@@ -393,5 +430,6 @@ def test_a_second_run_in_the_same_scratch_folder_is_refused(place):
             started.start()
             started.join()
         return False
+
     assert place.encode(codec, stop=once).is_finished
     assert len(errors) == 1 and "Another run is at work" in str(errors[0])

@@ -14,7 +14,9 @@ CODES = np.arange(12, dtype=np.uint16).reshape(2, 6)
 
 
 def opened(tmp_path, said=None, **identity):
-    return Journal(tmp_path / "journal.sqlite", identity or {"codec": "x"}, say=(said if said is not None else []).append)
+    return Journal(
+        tmp_path / "journal.sqlite", identity or {"codec": "x"}, say=(said if said is not None else []).append
+    )
 
 
 def test_what_is_written_is_there_after_another_opening(tmp_path):
@@ -56,7 +58,7 @@ def test_a_journal_that_is_not_ours_is_set_aside_and_said(damage, tmp_path):
         path.write_bytes(b"not a database, but long enough to be looked at " * 100)
     elif damage == "middle":
         content = bytearray(path.read_bytes())
-        content[4096 * 3: 4096 * 9] = b"\xff" * 4096 * 6
+        content[4096 * 3 : 4096 * 9] = b"\xff" * 4096 * 6
         path.write_bytes(content)
     elif damage == "other version":
         with sqlite3.connect(path) as connection:
@@ -67,14 +69,18 @@ def test_a_journal_that_is_not_ours_is_set_aside_and_said(damage, tmp_path):
     assert (tmp_path / "journal.sqlite.aside-1").exists()
     journal.encoded([("p", 0, CODES, {})])
     journal.close()
-    assert opened(tmp_path, said, codec="y" if damage == "other" else "x").states("p") == {0: ENCODED} and len(said) == 1
+    assert (
+        opened(tmp_path, said, codec="y" if damage == "other" else "x").states("p") == {0: ENCODED} and len(said) == 1
+    )
 
 
 def test_it_stays_small_as_pieces_come_and_go(tmp_path):
     journal, sizes = opened(tmp_path), []
     for piece in range(40):
         for start in range(0, 200, 10):
-            journal.encoded([(str(piece), start + i, np.zeros((2, 200), np.uint16), {"text": "x" * 200}) for i in range(10)])
+            journal.encoded(
+                [(str(piece), start + i, np.zeros((2, 200), np.uint16), {"text": "x" * 200}) for i in range(10)]
+            )
         journal.committed(str(piece))
         sizes.append(journal.num_bytes)
     assert max(sizes) < 2 << 20 and max(sizes[20:]) <= max(sizes[:20]) * 1.2

@@ -34,8 +34,13 @@ print(json.dumps(campaign.told() | {"events": events}))
 
 
 def campaign(folder: Path, kind: str, kills: int, seed: int = 0) -> dict:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(folder), kind, str(kills), str(seed)], cwd=ROOT,
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(folder), kind, str(kills), str(seed)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

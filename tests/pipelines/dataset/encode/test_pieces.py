@@ -23,8 +23,6 @@ def names(channel: str, number: int) -> list[str]:
     return [f"{channel}/{i:04d}.npz" for i in range(number)]
 
 
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_pieces_hold_all_in_order_and_no_more_than_their_bytes(seed):
     rng = np.random.default_rng(seed)
@@ -33,7 +31,7 @@ def test_pieces_hold_all_in_order_and_no_more_than_their_bytes(seed):
     assert bounds[-1] == 200 and list(bounds) == sorted(set(bounds))
     for start, stop in zip((0, *bounds), bounds, strict=False):
         assert stop - start == 1 or lengths[start:stop].sum() <= most
-        assert stop == 200 or lengths[start: stop + 1].sum() > most or stop - start == 1 and lengths[start] > most
+        assert stop == 200 or lengths[start : stop + 1].sum() > most or stop - start == 1 and lengths[start] > most
 
 
 def test_it_comes_back_as_it_was_put():
@@ -44,7 +42,11 @@ def test_it_comes_back_as_it_was_put():
     assert list(made.items.places()) == list(again.items.places()) and made.digest == again.digest
     assert store.puts == {"codes/plan/00000.parquet": 1}
     assert [made.inputs_hash(p, "x") for p in made.pieces] == [again.inputs_hash(p, "x") for p in again.pieces]
-    assert made.inputs_hash(made.pieces[0], "y") != made.inputs_hash(made.pieces[0], "x") != made.inputs_hash(made.pieces[1], "x")
+    assert (
+        made.inputs_hash(made.pieces[0], "y")
+        != made.inputs_hash(made.pieces[0], "x")
+        != made.inputs_hash(made.pieces[1], "x")
+    )
 
 
 def test_what_comes_later_is_a_generation_of_its_own():
@@ -66,6 +68,7 @@ def test_many_workers_plan_the_same():
     def work(i):
         start.wait()
         found.append([p.id for p in pieces.make_plan(items(names("a", 50 + 10 * (i % 2))), store, {}, 1000).pieces])
+
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
@@ -73,7 +76,7 @@ def test_many_workers_plan_the_same():
         thread.join()
     last = pieces.make_plan(items(names("a", 60)), store, {}, 1000)
     assert sorted(last.items.keys) == sorted(items(names("a", 60)).keys)
-    assert all(ids == [p.id for p in last.pieces][:len(ids)] for ids in found)
+    assert all(ids == [p.id for p in last.pieces][: len(ids)] for ids in found)
     assert all(count == 1 for count in store.puts.values()) and len(store.puts) <= 2
 
 
@@ -91,8 +94,11 @@ def test_other_settings_and_damage_are_told():
 def test_a_real_sized_plan_takes_seconds():
     number = 656_300
     rng = np.random.default_rng(0)
-    every = Items.whole([f"channel{i // 218_767}/{i:07d}.npz" for i in range(number)], rng.integers(5e4, 6.2e5, number),
-                        [f"{v:032x}" for v in rng.integers(0, 2**62, number).tolist()])
+    every = Items.whole(
+        [f"channel{i // 218_767}/{i:07d}.npz" for i in range(number)],
+        rng.integers(5e4, 6.2e5, number),
+        [f"{v:032x}" for v in rng.integers(0, 2**62, number).tolist()],
+    )
     store, began = MemoryObjects(), time.monotonic()
     made = pieces.make_plan(every, store, {}, 256 << 20)
     assert 800 < len(made.pieces) < 900 and len(store.content["codes/plan/00000.parquet"][0]) < 32 << 20
@@ -100,14 +106,16 @@ def test_a_real_sized_plan_takes_seconds():
     assert time.monotonic() - began < 30  # 3 s on two quiet cores
 
 
-
-
-
-
 def test_channels_are_folders_or_how_names_begin():
-    every = items(["Atheer/1.npz", "Atheer_2.npz", "Atheer-3.npz", "AtheerTV/4.npz", "AtheerTV_5.npz", "other/Atheer_6.npz"])
+    every = items(
+        ["Atheer/1.npz", "Atheer_2.npz", "Atheer-3.npz", "AtheerTV/4.npz", "AtheerTV_5.npz", "other/Atheer_6.npz"]
+    )
     assert choose_items(every, ("Atheer",), None, "").objects == ["Atheer-3.npz", "Atheer/1.npz", "Atheer_2.npz"]
     assert choose_items(every, ("AtheerTV", "Atheer"), 4, "").objects == [
-        "Atheer-3.npz", "Atheer/1.npz", "AtheerTV/4.npz", "AtheerTV_5.npz"]
+        "Atheer-3.npz",
+        "Atheer/1.npz",
+        "AtheerTV/4.npz",
+        "AtheerTV_5.npz",
+    ]
     with pytest.raises(UsageError, match="one of Atheer, AtheerTV, other"):
         choose_items(every, ("Ather",), None, "")

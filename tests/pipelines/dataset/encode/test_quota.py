@@ -21,8 +21,9 @@ from tests.pipelines.dataset.encode.test_job import Place, same
 def small_disk(folder: Path, num_bytes: int):
     """Mount a disk of so many bytes, or skip where that is not allowed."""
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)], capture_output=True, text=True
+    )
     if done.returncode:
         pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
     try:
@@ -42,8 +43,13 @@ def test_a_disk_of_just_the_quota_is_enough(seed, tmp_path):
         for i in range(3):
             place.source.put(f"channel1/long{i}.npz", npz_bytes(make_wave(i, rng.randint(100_000, 250_000))))
         npz = {"output_format": "npz", "write_npz": lambda s: s.codes.tobytes()} if seed % 2 else {}
-        done = place.encode(SmallCodec(seconds_per_second=0.002 * (seed % 3)), quota_bytes=quota, piece_bytes=512 << 10,
-                            num_downloads=rng.choice([1, 8, 32]), **npz)
+        done = place.encode(
+            SmallCodec(seconds_per_second=0.002 * (seed % 3)),
+            quota_bytes=quota,
+            piece_bytes=512 << 10,
+            num_downloads=rng.choice([1, 8, 32]),
+            **npz,
+        )
         assert done.is_finished and done.num_encoded == 153 and not place.problems
         assert {k: v for k, v in place.codes().items() if "long" not in k}.keys() == expected.keys()
         assert done.most_bytes_used <= quota
@@ -68,6 +74,7 @@ def test_a_disk_that_others_fill_is_waited_for(tmp_path):
                     filled.set()
             time.sleep(1.5)
             os.unlink(disk / "other")
+
         other = threading.Thread(target=fill_disk)
         other.start()
         done = place.encode(codec, quota_bytes=6 << 20)
@@ -78,6 +85,7 @@ def test_a_disk_that_others_fill_is_waited_for(tmp_path):
 
 def test_a_disk_that_stays_full_ends_the_run_and_nothing_is_lost(tmp_path, monkeypatch):
     from colabkit.pipelines.dataset.encode import fetch, journal
+
     monkeypatch.setattr(journal, "ROOM_SECONDS", 1.0)
     monkeypatch.setattr(fetch, "ROOM_SECONDS", 1.0)
     with small_disk(tmp_path / "disk", 8 << 20) as disk:
@@ -94,6 +102,7 @@ def test_a_disk_that_stays_full_ends_the_run_and_nothing_is_lost(tmp_path, monke
                             file.write(b"x" * 65536)
                     except OSError:
                         pass
+
         place.store.hook(before)
         with pytest.raises(StateError, match="full"):
             place.encode(codec, quota_bytes=6 << 20)

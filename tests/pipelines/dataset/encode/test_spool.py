@@ -35,8 +35,15 @@ def test_what_is_not_whole_is_not_used(spoil, tmp_path):
     DiskSpool(tmp_path).put("a", content)
     path = tmp_path / "a.part"
     stored = path.read_bytes()
-    path.write_bytes({"cut": stored[:5000], "empty": b"", "longer": stored + b"x", "of another": os.urandom(len(stored)),
-                      "one bit": stored[:77] + bytes([stored[77] ^ 1]) + stored[78:]}[spoil])
+    path.write_bytes(
+        {
+            "cut": stored[:5000],
+            "empty": b"",
+            "longer": stored + b"x",
+            "of another": os.urandom(len(stored)),
+            "one bit": stored[:77] + bytes([stored[77] ^ 1]) + stored[78:],
+        }[spoil]
+    )
     spool = DiskSpool(tmp_path)
     assert spool.take("a") is None and [name for name, _ in spool.names()] == ["a"]
     spool.put("a", content)

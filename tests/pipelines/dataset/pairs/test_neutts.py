@@ -19,17 +19,22 @@ ANY = PairSettings(shortest_reference_seconds=0.0)
 
 def read(made) -> list[dict]:
     import pyarrow.parquet as pq
+
     rows = []
     for path in made.files:
-        rows += pq.read_table(path).to_pylist() if path.suffix == ".parquet" else \
-            [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        rows += (
+            pq.read_table(path).to_pylist()
+            if path.suffix == ".parquet"
+            else [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        )
     return rows
 
 
 def test_the_text_a_model_is_trained_with():
     assert chat_text("həlˈoʊ", [3, 65535]) == (
         "user: Convert the text to speech:<|TEXT_PROMPT_START|>həlˈoʊ<|TEXT_PROMPT_END|>\n"
-        "assistant:<|SPEECH_GENERATION_START|><|speech_3|><|speech_65535|><|SPEECH_GENERATION_END|>")
+        "assistant:<|SPEECH_GENERATION_START|><|speech_3|><|speech_65535|><|SPEECH_GENERATION_END|>"
+    )
 
 
 def test_codes_of_several_books_become_one_series_and_differ():
@@ -68,17 +73,26 @@ def test_single_rows_are_in_the_original_format(tmp_path):
     made = write_fine_tuning_set(rows, tmp_path, FineTuningSettings(paired=False, phonemes=False))
     found = read(made)
     assert [row["__key__"] for row in found] == rows.table["key"].to_pylist()
-    assert found[3]["codes"] == rows.table["codes"][3].as_py() and found[3]["text"] == "text 3" and "phones" not in found[3]
+    assert (
+        found[3]["codes"] == rows.table["codes"][3].as_py()
+        and found[3]["text"] == "text 3"
+        and "phones" not in found[3]
+    )
     assert all(row["num_masked_codes"] == 0 for row in found)
 
 
 def test_what_falls_out_is_counted_by_reason(tmp_path):
     texts = ["good text", "", "see www.example.org", "12", "♫ song", "fine"] * 10
     rows = make_rows(60, speakers=3, text=texts)
-    made = write_fine_tuning_set(rows, tmp_path, FineTuningSettings(pairs=PairSettings(shortest_reference_seconds=0,
-                                                                                     most_tokens=500), phonemes=False))
+    made = write_fine_tuning_set(
+        rows,
+        tmp_path,
+        FineTuningSettings(pairs=PairSettings(shortest_reference_seconds=0, most_tokens=500), phonemes=False),
+    )
     assert made.left_out["its text: no text"] == 10 and made.left_out["its text: an address of the internet"] == 10
-    assert made.left_out["its text: too few letters"] == 10 and made.left_out["its text: symbols that nobody speaks"] == 10
+    assert (
+        made.left_out["its text: too few letters"] == 10 and made.left_out["its text: symbols that nobody speaks"] == 10
+    )
     assert made.num_rows + sum(made.left_out.values()) == 60 and max(row["num_tokens"] for row in read(made)) <= 500
 
 

@@ -40,9 +40,11 @@ def test_the_same_seed_gives_the_same_pairs_in_any_order_of_rows():
     one = chosen(rows)
     other_rows = Rows(rows.table.take(order), rows.codec)
     other, other_keys = chosen(other_rows), keys[order]
-    assert [(keys[t], keys[r]) for t, r in zip(one.target, one.reference, strict=True)] == \
-        [(other_keys[t], other_keys[r]) for t, r in zip(other.target, other.reference, strict=True)]
+    assert [(keys[t], keys[r]) for t, r in zip(one.target, one.reference, strict=True)] == [
+        (other_keys[t], other_keys[r]) for t, r in zip(other.target, other.reference, strict=True)
+    ]
     from dataclasses import replace
+
     assert (chosen(rows, replace(ANY, seed=1)).reference != one.reference).mean() > 0.5
 
 
@@ -73,8 +75,14 @@ def test_speakers_are_balanced_and_the_lonely_left_out():
     pairs = choose_pairs(rows, ANY, text_tokens=np.full(1_000, 5), overhead_tokens=3, choose=lambda *a: told.append(a))
     counts = np.unique(np.array(names)[pairs.target], return_counts=True)
     assert dict(zip(*(c.tolist() for c in counts), strict=True))["loud"] == 40 and told[0][1] == 40
-    assert pairs.left_out == {"no speaker is stated": 9, "the only segment of its speaker": 1, "its speaker has enough": 860}
-    many = chosen(rows, PairSettings(pairs_per_segment=3, most_per_speaker=5, shortest_reference_seconds=0, most_tokens=10_000))
+    assert pairs.left_out == {
+        "no speaker is stated": 9,
+        "the only segment of its speaker": 1,
+        "its speaker has enough": 860,
+    }
+    many = chosen(
+        rows, PairSettings(pairs_per_segment=3, most_per_speaker=5, shortest_reference_seconds=0, most_tokens=10_000)
+    )
     together = list(zip(many.target.tolist(), many.reference.tolist(), strict=True))
     assert len(set(together)) == len(together) == 10 * 5 * 3
 
@@ -86,6 +94,7 @@ def test_labels_begin_behind_the_reference():
 def test_a_large_set_takes_little_memory():
     small = make_rows(2_000).table
     import pyarrow as pa
+
     table = pa.concat_tables([small] * 50).drop_columns(["key", "speaker"])
     number = table.num_rows
     table = table.append_column("key", pa.array([f"k{i}" for i in range(number)]))
@@ -99,9 +108,14 @@ def test_a_large_set_takes_little_memory():
     assert len(pairs) == number == 100_000 and peak < 120e6 and time.monotonic() - began < 30
 
 
-@pytest.mark.parametrize("settings, codec, kind", [
-    (PairSettings(shortest_reference_seconds=5, longest_reference_seconds=2), None, UsageError),
-    (PairSettings(pairs_per_segment=0), None, UsageError), (PairSettings(), {}, DataError)])
+@pytest.mark.parametrize(
+    "settings, codec, kind",
+    [
+        (PairSettings(shortest_reference_seconds=5, longest_reference_seconds=2), None, UsageError),
+        (PairSettings(pairs_per_segment=0), None, UsageError),
+        (PairSettings(), {}, DataError),
+    ],
+)
 def test_settings_that_cannot_be(settings, codec, kind):
     rows = make_rows(4)
     with pytest.raises(kind):

@@ -13,7 +13,11 @@ def population(seed: int, number: int = 6_000, noise: float = 0.1):
     groups = draw.choice(["a", "b", "c"], number, p=[0.9, 0.09, 0.01])
     seconds = draw.gamma(3, 2, number)
     factor = np.where(groups == "a", 96_000, np.where(groups == "b", 64_000, 32_000))
-    return groups.tolist(), (seconds * factor * draw.uniform(1 - noise, 1 + noise, number)).astype(np.int64) + 600, seconds
+    return (
+        groups.tolist(),
+        (seconds * factor * draw.uniform(1 - noise, 1 + noise, number)).astype(np.int64) + 600,
+        seconds,
+    )
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
@@ -50,7 +54,9 @@ def test_every_group_and_size_is_seen_and_the_choice_repeats():
     groups, sizes, _ = population(0)
     chosen = choose_sample(groups, sizes, 300, seed=1)
     assert {groups[i] for i in chosen} == {"a", "b", "c"} and 300 <= len(chosen) < 350
-    assert np.array_equal(chosen, choose_sample(groups, sizes, 300, seed=1)) and len(set(chosen.tolist())) == len(chosen)
+    assert np.array_equal(chosen, choose_sample(groups, sizes, 300, seed=1)) and len(set(chosen.tolist())) == len(
+        chosen
+    )
     assert np.quantile(sizes[chosen], 0.01) < np.quantile(sizes, 0.05)
     assert np.quantile(sizes[chosen], 0.99) > np.quantile(sizes, 0.9)
 

@@ -23,7 +23,12 @@ LONG = wave_of(num_samples=100_000)
 @pytest.mark.parametrize("order", ["audio first", "audio last", "audio amid"])
 @pytest.mark.parametrize("codes", [False, True])
 def test_headers_say_what_reading_says(deflate, order, codes):
-    values = {"sr": 24_000, "speaker": "سارة", "text": "x" * 900, "metadata": json.dumps({"channel": "C", "y": "z" * 3_000})}
+    values = {
+        "sr": 24_000,
+        "speaker": "سارة",
+        "text": "x" * 900,
+        "metadata": json.dumps({"channel": "C", "y": "z" * 3_000}),
+    }
     arrays = {"audio": LONG, **values} if order == "audio first" else {**values, "audio": LONG}
     if order == "audio amid":
         arrays = {"sr": 24_000, "audio": LONG, "text": "x", "speaker": "سارة", "channel": "C"}
@@ -59,18 +64,29 @@ def test_many_members_reach_further_back(number):
 
 
 def test_the_same_audio_has_the_same_content():
-    one, two, other = (savez(audio=wave, sr=24_000, text=text) for wave, text in
-                       ((LONG, "a"), (LONG, "bcd"), (LONG[::-1].copy(), "a")))
+    one, two, other = (
+        savez(audio=wave, sr=24_000, text=text) for wave, text in ((LONG, "a"), (LONG, "bcd"), (LONG[::-1].copy(), "a"))
+    )
     found = [inspect(Reads(p), "a.npz", len(p)).content for p in (one, two, other)]
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (pickled(), "pickled"), (b"PK" + bytes(5_000), "whole npz"), (savez(audio=LONG, sr=24_000)[:50_000], "whole npz"),
-    (savez(text="x", sr=24_000), "no audio"), (savez(audio=np.array("x"), sr=1), "type|rate"), (savez(audio=LONG, sr=7), "rate"),
-    (savez(audio=np.zeros(0), sr=24_000), "no samples"), (savez(audio=np.zeros(9, bool), sr=24_000), "type")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (pickled(), "pickled"),
+        (b"PK" + bytes(5_000), "whole npz"),
+        (savez(audio=LONG, sr=24_000)[:50_000], "whole npz"),
+        (savez(text="x", sr=24_000), "no audio"),
+        (savez(audio=np.array("x"), sr=1), "type|rate"),
+        (savez(audio=LONG, sr=7), "rate"),
+        (savez(audio=np.zeros(0), sr=24_000), "no samples"),
+        (savez(audio=np.zeros(9, bool), sr=24_000), "type"),
+    ],
+)
 def test_what_is_broken_is_told(content, said):
     import re
+
     facts = inspect(Reads(content), "X_1.npz", len(content))
     assert re.search(said, facts.fault) and facts.channel == "X" and facts.seconds() is None
 
@@ -90,7 +106,8 @@ def test_audio_files(how):
     facts = inspect(reads, "C/a." + how["format"].lower(), len(payload))
     assert (facts.num_samples, facts.rate_hz, facts.num_channels, facts.channel) == (100_000, 48_000, 2, "C")
     assert facts.dtype == how["format"].lower()
-    assert how["format"] == "OGG" or sum(b - a for a, b in reads.ranges) < 0.8 * len(payload)  # whose length stands at its end
+    # whose length stands at its end
+    assert how["format"] == "OGG" or sum(b - a for a, b in reads.ranges) < 0.8 * len(payload)
     assert inspect(Reads(payload[:50]), "a.wav", 50).fault
 
 
@@ -103,6 +120,7 @@ class Gone(ColabkitError):
 def test_a_store_that_does_not_answer_is_not_a_broken_file(name):
     def read(start, stop):
         raise Gone("no answer", fix="try again")
+
     with pytest.raises(Gone):
         inspect(read, name, 100_000)
     assert not issubclass(Gone, DataError)

@@ -21,8 +21,11 @@ def fill(folder, number: int = 12, rate_hz: int = 24_000, seconds=lambda i: 0.1 
         path = folder / channels[i % len(channels)] / f"{i:04d}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         wave = wave_of(i, int(rate_hz * seconds(i)))
-        path.write_bytes(write_npz(Segment(key="", wave=wave, rate_hz=rate_hz, speaker=f"s{i % 3}", text="t" * (i % 2)),
-                                   deflate=i % 4 == 0))
+        path.write_bytes(
+            write_npz(
+                Segment(key="", wave=wave, rate_hz=rate_hz, speaker=f"s{i % 3}", text="t" * (i % 2)), deflate=i % 4 == 0
+            )
+        )
     return folder
 
 
@@ -30,7 +33,11 @@ def test_all_headers_of_loose_files(tmp_path):
     found = profile_segments(fill(tmp_path))
     seconds = sum(int(24_000 * (0.1 + 0.02 * i)) / 24_000 for i in range(12))
     assert found.hours == pytest.approx(seconds / 3600) and found.hours_margin == 0 and not found.is_sample
-    assert found.num_files == found.num_inspected == 12 and found.rates_hz == {"24000": 12} and found.dtypes == {"float32": 12}
+    assert (
+        found.num_files == found.num_inspected == 12
+        and found.rates_hz == {"24000": 12}
+        and found.dtypes == {"float32": 12}
+    )
     assert found.channels == {"Atheer": 6, "Zad": 6} and sum(found.channel_hours.values()) == pytest.approx(found.hours)
     assert found.speakers == 3 and found.num_with_text == 6 and found.num_with_codes == found.num_broken == 0
     assert found.num_bytes == sum(p.stat().st_size for p in tmp_path.rglob("*.npz"))
@@ -44,7 +51,9 @@ def test_all_headers_of_loose_files(tmp_path):
 def test_a_sample_says_how_sure_it_is(tmp_path):
     fill(tmp_path, 300, seconds=lambda i: 0.02 + (i * 37 % 100) / 400)
     whole, part = profile_segments(tmp_path, listen=2), profile_segments(tmp_path, sample=60, listen=2)
-    assert part.is_sample and 60 <= part.num_inspected < 80 and part.num_files == 300 and part.num_bytes == whole.num_bytes
+    assert (
+        part.is_sample and 60 <= part.num_inspected < 80 and part.num_files == 300 and part.num_bytes == whole.num_bytes
+    )
     assert abs(part.hours - whole.hours) <= 2 * part.hours_margin and 0 < part.hours_margin < 0.03 * part.hours
     assert part.channels == whole.channels and "95 %" in str(part.table())
     assert require_plannable(part)
@@ -53,7 +62,9 @@ def test_a_sample_says_how_sure_it_is(tmp_path):
 def test_shards_are_known_from_their_index(tmp_path):
     with ShardWriter(tmp_path) as writer:
         for i in range(6):
-            writer.add(f"C{i % 2}/{i}", flac_bytes(wave_of(i, 8_000), 16_000), ".flac", {"speaker": f"s{i}", "text": "x"})
+            writer.add(
+                f"C{i % 2}/{i}", flac_bytes(wave_of(i, 8_000), 16_000), ".flac", {"speaker": f"s{i}", "text": "x"}
+            )
     found = profile_segments(tmp_path)
     assert found.hours == pytest.approx(3 / 3600) and found.rates_hz == {"16000": 6} and found.speakers == 6
     assert found.channels == {"C0": 3, "C1": 3} and found.num_with_text == 6 and found.listened.num_heard == 6
@@ -75,8 +86,12 @@ def test_broken_files_and_duplicates_are_counted(tmp_path):
 
 
 def test_what_only_hearing_tells(tmp_path):
-    for name, wave in (("nan", np.full(9_000, np.nan)), ("silent", np.zeros(24_000)), ("loud", np.clip(wave_of() * 50, -1, 1)),
-                       ("good", wave_of())):
+    for name, wave in (
+        ("nan", np.full(9_000, np.nan)),
+        ("silent", np.zeros(24_000)),
+        ("loud", np.clip(wave_of() * 50, -1, 1)),
+        ("good", wave_of()),
+    ):
         (tmp_path / f"{name}.npz").write_bytes(savez(audio=wave.astype(np.float32), sr=24_000))
     heard = profile_segments(tmp_path).listened
     assert (heard.num_heard, heard.num_faulty, heard.num_silent, heard.num_clipped) == (3, 1, 1, 1)
@@ -114,12 +129,29 @@ def test_too_uncertain_hours_and_broken_only(tmp_path):
 
 
 def test_the_contradiction_of_656300_segments():
-    seed = Profile(address="x", num_files=656_300, num_bytes=221_000_000_000, num_inspected=4_000, hours=639.4, hours_margin=0.5,
-                   expected_hours=218.0, rates_hz={"24000": 4_000}, dtypes={"float32": 4_000})
+    seed = Profile(
+        address="x",
+        num_files=656_300,
+        num_bytes=221_000_000_000,
+        num_inspected=4_000,
+        hours=639.4,
+        hours_margin=0.5,
+        expected_hours=218.0,
+        rates_hz={"24000": 4_000},
+        dtypes={"float32": 4_000},
+    )
     said = seed.contradiction()
-    assert "281.6 kB" in said and "96.0 kB/s (639 h)" in said and "not 218" in said and "CONTRADICTION" in str(seed.table())
+    assert (
+        "281.6 kB" in said
+        and "96.0 kB/s (639 h)" in said
+        and "not 218" in said
+        and "CONTRADICTION" in str(seed.table())
+    )
     assert "24 kHz float32" in replace(seed, rates_hz={}, dtypes={}).contradiction()
-    assert not replace(seed, expected_hours=640.0).contradiction() and not replace(seed, expected_hours=None).contradiction()
+    assert (
+        not replace(seed, expected_hours=640.0).contradiction()
+        and not replace(seed, expected_hours=None).contradiction()
+    )
 
 
 def test_saved_as_json(tmp_path):

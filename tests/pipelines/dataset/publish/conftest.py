@@ -12,6 +12,7 @@ TOKEN, READER = "hf_" + "w" * 34, "hf_" + "r" * 34
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # read once, when it is imported
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)

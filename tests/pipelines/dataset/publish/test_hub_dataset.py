@@ -1,4 +1,4 @@
-"""Publishing to a Hub on loopback by the real clients: read once, loaded in one line, killed and continued, raced and refused."""
+"""Publishing to a loopback Hub by real clients: read once, loaded in one line, killed, continued, raced, refused."""
 
 from __future__ import annotations
 
@@ -36,12 +36,22 @@ ROOT = Path(__file__).resolve().parents[4]
 SMALL = PublishSettings(shard_bytes=60_000, test_fraction=0.3)
 
 
-def publish(hub, store: Path, scratch: Path, repo: str = "me/voices", *, token: str = TOKEN, settings=SMALL, codes=True, **how):
+def publish(
+    hub, store: Path, scratch: Path, repo: str = "me/voices", *, token: str = TOKEN, settings=SMALL, codes=True, **how
+):
     teller = Told(**({"stop": how.pop("stop")} if "stop" in how else {}))
     segments = CountingObjects(store / "segments")
     told = HubSettings(token=token, endpoint=how.pop("endpoint", hub.url if hub else ""), **how.pop("patience", {}))
-    published = publish_dataset(segments, Folder(store) if codes else None, repo, settings=settings, hub=told,
-                                scratch=scratch, teller=teller, **how)
+    published = publish_dataset(
+        segments,
+        Folder(store) if codes else None,
+        repo,
+        settings=settings,
+        hub=told,
+        scratch=scratch,
+        teller=teller,
+        **how,
+    )
     return published, segments, teller.said, teller.left_aside
 
 
@@ -102,18 +112,24 @@ def test_without_codes_all_segments_are_published(hub, tmp_path):
         publish(hub, store, tmp_path / "scratch", codes=False)
     loose = PublishSettings(shard_bytes=60_000, split_by="none")
     published, segments, _, problems = publish(hub, store, tmp_path / "scratch", settings=loose, codes=False)
-    assert published.splits == {"train": 10} and sum(segments.read_bytes.values()) == source_bytes(store) and not problems
+    assert (
+        published.splits == {"train": 10} and sum(segments.read_bytes.values()) == source_bytes(store) and not problems
+    )
     import pyarrow.parquet as pq
+
     paths = [hub._keeper.contents / f.sha256 for name, f in files_of(hub).items() if name.endswith(".parquet")]
     rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
-    assert {row["key"]: row["speaker"] for row in rows} == {make_segment(i).key: make_segment(i).speaker for i in range(10)}
+    assert {row["key"]: row["speaker"] for row in rows} == {
+        make_segment(i).key: make_segment(i).speaker for i in range(10)
+    }
     assert all("codes" not in row and row["rate_hz"] == 16_000 and row["text"] for row in rows)
 
 
 def test_codes_alone_are_published_without_reading_audio(hub, tmp_path):
     store = make_store(tmp_path / "store", 10)
-    published, segments, _, _ = publish(hub, store, tmp_path / "scratch",
-                                        settings=PublishSettings(with_audio=False, test_fraction=0))
+    published, segments, _, _ = publish(
+        hub, store, tmp_path / "scratch", settings=PublishSettings(with_audio=False, test_fraction=0)
+    )
     assert published.splits == {"train": 10} and not segments.read_bytes
 
 
@@ -126,9 +142,12 @@ def test_segments_that_cannot_be_read_are_left_out_and_counted(hub, tmp_path):
     assert published.num_left_out == 2 and published.num_rows == 10 and {p[0] for p in problems} == {names[3], names[5]}
     card = hub._keeper.contents / files_of(hub)["README.md"].oid
     assert "Left out" in card.read_text() and any("2 segments left out" in line for line in said)
-    told = run_client("import json\nfrom datasets import load_dataset\n"
-                      "print(json.dumps({'n': sum(load_dataset('me/voices', split=s).num_rows for s in ('train', 'test'))}))",
-                      hub.environment() | {"HF_TOKEN": TOKEN}, tmp_path)
+    told = run_client(
+        "import json\nfrom datasets import load_dataset\n"
+        "print(json.dumps({'n': sum(load_dataset('me/voices', split=s).num_rows for s in ('train', 'test'))}))",
+        hub.environment() | {"HF_TOKEN": TOKEN},
+        tmp_path,
+    )
     assert told == {"n": 10}
 
 
@@ -143,11 +162,30 @@ def test_a_changed_object_is_not_published_with_the_codes_of_the_old(hub, tmp_pa
     assert published.num_left_out == 1 and "checksum" in problems[0][1]
 
 
-def run_worker(hub, store: Path, scratch: Path, log: Path, settings: dict, records: Path | str = "") -> subprocess.Popen:
+def run_worker(
+    hub, store: Path, scratch: Path, log: Path, settings: dict, records: Path | str = ""
+) -> subprocess.Popen:
     environment = {**os.environ, **hub.environment(), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-m", "tests.pipelines.dataset.publish.worker", str(store), str(scratch), str(log),
-                             hub.url, TOKEN, "me/voices", json.dumps(settings), str(records)], env=environment, cwd=ROOT,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "tests.pipelines.dataset.publish.worker",
+            str(store),
+            str(scratch),
+            str(log),
+            hub.url,
+            TOKEN,
+            "me/voices",
+            json.dumps(settings),
+            str(records),
+        ],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.slow
@@ -199,8 +237,9 @@ def test_a_lost_machine_goes_on_from_the_records_in_the_store(hub, tmp_path):
     worker.communicate()
     shutil.rmtree(tmp_path / "scratch")
     num_kept = len(list((tmp_path / "records").glob("*/*.json")))
-    published, _, said, _ = publish(hub, store, tmp_path / "new machine", settings=PublishSettings(**settings),
-                                    records=Folder(tmp_path / "records"))
+    published, _, said, _ = publish(
+        hub, store, tmp_path / "new machine", settings=PublishSettings(**settings), records=Folder(tmp_path / "records")
+    )
     assert num_kept >= 5 and published.num_made == published.num_shards - num_kept and published.num_rows == 60
 
 
@@ -218,8 +257,7 @@ def test_what_the_hub_dropped_is_made_again(hub, tmp_path):
     with Forgetful() as forgetful:
         forgetful.writers = hub.writers
         with pytest.raises(Stopped):
-            publish(forgetful, store, tmp_path / "scratch", workers=1,
-                    stop=lambda: count.append(1) or len(count) > 12)
+            publish(forgetful, store, tmp_path / "scratch", workers=1, stop=lambda: count.append(1) or len(count) > 12)
         uploaded = len(forgetful._large)
         assert uploaded >= 2
         forgetful.forget()
@@ -272,10 +310,19 @@ def test_an_authors_card_stays(hub, tmp_path):
     assert text.count("colabkit: begin") == 1 and "split: test" not in text
 
 
-@pytest.mark.parametrize("repo, token, hint", [
-    ("me/voices", "", "HF_TOKEN"), ("me/voices", "hf_expired", "does not accept"), ("me/voices", READER, "tester/voices"),
-    ("other/voices", TOKEN, "publish.repo=me/voices"), ("other/taken", TOKEN, "publish.repo=me/taken"),
-    ("other/hidden", TOKEN, "publish.repo=me/hidden"), ("voices", TOKEN, "ORG/NAME"), ("me/a--b", TOKEN, "ORG/NAME")])
+@pytest.mark.parametrize(
+    "repo, token, hint",
+    [
+        ("me/voices", "", "HF_TOKEN"),
+        ("me/voices", "hf_expired", "does not accept"),
+        ("me/voices", READER, "tester/voices"),
+        ("other/voices", TOKEN, "publish.repo=me/voices"),
+        ("other/taken", TOKEN, "publish.repo=me/taken"),
+        ("other/hidden", TOKEN, "publish.repo=me/hidden"),
+        ("voices", TOKEN, "ORG/NAME"),
+        ("me/a--b", TOKEN, "ORG/NAME"),
+    ],
+)
 def test_refusals_say_what_mends_them_and_nothing_secret(hub, tmp_path, repo, token, hint):
     store = make_store(tmp_path / "store", 4)
     hub.writers["hf_other"] = ("other",)
@@ -295,13 +342,18 @@ def test_a_repository_that_appears_in_between_is_taken_as_it_is(hub, tmp_path):
 
     class Appearing(HubServer):
         def _create(self, asked, token):
-            super()._create({**asked, "visibility": "public", "private": False}, token)  # somebody of the lab was faster
+            # somebody of the lab was faster
+            super()._create({**asked, "visibility": "public", "private": False}, token)
             return super()._create(asked, token)
+
     with Appearing() as appearing:
         appearing.writers = hub.writers
-        with pytest.raises(UsageError, match="public one of this name") as caught:  # what is to be private is not sent there
+        # what is to be private is not sent there
+        with pytest.raises(UsageError, match="public one of this name") as caught:
             publish(appearing, store, tmp_path / "scratch", "lab/voices")
-        assert "publish.private=no" in caught.value.fix and not any(method == "PUT" for method, *_ in appearing.requests)
+        assert "publish.private=no" in caught.value.fix and not any(
+            method == "PUT" for method, *_ in appearing.requests
+        )
         published, _, _, _ = publish(appearing, store, tmp_path / "scratch", "lab/voices", patience={"private": False})
         assert not published.private and published.num_rows == 6
 
@@ -314,7 +366,11 @@ class Racing(HubServer):
     def _commit(self, request, repo, commit, path):
         if self.races < 3:
             self.races += 1
-            self._put(repo, {**repo.find("main").files, f"notes-{self.races}.md": make_file(b"theirs", large_bytes=99)}, "main")
+            self._put(
+                repo,
+                {**repo.find("main").files, f"notes-{self.races}.md": make_file(b"theirs", large_bytes=99)},
+                "main",
+            )
         return super()._commit(request, repo, commit, path)
 
 
@@ -336,6 +392,7 @@ def test_two_machines_that_publish_the_same_end_with_one_dataset(hub, tmp_path):
             publish(hub, store, tmp_path / f"scratch-{k}")
         except BaseException as error:
             faults.append(error)
+
     threads = [threading.Thread(target=one, args=(k,)) for k in range(2)]
     for thread in threads:
         thread.start()
@@ -351,7 +408,8 @@ def test_a_storm_of_429_and_faults_is_waited_out(hub, tmp_path):
     with FaultProxy(hub.url, seed=5, resets=0.08, refusals=0.08, truncations=0.05) as proxy:
         published, segments, _, _ = publish(hub, store, tmp_path / "scratch", endpoint=proxy.url)
     assert published.num_rows == 20 and hub.api_quota.refused >= 1 and proxy.counts["resets"] and proxy.counts["429"]
-    assert sum(segments.read_bytes.values()) <= source_bytes(store)  # nothing is read or made again for a fault of the Hub
+    # nothing is read or made again for a fault of the Hub
+    assert sum(segments.read_bytes.values()) <= source_bytes(store)
 
 
 def test_a_quota_longer_than_the_deadline_is_sat_out_or_told(hub, tmp_path):
@@ -362,23 +420,31 @@ def test_a_quota_longer_than_the_deadline_is_sat_out_or_told(hub, tmp_path):
     assert "wait" in caught.value.fix
     hub.commit_quota = Quota(0, 4)
     threading.Timer(2.0, lambda: setattr(hub, "commit_quota", None)).start()
-    published, segments, said, _ = publish(hub, store, tmp_path / "scratch",
-                                           patience={"deadline_seconds": 2.0, "quota_seconds": 10.0})
+    published, segments, said, _ = publish(
+        hub, store, tmp_path / "scratch", patience={"deadline_seconds": 2.0, "quota_seconds": 10.0}
+    )
     assert any("waiting" in line for line in said) and published.num_rows == 4 and not segments.read_bytes
 
 
 def test_a_dry_run_sends_nothing(hub, tmp_path):
     store = make_store(tmp_path / "store", 12)
     published, segments, said, _ = publish(hub, store, tmp_path / "scratch", dry_run=True, token="")
-    assert published.num_rows == 12 and not hub.requests and not segments.read_bytes and any("dry run" in line for line in said)
+    assert (
+        published.num_rows == 12
+        and not hub.requests
+        and not segments.read_bytes
+        and any("dry run" in line for line in said)
+    )
 
 
 def test_without_a_repository_the_dataset_is_a_folder(tmp_path):
     store = make_store(tmp_path / "store", 20)
     from colabkit.pipelines.dataset.publish.facts import CardSettings
+
     for number_made in (True, False):
-        published, segments, _, _ = publish(None, store, tmp_path / "scratch", "", output=tmp_path / "out",
-                                            card=CardSettings(with_durations_plot=True))
+        published, segments, _, _ = publish(
+            None, store, tmp_path / "scratch", "", output=tmp_path / "out", card=CardSettings(with_durations_plot=True)
+        )
         assert bool(published.num_made) == number_made and bool(segments.read_bytes) == number_made
     cut = next((tmp_path / "out").rglob("*.parquet"))
     cut.write_bytes(cut.read_bytes()[:-1])
@@ -386,9 +452,14 @@ def test_without_a_repository_the_dataset_is_a_folder(tmp_path):
     shutil.rmtree(tmp_path / "out" / ".colabkit")  # as a kill before the first commit leaves it
     assert publish(None, store, tmp_path / "scratch", "", output=tmp_path / "out")[0].num_made == 0
     assert (tmp_path / "out" / "durations.png").read_bytes()[:4] == b"\x89PNG"
-    told = run_client("import json, sys\nfrom datasets import load_dataset, Audio\n"
-                      "d = load_dataset(sys.argv[1], split='train', streaming=True).cast_column('audio', Audio(decode=False))\n"
-                      "print(json.dumps({'keys': [r['key'] for r in d]}))", {}, tmp_path, str(tmp_path / "out"))
+    told = run_client(
+        "import json, sys\nfrom datasets import load_dataset, Audio\n"
+        "d = load_dataset(sys.argv[1], split='train', streaming=True).cast_column('audio', Audio(decode=False))\n"
+        "print(json.dumps({'keys': [r['key'] for r in d]}))",
+        {},
+        tmp_path,
+        str(tmp_path / "out"),
+    )
     assert len(told["keys"]) == published.splits["train"]
 
 
@@ -418,6 +489,7 @@ def test_incomplete_codes_are_refused(hub, tmp_path):
 
 def test_shards_are_made_for_streaming(hub, tmp_path):
     import pyarrow.parquet as pq
+
     store = make_store(tmp_path / "store", 12)
     publish(hub, store, tmp_path / "scratch")
     for name, stored in files_of(hub).items():

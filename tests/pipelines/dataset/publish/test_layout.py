@@ -10,21 +10,39 @@ from colabkit.core.errors import DataError, UsageError
 from colabkit.pipelines.dataset.publish.layout import SHARD_NAME, PublishSettings, make_plan, share
 from colabkit.pipelines.dataset.publish.table import Rows
 
-CODEC = {"version": 1, "name": "toy", "fingerprint": "f", "frame_rate_hz": 50.0, "num_codebooks": 1, "codebook_size": 8,
-         "rate_hz_in": 16_000, "rate_hz_out": 16_000}
+CODEC = {
+    "version": 1,
+    "name": "toy",
+    "fingerprint": "f",
+    "frame_rate_hz": 50.0,
+    "num_codebooks": 1,
+    "codebook_size": 8,
+    "rate_hz_in": 16_000,
+    "rate_hz_out": 16_000,
+}
 
 
 def make_rows(number: int, *, speakers: int = 50, codec: dict = CODEC, **columns) -> Rows:
     rng = np.random.default_rng(0)
     samples = rng.integers(8_000, 80_000, number)
     frames = (samples // 320).astype(np.int32)
-    table = {"key": [f"k{i:07d}" for i in range(number)], "codes": [np.full(f, i % 8, np.uint16) for i, f in enumerate(frames)],
-             "num_frames": frames, "num_samples": samples, "rate_hz": np.full(number, 16_000, np.int32),
-             "seconds": samples / 16_000, "speaker": [f"s{i % speakers}" for i in range(number)],
-             "channel": [f"c {i % 3}" for i in range(number)], "text": [f"text {i}" for i in range(number)],
-             "metadata": ["{}"] * number, "object": [f"{i // 100:05d}.tar" for i in range(number)],
-             "offset": np.arange(number) % 100 * 200_000, "length": samples + 500, "version": ["v"] * number,
-             "crc32": np.arange(number) + 7}
+    table = {
+        "key": [f"k{i:07d}" for i in range(number)],
+        "codes": [np.full(f, i % 8, np.uint16) for i, f in enumerate(frames)],
+        "num_frames": frames,
+        "num_samples": samples,
+        "rate_hz": np.full(number, 16_000, np.int32),
+        "seconds": samples / 16_000,
+        "speaker": [f"s{i % speakers}" for i in range(number)],
+        "channel": [f"c {i % 3}" for i in range(number)],
+        "text": [f"text {i}" for i in range(number)],
+        "metadata": ["{}"] * number,
+        "object": [f"{i // 100:05d}.tar" for i in range(number)],
+        "offset": np.arange(number) % 100 * 200_000,
+        "length": samples + 500,
+        "version": ["v"] * number,
+        "crc32": np.arange(number) + 7,
+    }
     return Rows(pa.table({**table, **columns}), codec)
 
 
@@ -50,14 +68,21 @@ def test_every_row_is_in_one_shard_in_the_order_of_the_source():
     plan = make_plan(rows, PublishSettings(shard_bytes=2_000_000))
     assert sorted(np.concatenate([s.rows for s in plan.shards]).tolist()) == list(range(2_000))
     for shard in plan.shards:
-        assert (np.diff(shard.rows) > 0).all() and SHARD_NAME.fullmatch(shard.name) and shard.name.startswith(plan.folder)
+        assert (
+            (np.diff(shard.rows) > 0).all() and SHARD_NAME.fullmatch(shard.name) and shard.name.startswith(plan.folder)
+        )
         assert shard.most_bytes <= 2_000_000 * 1.02 + (1 << 20)
     assert sum(shard.split == "train" for shard in plan.shards) > 10
 
 
-@pytest.mark.parametrize("change", [
-    {"text": ["other"] + [f"text {i}" for i in range(1, 300)]}, {"crc32": np.arange(300) + np.eye(1, 300, dtype=int)[0] + 7},
-    {"metadata": ['{"a": "b"}'] + ["{}"] * 299}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text": ["other"] + [f"text {i}" for i in range(1, 300)]},
+        {"crc32": np.arange(300) + np.eye(1, 300, dtype=int)[0] + 7},
+        {"metadata": ['{"a": "b"}'] + ["{}"] * 299},
+    ],
+)
 def test_a_shard_is_named_by_what_is_in_it(change):
     settings = PublishSettings(shard_bytes=1_000_000, split_by="none")
     plans = [make_plan(make_rows(300, **columns), settings) for columns in ({}, {}, change)]
@@ -70,14 +95,24 @@ def test_a_version_counts_only_where_there_is_no_checksum():
     settings, one = PublishSettings(split_by="none"), {"version": ["w"] * 30}
     assert make_plan(make_rows(30), settings).folder == make_plan(make_rows(30, **one), settings).folder
     without = {"crc32": np.full(30, -1)}
-    assert make_plan(make_rows(30, **without), settings).folder != make_plan(make_rows(30, **without, **one), settings).folder
+    assert (
+        make_plan(make_rows(30, **without), settings).folder
+        != make_plan(make_rows(30, **without, **one), settings).folder
+    )
 
 
 def test_settings_and_codec_are_part_of_the_name():
     rows = make_rows(30)
-    folders = [make_plan(r, s).folder for r, s in (
-        (rows, PublishSettings()), (rows, PublishSettings(audio_format="as_is")), (rows, PublishSettings(with_audio=False)),
-        (rows, PublishSettings(with_codes=False)), (make_rows(30, codec={**CODEC, "fingerprint": "g"}), PublishSettings()))]
+    folders = [
+        make_plan(r, s).folder
+        for r, s in (
+            (rows, PublishSettings()),
+            (rows, PublishSettings(audio_format="as_is")),
+            (rows, PublishSettings(with_audio=False)),
+            (rows, PublishSettings(with_codes=False)),
+            (make_rows(30, codec={**CODEC, "fingerprint": "g"}), PublishSettings()),
+        )
+    ]
     assert len(set(folders)) == 5
 
 
@@ -86,7 +121,9 @@ def test_channels_limits_and_doubles():
     plan = make_plan(rows, PublishSettings(split_by="channel"))
     assert plan.num_doubles == 10 and plan.splits() == {"c_0": 7, "c_1": 7, "c_2": 6}
     chosen = make_plan(rows, PublishSettings(split_by="none", channels=("c 1",), limit=3))
-    assert chosen.splits() == {"train": 3} and set(rows.table["channel"].take(chosen.shards[0].rows).to_pylist()) == {"c 1"}
+    assert chosen.splits() == {"train": 3} and set(rows.table["channel"].take(chosen.shards[0].rows).to_pylist()) == {
+        "c 1"
+    }
     odd = make_rows(4, channel=["é!", "é?", "", "بي"])
     names = make_plan(odd, PublishSettings(split_by="channel")).splits()
     assert len(names) == 4 and all(name.replace("_", "").isalnum() for name in names) and "unknown" in names
@@ -94,7 +131,9 @@ def test_channels_limits_and_doubles():
 
 def test_unknown_speakers_are_split_by_their_own_names_and_told():
     told = []
-    plan = make_plan(make_rows(400, speaker=[""] * 400), PublishSettings(test_fraction=0.25), choose=lambda *a: told.append(a))
+    plan = make_plan(
+        make_rows(400, speaker=[""] * 400), PublishSettings(test_fraction=0.25), choose=lambda *a: told.append(a)
+    )
     assert 60 <= plan.splits()["test"] <= 140 and told[0][0] == "publish.split_by"
 
 
@@ -105,10 +144,17 @@ def test_a_split_that_nobody_falls_into_is_told():
     assert "of 1 speakers" in told[0][2]
 
 
-@pytest.mark.parametrize("settings, kind", [
-    (PublishSettings(test_fraction=0.6, validation_fraction=0.4), UsageError), (PublishSettings(test_fraction=-0.1), UsageError),
-    (PublishSettings(shard_bytes=0), UsageError), (PublishSettings(with_audio=False, with_codes=False), UsageError),
-    (PublishSettings(channels=("nobody",)), UsageError), (PublishSettings(limit=0), DataError)])
+@pytest.mark.parametrize(
+    "settings, kind",
+    [
+        (PublishSettings(test_fraction=0.6, validation_fraction=0.4), UsageError),
+        (PublishSettings(test_fraction=-0.1), UsageError),
+        (PublishSettings(shard_bytes=0), UsageError),
+        (PublishSettings(with_audio=False, with_codes=False), UsageError),
+        (PublishSettings(channels=("nobody",)), UsageError),
+        (PublishSettings(limit=0), DataError),
+    ],
+)
 def test_settings_that_cannot_be(settings, kind):
     with pytest.raises(kind) as caught:
         make_plan(make_rows(5), settings)

@@ -1,4 +1,4 @@
-"""One shard: audio files as they are or as FLAC, codes in their shape, faults left out, the same bytes again, a full disk."""
+"""One shard: audio files as they are or as FLAC, codes in shape, faults left out, the same bytes again, a full disk."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ def test_audio_files_stay_or_become_flac(tmp_path, audio_format, kinds):
     (tmp_path / "a.flac").write_bytes(flac_bytes(wave, 16_000))
     (tmp_path / "b.wav").write_bytes(pcm_bytes(wave, 16_000))
     settings = PublishSettings(split_by="none", audio_format=audio_format)
-    made, problems, _ = make(tmp_path / "x.parquet", open_rows(Folder(tmp_path), None, tmp_path), Folder(tmp_path),
-                             settings)
+    made, problems, _ = make(
+        tmp_path / "x.parquet", open_rows(Folder(tmp_path), None, tmp_path), Folder(tmp_path), settings
+    )
     rows = pq.read_table(tmp_path / "x.parquet").to_pylist()
     assert not problems and made.num_rows == 2
     assert {row["audio"]["path"].partition(".")[2] for row in rows} == {kind[1:] for kind in kinds}
@@ -70,8 +71,9 @@ def test_codes_that_are_cut_and_rates_that_differ_are_left_out(tmp_path):
     rates[2] = 24_000
     table = table.set_column(table.column_names.index("num_frames"), "num_frames", pa.array(frames))
     table = table.set_column(table.column_names.index("rate_hz"), "rate_hz", pa.array(rates))
-    made, problems, _ = make(tmp_path / "x.parquet", Rows(table, FACTS), Folder(store / "segments"),
-                             PublishSettings(split_by="none"))
+    made, problems, _ = make(
+        tmp_path / "x.parquet", Rows(table, FACTS), Folder(store / "segments"), PublishSettings(split_by="none")
+    )
     assert made.num_rows == 4 and made.left_out == {"its codes are not whole": 1, "its rate is not what was encoded": 1}
     assert len(problems) == 2 and "16000 Hz" in str(problems)
 
@@ -80,9 +82,15 @@ def test_a_shard_of_nothing_is_still_a_file_that_loads(tmp_path):
     store = make_store(tmp_path / "store", 3)
     for path in (store / "segments").rglob("*.npz"):
         path.unlink()
-    made, _, _ = make(tmp_path / "x.parquet", open_rows(None, Folder(store), tmp_path), Folder(store / "segments"),
-                      PublishSettings(split_by="none"))
-    assert made.num_rows == 0 and sum(made.left_out.values()) == 3 and pq.read_table(tmp_path / "x.parquet").num_rows == 0
+    made, _, _ = make(
+        tmp_path / "x.parquet",
+        open_rows(None, Folder(store), tmp_path),
+        Folder(store / "segments"),
+        PublishSettings(split_by="none"),
+    )
+    assert (
+        made.num_rows == 0 and sum(made.left_out.values()) == 3 and pq.read_table(tmp_path / "x.parquet").num_rows == 0
+    )
 
 
 def test_no_audio_a_stop_and_a_full_disk(tmp_path, monkeypatch):
@@ -98,6 +106,7 @@ def test_no_audio_a_stop_and_a_full_disk(tmp_path, monkeypatch):
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(StateError, match="full"):
         make(tmp_path / "x.parquet", rows, segments, settings)

@@ -1,4 +1,4 @@
-"""The table of what is published: from sidecars onto the disk once, rows and codes by number, listings without codes."""
+"""The table of what is published: from sidecars onto disk once, rows and codes by number, listings without codes."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ def test_a_store_that_takes_nothing_is_told_once(tmp_path):
     class Refusing(Folder):
         def put(self, *args, **kwargs):
             raise UsageError("No right to write", fix="ask")
+
     said = []
     records = Records(tmp_path / "mine", Refusing(tmp_path / "store"), said.append)
     records.add(RECORD)

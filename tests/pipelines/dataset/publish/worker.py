@@ -19,6 +19,7 @@ def main(store: str, scratch: str, log: str, endpoint: str, token: str, repo: st
 
     def note(**what) -> None:
         os.write(handle, (json.dumps({"pid": os.getpid(), **what}) + "\n").encode())
+
     make_shard, add = hub_dataset.make_shard, Records.add
 
     def noted_make(path, shard, *args, **kwargs):
@@ -28,14 +29,22 @@ def main(store: str, scratch: str, log: str, endpoint: str, token: str, repo: st
     def noted_add(self, record):
         add(self, record)
         note(kept=record.id)
+
     hub_dataset.make_shard, Records.add = noted_make, noted_add
     segments = CountingObjects(Path(store, "segments"))
     published = hub_dataset.publish_dataset(
-        segments, Folder(store), repo, settings=PublishSettings(**json.loads(settings)),
-        hub=hub_dataset.HubSettings(token=token, endpoint=endpoint), scratch=scratch,
-        records=Folder(records) if records else None)
+        segments,
+        Folder(store),
+        repo,
+        settings=PublishSettings(**json.loads(settings)),
+        hub=hub_dataset.HubSettings(token=token, endpoint=endpoint),
+        scratch=scratch,
+        records=Folder(records) if records else None,
+    )
     note(done=published.num_made, read=sum(segments.read_bytes.values()))
-    print(json.dumps({"splits": published.splits, "num_made": published.num_made, "num_commits": published.num_commits}))
+    print(
+        json.dumps({"splits": published.splits, "num_made": published.num_made, "num_commits": published.num_commits})
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""npz files of every kind that people write are read; nothing is unpickled; what is wrong is told; ours are always the same."""
+"""npz files of every kind people write are read; nothing is unpickled; faults are told; ours are always the same."""
 
 from __future__ import annotations
 
@@ -61,8 +61,17 @@ def test_what_is_known_is_read_however_it_is_written(how):
 
 
 def test_nested_metadata_and_arrays_stay_as_text():
-    segment = read_npz(savez(audio=WAVE, sr=8_000, meta=json.dumps({"speaker": {"id": 3}, "tags": ["ü", 1]}),
-                             times=np.array([1.0, 2.5]), info="no json", big=np.zeros((9, 99), bool)), "1.npz")
+    segment = read_npz(
+        savez(
+            audio=WAVE,
+            sr=8_000,
+            meta=json.dumps({"speaker": {"id": 3}, "tags": ["ü", 1]}),
+            times=np.array([1.0, 2.5]),
+            info="no json",
+            big=np.zeros((9, 99), bool),
+        ),
+        "1.npz",
+    )
     assert segment.speaker == '{"id": 3}' and segment.metadata["tags"] == '["ü", 1]'
     assert segment.metadata["times"] == "[1.0, 2.5]" and segment.metadata["info"] == "no json"
     assert segment.metadata["big"] == "bool[9, 99]"
@@ -84,15 +93,23 @@ def test_channels_are_averaged_and_that_is_told():
     assert np.allclose(segment.wave, WAVE / 2) and segment.metadata == {"mixed_from_channels": "2"}
 
 
-@pytest.mark.parametrize(("codes", "shape"), [(np.arange(50), (1, 50)), (np.zeros((8, 50), np.uint16), (8, 50)),
-                                              (np.ones((1, 1, 50), np.int32), (1, 50)), (np.arange(50, dtype=">i8"), (1, 50))])
+@pytest.mark.parametrize(
+    ("codes", "shape"),
+    [
+        (np.arange(50), (1, 50)),
+        (np.zeros((8, 50), np.uint16), (8, 50)),
+        (np.ones((1, 1, 50), np.int32), (1, 50)),
+        (np.arange(50, dtype=">i8"), (1, 50)),
+    ],
+)
 def test_codes_are_read(codes, shape):
     found = read_npz(savez(audio=WAVE, sr=24_000, codes=codes), "1.npz").codes
     assert found.dtype == np.uint16 and found.shape == shape and np.array_equal(found.ravel(), codes.ravel())
 
 
-@pytest.mark.parametrize("codes", [np.array([70_000]), np.array([-1]), np.array([0.5]), np.zeros((2, 3, 4), int),
-                                   np.zeros(0, int)])
+@pytest.mark.parametrize(
+    "codes", [np.array([70_000]), np.array([-1]), np.array([0.5]), np.zeros((2, 3, 4), int), np.zeros(0, int)]
+)
 def test_codes_that_cannot_be_are_told(codes):
     with pytest.raises(DataError, match="codes"):
         read_npz(savez(audio=WAVE, sr=24_000, codes=codes), "1.npz")
@@ -118,8 +135,11 @@ def test_rates_of_any_type(rate):
 
 
 def test_a_pickle_is_never_executed():
-    for content in (pickled(), savez(audio=np.array([Bomb(), Bomb()]), sr=24_000),
-                    savez(sr=8_000, audio=WAVE, x=np.array({"a": 1}))):
+    for content in (
+        pickled(),
+        savez(audio=np.array([Bomb(), Bomb()]), sr=24_000),
+        savez(sr=8_000, audio=WAVE, x=np.array({"a": 1})),
+    ):
         with pytest.raises(DataError, match="pickled") as caught:
             read_npz(content, "1.npz")
         assert "json" in caught.value.fix
@@ -131,7 +151,9 @@ def test_structures_are_refused(dtype):
         read_npz(savez(audio=np.zeros(5, dtype), sr=24_000), "1.npz")
 
 
-@pytest.mark.parametrize("audio", [WAVE[:0], np.full(5, np.nan), np.array("text"), np.zeros(100, np.int64), np.zeros((50, 60))])
+@pytest.mark.parametrize(
+    "audio", [WAVE[:0], np.full(5, np.nan), np.array("text"), np.zeros(100, np.int64), np.zeros((50, 60))]
+)
 def test_audio_that_cannot_be_is_told(audio):
     with pytest.raises(DataError) as caught:
         read_npz(savez(audio=audio, sr=24_000), "here.npz")
@@ -159,9 +181,19 @@ def test_random_damage_is_told_or_harmless():
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
-@pytest.mark.parametrize("array", [WAVE, np.asfortranarray(np.ones((3, 4))), np.array("ü"), np.array(b"a"), np.array(3),
-                                   np.zeros((0, 2)),
-                                   np.zeros(3, ">f8"), np.zeros(1, bool)])
+@pytest.mark.parametrize(
+    "array",
+    [
+        WAVE,
+        np.asfortranarray(np.ones((3, 4))),
+        np.array("ü"),
+        np.array(b"a"),
+        np.array(3),
+        np.zeros((0, 2)),
+        np.zeros(3, ">f8"),
+        np.zeros(1, bool),
+    ],
+)
 def test_headers_say_what_numpy_says(version, array):
     stream = io.BytesIO()
     np.lib.format.write_array(stream, array, version)
@@ -170,16 +202,33 @@ def test_headers_say_what_numpy_says(version, array):
     assert header.num_header_bytes == len(stream.getvalue()) - array.nbytes
 
 
-@pytest.mark.parametrize("text", [b"{'descr': '<f4'}", b"{'descr': '<q9', 'fortran_order': False, 'shape': (3,), }", b"[" * 9_000,
-                                  b"__import__('os').system('false')", b"\xff\xfe", b""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{'descr': '<f4'}",
+        b"{'descr': '<q9', 'fortran_order': False, 'shape': (3,), }",
+        b"[" * 9_000,
+        b"__import__('os').system('false')",
+        b"\xff\xfe",
+        b"",
+    ],
+)
 def test_headers_that_cannot_be_are_told(text):
     text = text + b"\n"
     with pytest.raises(DataError):
         read_header(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text, "t")
 
 
-SEGMENT = Segment(key="Atheer/1", wave=WAVE, rate_hz=24_000, speaker="سارة", channel="Atheer", text=TEXT,
-                  metadata={"start_seconds": "1.5", "日": "本"}, codes=np.arange(100, dtype=np.uint16).reshape(2, 50))
+SEGMENT = Segment(
+    key="Atheer/1",
+    wave=WAVE,
+    rate_hz=24_000,
+    speaker="سارة",
+    channel="Atheer",
+    text=TEXT,
+    metadata={"start_seconds": "1.5", "日": "本"},
+    codes=np.arange(100, dtype=np.uint16).reshape(2, 50),
+)
 
 
 @pytest.mark.parametrize("how", [{}, {"deflate": True}, {"dtype": "int16"}])
@@ -216,5 +265,7 @@ def test_what_cannot_be_written_is_told():
 
 
 def test_roles_take_the_first_name_that_says_something():
-    known = sort_values({"speaker": "", "speaker_id": 17, "transcript": "t", "text": "t", "rate": 16_000, "x": None}, "t")
+    known = sort_values(
+        {"speaker": "", "speaker_id": 17, "transcript": "t", "text": "t", "rate": 16_000, "x": None}, "t"
+    )
     assert (known.speaker, known.text, known.rate_hz, known.metadata) == ("17", "t", 16_000, {})

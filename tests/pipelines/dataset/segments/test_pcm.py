@@ -12,9 +12,21 @@ WAVE = (np.sin(np.arange(4_000) / 9) * 0.5).astype(np.float32)
 PCM16 = np.round(WAVE * 32_768).astype(np.int16)
 
 
-@pytest.mark.parametrize("array", [WAVE, WAVE.astype(np.float64), WAVE.astype(np.float16), WAVE.astype(">f4"), PCM16,
-                                   PCM16.astype(">i2"), PCM16.astype(np.int32) << 16, WAVE[None], WAVE[:, None],
-                                   PCM16[None, :, None]])
+@pytest.mark.parametrize(
+    "array",
+    [
+        WAVE,
+        WAVE.astype(np.float64),
+        WAVE.astype(np.float16),
+        WAVE.astype(">f4"),
+        PCM16,
+        PCM16.astype(">i2"),
+        PCM16.astype(np.int32) << 16,
+        WAVE[None],
+        WAVE[:, None],
+        PCM16[None, :, None],
+    ],
+)
 def test_all_kinds_are_one_wave(array):
     wave, num_channels = to_wave(array, "t")
     assert wave.dtype == np.float32 and wave.shape == WAVE.shape and num_channels == 1
@@ -38,13 +50,25 @@ def test_a_slight_overshoot_is_cut_off():
     assert wave.tolist() == [0.5, 1.0, -1.0]
 
 
-@pytest.mark.parametrize(("array", "said"), [
-    (np.array([0.1, np.nan]), "NaN"), (np.array([np.inf, 0.1]), "NaN or infinite"), (np.array([0.1, -np.inf], np.float16), "NaN"),
-    (PCM16.astype(np.float32), "range"), (PCM16.astype(np.int32), "range"), (PCM16.astype(np.int64), "type"),
-    (np.zeros(9, np.uint8), "type"), (np.zeros(9, complex), "type"), (np.array(["a"]), "type"),
-    (np.zeros(0, np.float32), "no samples"),
-    (np.zeros((0, 2)), "no samples"), (np.zeros((100, 90), np.float32), "shape"), (np.zeros((4, 5, 6), np.float32), "shape"),
-    (np.zeros((2, 2), np.float32), "shape")])
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.array([0.1, np.nan]), "NaN"),
+        (np.array([np.inf, 0.1]), "NaN or infinite"),
+        (np.array([0.1, -np.inf], np.float16), "NaN"),
+        (PCM16.astype(np.float32), "range"),
+        (PCM16.astype(np.int32), "range"),
+        (PCM16.astype(np.int64), "type"),
+        (np.zeros(9, np.uint8), "type"),
+        (np.zeros(9, complex), "type"),
+        (np.array(["a"]), "type"),
+        (np.zeros(0, np.float32), "no samples"),
+        (np.zeros((0, 2)), "no samples"),
+        (np.zeros((100, 90), np.float32), "shape"),
+        (np.zeros((4, 5, 6), np.float32), "shape"),
+        (np.zeros((2, 2), np.float32), "shape"),
+    ],
+)
 def test_what_cannot_be_a_wave_is_told(array, said):
     with pytest.raises(DataError, match=said) as caught:
         to_wave(array, "here.npz")

@@ -37,16 +37,29 @@ def test_good_speech_is_kept():
     assert quality.silence_fraction == pytest.approx(0.15, abs=0.02) and quality.other_fraction == 0
 
 
-@pytest.mark.parametrize(("parts", "noise", "reason"), [
-    ([(4, 0.0005, 0.9)], 1e-5, "too quiet"), ([(1, 0.1, 0.9), (3, 0, 0)], 1e-4, "mostly silence"),
-    ([(1, 0.1, 0.9), (3, 0.1, 0.1)], 1e-4, "music or noise"), ([(0.5, 0, 0), (3, 0.1, 0.9)], 0.08, "noisy")])
+@pytest.mark.parametrize(
+    ("parts", "noise", "reason"),
+    [
+        ([(4, 0.0005, 0.9)], 1e-5, "too quiet"),
+        ([(1, 0.1, 0.9), (3, 0, 0)], 1e-4, "mostly silence"),
+        ([(1, 0.1, 0.9), (3, 0.1, 0.1)], 1e-4, "music or noise"),
+        ([(0.5, 0, 0), (3, 0.1, 0.9)], 0.08, "noisy"),
+    ],
+)
 def test_reasons(parts, noise, reason):
     assert fault(measured(parts, noise), Filters()) == reason
 
 
-@pytest.mark.parametrize(("name", "value", "reason"), [
-    ("loudness_lufs", -50.1, "too quiet"), ("clipped_fraction", 0.01, "clipped"), ("snr_db", 5, "noisy"),
-    ("silence_fraction", 0.7, "mostly silence"), ("other_fraction", 0.5, "music or noise")])
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("loudness_lufs", -50.1, "too quiet"),
+        ("clipped_fraction", 0.01, "clipped"),
+        ("snr_db", 5, "noisy"),
+        ("silence_fraction", 0.7, "mostly silence"),
+        ("other_fraction", 0.5, "music or noise"),
+    ],
+)
 def test_each_filter_alone(name, value, reason):
     assert fault(GOOD, Filters()) == "" and fault(replace(GOOD, **{name: value}), Filters()) == reason
 
@@ -63,6 +76,7 @@ def test_clipping_is_found_also_where_it_was_made_quieter():
 
 def test_speech_of_16_bit_is_not_taken_for_clipped():
     from colabkit.io.voices import make_speakers, utterance
+
     wave = utterance(make_speakers(1)[0], 0).wave
     assert clipped_fraction(np.round(wave * 32_768) / 32_768) < 2e-4
     assert clipped_fraction(np.clip(wave * 8, -1, 1)) > 0.002
@@ -85,9 +99,8 @@ def test_nothing_is_divided_by_zero():
 def test_normalising_reaches_the_loudness_and_never_clips():
     wave = (np.random.default_rng(0).standard_normal(RATE_HZ * 2) * 0.01).astype(np.float32)
     from colabkit.pipelines.dataset.segments.loudness import loudness_lufs
+
     quality = replace(GOOD, loudness_lufs=loudness_lufs(wave, RATE_HZ))
     assert loudness_lufs(normalised(wave, quality, -23.0), RATE_HZ) == pytest.approx(-23, abs=0.1)
     assert np.abs(normalised(wave, quality, -3.0)).max() <= 0.981
     assert normalised(wave, quality, None) is wave
-
-

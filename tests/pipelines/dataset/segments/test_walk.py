@@ -28,7 +28,9 @@ def loose(folder, keys=KEYS):
 def shards(folder, encode=flac_bytes, suffix=".flac", keys=KEYS, **how):
     with ShardWriter(folder, **how) as writer:
         for number, key in enumerate(keys):
-            writer.add(key, encode(wave_of(number), 24_000), suffix, {"text": f"«{key}»", "speaker": "s", "x": str(number)})
+            writer.add(
+                key, encode(wave_of(number), 24_000), suffix, {"text": f"«{key}»", "speaker": "s", "x": str(number)}
+            )
 
 
 class Counted(Folder):
@@ -61,7 +63,9 @@ def test_shards_come_in_the_order_of_the_index(tmp_path, monkeypatch, encode, su
     found = list(segment_rows(objects))
     assert [s.key for s in found] == KEYS and [s.metadata["x"] for s in found] == list("01234")
     assert all(np.abs(s.wave - wave_of(i)).max() < 2e-5 and s.speaker == "s" for i, s in enumerate(found))
-    assert len(objects.gets) - 1 == {1: 5, 1 << 20: len(list(tmp_path.glob("*.tar")))}.get(group_bytes, len(objects.gets) - 1)
+    assert len(objects.gets) - 1 == {1: 5, 1 << 20: len(list(tmp_path.glob("*.tar")))}.get(
+        group_bytes, len(objects.gets) - 1
+    )
 
 
 def test_broken_ones_are_told_or_raised(tmp_path):

@@ -1,4 +1,4 @@
-"""Members of a zip: the same that Python's zipfile finds, from the whole or the end; what is cut, huge or odd is told."""
+"""Members of a zip: those that Python's zipfile finds, from the whole or the end; what is cut, huge or odd is told."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ def test_members_are_those_that_zipfile_finds(method, comment):
     assert contents_of(payload) == CONTENTS
     with zipfile.ZipFile(io.BytesIO(payload)) as archive:
         assert [(i.filename, i.file_size, i.CRC) for i in archive.infolist()] == [
-            (m.filename, m.file_size, m.CRC) for m in directory(payload)]
+            (m.filename, m.file_size, m.CRC) for m in directory(payload)
+        ]
 
 
 def test_what_stands_before_the_zip_moves_its_members():
@@ -97,7 +98,10 @@ def test_every_flipped_bit_of_the_content_is_noticed_and_none_of_the_rest_crashe
         spoilt = bytearray(payload)
         spoilt[at] ^= 0x10
         try:
-            unseen += contents_of(bytes(spoilt)) != {"a": b"abc" * 100, "b": b"d" * 100} and bytes(spoilt[at:at + 1]) not in b"qr"
+            unseen += (
+                contents_of(bytes(spoilt)) != {"a": b"abc" * 100, "b": b"d" * 100}
+                and bytes(spoilt[at : at + 1]) not in b"qr"
+            )
         except DataError:
             pass
     assert unseen <= 2  # names of members, which nothing vouches for

@@ -17,8 +17,20 @@ FACTS = codec_facts(SmallCodec())
 
 
 def rows(number: int = 5, first: int = 0, value: int = 7) -> list[Row]:
-    return [Row(key=f"k{i:03d}", codes=np.full((2, 3 + i), value + i, np.uint16), num_samples=960, rate_hz=16_000, text="نص",
-                speaker="s", object="o.npz", version="v", crc32=2**32 - 1) for i in range(first, first + number)]
+    return [
+        Row(
+            key=f"k{i:03d}",
+            codes=np.full((2, 3 + i), value + i, np.uint16),
+            num_samples=960,
+            rate_hz=16_000,
+            text="نص",
+            speaker="s",
+            object="o.npz",
+            version="v",
+            crc32=2**32 - 1,
+        )
+        for i in range(first, first + number)
+    ]
 
 
 def test_a_sidecar_comes_back_and_its_bytes_do_not_depend_on_the_order():
@@ -29,9 +41,15 @@ def test_a_sidecar_comes_back_and_its_bytes_do_not_depend_on_the_order():
     for i, row in enumerate(rows()):
         assert np.array_equal(codes_of(table, i), row.codes)
     assert table["num_frames"].to_pylist() == [3, 4, 5, 6, 7] and table["seconds"][0].as_py() == 0.06
-    assert table["text"][0].as_py() == "نص" and table["crc32"][0].as_py() == 2**32 - 1 and table["length"][0].as_py() == -1
+    assert (
+        table["text"][0].as_py() == "نص" and table["crc32"][0].as_py() == 2**32 - 1 and table["length"][0].as_py() == -1
+    )
     assert [str(table.schema.field(n).type) for n in ("codes", "num_frames", "num_samples", "offset")] == [
-        "list<element: uint16>", "int32", "int64", "int64"]
+        "list<element: uint16>",
+        "int32",
+        "int64",
+        "int64",
+    ]
 
 
 def test_codes_are_stored_frame_after_frame():
@@ -54,7 +72,10 @@ def test_the_first_of_many_commits_and_the_others_find_the_same():
 
     def commit(i):
         start.wait()
-        found.append(Committer(store, FACTS, worker=f"w{i}").commit("p", "inputs-of-the-piece", rows(), [("bad", "why")], i))
+        found.append(
+            Committer(store, FACTS, worker=f"w{i}").commit("p", "inputs-of-the-piece", rows(), [("bad", "why")], i)
+        )
+
     threads = [threading.Thread(target=commit, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
@@ -85,6 +106,7 @@ def test_a_store_that_gives_back_something_else_is_told():
     def spoil(method, name):
         if method == "get" and name.endswith(".parquet"):
             store.content[name] = b"other", "v"
+
     store.hook(spoil)
     with pytest.raises(StateError, match="gives back something else"):
         committer.commit("q", "i" * 32, rows(), [])
@@ -95,11 +117,16 @@ def test_the_newest_codes_of_a_segment_count_and_damage_is_told():
     committer = Committer(store, FACTS)
     with pytest.raises(StateError, match="codes are not all there"):
         list(read_codes(store))
-    pieces = [committer.commit("00000-00000", "i" * 32, rows(), []),
-              committer.commit("00001-00000", "i" * 32, rows(2, 1, 90), [])]
+    pieces = [
+        committer.commit("00000-00000", "i" * 32, rows(), []),
+        committer.commit("00001-00000", "i" * 32, rows(2, 1, 90), []),
+    ]
     write_manifest(store, pieces, FACTS, source={}, settings={}, num_items=5, num_changed=0)
-    found = {key: codes[0] for _, table in read_codes(store) for key, codes in zip(
-        table["key"].to_pylist(), table["codes"].to_pylist(), strict=True)}
+    found = {
+        key: codes[0]
+        for _, table in read_codes(store)
+        for key, codes in zip(table["key"].to_pylist(), table["codes"].to_pylist(), strict=True)
+    }
     assert found == {"k000": 7, "k001": 91, "k002": 92, "k003": 10, "k004": 11}
     store.content[pieces[0].object] = store.content[pieces[1].object]
     with pytest.raises(DataError, match="not what was committed"):

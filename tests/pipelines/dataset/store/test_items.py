@@ -24,16 +24,26 @@ def test_a_source_is_listed_or_told_by_its_upload_or_by_its_shards(tmp_path):
     found, mark = read_source(store, problem=nothing)
     assert found.keys == ["a/0", "a/1", "b/2"] and mark == "" and found.is_whole.all() and (found.crc32 == -1).all()
     rows = [("b/2.npz", 7, "v1", 5), ("a/1.npz", 7, "v2", 6)]
-    write_manifest(store, None, make_manifest([r[0] for r in rows], [r[1] for r in rows], [0, 0], [r[3] for r in rows],
-                                              [r[2] for r in rows]))
+    write_manifest(
+        store,
+        None,
+        make_manifest([r[0] for r in rows], [r[1] for r in rows], [0, 0], [r[3] for r in rows], [r[2] for r in rows]),
+    )
     store.counts.clear()
     found, mark = read_source(store, problem=nothing)
-    assert found.objects == ["a/1.npz", "b/2.npz"] and found.crc32.tolist() == [6, 5] and mark and sum(store.counts.values()) == 1
+    assert (
+        found.objects == ["a/1.npz", "b/2.npz"]
+        and found.crc32.tolist() == [6, 5]
+        and mark
+        and sum(store.counts.values()) == 1
+    )
     assert read_source(store, listed=True, problem=nothing)[0].keys == ["a/0", "a/1", "b/2"]
 
     with ShardWriter(tmp_path, shard_bytes=20_000) as writer:
         for i in range(10):
-            writer.add(f"seg-{i}", flac_bytes(make_wave(i, 4000), 16_000), ".flac", {"channel": f"c{i % 2}", "speaker": "s"})
+            writer.add(
+                f"seg-{i}", flac_bytes(make_wave(i, 4000), 16_000), ".flac", {"channel": f"c{i % 2}", "speaker": "s"}
+            )
     shards = MemoryObjects()
     for path in tmp_path.iterdir():
         shards.put(f"more/{path.name}", path.read_bytes())

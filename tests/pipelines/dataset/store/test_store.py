@@ -1,4 +1,4 @@
-"""Against a real S3 on loopback with TLS: shards, uploads' manifests, no more requests than needed, faults on the way."""
+"""The store on a real S3 on loopback with TLS: shards, uploads' manifests, no needless requests, faults on the way."""
 
 from __future__ import annotations
 
@@ -35,20 +35,36 @@ def server(certificates):
 
 
 def opened(server, certificates, url: str = ""):
-    return open_place("s3://bucket/data", profile=S3Profile(
-        bucket="bucket", endpoint=url or server.url, region="us-east-1", access_key="a", secret_key="b",
-        ca_bundle=str(certificates.authority)))
+    return open_place(
+        "s3://bucket/data",
+        profile=S3Profile(
+            bucket="bucket",
+            endpoint=url or server.url,
+            region="us-east-1",
+            access_key="a",
+            secret_key="b",
+            ca_bundle=str(certificates.authority),
+        ),
+    )
 
 
 def work(objects, scratch, **settings):
     told = Told()
-    settings = {"quota_bytes": 8 << 20, "piece_bytes": 512 << 10, "read_segment": read_segment, "write_npz": write_npz,
-                "teller": told, "num_downloads": 8} | settings
+    settings = {
+        "quota_bytes": 8 << 20,
+        "piece_bytes": 512 << 10,
+        "read_segment": read_segment,
+        "write_npz": write_npz,
+        "teller": told,
+        "num_downloads": 8,
+    } | settings
     return encode(objects.below("segments"), objects, SmallCodec(), scratch=scratch, **settings), told.problems
 
 
 def codes(objects):
-    return {key: codes_of(table, i) for _, table in read_codes(objects) for i, key in enumerate(table["key"].to_pylist())}
+    return {
+        key: codes_of(table, i) for _, table in read_codes(objects) for i, key in enumerate(table["key"].to_pylist())
+    }
 
 
 def put_segments(server, number: int, **names) -> dict[str, np.ndarray]:
@@ -69,8 +85,13 @@ def test_nothing_to_do_takes_two_requests_where_the_upload_has_left_a_manifest(s
     expected = put_segments(server, 60)
     objects = opened(server, certificates)
     listed = list(objects.below("segments").list())
-    write_manifest(objects.below("segments"), None, make_manifest(
-        [o.name for o in listed], [o.size for o in listed], [0] * 60, [-1] * 60, [o.version for o in listed]))
+    write_manifest(
+        objects.below("segments"),
+        None,
+        make_manifest(
+            [o.name for o in listed], [o.size for o in listed], [0] * 60, [-1] * 60, [o.version for o in listed]
+        ),
+    )
     done, problems = work(objects, tmp_path / "a")
     assert done.is_finished and not problems and same(codes(objects), expected)
     assert len(server.asked) > 60
@@ -85,7 +106,12 @@ def test_shards_are_read_by_few_large_ranges(server, certificates, tmp_path):
     with ShardWriter(tmp_path / "shards", shard_bytes=400_000) as writer:
         for i in range(120):
             wave = make_wave(i, 4000 + 800 * (i % 9))
-            writer.add(f"seg-{i:03d}", flac_bytes(wave, 16_000), ".flac", {"speaker": f"s{i % 3}", "channel": "c", "text": "نص"})
+            writer.add(
+                f"seg-{i:03d}",
+                flac_bytes(wave, 16_000),
+                ".flac",
+                {"speaker": f"s{i % 3}", "channel": "c", "text": "نص"},
+            )
             expected[f"seg-{i:03d}"] = codes_for(wave)
     for path in (tmp_path / "shards").iterdir():
         server.put("bucket", f"data/segments/{path.name}", path.read_bytes())
@@ -97,7 +123,11 @@ def test_shards_are_read_by_few_large_ranges(server, certificates, tmp_path):
     row = next(read_codes(objects))[1].to_pylist()[5]
     entry = next(e for e in writer.entries if e.key == row["key"])
     assert (row["object"], row["offset"], row["length"], row["crc32"]) == (
-        f"{entry.shard:05d}.tar", entry.offset, entry.length, entry.crc32)
+        f"{entry.shard:05d}.tar",
+        entry.offset,
+        entry.length,
+        entry.crc32,
+    )
     assert row["speaker"] == entry.columns["speaker"] and row["text"] == "نص" and row["channel"] == "c"
 
 
@@ -115,8 +145,12 @@ def test_other_rates_are_resampled_to_the_frames_that_were_planned(server, certi
 
 
 def test_faults_on_the_way_change_nothing(certificates, tmp_path):
-    with S3Server() as server, FaultProxy(server.url, resets=0.03, truncations=0.03, refusals=0.05,
-                                          tls=certificates.server_context()) as proxy:
+    with (
+        S3Server() as server,
+        FaultProxy(
+            server.url, resets=0.03, truncations=0.03, refusals=0.05, tls=certificates.server_context()
+        ) as proxy,
+    ):
         expected = put_segments(server, 80)
         objects = opened(server, certificates, proxy.url)
         done, problems = work(objects, tmp_path / "scratch", output_format="npz")
@@ -130,8 +164,17 @@ def test_bytes_that_are_not_those_that_were_uploaded_are_left_aside(server, cert
     expected = put_segments(server, 30)
     objects = opened(server, certificates)
     listed = list(objects.below("segments").list())
-    write_manifest(objects.below("segments"), None, make_manifest(
-        [o.name for o in listed], [o.size for o in listed], [0] * 30, [12345] + [-1] * 29, [o.version for o in listed]))
+    write_manifest(
+        objects.below("segments"),
+        None,
+        make_manifest(
+            [o.name for o in listed],
+            [o.size for o in listed],
+            [0] * 30,
+            [12345] + [-1] * 29,
+            [o.version for o in listed],
+        ),
+    )
     done, problems = work(objects, tmp_path / "scratch")
     key = listed[0].name.removesuffix(".npz")
     assert done.num_left_aside == 1 and "not those that were uploaded" in problems[key]

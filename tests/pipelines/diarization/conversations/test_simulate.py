@@ -12,7 +12,12 @@ import numpy as np
 import pytest
 
 from colabkit.core.errors import DataError
-from colabkit.pipelines.diarization.conversations.simulate import Acoustics, change_speed, synthetic_noise, synthetic_room
+from colabkit.pipelines.diarization.conversations.simulate import (
+    Acoustics,
+    change_speed,
+    synthetic_noise,
+    synthetic_room,
+)
 from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank
 
 REPOSITORY = Path(__file__).parents[4]
@@ -42,27 +47,43 @@ from colabkit.pipelines.diarization.conversations.simulate import Acoustics, Con
 from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank
 from colabkit.pipelines.diarization.conversations.turn_taking import measured_meetings
 stored = np.load(sys.argv[1])
-speakers = [SpeakerMaterial(f"s{i}", "FM"[i % 2], [stored[f"w{i}{j}"] for j in range(2)], [stored[f"m{i}{j}"] for j in range(2)])
+speakers = [SpeakerMaterial(f"s{i}", "FM"[i % 2], [stored[f"w{i}{j}"] for j in range(2)], \
+[stored[f"m{i}{j}"] for j in range(2)])
             for i in range(8)]
 simulator = ConversationSimulator(SpeechBank(speakers), measured_meetings(), seed=3, window_seconds=6.0,
-                                  speaker_counts={2: 1.0}, max_speakers=2, acoustics=Acoustics(telephone_probability=0.5))
+                                  speaker_counts={2: 1.0}, max_speakers=2, \
+acoustics=Acoustics(telephone_probability=0.5))
 simulator.sample(9)
 print(hashlib.sha256(b"".join(simulator.sample(k).wave.tobytes() for k in (2, 5))).hexdigest())
 """
 
 
 def test_another_process_makes_the_same_bytes(bank, make_simulator, loud_acoustics, tmp_path):
-    np.savez(tmp_path / "bank.npz", **{f"{kind}{i}{j}": part for i, s in enumerate(bank.speakers)
-                                       for kind, parts in (("w", s.waves), ("m", s.masks)) for j, part in enumerate(parts)})
-    done = subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path / "bank.npz")], text=True, check=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "7"})
+    np.savez(
+        tmp_path / "bank.npz",
+        **{
+            f"{kind}{i}{j}": part
+            for i, s in enumerate(bank.speakers)
+            for kind, parts in (("w", s.waves), ("m", s.masks))
+            for j, part in enumerate(parts)
+        },
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path / "bank.npz")],
+        text=True,
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "7"},
+    )
     simulator = make_simulator(seed=3, acoustics=loud_acoustics)
     ours = hashlib.sha256(b"".join(simulator.sample(k).wave.tobytes() for k in (2, 5))).hexdigest()
     assert done.stdout.strip() == ours
 
 
 def test_shapes_and_types(make_simulator, loud_acoustics):
-    sample = make_simulator(window_seconds=5.0, speaker_counts={1: 1.0}, max_speakers=3, acoustics=loud_acoustics).sample(0)
+    sample = make_simulator(
+        window_seconds=5.0, speaker_counts={1: 1.0}, max_speakers=3, acoustics=loud_acoustics
+    ).sample(0)
     assert sample.wave.shape == (80_000,) and sample.wave.dtype == np.float32
     assert sample.active.shape == (250, 3) and sample.active.dtype == bool and not sample.active[:, 1:].any()
     assert sample.scored.shape == (250,) and sample.scored.all()
@@ -73,7 +94,9 @@ def test_no_sample_holds_nan_or_a_level_that_is_out_of_hand(make_simulator, loud
     simulator = make_simulator(speaker_counts={1: 0.2, 2: 0.4, 3: 0.4}, max_speakers=3, acoustics=loud_acoustics)
     for k in range(40):
         wave = simulator.sample(k).wave
-        assert np.isfinite(wave).all() and wave.any() and np.sqrt(np.square(wave).mean()) < 1.0 and np.abs(wave).max() < 10
+        assert (
+            np.isfinite(wave).all() and wave.any() and np.sqrt(np.square(wave).mean()) < 1.0 and np.abs(wave).max() < 10
+        )
 
 
 def test_silent_frames_are_silent_and_labelled_ones_are_not(make_simulator):
@@ -134,7 +157,9 @@ def test_conversations_of_one_sex_are_as_frequent_as_asked(make_simulator, proba
 
 def test_a_bank_without_sexes_or_with_too_few_of_one_still_works(make_simulator, bank):
     for sexes in ("", "F"):
-        speakers = [SpeakerMaterial(s.name, sexes if i == 0 else "", s.waves, s.masks) for i, s in enumerate(bank.speakers)]
+        speakers = [
+            SpeakerMaterial(s.name, sexes if i == 0 else "", s.waves, s.masks) for i, s in enumerate(bank.speakers)
+        ]
         assert make_simulator(SpeechBank(speakers), same_sex_probability=1.0).sample(0).active.any()
 
 
@@ -169,9 +194,18 @@ def test_one_speaker_where_two_are_needed_is_refused(make_simulator, bank):
 
 def test_noise_has_the_level_asked_for(make_simulator, bank):
     """The same conversation with and without noise: their difference is the noise."""
-    quiet = Acoustics(room_probability=0, noise_probability=0, gain_db=0, tilt_db=0, telephone_probability=0, speed_change=0)
-    noisy = Acoustics(room_probability=0, noise_probability=1, snr_db=(10, 10), gain_db=0, tilt_db=0,
-                      telephone_probability=0, speed_change=0)
+    quiet = Acoustics(
+        room_probability=0, noise_probability=0, gain_db=0, tilt_db=0, telephone_probability=0, speed_change=0
+    )
+    noisy = Acoustics(
+        room_probability=0,
+        noise_probability=1,
+        snr_db=(10, 10),
+        gain_db=0,
+        tilt_db=0,
+        telephone_probability=0,
+        speed_change=0,
+    )
     clean, mixed = (make_simulator(window_seconds=20.0, acoustics=a).sample(1) for a in (quiet, noisy))
     assert np.array_equal(clean.active, mixed.active)
     noise = mixed.wave - clean.wave
@@ -220,7 +254,9 @@ def test_noises_and_rooms_that_are_given_are_used(make_simulator):
     delay = np.zeros(4_800, np.float32)
     delay[1_600] = 1.0
     how = {"gain_db": 0, "tilt_db": 0, "telephone_probability": 0, "speed_change": 0, "noise_probability": 0}
-    plain, late = (make_simulator(rooms=[delay], acoustics=Acoustics(room_probability=p, **how)).sample(2).wave for p in (0, 1))
+    plain, late = (
+        make_simulator(rooms=[delay], acoustics=Acoustics(room_probability=p, **how)).sample(2).wave for p in (0, 1)
+    )
     np.testing.assert_allclose(late[1_600:], plain[:-1_600], atol=1e-4)
 
 
@@ -228,6 +264,7 @@ def test_filtering_in_blocks_equals_filtering_at_once():
     from scipy import fft, signal
 
     from colabkit.pipelines.diarization.conversations import simulate
+
     rng = np.random.default_rng(0)
     tracks = rng.standard_normal((2, 50_000)).astype(np.float32)
     rooms = [simulate.synthetic_room(rng) for _ in tracks]

@@ -1,4 +1,7 @@
-"""Windows of real recordings, from memory and streaming: the same labels, pure functions of their number, resumed bit for bit."""
+"""Windows of real recordings, from memory and streaming: the same labels, resumed bit for bit.
+
+They are pure functions of their number.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,12 @@ from colabkit.io.samples.source import find_source
 from colabkit.loopback.hub import HubServer
 from colabkit.pipelines.diarization.config import RecordingsConfig
 from colabkit.pipelines.diarization.conversations import simulate
-from colabkit.pipelines.diarization.conversations.windows import LabelledWave, RecordingWindows, StreamedWindows, training_windows
+from colabkit.pipelines.diarization.conversations.windows import (
+    LabelledWave,
+    RecordingWindows,
+    StreamedWindows,
+    training_windows,
+)
 from colabkit.pipelines.diarization.speech.recordings import (
     find_recordings,
     labelled_samples,
@@ -50,12 +58,16 @@ def wave_of(number: int) -> np.ndarray:
     """Recording k has a level of its own where somebody talks, on top of a trace that tells it from all others."""
     wave = np.full(SECONDS * 16_000, 0.01 * (number + 1) / 100)
     for start, end, _ in TURNS:
-        wave[int(start * 16_000): int(end * 16_000)] += 0.1
+        wave[int(start * 16_000) : int(end * 16_000)] += 0.1
     return wave.astype(np.float32)
 
 
 def lists(turns) -> dict[str, list]:
-    return {"timestamps_start": [t[0] for t in turns], "timestamps_end": [t[1] for t in turns], "speakers": [t[2] for t in turns]}
+    return {
+        "timestamps_start": [t[0] for t in turns],
+        "timestamps_end": [t[1] for t in turns],
+        "speakers": [t[2] for t in turns],
+    }
 
 
 def parquet_of(audios: list[bytes], columns: dict[str, list]) -> bytes:
@@ -73,7 +85,9 @@ def meetings(tmp_path, problems, told):
     """Eight recordings in Parquet with the lists of turns that the Hub's diarization sets have."""
     columns = {name: [v] * 8 for name, v in lists(TURNS).items()}
     (tmp_path / "meetings").mkdir()
-    (tmp_path / "meetings" / "0.parquet").write_bytes(parquet_of([flac_bytes(wave_of(i), 16_000) for i in range(8)], columns))
+    (tmp_path / "meetings" / "0.parquet").write_bytes(
+        parquet_of([flac_bytes(wave_of(i), 16_000) for i in range(8)], columns)
+    )
     samples = indexed(tmp_path / "meetings", told)
     found = labelled_samples(samples, told)
     assert problems == {} and len(found) == 8
@@ -140,15 +154,16 @@ def test_every_recording_is_read_once_an_epoch_and_stays_as_long_as_the_visits_n
     uses = windows.window.uses_per_chapter
     assert uses == 24  # four visits of each moment: 12 s are six windows of 2 s
     shown = [whose(windows.at(chapter * uses)[0]) for chapter in range(24)]
-    assert [sorted(shown[i: i + 8]) for i in (0, 8, 16)] == [list(range(8))] * 3 and shown[:8] != shown[8:16]
+    assert [sorted(shown[i : i + 8]) for i in (0, 8, 16)] == [list(range(8))] * 3 and shown[:8] != shown[8:16]
     windows.window.close()
     assert max(reads.values()) <= 5 and sum(reads.values()) <= 24 + 2 + 1
     assert streamed(meetings, told, fraction=0.25).window.uses_per_chapter == 96
 
 
 def batches_of(windows, make_simulator, fraction: float = 0.5) -> TrainingBatches:
-    return TrainingBatches(make_simulator(window_seconds=2.0), windows, real_fraction=fraction, effective_batch=4,
-                           seed=0)
+    return TrainingBatches(
+        make_simulator(window_seconds=2.0), windows, real_fraction=fraction, effective_batch=4, seed=0
+    )
 
 
 def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(meetings, told, make_simulator):
@@ -160,7 +175,7 @@ def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(meeting
         assert states["recordings"]["consumed"] + 8 * states["recordings"]["epoch"] == 4 * step // 24
         again = batches_of(streamed(meetings, told), make_simulator)
         again.load_state(json.loads(json.dumps(states)))
-        assert same(take(again, step, 5), wanted[step: step + 5])
+        assert same(take(again, step, 5), wanted[step : step + 5])
     for others in (meetings[:-1], meetings[::-1]):
         with pytest.raises(ChangedError):
             batches_of(streamed(others, told), make_simulator).load_state(undisturbed.state(3))
@@ -172,13 +187,20 @@ def damage(path: Path, samples: Samples, number: int) -> None:
     path.write_bytes(content)
 
 
-def test_a_broken_recording_is_left_out_and_told_and_training_goes_on(meetings, problems, make_simulator, tmp_path, told):
+def test_a_broken_recording_is_left_out_and_told_and_training_goes_on(
+    meetings, problems, make_simulator, tmp_path, told
+):
     import pyarrow.parquet as pq
+
     path = tmp_path / "meetings" / "0.parquet"
     whole = pq.read_table(path).to_pylist()
     damage(path, meetings[0].samples, 3)
     # Where pages are compressed, a later value may be told by the bytes of an earlier one: then both are broken.
-    broken = [number for number, (row, now) in enumerate(zip(whole, pq.read_table(path).to_pylist(), strict=True)) if row != now]
+    broken = [
+        number
+        for number, (row, now) in enumerate(zip(whole, pq.read_table(path).to_pylist(), strict=True))
+        if row != now
+    ]
     assert 3 in broken and len(broken) <= 2
     with pytest.raises(BrokenSampleError):
         read_recording(meetings[3])
@@ -206,6 +228,7 @@ def test_a_broken_file_of_a_folder_is_left_out_too(tmp_path, problems, told):
 def test_a_source_that_does_not_answer_is_no_broken_recording(meetings, told, monkeypatch):
     def fail(number, **how):
         raise DataError("the network is down", fix="wait")
+
     windows = streamed(meetings, told)
     with monkeypatch.context() as patch:
         patch.setattr(meetings[0].samples, "read_wave", fail)
@@ -215,7 +238,9 @@ def test_a_source_that_does_not_answer_is_no_broken_recording(meetings, told, mo
     windows.window.close()
 
 
-@pytest.mark.parametrize("hours, kind", [(8 * SECONDS / 3_600 + 0.001, RecordingWindows), (held_hours(2), StreamedWindows)])
+@pytest.mark.parametrize(
+    "hours, kind", [(8 * SECONDS / 3_600 + 0.001, RecordingWindows), (held_hours(2), StreamedWindows)]
+)
 def test_recordings_stream_where_they_do_not_fit_and_the_choice_is_told(meetings, told, hours, kind):
     how = HOW | {"max_hours": hours, "fraction": 0.5}
     windows = training_windows(meetings, told, **how)
@@ -225,11 +250,17 @@ def test_recordings_stream_where_they_do_not_fit_and_the_choice_is_told(meetings
 
 
 def test_labels_in_a_tar_lie_beside_the_audio_as_rttm_or_as_json(tmp_path, problems, told):
-    files = {"x/one.flac": flac_bytes(wave_of(0), 16_000), "two.flac": flac_bytes(wave_of(1), 16_000),
-             "none.flac": flac_bytes(wave_of(2), 16_000), "bad.flac": flac_bytes(wave_of(3), 16_000),
-             "x/one.rttm": ("SPEAKER one 1 0.5 3.5 <NA> <NA> Zoë <NA> <NA>\nSPEAKER one 1 8 99 <NA> <NA> b <NA> <NA>\n"
-                            "rubbish\n").encode(),
-             "two.json": json.dumps(lists(TURNS)).encode(), "bad.json": json.dumps(lists(TURNS) | {"speakers": []}).encode()}
+    files = {
+        "x/one.flac": flac_bytes(wave_of(0), 16_000),
+        "two.flac": flac_bytes(wave_of(1), 16_000),
+        "none.flac": flac_bytes(wave_of(2), 16_000),
+        "bad.flac": flac_bytes(wave_of(3), 16_000),
+        "x/one.rttm": (
+            "SPEAKER one 1 0.5 3.5 <NA> <NA> Zoë <NA> <NA>\nSPEAKER one 1 8 99 <NA> <NA> b <NA> <NA>\nrubbish\n"
+        ).encode(),
+        "two.json": json.dumps(lists(TURNS)).encode(),
+        "bad.json": json.dumps(lists(TURNS) | {"speakers": []}).encode(),
+    }
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
@@ -242,11 +273,20 @@ def test_labels_in_a_tar_lie_beside_the_audio_as_rttm_or_as_json(tmp_path, probl
     assert np.array_equal(RecordingWindows([one], **HOW).at(0)[0].active[200:400].any(1), np.zeros(200, bool))
 
 
-@pytest.mark.parametrize("turns, kept", [
-    ([[0, 1, "a"], [11.5, 99, "b"]], [(0, 1, "a"), (11.5, 12, "b")]), ([[-1, 1, 5]], [(0, 1, "5")]),
-    ([[3, 3, "a"], [12, 13, "b"]], []),
-    ([[float("nan"), 1, "a"], [1, 2, "b"]], [(1, 2, "b")]), ([], []), ([["x", 1, "a"]], None), ("words", None),
-    ([[1, 2]], None), (7, None)])
+@pytest.mark.parametrize(
+    "turns, kept",
+    [
+        ([[0, 1, "a"], [11.5, 99, "b"]], [(0, 1, "a"), (11.5, 12, "b")]),
+        ([[-1, 1, 5]], [(0, 1, "5")]),
+        ([[3, 3, "a"], [12, 13, "b"]], []),
+        ([[float("nan"), 1, "a"], [1, 2, "b"]], [(1, 2, "b")]),
+        ([], []),
+        ([["x", 1, "a"]], None),
+        ("words", None),
+        ([[1, 2]], None),
+        (7, None),
+    ],
+)
 def test_turns_that_cannot_be_are_cut_left_out_or_told(meetings, problems, turns, kept, told):
     index = meetings[0].samples.index
     texts = [json.dumps(turns), *index.columns["turns"].to_list()[1:]]

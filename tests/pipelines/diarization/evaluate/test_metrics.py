@@ -77,10 +77,7 @@ def test_collar_ignores_joints_inside_one_speakers_speech():
         [Turn(0, 10, "a"), Turn(3, 4, "a")],
         [Turn(0, 10, "a"), Turn(4, 4, "a")],
     ):
-        assert (
-            score(parts, [], collar_seconds=0.5).total_seconds
-            == score(whole, [], collar_seconds=0.5).total_seconds
-        )
+        assert score(parts, [], collar_seconds=0.5).total_seconds == score(whole, [], collar_seconds=0.5).total_seconds
 
 
 def test_collar_longer_than_everything_scores_nothing():
@@ -163,9 +160,7 @@ def test_pooled_score_weighs_by_speech():
 
 
 def test_score_prints_its_parts():
-    assert str(score([Turn(0, 10, "a")], [Turn(0, 6, "x")])).startswith(
-        "DER 40.00% (false alarm 0.00 s, missed 4.00 s"
-    )
+    assert str(score([Turn(0, 10, "a")], [Turn(0, 6, "x")])).startswith("DER 40.00% (false alarm 0.00 s, missed 4.00 s")
     assert repr(DiarizationScore()).startswith("DiarizationScore(total_seconds=0.0")
 
 
@@ -199,9 +194,7 @@ def test_frame_accuracy_agrees_with_definition():
         num_frames = int(rng.integers(1, 15))
         reference = rng.random((num_frames, rng.integers(0, 5))) < 0.4
         hypothesis = rng.random((num_frames, rng.integers(0, 5))) < 0.4
-        assert frame_accuracy(reference, hypothesis) == pytest.approx(
-            frame_accuracy_plain(reference, hypothesis)
-        )
+        assert frame_accuracy(reference, hypothesis) == pytest.approx(frame_accuracy_plain(reference, hypothesis))
 
 
 @pytest.mark.parametrize("num_speakers", [1, 4, 6, 7, 12])
@@ -231,7 +224,6 @@ def test_frame_accuracy_refuses_scores_and_unequal_lengths():
             frame_accuracy(bad, bad)
     with pytest.raises(UsageError, match="3 and 2 frames"):
         frame_accuracy(frames, frames[:2])
-
 
 
 # --- against pyannote.metrics ---
@@ -319,12 +311,8 @@ def test_small_cases_agree_with_pyannote(grid, batch):
     rng = np.random.default_rng([batch, int(grid * 1000)])
     num_unique = 0
     for _ in range(150):
-        reference = random_turns(
-            rng, rng.integers(0, 10), rng.integers(1, 5), 15.0, grid, rng.choice([0.3, 2.0])
-        )
-        hypothesis = random_turns(
-            rng, rng.integers(0, 10), rng.integers(1, 5), 15.0, grid, rng.choice([0.3, 2.0])
-        )
+        reference = random_turns(rng, rng.integers(0, 10), rng.integers(1, 5), 15.0, grid, rng.choice([0.3, 2.0]))
+        hypothesis = random_turns(rng, rng.integers(0, 10), rng.integers(1, 5), 15.0, grid, rng.choice([0.3, 2.0]))
         uem = UEMS[rng.integers(len(UEMS))]
         collar = float(rng.choice([0.0, 0.0, 0.1, 0.25, 0.5]))
         num_unique += check_against_pyannote(reference, hypothesis, uem, collar, bool(rng.integers(2)))
@@ -355,9 +343,7 @@ def test_many_speakers_agree_with_pyannote(batch):
         reference = random_turns(rng, 60, int(rng.integers(5, 11)), 100.0, 0.001)
         hypothesis = random_turns(rng, 60, int(rng.integers(5, 11)), 100.0, 0.001, tag="h")
         uem = [None, [(10.0, 40.0), (45.0, 90.0)]][rng.integers(2)]
-        check_against_pyannote(
-            reference, hypothesis, uem, float(rng.choice([0.0, 0.25])), bool(rng.integers(2))
-        )
+        check_against_pyannote(reference, hypothesis, uem, float(rng.choice([0.0, 0.25])), bool(rng.integers(2)))
 
 
 @pytest.mark.parametrize("collar", [0.0, 0.1, 0.25])
@@ -424,9 +410,7 @@ def test_parts_add_up():
     for _ in range(100):
         reference, hypothesis = random_turns(rng, 20, 4, 40.0), random_turns(rng, 20, 4, 40.0)
         got = score(reference, hypothesis, collar_seconds=0.1)
-        assert got.correct_seconds + got.missed_seconds + got.confusion_seconds == pytest.approx(
-            got.total_seconds
-        )
+        assert got.correct_seconds + got.missed_seconds + got.confusion_seconds == pytest.approx(got.total_seconds)
 
 
 def test_scoring_module_is_cheap_to_import():

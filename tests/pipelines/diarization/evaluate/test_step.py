@@ -19,8 +19,10 @@ from colabkit.pipelines.diarization.rttm import Turn
 @pytest.fixture
 def talks():
     wave = np.zeros(160_000, np.float32)
-    return [Conversation("one", wave, [Turn(0, 4, "ann"), Turn(5, 9, "bob")], [(0.0, 10.0)]),
-            Conversation("two", wave, [Turn(0, 2, "eve"), Turn(1, 4, "ann")], [(0.0, 5.0)])]
+    return [
+        Conversation("one", wave, [Turn(0, 4, "ann"), Turn(5, 9, "bob")], [(0.0, 10.0)]),
+        Conversation("two", wave, [Turn(0, 2, "eve"), Turn(1, 4, "ann")], [(0.0, 5.0)]),
+    ]
 
 
 def renamed(turns):
@@ -29,8 +31,9 @@ def renamed(turns):
 
 def test_a_perfect_answer_has_no_error_under_other_names(talks):
     figures = measure(talks, [renamed(t.turns) for t in talks], 0.25)
-    assert {k: figures[k] for k in ("der", "missed", "false_alarm", "confusion", "der_no_collar", "der_skip_overlap", "jer")} \
-        == dict.fromkeys(("der", "missed", "false_alarm", "confusion", "der_no_collar", "der_skip_overlap", "jer"), 0.0)
+    assert {
+        k: figures[k] for k in ("der", "missed", "false_alarm", "confusion", "der_no_collar", "der_skip_overlap", "jer")
+    } == dict.fromkeys(("der", "missed", "false_alarm", "confusion", "der_no_collar", "der_skip_overlap", "jer"), 0.0)
     assert figures["frame_accuracy"] == 1.0 and figures["der_single_speaker"] > 0.3
     assert figures["times_below_single_speaker"] > 1_000
 
@@ -72,6 +75,7 @@ def test_frames_outside_the_regions_do_not_count(talks):
 
 def test_a_simulated_sample_becomes_a_conversation_with_its_own_reference(make_simulator):
     from colabkit.pipelines.diarization.rttm import turns_to_frames
+
     sample = make_simulator().sample(0)
     talk = conversation("mix", sample)
     assert talk.regions == [(0.0, 6.0)] and talk.wave is sample.wave
@@ -82,6 +86,7 @@ def test_answers_come_in_order(talks):
     class Names:
         def diarize(self, wave):
             return [Turn(0, 1, str(len(wave)))]
+
     talks[1] = Conversation("two", np.zeros(7, np.float32), [], [])
     assert [turns[0].speaker for turns in diarize_all(Names(), talks)] == ["160000", "7"]
 

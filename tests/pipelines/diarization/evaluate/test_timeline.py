@@ -21,6 +21,7 @@ def wave():
 
 def pixels(path):
     from PIL import Image
+
     return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
 
 
@@ -36,16 +37,26 @@ def test_speakers_that_match_have_one_colour_and_a_stranger_another(tmp_path, wa
     path = tmp_path / "timeline.png"
     draw_timeline(path, wave, FOUND, REFERENCE)
     shown = pixels(path).reshape(-1, 3)
-    counts = {colour: int((shown == [int(colour[i:i + 2], 16) for i in (1, 3, 5)]).all(1).sum())
-              for colour in ("#0072b2", "#e69f00", "#009e73", "#cc79a7")}
+    counts = {
+        colour: int((shown == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(1).sum())
+        for colour in ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
+    }
     assert counts["#0072b2"] > 2_000 and counts["#e69f00"] > 2_000  # ann and bob, in reference and answer
     assert counts["#009e73"] > 300 and counts["#cc79a7"] == 0  # the third voice; nobody is the fourth
 
 
-@pytest.mark.parametrize("found, reference", [
-    (FOUND, None), ([], REFERENCE), ([], []), ([], None), (FOUND, []),
-    ([Turn(i, i + 1, f"s{i}") for i in range(12)], REFERENCE), ([Turn(0, 1, "ann"), Turn(2, 3, "bob")], [Turn(2, 3, "ann")]),
-])
+@pytest.mark.parametrize(
+    "found, reference",
+    [
+        (FOUND, None),
+        ([], REFERENCE),
+        ([], []),
+        ([], None),
+        (FOUND, []),
+        ([Turn(i, i + 1, f"s{i}") for i in range(12)], REFERENCE),
+        ([Turn(0, 1, "ann"), Turn(2, 3, "bob")], [Turn(2, 3, "ann")]),
+    ],
+)
 def test_anything_can_be_shown(tmp_path, wave, found, reference):
     draw_timeline(tmp_path / "x.png", wave, found, reference)
     assert (tmp_path / "x.png").stat().st_size > 3_000

@@ -74,7 +74,9 @@ def test_statistics_are_in_float32_under_autocast(group):
             out = model(given)
         assert out.dtype == given.dtype
         (out * weights).float().sum().backward()
-        results.append((out.float().detach(), given.grad.float(), model.weight.grad, model.running_mean, model.running_var))
+        results.append(
+            (out.float().detach(), given.grad.float(), model.weight.grad, model.running_mean, model.running_var)
+        )
     for mine, expected in zip(*results, strict=True):
         assert float((mine - expected).norm() / expected.norm()) < 1e-2
     torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=1e-5, atol=1e-6)

@@ -43,6 +43,7 @@ def test_parity_holds_at_every_length(model, exported, waves):
 
 def test_batches_of_any_size_go_through(exported):
     import onnxruntime
+
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == ["wave"]
     assert [o.name for o in session.get_outputs()] == ["log_probabilities", "embeddings"]
@@ -51,11 +52,12 @@ def test_batches_of_any_size_go_through(exported):
     assert together.shape == (5, 50, 7) and embeddings.shape == (5, 50, 8)
     np.testing.assert_allclose(np.exp(together).sum(-1), 1.0, atol=1e-5)
     for b in range(5):
-        np.testing.assert_allclose(session.run(None, {"wave": batch[b:b + 1]})[0][0], together[b], atol=1e-4)
+        np.testing.assert_allclose(session.run(None, {"wave": batch[b : b + 1]})[0][0], together[b], atol=1e-4)
 
 
 def test_embeddings_are_those_of_the_model(model, exported, waves):
     import onnxruntime
+
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         expected = model(torch.from_numpy(waves[1])[None])[1].numpy()
@@ -104,6 +106,7 @@ def test_a_recording_is_diarized_without_torch(model, exported, waves):
     def run_windows(batch):
         with torch.no_grad():
             return tuple(part.numpy() for part in model(torch.from_numpy(batch)))
+
     ours = Diarizer(run_windows, table, settings, 0.4)
     (exported.parent / "diarizer.json").write_text(ours.describe())
     theirs = Diarizer.from_onnx(exported.parent)

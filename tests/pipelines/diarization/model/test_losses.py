@@ -26,7 +26,7 @@ def batch():
     active = torch.zeros(4, NUM_FRAMES, NUM_SPEAKERS, dtype=torch.bool)
     for b in range(4):
         for s in range(NUM_SPEAKERS):
-            active[b, 40 * s: 40 * s + 40 + 5 * b, (s + b) % NUM_SPEAKERS] = True
+            active[b, 40 * s : 40 * s + 40 + 5 * b, (s + b) % NUM_SPEAKERS] = True
     active[3, :, 2] = False
     ids = torch.tensor([[0, 1, 2], [3, 4, 5], [-1, -1, -1], [6, 2, -1]])
     return Batch(torch.zeros(4, NUM_FRAMES * 320), active, ids, torch.ones(4, NUM_FRAMES, dtype=torch.bool))
@@ -35,7 +35,10 @@ def batch():
 @pytest.fixture
 def outputs():
     generator = torch.Generator().manual_seed(1)
-    return (torch.randn(4, NUM_FRAMES, 7, generator=generator), torch.randn(4, NUM_FRAMES, EMBEDDING, generator=generator))
+    return (
+        torch.randn(4, NUM_FRAMES, 7, generator=generator),
+        torch.randn(4, NUM_FRAMES, EMBEDDING, generator=generator),
+    )
 
 
 def test_naming_the_target_speakers_otherwise_changes_nothing(loss_of, batch, outputs):
@@ -56,7 +59,9 @@ def test_unscored_frames_do_not_count(loss_of, batch, outputs):
 def test_frame_loss_is_the_mean_of_the_scored_frames(loss_of, batch):
     """Even logits cost log(classes) in every frame, however many are scored."""
     batch.scored[1:] = False
-    frame_loss = loss_of(torch.zeros(4, NUM_FRAMES, 7), torch.ones(4, NUM_FRAMES, EMBEDDING), batch, loss_of.counts(batch))[1][0]
+    frame_loss = loss_of(
+        torch.zeros(4, NUM_FRAMES, 7), torch.ones(4, NUM_FRAMES, EMBEDDING), batch, loss_of.counts(batch)
+    )[1][0]
     assert frame_loss.item() == pytest.approx(log(7), rel=1e-5)
 
 
@@ -65,7 +70,9 @@ def test_speaker_loss_equals_the_formula_in_plain_python(loss_of, batch, outputs
     total, count = 0.0, 0
     for b in range(4):
         for s in range(NUM_SPEAKERS):
-            alone = [f for f in range(NUM_FRAMES) if batch.active[b, f].tolist() == [t == s for t in range(NUM_SPEAKERS)]]
+            alone = [
+                f for f in range(NUM_FRAMES) if batch.active[b, f].tolist() == [t == s for t in range(NUM_SPEAKERS)]
+            ]
             target = int(batch.speaker_ids[b, s])
             if target < 0 or len(alone) < SHORTEST_SOLO_FRAMES:
                 continue
@@ -85,7 +92,7 @@ def norm(vector):
 
 def test_who_hardly_talks_alone_teaches_nothing(loss_of, batch):
     batch.active[:] = False
-    batch.active[0, :SHORTEST_SOLO_FRAMES - 1, 0] = True
+    batch.active[0, : SHORTEST_SOLO_FRAMES - 1, 0] = True
     assert loss_of.counts(batch)[1] == 0
     batch.active[0, SHORTEST_SOLO_FRAMES - 1, 0] = True
     assert loss_of.counts(batch)[1] == 1
@@ -102,6 +109,7 @@ def test_the_parts_of_a_batch_add_up_to_the_whole(loss_of, batch, outputs, size)
     def gradients(parts):
         total = sum(loss_of(logits[a:b], embeddings[a:b], batch.part(a, b), counts)[0] for a, b in parts)
         return total, torch.autograd.grad(total, [logits, embeddings, loss_of.directions_NE])
+
     whole, whole_gradients = gradients([(0, 4)])
     summed, summed_gradients = gradients([(a, a + size) for a in range(0, 4, size)])
     torch.testing.assert_close(summed, whole)

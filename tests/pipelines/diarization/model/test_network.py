@@ -49,7 +49,10 @@ def test_a_window_does_not_depend_on_its_neighbours_in_a_batch(make_model, encod
 
 
 def test_far_away_sound_does_not_reach_the_convolutions(make_model):
-    """Attention and the recurrent layer see all; what comes before them sees less than a second. The window's mean is kept."""
+    """Attention and the recurrent layer see all; what comes before them sees less than a second.
+
+    The window's mean is kept.
+    """
     encoder = make_model(num_blocks=4).encoder.eval()
     encoder.log_mel.forward = lambda wave: wave  # features are given
     feats = torch.randn(1, 64, 800)
@@ -61,7 +64,9 @@ def test_far_away_sound_does_not_reach_the_convolutions(make_model):
     assert torch.equal(core[..., :120], other_core[..., :120]) and not torch.equal(core, other_core)
 
 
-@pytest.mark.parametrize("encoder_type, recurrent", [*((name, "gru") for name in ENCODER_TYPES), ("lightweight-cnn", "lstm")])
+@pytest.mark.parametrize(
+    "encoder_type, recurrent", [*((name, "gru") for name in ENCODER_TYPES), ("lightweight-cnn", "lstm")]
+)
 def test_gradient_reaches_every_parameter(make_model, encoder_type, recurrent):
     model = make_model(3, encoder_type, num_blocks=3, num_attention_layers=2, recurrent=recurrent).train()
     logits, embeddings = model(0.1 * torch.randn(2, 16_000))
@@ -121,17 +126,23 @@ def test_embeddings_are_averaged_where_a_speaker_talks_alone():
     assert torch.isfinite(speaker_embeddings(embeddings, torch.zeros_like(activity))).all()
 
 
-@pytest.mark.parametrize("how, setting", [
-    ({"encoder_type": "whisper"}, "model.encoder_type=lightweight-cnn"), ({"num_speakers": 0}, "model.num_speakers"),
-    ({"num_speakers": 6}, "model.num_speakers"), ({"hidden_size": 30}, "model.hidden_size"),
-    ({"recurrent": "rnn"}, "model.recurrent=gru"),
-])
+@pytest.mark.parametrize(
+    "how, setting",
+    [
+        ({"encoder_type": "whisper"}, "model.encoder_type=lightweight-cnn"),
+        ({"num_speakers": 0}, "model.num_speakers"),
+        ({"num_speakers": 6}, "model.num_speakers"),
+        ({"hidden_size": 30}, "model.hidden_size"),
+        ({"recurrent": "rnn"}, "model.recurrent=gru"),
+    ],
+)
 def test_what_cannot_be_built_is_refused_with_the_setting_that_mends_it(how, setting):
     with pytest.raises(UsageError) as caught:
         FastDiarizationModel(**how)
     assert setting in str(caught.value)
     fix = dict([caught.value.fix.split()[1].removesuffix(";").removeprefix("model.").split("=")])
-    FastDiarizationModel(**how | {name: int(v) if v.isdigit() else v for name, v in fix.items()})  # the fix does mend it
+    # the fix does mend it
+    FastDiarizationModel(**how | {name: int(v) if v.isdigit() else v for name, v in fix.items()})
 
 
 def test_clip_head_keeps_the_shape_of_a_clip_classifier():

@@ -57,8 +57,9 @@ def test_loss_equals_a_search_over_all_namings_in_plain_python(num_speakers):
     weight = (torch.rand(5, 30, generator=generator) < 0.8).double()
     loss, order = powerset.best_permutation_loss(logits, powerset.to_classes(active), weight)
     for b in range(5):
-        expected, naming = reference_loss(logits[b].tolist(), active[b].tolist(), weight[b].tolist(), num_speakers,
-                                          powerset.max_overlap)
+        expected, naming = reference_loss(
+            logits[b].tolist(), active[b].tolist(), weight[b].tolist(), num_speakers, powerset.max_overlap
+        )
         assert loss[b].item() == pytest.approx(expected, rel=1e-9)
         assert tuple(order[b].tolist()) == naming
 

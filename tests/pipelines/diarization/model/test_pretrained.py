@@ -1,4 +1,4 @@
-"""HuBERT, WavLM and wav2vec 2.0 as encoders: frames, freezing, faulty folders, and a torchaudio that does not import."""
+"""HuBERT, WavLM and wav2vec 2.0 as encoders: frames, freezing, faulty folders, a torchaudio that does not import."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def broken(saved, tmp_path):
 
 @pytest.mark.parametrize("kind", CLASS_NAMES)
 def test_shapes_are_those_of_the_lightweight_encoder_at_every_length(kind):
-    light, pretrained = LightweightCnnEncoder(16, 1, 0.0, 64).eval(), PretrainedEncoder(kind, "", 16, freeze=False).eval()
+    light, pretrained = (
+        LightweightCnnEncoder(16, 1, 0.0, 64).eval(),
+        PretrainedEncoder(kind, "", 16, freeze=False).eval(),
+    )
     with torch.no_grad():
         for num_samples in (1, 2, 80, 319, 320, 321, 399, 400, 401, 639, 640, 641, 959, 961, 8_001, 16_000, 31_999):
             wave = torch.randn(2, num_samples)
@@ -84,6 +87,7 @@ def test_a_frozen_encoder_draws_no_dropout_and_keeps_no_activations(make_model):
 def test_onnx_computes_the_same_at_any_length_and_batch(make_model, tmp_path, kind):
     import numpy as np
     import onnxruntime
+
     model = make_model(2, kind).eval()
     export_onnx(model, tmp_path / "model.onnx", opset=17)
     rng = np.random.default_rng(0)
@@ -106,14 +110,19 @@ def test_a_folder_is_loaded_as_it_was_saved_in_whole_precision(saved, tmp_path):
     assert torch.equal(state[name], stored[name]) and state[name].dtype == torch.float32
     save_file({k: v.half() for k, v in stored.items()}, tmp_path / "model.safetensors", {"format": "pt"})
     shutil.copy(saved / "config.json", tmp_path)
-    assert PretrainedEncoder("hubert", str(tmp_path), 16, freeze=True).backbone.state_dict()[name].dtype == torch.float32
+    assert (
+        PretrainedEncoder("hubert", str(tmp_path), 16, freeze=True).backbone.state_dict()[name].dtype == torch.float32
+    )
 
 
 @pytest.mark.parametrize("says, expected", [(True, True), (False, False), (None, False)])
 def test_waves_are_normalised_where_the_model_was_trained_on_such(broken, says, expected):
     if says is not None:
-        (broken / "preprocessor_config.json").write_text(json.dumps(
-            {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": says, "sampling_rate": 16_000}))
+        (broken / "preprocessor_config.json").write_text(
+            json.dumps(
+                {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": says, "sampling_rate": 16_000}
+            )
+        )
     encoder = PretrainedEncoder("hubert", str(broken), 16, freeze=False).eval()
     assert encoder.normalises is expected
     seen = []
@@ -141,17 +150,21 @@ def drop_tensor(folder):
     save_file(state, folder / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize("breaks, says", [
-    (lambda f: (f / "model.safetensors").unlink(), "cannot be had"),
-    (lambda f: (f / "config.json").unlink(), "cannot be had"),
-    (lambda f: (f / "config.json").write_text("{"), "cannot be had"),
-    (cut_weights, "cannot be had"), (drop_tensor, "not whole"),
-    (lambda f: set_config(f, hidden_size=32), "cannot be had"),
-    (lambda f: set_config(f, conv_stride=[5, 2, 2, 2, 2, 2, 1]), "every 160 samples"),
-    (lambda f: set_config(f, model_type="wavlm"), "another kind"),
-    (lambda f: set_config(f, model_type="bert"), "another kind"),
-    (lambda f: set_config(f, model_type="of_the_future"), "cannot be had"),
-])
+@pytest.mark.parametrize(
+    "breaks, says",
+    [
+        (lambda f: (f / "model.safetensors").unlink(), "cannot be had"),
+        (lambda f: (f / "config.json").unlink(), "cannot be had"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be had"),
+        (cut_weights, "cannot be had"),
+        (drop_tensor, "not whole"),
+        (lambda f: set_config(f, hidden_size=32), "cannot be had"),
+        (lambda f: set_config(f, conv_stride=[5, 2, 2, 2, 2, 2, 1]), "every 160 samples"),
+        (lambda f: set_config(f, model_type="wavlm"), "another kind"),
+        (lambda f: set_config(f, model_type="bert"), "another kind"),
+        (lambda f: set_config(f, model_type="of_the_future"), "cannot be had"),
+    ],
+)
 def test_a_faulty_folder_is_refused_with_one_clear_error(broken, breaks, says):
     breaks(broken)
     with pytest.raises(DataError) as caught:
@@ -159,15 +172,19 @@ def test_a_faulty_folder_is_refused_with_one_clear_error(broken, breaks, says):
     assert says in str(caught.value) and str(broken) in str(caught.value) and caught.value.fix
 
 
-@pytest.mark.parametrize("answer, fix", [
-    ("You are trying to access a gated repo.\nMake sure to have access to it", "HF_TOKEN"),
-    ("We couldn't connect to 'https://huggingface.co' to load the files", "connect to the Internet"),
-])
+@pytest.mark.parametrize(
+    "answer, fix",
+    [
+        ("You are trying to access a gated repo.\nMake sure to have access to it", "HF_TOKEN"),
+        ("We couldn't connect to 'https://huggingface.co' to load the files", "connect to the Internet"),
+    ],
+)
 def test_what_the_hub_refuses_says_how_to_mend_it(monkeypatch, answer, fix):
     from transformers import AutoConfig
 
     def refuse(*args, **how):
         raise OSError(answer)
+
     monkeypatch.setattr(AutoConfig, "from_pretrained", refuse)
     with pytest.raises(DataError) as caught:
         PretrainedEncoder("wavlm", "somebody/secret-401", 16, freeze=False)
@@ -181,7 +198,10 @@ def python_with(folder: Path, code: str) -> str:
     return done.stdout
 
 
-LOAD = "from colabkit.pipelines.diarization.model.pretrained import PretrainedEncoder as P; P('{}', '', 16, freeze=False)\n"
+LOAD = (
+    "from colabkit.pipelines.diarization.model.pretrained import PretrainedEncoder as P; "
+    "P('{}', '', 16, freeze=False)\n"
+)
 
 
 @pytest.mark.parametrize("fault", ["OSError('libtorchaudio.so: undefined symbol')", "ImportError('no _torchaudio')"])
@@ -193,12 +213,17 @@ def test_a_torchaudio_that_does_not_import_takes_no_model_with_it(tmp_path, faul
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchaudio\nVersion: 2.9.0\n")
     # Without this the test would show nothing: transformers alone falls over it, even when asked before.
-    tried = python_with(tmp_path, "import transformers\ntransformers.utils.is_torchaudio_available()\n"
-                        "try:\n    from transformers import HubertModel\n    print('alone: fine')\n"
-                        "except Exception as error:\n    print('alone:', type(error).__name__)\n"
-                        + LOAD.format("hubert") + LOAD.format("wavlm") + "print('loaded')\n"
-                        "import sys\nprint('torchaudio' in sys.modules)\n"
-                        "try:\n    import torchaudio\nexcept Exception as error:\n    print('still:', error)\n")
+    tried = python_with(
+        tmp_path,
+        "import transformers\ntransformers.utils.is_torchaudio_available()\n"
+        "try:\n    from transformers import HubertModel\n    print('alone: fine')\n"
+        "except Exception as error:\n    print('alone:', type(error).__name__)\n"
+        + LOAD.format("hubert")
+        + LOAD.format("wavlm")
+        + "print('loaded')\n"
+        "import sys\nprint('torchaudio' in sys.modules)\n"
+        "try:\n    import torchaudio\nexcept Exception as error:\n    print('still:', error)\n",
+    )
     assert "loaded\nFalse\nstill: " in tried
     assert "alone: fine" not in tried
 
@@ -207,8 +232,11 @@ def test_a_whole_torchaudio_is_left_alone(tmp_path):
     package = tmp_path / "torchaudio"
     package.mkdir()
     (package / "__init__.py").write_text("__version__ = '2.9.0'\n")
-    tried = python_with(tmp_path, LOAD.format("wav2vec2") + "import sys, transformers\n"
-                        "print(sys.modules['torchaudio'].__version__, transformers.utils.is_torchaudio_available())")
+    tried = python_with(
+        tmp_path,
+        LOAD.format("wav2vec2") + "import sys, transformers\n"
+        "print(sys.modules['torchaudio'].__version__, transformers.utils.is_torchaudio_available())",
+    )
     assert tried.split() == ["2.9.0", "True"]
 
 

@@ -49,10 +49,19 @@ def test_noise_below_the_talk_does_not_matter_much(talk):
     assert np.mean(speech_frames(talk + noise) != speech_frames(talk)) < 0.03
 
 
-@pytest.mark.parametrize("wave", [
-    np.zeros(32_000), np.full(32_000, 0.5), 1e-5 * np.random.default_rng(0).standard_normal(32_000),
-    0.1 * np.random.default_rng(0).standard_normal(32_000), 0.1 * np.sin(np.arange(32_000) * 0.04), np.zeros(0), np.ones(319),
-], ids=["silence", "offset", "dither", "hiss", "hum", "nothing", "less than a frame"])
+@pytest.mark.parametrize(
+    "wave",
+    [
+        np.zeros(32_000),
+        np.full(32_000, 0.5),
+        1e-5 * np.random.default_rng(0).standard_normal(32_000),
+        0.1 * np.random.default_rng(0).standard_normal(32_000),
+        0.1 * np.sin(np.arange(32_000) * 0.04),
+        np.zeros(0),
+        np.ones(319),
+    ],
+    ids=["silence", "offset", "dither", "hiss", "hum", "nothing", "less than a frame"],
+)
 def test_what_nobody_says_is_not_speech(wave):
     assert not speech_frames(wave.astype(np.float32)).any()
     material = SpeakerMaterial("nobody")
@@ -84,6 +93,7 @@ def test_a_bank_counts_hours_and_knows_sexes(bank):
 
 def test_real_reading_is_mostly_speech(real_data):
     from colabkit.io import audio
+
     paths = audio.find_audio(real_data / "librispeech-mini")[:8]
     shares = [speech_frames(audio.read_audio(path)).mean() for path in paths]
     assert len(shares) == 8 and min(shares) > 0.3 and 0.6 < np.mean(shares) < 0.99

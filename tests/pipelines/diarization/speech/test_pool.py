@@ -1,4 +1,4 @@
-"""Speech that streams through memory: a pure function of the window, every utterance once an epoch, resumes bit for bit."""
+"""Speech streamed through memory: a pure function of the window, every utterance once an epoch, resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def few_sounds(monkeypatch):
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory, make_buzz):
-    """Return a function that writes shards of 14 people, four utterances each; `silent` names those in which nobody talks."""
+    """Return a writer of shards of 14 people, four utterances each; `silent` names those in which nobody talks."""
     waves = {(i, j): make_buzz(SECONDS, f0_hz=90.0 + 11 * i, seed=10 * i + j) for i in range(14) for j in range(TAKES)}
 
     def make(people=range(14), silent=()) -> str:
@@ -46,8 +46,11 @@ def shards(tmp_path_factory, make_buzz):
             for i in people:
                 for j in range(TAKES):
                     wave = waves[i, j] * (f"{i}-{j}" not in silent)
-                    writer.add(f"{i}-{j}", flac_bytes(wave, 16_000), ".flac", {"speaker": f"p{i:02d}", "sex": "FM"[i % 2]})
+                    writer.add(
+                        f"{i}-{j}", flac_bytes(wave, 16_000), ".flac", {"speaker": f"p{i:02d}", "sex": "FM"[i % 2]}
+                    )
         return str(folder)
+
     return make
 
 
@@ -59,11 +62,13 @@ def folder(shards):
 @pytest.fixture
 def speech_of(tmp_path_factory, told):
     """Return a function that lists sources and opens them, as the steps of the recipe do."""
+
     def make(*addresses: str, chapter: int = 3, **how) -> Speech:
         config = SpeechConfig(**{"source": addresses, "max_hours": max_hours(chapter), "held_out_fraction": 0.15} | how)
         place = tmp_path_factory.mktemp("listing")
         write_speech(place, list_speech(config, place, told), {})
         return open_speech(config, place, place / "cache")
+
     return make
 
 
@@ -75,6 +80,7 @@ def pool_of(speech_of, told):
     def make(*addresses: str, speech: Speech | None = None, **how) -> SpeechPool:
         made.append(SpeechPool(speech or speech_of(*addresses, **how), told))
         return made[-1]
+
     yield make
     for pool in made:
         pool.window.close()
@@ -82,8 +88,10 @@ def pool_of(speech_of, told):
 
 def seen(bank: SpeechBank) -> list:
     """What makes two banks the same to a simulator."""
-    return [(s.name, s.sex, int(c), [w.tobytes() for w in s.waves], [m.tobytes() for m in s.masks])
-            for s, c in zip(bank.speakers, bank.ids, strict=True)] + [bank.num_classes, [b.tolist() for b in bank.by_sex]]
+    return [
+        (s.name, s.sex, int(c), [w.tobytes() for w in s.waves], [m.tobytes() for m in s.masks])
+        for s, c in zip(bank.speakers, bank.ids, strict=True)
+    ] + [bank.num_classes, [b.tolist() for b in bank.by_sex]]
 
 
 def utterances(bank: SpeechBank) -> Counter:
@@ -110,7 +118,7 @@ def test_every_training_utterance_comes_once_an_epoch_and_no_other(pool_of, fold
     for epoch in range(3):
         got = Counter()
         for chapter in range(epoch * num, (epoch + 1) * num):
-            (name, utterance), = pool.window.at(chapter)[0].values
+            ((name, utterance),) = pool.window.at(chapter)[0].values
             got[utterance.wave.tobytes()] += 1
             assert name in {e.name for e in pool.speakers}
         assert got == everything
@@ -125,7 +133,9 @@ def test_classes_are_the_same_at_every_window_and_of_training_speakers_alone(poo
     met = {}
     for window in range(0, 200, 7):
         bank = pool.at(window)
-        assert bank.num_classes == len(names) and [s.name for s in bank.speakers] == sorted(s.name for s in bank.speakers)
+        assert bank.num_classes == len(names) and [s.name for s in bank.speakers] == sorted(
+            s.name for s in bank.speakers
+        )
         met |= {s.name: int(c) for s, c in zip(bank.speakers, bank.ids, strict=True)}
         assert all(s.sex == "FM"[int(s.name[1:]) % 2] for s in bank.speakers)
     assert met == {name: place for place, name in enumerate(names)}
@@ -137,8 +147,9 @@ def batches_of(bank, make_simulator, **how) -> TrainingBatches:
 
 
 @pytest.mark.parametrize("chapter, windows_per_utterance", [(2, 1.0), (5, 0.7), (3, 4.0)])
-def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(pool_of, speech_of, folder, make_simulator, chapter,
-                                                                         windows_per_utterance):
+def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(
+    pool_of, speech_of, folder, make_simulator, chapter, windows_per_utterance
+):
     speech = speech_of(folder, chapter=chapter, windows_per_utterance=windows_per_utterance)
     undisturbed = batches_of(pool_of(speech=speech), make_simulator)
     wanted = take(undisturbed, 0, 40)
@@ -149,7 +160,7 @@ def test_batches_of_a_run_that_was_stopped_are_those_of_one_that_was_not(pool_of
         states = first.state(step)
         again = batches_of(pool_of(speech=speech), make_simulator)
         again.load_state(states)
-        assert same(take(again, step, 4), wanted[step: step + 4])
+        assert same(take(again, step, 4), wanted[step : step + 4])
 
 
 def test_the_state_is_small_and_says_where_the_windows_are(pool_of, folder, make_simulator):
@@ -179,7 +190,9 @@ def corrupt(folder: str, pool: SpeechPool, numbers: list[int]) -> list[str]:
     return [index.keys[number] for number in numbers]
 
 
-def test_broken_utterances_are_left_out_and_told_and_training_goes_on(pool_of, speech_of, shards, make_simulator, problems):
+def test_broken_utterances_are_left_out_and_told_and_training_goes_on(
+    pool_of, speech_of, shards, make_simulator, problems
+):
     folder = shards()
     pool = pool_of(folder)
     source = pool.split.numbers[pool.places[f"0:{folder}"]]
@@ -203,7 +216,9 @@ def test_broken_utterances_beyond_measure_stop_training_with_the_reason(pool_of,
         take(batches_of(pool, make_simulator), 0, 100)
 
 
-def test_a_source_that_does_not_answer_stops_training_and_a_new_start_goes_on(pool_of, folder, make_simulator, problems):
+def test_a_source_that_does_not_answer_stops_training_and_a_new_start_goes_on(
+    pool_of, folder, make_simulator, problems
+):
     wanted = take(batches_of(pool_of(folder), make_simulator), 0, 12)
     pool = pool_of(folder)
     samples, reads = pool.split.samples[0], [0]
@@ -214,6 +229,7 @@ def test_a_source_that_does_not_answer_stops_training_and_a_new_start_goes_on(po
         if reads[0] == 17:
             raise DataError("the network is down", fix="wait")
         return read_bytes(number)
+
     samples.read_bytes = shaky
     batches = batches_of(pool, make_simulator)
     with pytest.raises(DataError, match="the network is down"):

@@ -18,12 +18,12 @@ def rttm(name, *turns):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two meetings of 20 s; where somebody talks the wave is 0.1 a speaker, so that labels can be checked against it."""
+    """Two meetings of 20 s; where somebody talks the wave is 0.1 a speaker, so labels can be checked against it."""
     turns = {"one": [(0, 5, "ann"), (4, 6, "bob"), (12, 3, "ann")], "two": [(1, 8, "eve"), (10, 10, "ann")]}
     for name, rows in turns.items():
         wave = np.zeros(20 * 16_000, np.float32)
         for start, seconds, _ in rows:
-            wave[start * 16_000: (start + seconds) * 16_000] += 0.1
+            wave[start * 16_000 : (start + seconds) * 16_000] += 0.1
         write_wav(tmp_path / f"{name}.wav", wave, 16_000)
         (tmp_path / f"{name}.rttm").write_text(rttm(name, *rows))
     return tmp_path
@@ -53,7 +53,9 @@ def test_bad_lines_are_told_and_the_good_ones_kept(folder, problems, told):
     path.write_text(path.read_text() + "SPEAKER one 1 -3 2 <NA> <NA> x <NA> <NA>\nrubbish\n")
     found = find(folder, told)
     assert len(found[0].turns) == 3 and list(problems) == ["one.rttm"]
-    assert "2 bad lines" in problems["one.rttm"] and "line 4" in problems["one.rttm"] and "line 5" in problems["one.rttm"]
+    assert (
+        "2 bad lines" in problems["one.rttm"] and "line 4" in problems["one.rttm"] and "line 5" in problems["one.rttm"]
+    )
 
 
 def test_labels_without_audio_and_audio_that_does_not_open_are_told(folder, problems, told):

@@ -27,6 +27,7 @@ from colabkit.pipelines.diarization.speech.step import (
 def talk(make_buzz):
     def make(i, seconds=2.0):
         return make_buzz(seconds, f0_hz=100 + 10 * i, seed=i)
+
     return make
 
 
@@ -47,9 +48,11 @@ def config_of(folder, **how):
 @pytest.fixture
 def listed(tmp_path_factory, told):
     """Return a function that lists a source: its speakers, and their speech ready to be read."""
+
     def make(config):
         speech = list_speech(config, tmp_path_factory.mktemp("listing"), told)
         return speech.speakers, speech
+
     return make
 
 
@@ -79,18 +82,29 @@ def test_file_names_with_dashes_name_the_speaker_up_to_the_first(tmp_path, talk,
     assert [e.name for e in entries] == [f"{i:03d}" for i in range(8)]
 
 
-@pytest.mark.parametrize("path, rule, name", [
-    ("ann/x.wav", "auto", "ann"), ("ann/day1/x-y.wav", "auto", "ann"), ("103-1240-0001.flac", "auto", "103"),
-    ("train-clean-100/103/1240/103-1240-0001.flac", "auto", "103"), ("103/1240/103-1240-0001.flac", "auto", "103"),
-    ("dev/wav/id10270/5r0dWxy17C8/00001.wav", "auto", "id10270"), ("id10270/a/00001.wav", "auto", "id10270"),
-    ("ann/bob-x.wav", "name", "bob"), ("ann/bob-x.wav", "folder", "ann"), ("ann-1/take.wav", "auto", "ann-1"),
-    ("Zoë/ça.wav", "auto", "Zoë"),
-])
+@pytest.mark.parametrize(
+    "path, rule, name",
+    [
+        ("ann/x.wav", "auto", "ann"),
+        ("ann/day1/x-y.wav", "auto", "ann"),
+        ("103-1240-0001.flac", "auto", "103"),
+        ("train-clean-100/103/1240/103-1240-0001.flac", "auto", "103"),
+        ("103/1240/103-1240-0001.flac", "auto", "103"),
+        ("dev/wav/id10270/5r0dWxy17C8/00001.wav", "auto", "id10270"),
+        ("id10270/a/00001.wav", "auto", "id10270"),
+        ("ann/bob-x.wav", "name", "bob"),
+        ("ann/bob-x.wav", "folder", "ann"),
+        ("ann-1/take.wav", "auto", "ann-1"),
+        ("Zoë/ça.wav", "auto", "Zoë"),
+    ],
+)
 def test_speakers_are_read_off_paths(path, rule, name):
     assert speaker_of(PurePosixPath(path), rule) == name
 
 
-@pytest.mark.parametrize("path, rule", [("x.wav", "auto"), ("-x.wav", "auto"), ("ann/x.wav", "name"), ("ann-x.wav", "folder")])
+@pytest.mark.parametrize(
+    "path, rule", [("x.wav", "auto"), ("-x.wav", "auto"), ("ann/x.wav", "name"), ("ann-x.wav", "folder")]
+)
 def test_a_path_that_names_nobody_is_refused(path, rule):
     with pytest.raises(DataError) as caught:
         speaker_of(PurePosixPath(path), rule)
@@ -108,12 +122,21 @@ def test_a_missing_and_an_empty_folder_are_refused(tmp_path, listed):
 
 def test_faulty_files_are_left_aside_and_told(folder, problems, listed, told):
     import soundfile
+
     good = (folder / "ann-0" / "take0.wav").read_bytes()
-    faulty = {"ann-0/corrupt.wav": b"RIFF" + bytes(range(256)) * 4, "ann-1/empty.wav": b"", "ann-2/cut.wav": good[:-9_000]}
+    faulty = {
+        "ann-0/corrupt.wav": b"RIFF" + bytes(range(256)) * 4,
+        "ann-1/empty.wav": b"",
+        "ann-2/cut.wav": good[:-9_000],
+    }
     for name, content in faulty.items():
         (folder / name).write_bytes(content)
-    waves = {"ann-3/nan.wav": np.full(16_000, np.nan, np.float32), "ann-4/silent.wav": np.zeros(16_000, np.float32),
-             "ann-5/no_samples.wav": np.zeros(0, np.float32), "ann-6/offset.wav": np.full(16_000, 0.3, np.float32)}
+    waves = {
+        "ann-3/nan.wav": np.full(16_000, np.nan, np.float32),
+        "ann-4/silent.wav": np.zeros(16_000, np.float32),
+        "ann-5/no_samples.wav": np.zeros(0, np.float32),
+        "ann-6/offset.wav": np.full(16_000, 0.3, np.float32),
+    }
     for name, wave in waves.items():
         soundfile.write(folder / name, wave, 16_000, subtype="FLOAT")
     entries, speech = listed(config_of(folder))
@@ -161,7 +184,9 @@ def test_a_speaker_added_to_a_large_set_moves_no_other():
 
 
 def test_sexes_are_read_from_a_table_beside_or_above(folder, listed):
-    (folder / "SPEAKERS.TXT").write_text(";ID |SEX\nann-0 | F | train | 25 | Ann\nann-1| M |x\nann-2 | ? |\nbroken line\n")
+    (folder / "SPEAKERS.TXT").write_text(
+        ";ID |SEX\nann-0 | F | train | 25 | Ann\nann-1| M |x\nann-2 | ? |\nbroken line\n"
+    )
     found = {e.name: e.sex for e in listed(config_of(folder))[0]}
     assert (found["ann-0"], found["ann-1"], found["ann-2"], found["ann-3"]) == ("F", "M", "", "")
     inner = folder / "a" / "b"

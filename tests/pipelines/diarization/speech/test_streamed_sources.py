@@ -1,4 +1,4 @@
-"""Notebook 01 trains from the Hub, from S3 and from Google Cloud Storage: real clients, real servers, faults between."""
+"""Notebook 01 trains from the Hub, S3 and Google Cloud Storage: real clients, real servers, faults between."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from tests.servers.gcs import GcsServer
 from tests.servers.s3 import S3Server
 
 ROOT = Path(__file__).resolve().parents[4]
-CARD = b"---\nconfigs:\n- config_name: clean\n  data_files:\n  - split: train.100\n    path: clean/train.100/*.parquet\n---\n"
+CARD = (
+    b"---\nconfigs:\n- config_name: clean\n  data_files:\n"
+    b"  - split: train.100\n    path: clean/train.100/*.parquet\n---\n"
+)
 NUM_SPEAKERS, NUM_EACH = 12, 3
 
 
@@ -32,21 +35,31 @@ NUM_SPEAKERS, NUM_EACH = 12, 3
 def utterances(request):
     """Return (key, speaker, flac) of a few speakers made of buzz."""
     from tests.pipelines.diarization.conftest import buzz
-    return [(f"{100 + i}-{j}", str(100 + i), flac_bytes(buzz(4.0, f0_hz=95.0 + 13 * i, seed=10 * i + j), 16_000))
-            for i in range(NUM_SPEAKERS) for j in range(NUM_EACH)]
+
+    return [
+        (f"{100 + i}-{j}", str(100 + i), flac_bytes(buzz(4.0, f0_hz=95.0 + 13 * i, seed=10 * i + j), 16_000))
+        for i in range(NUM_SPEAKERS)
+        for j in range(NUM_EACH)
+    ]
 
 
 def parquet_shards(utterances, num_shards: int = 3) -> list[bytes]:
     """Write them as the Hub's LibriSpeech is: audio struct, numeric speaker, text."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     shards = []
     for part in np.array_split(np.arange(len(utterances)), num_shards):
         chosen = [utterances[i] for i in part]
-        table = pa.table({"file": [f"{key}.flac" for key, _, _ in chosen],
-                          "audio": [{"bytes": flac, "path": f"{key}.flac"} for key, _, flac in chosen],
-                          "text": ["BUZZ"] * len(chosen), "speaker_id": [int(who) for _, who, _ in chosen],
-                          "id": [key for key, _, _ in chosen]})
+        table = pa.table(
+            {
+                "file": [f"{key}.flac" for key, _, _ in chosen],
+                "audio": [{"bytes": flac, "path": f"{key}.flac"} for key, _, flac in chosen],
+                "text": ["BUZZ"] * len(chosen),
+                "speaker_id": [int(who) for _, who, _ in chosen],
+                "id": [key for key, _, _ in chosen],
+            }
+        )
         buffer = io.BytesIO()
         pq.write_table(table, buffer, row_group_size=5)
         shards.append(buffer.getvalue())
@@ -97,9 +110,12 @@ def run_notebook(source: str, state: Path) -> tuple[str, dict]:
     notebook = copy.deepcopy(nbformat.read(ROOT / "notebooks" / "01_streaming_diarization.ipynb", as_version=4))
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", ()))
     cell.source += f"\nSTATE = {str(state)!r}\nSPEECH_SOURCE = {source!r}\nTRAIN_STEPS = '8'\nLARGEST_DER = 9.0"
-    NotebookClient(notebook, timeout=300, kernel_name="python3",
-                   resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
-    text = "".join(o.text for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream")
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT / "notebooks")}}
+    ).execute()
+    text = "".join(
+        o.text for c in notebook.cells if c.cell_type == "code" for o in c.outputs if o.output_type == "stream"
+    )
     return text, json.loads((state / "diarization" / "demo" / "report.json").read_text())
 
 
@@ -121,10 +137,22 @@ def test_notebook_01_trains_from_a_remote_source_and_stores_no_audio(kind, reque
 
 
 def small(address: str, state: Path, *settings: str):
-    config = with_settings(demo(), [f"speech.source={address}", "speech.max_hours=0.02", "train.steps=10",
-                                    "train.effective_batch=4", "train.checkpoint_every_steps=2",
-                                    "train.validate_every_steps=5", "train.tracker=none",
-                                    "train.num_validation_mixes=1", "model.hidden_size=16", "model.embedding_size=8", *settings])
+    config = with_settings(
+        demo(),
+        [
+            f"speech.source={address}",
+            "speech.max_hours=0.02",
+            "train.steps=10",
+            "train.effective_batch=4",
+            "train.checkpoint_every_steps=2",
+            "train.validate_every_steps=5",
+            "train.tracker=none",
+            "train.num_validation_mixes=1",
+            "model.hidden_size=16",
+            "model.embedding_size=8",
+            *settings,
+        ],
+    )
     return start("diarization", config, preset="demo", run="a", state=str(state), say=lambda text: None)
 
 

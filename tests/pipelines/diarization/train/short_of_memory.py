@@ -26,7 +26,7 @@ MODEL = ModelConfig(num_speakers=2, hidden_size=16, num_blocks=2, num_attention_
 
 
 def build_short_of_memory(faults, rank, build):
-    """Return a build_model whose first block, which has a batch norm before and after it, runs out of memory at those times."""
+    """Return a build_model whose first block, between two batch norms, runs out of memory at those times."""
     counts = {"forward": 0, "backward": 0}
 
     def count(phase):
@@ -40,6 +40,7 @@ def build_short_of_memory(faults, rank, build):
         block.register_forward_hook(lambda *_: count("forward"))
         block.register_full_backward_hook(lambda *_: count("backward"))
         return model
+
     return make
 
 
@@ -48,8 +49,15 @@ def main() -> None:
     team = ranks.join()
     torch.set_num_threads(1)
     loop.build_model = build_short_of_memory(settings.pop("faults"), team.rank, loop.build_model)
-    simulator = ConversationSimulator(buzz_bank(4), measured_meetings(), seed=0, window_seconds=2.0, speaker_counts={2: 1.0},
-                                      max_speakers=2, acoustics=None)
+    simulator = ConversationSimulator(
+        buzz_bank(4),
+        measured_meetings(),
+        seed=0,
+        window_seconds=2.0,
+        speaker_counts={2: 1.0},
+        max_speakers=2,
+        acoustics=None,
+    )
     batches = TrainingBatches(simulator, None, real_fraction=0.0, effective_batch=8, seed=0)
     run = StandInRun(folder)
     metrics = loop.train(TrainConfig(**settings), MODEL, batches, lambda model: {"der": 0.5}, 4, run)

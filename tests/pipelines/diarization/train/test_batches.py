@@ -27,8 +27,12 @@ class Numbers:
         if k == self.fails_at:
             raise DataError("sample 5 is broken", fix="mend it")
         self.made.append(k)
-        return Sample(wave=np.full(320, self.sign * k, np.float32), active=np.zeros((1, 2), bool),
-                      speaker_ids=np.full(2, -1), scored=np.ones(1, bool))
+        return Sample(
+            wave=np.full(320, self.sign * k, np.float32),
+            active=np.zeros((1, 2), bool),
+            speaker_ids=np.full(2, -1),
+            scored=np.ones(1, bool),
+        )
 
 
 def numbers_in(batch):
@@ -36,8 +40,11 @@ def numbers_in(batch):
 
 
 def batches_of(**how):
-    return TrainingBatches(how.pop("simulator", None) or Numbers(), how.pop("recordings", None),
-                           **{"real_fraction": 0.0, "effective_batch": 4, "seed": 0} | how)
+    return TrainingBatches(
+        how.pop("simulator", None) or Numbers(),
+        how.pop("recordings", None),
+        **{"real_fraction": 0.0, "effective_batch": 4, "seed": 0} | how,
+    )
 
 
 def same(a, b):
@@ -131,7 +138,9 @@ def test_simulators_of_training_and_test(bank):
 
 
 def test_turn_taking_is_measured_where_a_folder_is_given(tmp_path):
-    (tmp_path / "a.rttm").write_text("SPEAKER a 1 0 1 <NA> <NA> x <NA> <NA>\nSPEAKER a 1 1.55 1 <NA> <NA> y <NA> <NA>\n")
+    (tmp_path / "a.rttm").write_text(
+        "SPEAKER a 1 0 1 <NA> <NA> x <NA> <NA>\nSPEAKER a 1 1.55 1 <NA> <NA> y <NA> <NA>\n"
+    )
     taking = batches.turn_taking(SimulateConfig(turn_taking_folder=str(tmp_path)))
     assert taking.source == str(tmp_path) and taking.turn.sum() == pytest.approx(2, abs=1e-3)
     assert "AMI" in batches.turn_taking(SimulateConfig()).source

@@ -15,13 +15,26 @@ from colabkit.pipelines.diarization.config import ModelConfig, TrainConfig
 from colabkit.pipelines.diarization.model.losses import DiarizationLoss
 from colabkit.pipelines.diarization.train import loop
 from colabkit.pipelines.diarization.train.batches import TrainingBatches
-from colabkit.pipelines.diarization.train.loop import accumulate_gradients, average_weights, build_model, learning_rate, train
+from colabkit.pipelines.diarization.train.loop import (
+    accumulate_gradients,
+    average_weights,
+    build_model,
+    learning_rate,
+    train,
+)
 from colabkit.training.processes.ranks import Ranks
 from colabkit.training.sizing.guard import Guard
 
 SMALL_MODEL = ModelConfig(num_speakers=2, hidden_size=16, num_blocks=1, num_attention_layers=1, embedding_size=8)
-SETTINGS = {"steps": 20, "effective_batch": 4, "validate_every_steps": 5, "checkpoint_every_steps": 4, "warmup_steps": 4,
-            "tracker": "none", "mixed_precision": "no"}
+SETTINGS = {
+    "steps": 20,
+    "effective_batch": 4,
+    "validate_every_steps": 5,
+    "checkpoint_every_steps": 4,
+    "warmup_steps": 4,
+    "tracker": "none",
+    "mixed_precision": "no",
+}
 FILES = ("model.safetensors", "model.json", "history.jsonl")
 
 
@@ -32,6 +45,7 @@ def batches(make_simulator, bank):
 
     def make():
         return TrainingBatches(simulator, None, real_fraction=0.0, effective_batch=4, seed=0)
+
     return make
 
 
@@ -132,6 +146,7 @@ def test_the_best_weights_are_kept_not_the_last(new_run, batches, tmp_path):
     with pytest.raises(Stopped):
         carry_out(other, batches, Validation(other, stop_at=1))
     from colabkit.training.checkpoints.checkpoints import Checkpoints
+
     at_five = Checkpoints(other.path / "checkpoints").load_latest()[1]["averaged"]
     result = load_file(tmp_path / "model.safetensors")
     assert all(torch.equal(result[name], at_five[name]) for name in result)
@@ -180,8 +195,7 @@ def gradients(parts, run, micro_windows):
     model, loss_of, batch, accelerator = parts
     for module in (model, loss_of):
         module.zero_grad(set_to_none=True)
-    guard = Guard(lambda seconds: micro_windows, ranks=Ranks(), teller=run, buffers_of=[model],
-                  name="limit")
+    guard = Guard(lambda seconds: micro_windows, ranks=Ranks(), teller=run, buffers_of=[model], name="limit")
     losses = accumulate_gradients(model, loss_of, batch, guard, accelerator)
     return guard.limit(2.0), losses, [p.grad.clone() for module in (model, loss_of) for p in module.parameters()]
 
@@ -205,6 +219,7 @@ def run_out_of_memory(model, most):
         seen.append(len(inputs[0]))
         if len(inputs[0]) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
     return model.register_forward_pre_hook(check), seen
 
 
@@ -227,6 +242,7 @@ def test_memory_that_runs_out_half_way_leaves_no_half_gradient(parts, run):
         calls.append(len(inputs[0]))
         if len(calls) == 2:  # the first half went through
             raise torch.OutOfMemoryError("CUDA out of memory")
+
     hook = parts[0].register_forward_pre_hook(check)  # refuses once
     size, losses_again, again = gradients(parts, run, 2)
     hook.remove()
@@ -245,6 +261,7 @@ def test_windows_that_are_done_again_count_once_in_running_means(parts, run):
         calls.append(1)
         if len(calls) == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
+
     hook = model.register_forward_pre_hook(check)
     gradients(parts, run, 2)
     hook.remove()
@@ -257,7 +274,11 @@ def test_memory_that_is_too_small_for_one_window_is_an_error(parts, run):
     with pytest.raises(DataError) as caught:
         gradients(parts, run, 4)
     hook.remove()
-    assert "2 s does not fit" in str(caught.value) and "20.00 GiB" in str(caught.value) and "checkpointing" in caught.value.fix
+    assert (
+        "2 s does not fit" in str(caught.value)
+        and "20.00 GiB" in str(caught.value)
+        and "checkpointing" in caught.value.fix
+    )
 
 
 def test_training_goes_on_in_smaller_parts(run, batches, monkeypatch):
@@ -267,6 +288,7 @@ def test_training_goes_on_in_smaller_parts(run, batches, monkeypatch):
         model = build(config)
         run_out_of_memory(model, 2)
         return model
+
     monkeypatch.setattr(loop, "build_model", build_large)
     metrics = carry_out(run, batches, steps=5)
     assert metrics["train_steps"] == 5 and [value for name, value, _ in run.choices if name == "limit"] == [3]
@@ -280,6 +302,7 @@ def test_what_memory_allowed_is_remembered(new_run, batches, monkeypatch, tmp_pa
         model = build(config)
         seen.append(run_out_of_memory(model, 2)[1])
         return model
+
     monkeypatch.setattr(loop, "build_model", build_large)
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
@@ -315,6 +338,7 @@ def steps_take(monkeypatch):
     def average_and_tick(*args, average=loop.average_weights):
         seconds["in all"] += seconds["a step"]
         average(*args)
+
     monkeypatch.setattr(loop, "PLAN_EVERY_STEPS", 2)
     monkeypatch.setattr(loop, "Clock", StandInClock)
     monkeypatch.setattr(loop, "average_weights", average_and_tick)
@@ -352,6 +376,7 @@ def test_a_budget_that_is_spent_ends_training_with_a_result(run, batches, steps_
 def test_time_spent_up_to_a_stop_is_not_forgotten(run, batches):
     """The checkpoint of a stop knows the time since the plan was made last."""
     from colabkit.training.checkpoints.checkpoints import Checkpoints
+
     with pytest.raises(Stopped):
         carry_out(run, batches, Validation(run, stop_at=1), minutes=10.0)
     assert Checkpoints(run.path / "checkpoints").load_latest()[1]["done"]["spent_seconds"] > 0
@@ -363,7 +388,7 @@ def test_learning_rate_rises_and_falls_and_is_never_zero_at_a_step(num_steps, wa
     rates = [learning_rate(config, {"step": step, "progress": step / num_steps}) for step in range(num_steps)]
     peak = rates.index(max(rates))
     assert 0 < min(rates) and max(rates) <= 1e-3
-    assert rates[:peak + 1] == sorted(rates[:peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
     assert warmup_steps > num_steps // 2 or max(rates) > 0.9e-3
 
 
@@ -375,6 +400,7 @@ def test_a_loss_that_is_not_a_number_ends_training_and_says_so(run, batches, mon
         with torch.no_grad():
             model.classify.bias[:] = float("nan")
         return model
+
     monkeypatch.setattr(loop, "build_model", build_broken)
     with pytest.raises(DataError) as caught:
         carry_out(run, batches)
@@ -398,6 +424,7 @@ def test_averaging_follows_the_formula_and_copies_counters():
 
 def test_a_pretrained_encoder_trains_and_a_frozen_one_is_kept(run, batches, tmp_path):
     from dataclasses import replace
+
     model = replace(SMALL_MODEL, encoder_type="wavlm", freeze_encoder=True)
     carry_out(run, batches, model=model, steps=2, validate_every_steps=1)
     torch.manual_seed(0)  # as train does before it builds

@@ -28,10 +28,16 @@ MODEL = ModelConfig(num_speakers=2, hidden_size=16, num_blocks=1, num_attention_
 @pytest.fixture
 def parts_of(make_simulator):
     """Return a function that gives every rank's part of one batch."""
+
     def make(effective_batch, world):
         simulator = make_simulator(window_seconds=2.0)
-        return [TrainingBatches(simulator, None, real_fraction=0.0, effective_batch=effective_batch, seed=0, rank=rank,
-                                world=world).batch(3) for rank in range(world)]
+        return [
+            TrainingBatches(
+                simulator, None, real_fraction=0.0, effective_batch=effective_batch, seed=0, rank=rank, world=world
+            ).batch(3)
+            for rank in range(world)
+        ]
+
     return make
 
 
@@ -40,7 +46,9 @@ def test_every_window_counts_once_and_all_ranks_have_as_many(parts_of, effective
     [whole] = parts_of(effective_batch, 1)
     parts = parts_of(effective_batch, world)
     assert {len(part.wave) for part in parts} == {-(-effective_batch // world)}
-    counted = [(part.wave[i].numpy().tobytes(), int(part.scored[i].sum())) for part in parts for i in range(len(part.wave))]
+    counted = [
+        (part.wave[i].numpy().tobytes(), int(part.scored[i].sum())) for part in parts for i in range(len(part.wave))
+    ]
     scored = sorted(wave for wave, count in counted if count)
     assert scored == sorted(wave.numpy().tobytes() for wave in whole.wave)
     loss = DiarizationLoss(build_model(MODEL).powerset, 8, 8, 0.2)
@@ -73,12 +81,17 @@ def test_every_parameter_gets_a_gradient_from_every_batch(parts_of, encoder_type
             assert without == []
 
 
-
-
 # --- memory that runs out in one of two processes ---
 
-SETTINGS = {"steps": 6, "effective_batch": 8, "validate_every_steps": 3, "checkpoint_every_steps": 100, "warmup_steps": 2,
-            "tracker": "none", "mixed_precision": "no"}
+SETTINGS = {
+    "steps": 6,
+    "effective_batch": 8,
+    "validate_every_steps": 3,
+    "checkpoint_every_steps": 100,
+    "warmup_steps": 2,
+    "tracker": "none",
+    "mixed_precision": "no",
+}
 PATIENCE_SECONDS = 90.0
 
 
@@ -88,12 +101,33 @@ def train_in_two(folder, faults):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.pipelines.diarization.train.short_of_memory", str(folder),
-               json.dumps(SETTINGS | {"faults": faults})]
-    env = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                        "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    both = [subprocess.Popen(command, cwd=ROOT, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for rank in range(2)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.pipelines.diarization.train.short_of_memory",
+        str(folder),
+        json.dumps(SETTINGS | {"faults": faults}),
+    ]
+    env = os.environ | {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for rank in range(2)
+    ]
     try:
         said = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in both]
     finally:

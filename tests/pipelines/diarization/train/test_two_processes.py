@@ -57,10 +57,18 @@ def state(listed, tmp_path):
 
 
 def open_here(root: Path, **settings) -> Run:
-    config = with_settings(small_config(PIPELINE), [*MORE, *(f"{name.replace('__', '.')}={v}" for name, v in settings.items())])
-    return Run(pipeline="diarization", steps=PIPELINE.steps, config=config, preset="demo",
-               run_folder=open_run(root, "diarization", "demo"), say=lambda text: None,
-               carry_out=team.carry_out)
+    config = with_settings(
+        small_config(PIPELINE), [*MORE, *(f"{name.replace('__', '.')}={v}" for name, v in settings.items())]
+    )
+    return Run(
+        pipeline="diarization",
+        steps=PIPELINE.steps,
+        config=config,
+        preset="demo",
+        run_folder=open_run(root, "diarization", "demo"),
+        say=lambda text: None,
+        carry_out=team.carry_out,
+    )
 
 
 def results(root: Path) -> dict[str, bytes]:
@@ -77,8 +85,25 @@ def settings() -> list[str]:
 
 def begin(root: Path, *more: str) -> subprocess.Popen:
     changes = [word for setting in settings() for word in ("--set", setting)]
-    return subprocess.Popen([sys.executable, "-m", "colabkit", "run", "diarization", "--state", str(root), "--to", "02_train",
-                             *changes, *more], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "colabkit",
+            "run",
+            "diarization",
+            "--state",
+            str(root),
+            "--to",
+            "02_train",
+            *changes,
+            *more,
+        ],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def whole_checkpoints(root: Path) -> set[Path]:
@@ -105,7 +130,7 @@ def descendants(pid: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def undisturbed(listed, tmp_path_factory):
-    """What two processes make that nobody disturbs: started with the command that --print-launch prints, as on two machines."""
+    """What two undisturbed processes make, started with the command --print-launch prints, as on two machines."""
     state = shutil.copytree(listed, tmp_path_factory.mktemp("undisturbed") / "state")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -128,8 +153,13 @@ def printed_launch(root: Path, *more: str) -> list[str]:
 
 def launch(command: list[str]) -> subprocess.Popen:
     programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": programs}, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PATH": programs},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def second_process(root: Path) -> int:
@@ -145,7 +175,9 @@ def test_torchrun_starts_them_again_when_one_dies(state, undisturbed):
     text, _ = command.communicate(timeout=PATIENCE_SECONDS)
     assert command.returncode == 0, text[-5000:]
     # The survivor sees that the other is gone, or torchrun's SIGTERM, whichever comes first.
-    assert re.search("Lost another process of 02_train|Stopped by SIGTERM", text) and "continues at step" in text, text[-5000:]
+    assert re.search("Lost another process of 02_train|Stopped by SIGTERM", text) and "continues at step" in text, text[
+        -5000:
+    ]
     assert results(state) == undisturbed
 
 
@@ -207,7 +239,7 @@ def test_stopped_killed_and_interrupted_it_gives_the_same_bytes(state, undisturb
 
 
 class Impatient(NotebookClient):
-    """Interrupts the kernel when training has saved a new checkpoint, as the stop button does: the kernel's whole group."""
+    """Interrupts the kernel once training saves a new checkpoint, as the stop button does: the kernel's whole group."""
 
     def __init__(self, notebook, state: Path, **how):
         super().__init__(notebook, **how)
@@ -224,10 +256,13 @@ class Impatient(NotebookClient):
 
 
 def notebook_of(state: Path) -> nbformat.NotebookNode:
-    sources = ("import colabkit\n"
-               f"config = colabkit.configure('diarization', 'demo', {{'train.processes': 2}}, {' '.join(settings())!r})\n"
-               f"run = colabkit.start('diarization', config, state={str(state)!r})", "run.do('02_train');",
-               "import sys\nassert 'torch' not in sys.modules, 'the kernel must not touch a GPU that the processes need'")
+    sources = (
+        "import colabkit\n"
+        f"config = colabkit.configure('diarization', 'demo', {{'train.processes': 2}}, {' '.join(settings())!r})\n"
+        f"run = colabkit.start('diarization', config, state={str(state)!r})",
+        "run.do('02_train');",
+        "import sys\nassert 'torch' not in sys.modules, 'the kernel must not touch a GPU that the processes need'",
+    )
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
 
 
@@ -237,5 +272,3 @@ def read_up_to(command: subprocess.Popen, beginning: str) -> None:
 
 def printed(notebook) -> str:
     return "".join(o.text for cell in notebook.cells for o in cell.get("outputs", ()) if o.output_type == "stream")
-
-

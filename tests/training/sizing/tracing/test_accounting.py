@@ -99,6 +99,7 @@ def test_fake_and_real_tensors_count_the_same():
             for _ in range(2):
                 train(model, optimizer, torch.randn(32, 64))
         return meter.peak_bytes
+
     with FakeTensorMode():
         fake = step(Meter())
     assert fake == step(Meter())

@@ -47,7 +47,8 @@ def test_attention_makes_no_matrix_of_scores(meter):
     meter.reset_peak()
     before = meter.live_bytes
     out.backward(torch.empty_like(out))
-    # beside the output's gradient: those of query, key, value, the sums of the query's in float32 and of rows, and one sum of two
+    # beside the output's gradient: those of query, key, value, the sums of the query's in float32 and of rows, and one
+    # sum of two
     assert meter.peak_bytes - before <= 7 * query.nbytes + sums
     assert query.grad.shape == query.shape
 
@@ -60,20 +61,23 @@ def test_a_mask_of_bytes_becomes_one_of_numbers_padded_to_eight(meter):
     assert grown - without == 41_984  # 2 x 100 x 104 x 2 bytes = 41600 in blocks of 512
 
 
-@pytest.mark.parametrize(("function", "dtype"), [
-    (lambda x: F.layer_norm(x, (64,)), torch.float32),
-    (lambda x: F.group_norm(x, 4), torch.float32),
-    (lambda x: x.softmax(-1), torch.float32),
-    (lambda x: x.log_softmax(-1), torch.float32),
-    (lambda x: x.sum(), torch.float32),
-    (lambda x: x**2, torch.float32),
-    (lambda x: x.exp(), torch.float32),
-    (lambda x: x.norm(), torch.float32),
-    (lambda x: F.mse_loss(x, x), torch.float32),
-    (lambda x: F.gelu(x), torch.bfloat16),
-    (lambda x: x + x, torch.bfloat16),
-    (lambda x: F.linear(x, torch.zeros(8, 64)), torch.bfloat16),
-])
+@pytest.mark.parametrize(
+    ("function", "dtype"),
+    [
+        (lambda x: F.layer_norm(x, (64,)), torch.float32),
+        (lambda x: F.group_norm(x, 4), torch.float32),
+        (lambda x: x.softmax(-1), torch.float32),
+        (lambda x: x.log_softmax(-1), torch.float32),
+        (lambda x: x.sum(), torch.float32),
+        (lambda x: x**2, torch.float32),
+        (lambda x: x.exp(), torch.float32),
+        (lambda x: x.norm(), torch.float32),
+        (lambda x: F.mse_loss(x, x), torch.float32),
+        (lambda x: F.gelu(x), torch.bfloat16),
+        (lambda x: x + x, torch.bfloat16),
+        (lambda x: F.linear(x, torch.zeros(8, 64)), torch.bfloat16),
+    ],
+)
 def test_autocast_moves_to_float32_what_it_does_on_cuda(meter, function, dtype):
     x = torch.zeros(16, 64, dtype=torch.bfloat16)
     with autocast():
@@ -134,8 +138,15 @@ def test_real_tensors_go_on_as_before():
         torch.manual_seed(1)
         with autocast():
             low = F.layer_norm(x.bfloat16(), (8,)), x.bfloat16().softmax(-1)
-        return (F.dropout(x, 0.5), F.scaled_dot_product_attention(query, query, query), x.masked_select(rows[:, None]),
-                F.ctc_loss(log_probs, torch.ones(2, 3, dtype=torch.long), (20, 20), (3, 3)), network(x[:, None])[0], *low)
+        return (
+            F.dropout(x, 0.5),
+            F.scaled_dot_product_attention(query, query, query),
+            x.masked_select(rows[:, None]),
+            F.ctc_loss(log_probs, torch.ones(2, 3, dtype=torch.long), (20, 20), (3, 3)),
+            network(x[:, None])[0],
+            *low,
+        )
+
     before = results()
     with like_cuda(), worst_case_shapes():
         within = results()

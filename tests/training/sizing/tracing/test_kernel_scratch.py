@@ -29,12 +29,16 @@ class Watching(Meter):
             self.told = sum(part.nbytes for part in made) + scratch_bytes(operator, args, result, on_gpu=False)
 
 
-@pytest.mark.parametrize(("layer", "shape"), [
-    (nn.Conv1d(64, 64, 3, 2), (2, 64, 8000)),
-    (nn.Conv1d(1, 64, 15, 4, 7), (2, 1, 11840)),
-    (nn.ConvTranspose1d(32, 16, 16, 8, 4), (2, 32, 1480)),
-    (nn.Conv1d(64, 64, 41, 4, 20, groups=4), (2, 64, 2960)),
-], ids=["plain", "one channel", "transposed", "in groups"])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv1d(64, 64, 3, 2), (2, 64, 8000)),
+        (nn.Conv1d(1, 64, 15, 4, 7), (2, 1, 11840)),
+        (nn.ConvTranspose1d(32, 16, 16, 8, 4), (2, 32, 1480)),
+        (nn.Conv1d(64, 64, 41, 4, 20, groups=4), (2, 64, 2960)),
+    ],
+    ids=["plain", "one channel", "transposed", "in groups"],
+)
 def test_agrees_with_what_the_profiler_records(layer, shape):
     x = torch.randn(shape, requires_grad=True)
     forward = peak_of_events(lambda: layer(x))
@@ -53,7 +57,10 @@ def test_an_input_of_other_strides_is_copied_first():
     layer = nn.Conv1d(64, 64, 3)
     plain = torch.randn(2, 64, 1000)
     turned = torch.randn(2, 1000, 64).transpose(1, 2)
-    told = [scratch_bytes(FORWARD, (x, layer.weight, None, [1], [0], [1], False), layer(x), on_gpu=True) for x in (plain, turned)]
+    told = [
+        scratch_bytes(FORWARD, (x, layer.weight, None, [1], [0], [1], False), layer(x), on_gpu=True)
+        for x in (plain, turned)
+    ]
     assert told[1] - told[0] == plain.nbytes
     assert told[0] >= plain.nbytes + layer(plain).nbytes
 

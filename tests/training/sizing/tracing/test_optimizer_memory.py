@@ -10,7 +10,9 @@ from colabkit.training.sizing.tracing.optimizer_memory import optimizer_bytes
 
 
 def weights():
-    return [nn.Parameter(torch.zeros(shape)) for shape in ((300, 200), (200,), (50, 40, 7), (1,), (400, 300), (300, 400))]
+    return [
+        nn.Parameter(torch.zeros(shape)) for shape in ((300, 200), (200,), (50, 40, 7), (1,), (400, 300), (300, 400))
+    ]
 
 
 def measured(make):
@@ -52,7 +54,10 @@ def test_fused_adamw_on_fake_tensors():
 
 def test_adafactor():
     from transformers.optimization import Adafactor
-    states, moment = measured(lambda parameters: Adafactor(parameters, lr=1e-3, scale_parameter=False, relative_step=False))
+
+    states, moment = measured(
+        lambda parameters: Adafactor(parameters, lr=1e-3, scale_parameter=False, relative_step=False)
+    )
     told = optimizer_bytes(shapes(), "adafactor", on_gpu=True)
     assert states == pytest.approx(told[0], abs=1024)
     assert moment <= told[1] + 512 * 8 and told[1] <= moment * 1.01
