@@ -23,7 +23,7 @@ _LARGE_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx", ".msgpack", ".parquet
 
 
 class HubWrites:
-    """The writing half of a HubServer, which has models, writers, repos, tokens, quotas, what keeps them, and what reads.
+    """The writing half of a HubServer, which has models, writers, repos, tokens, quotas, what keeps them, what reads.
 
     The quotas are of one account on the real one, of everybody here; they may be set while the server runs.
     """
@@ -65,7 +65,7 @@ class HubWrites:
     def _answer_write(self, request: Request, token: str | None) -> Answer | None:
         """Answer what is no matter of one revision; None for other requests."""
         if request.path == "/api/repos/create":
-            return self._create(json.loads(request.body), token)
+            return self._create(request, token)
         if request.path == "/api/validate-yaml":
             return json_answer({"errors": [], "warnings": []})
         match = _LFS.fullmatch(request.path)
@@ -81,7 +81,8 @@ class HubWrites:
             return json_answer({}, status=200 if stored and stored.size == asked["size"] else 404)
         return json_answer({"transfer": "basic", "objects": [self._batch(o, match, request) for o in asked["objects"]]})
 
-    def _create(self, asked: dict, token: str | None) -> Answer:
+    def _create(self, request: Request, token: str | None) -> Answer:
+        asked = json.loads(request.body)
         if not token:
             return refuse(401, "", "Invalid username or password.")
         kind = asked.get("type") or "model"
@@ -91,7 +92,10 @@ class HubWrites:
         repo_id = f"{namespace}/{asked['name']}"
         if not self.may_write(token, repo_id):
             return refuse(403, "", f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"')
-        page, private = self._page(kind, repo_id), asked.get("visibility") == "private" or bool(asked.get("private"))
+        page, private = (
+            _page(request, kind, repo_id),
+            asked.get("visibility") == "private" or bool(asked.get("private")),
+        )
         with self._adding:
             repos = self.repos if kind == "dataset" else self.models
             if repo_id in repos:
@@ -101,9 +105,6 @@ class HubWrites:
             self._put(repo, {".gitattributes": make_file(lines.encode(), large_bytes=1 << 20)}, "main")
             repos[repo_id] = repo  # others see it with its first commit
         return json_answer({"url": page, "id": repo_id, "name": repo_id})
-
-    def _page(self, kind: str, repo_id: str) -> str:
-        return f"{self.url}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
 
     def _put(self, repo: HubRepo, files: dict[str, HubFile], revision: str) -> str:
         """Make a commit, and keep it where this Hub outlives its process. The caller holds the lock."""
@@ -163,7 +164,7 @@ class HubWrites:
             {
                 "success": True,
                 "commitOid": sha,
-                "commitUrl": f"{self._page(repo.kind, repo.id)}/commit/{sha}",
+                "commitUrl": f"{_page(request, repo.kind, repo.id)}/commit/{sha}",
                 "hookOutput": "",
                 "pullRequestUrl": None,
             }
@@ -200,3 +201,8 @@ def refuse(status: int, code: str, message: str, fields: Fields | None = None) -
     """Return an error as the Hub tells it, in its headers too."""
     told = {"X-Error-Code": code} if code else {}
     return json_answer({"error": message}, {**(fields or {}), **told, "X-Error-Message": message}, status)
+
+
+def _page(request: Request, kind: str, repo_id: str) -> str:
+    """Return where a repository is shown, at the address that was asked: a proxy may stand in between."""
+    return f"http://{request.fields['host']}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"

@@ -152,7 +152,9 @@ def test_pages_served_by_the_kernels_machine(page):
     )
     frame, link = [data["text/html"] for data in ran.shown]
     assert 'src="http://localhost:80/p&quot;"' in frame and 'height="9"' in frame and "&lt;go&gt;" in link
-    ran = page.run("os.environ['JUPYTERHUB_SERVICE_PREFIX'] = '/user/me/'; output.serve_kernel_port_as_iframe(80, 'p')")
+    ran = page.run(
+        "import os; os.environ['JUPYTERHUB_SERVICE_PREFIX'] = '/user/me/'\noutput.serve_kernel_port_as_iframe(80, 'p')"
+    )
     assert 'src="/user/me/proxy/80/p"' in ran.shown[0]["text/html"]
 
 
@@ -175,7 +177,8 @@ def test_a_console_is_asked_for_paths(tmp_path):
 REAL = {
     "userdata": "class SecretNotFoundError(Exception): pass\nclass NotebookAccessError(Exception): pass\n"
     "class TimeoutException(Exception): pass\ndef get(key): return 'vault:' + key",
-    "files": "def upload(target_dir): return {'real': target_dir}\ndef download(filename): print('real download', filename)",
+    "files": "def upload(target_dir): return {'real': target_dir}\n"
+    "def download(filename): print('real download', filename)",
     "output": "def eval_js(script, ignore_result=False, timeout_sec=None): return ('real', script, timeout_sec)",
     "auth": "def authenticate_user(clear_output=True, project_id=None): print('real auth', project_id)",
     "runtime": "def unassign(): print('real unassign')",

@@ -19,8 +19,10 @@ _MOST_TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Columns of what lies in the store: names (an Arrow array of text), sizes in bytes, times of the local files in
-    nanoseconds since 1970, CRC-32 of the contents, versions that the store gave (Arrow text).
+    """Columns of what lies in the store.
+
+    They are names (an Arrow array of text), sizes in bytes, times of the local files in nanoseconds since 1970, CRC-32
+    of the contents, versions that the store gave (Arrow text).
     """
 
     names: Any
@@ -85,6 +87,7 @@ def to_bytes(manifest: Manifest) -> bytes:
         write_statistics=False,
         column_encoding=encodings,
         row_group_size=1 << 24,
+        write_page_checksum=True,
     )
     return stream.getvalue()
 
@@ -97,7 +100,7 @@ def from_bytes(content: bytes, where: str, version: str = "") -> Manifest:
     except ModuleNotFoundError as error:
         raise missing_extra(error, "dataset") from error
     try:
-        table = pq.read_table(pa.BufferReader(content), columns=list(_COLUMNS))
+        table = pq.read_table(pa.BufferReader(content), columns=list(_COLUMNS), page_checksum_verification=True)
         return _from_table(table, version)
     except (pa.ArrowException, KeyError, OSError, ValueError) as error:
         raise DataError(
@@ -118,7 +121,7 @@ def read_manifest(objects: Place) -> Manifest | None:
 
 
 def write_manifest(objects: Place, before: Manifest | None, newer: Manifest, gone: Sequence[str] = ()) -> Manifest:
-    """Put rows over what the store's manifest says, without losing those of another machine that writes it at the same time.
+    """Put rows over what the store's manifest says, keeping those of another machine that writes it at the same time.
 
     Raises: StateError when others are faster again and again.
     """

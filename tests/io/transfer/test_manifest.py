@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,16 @@ def test_bytes_and_back():
     for broken in (b"", b"PAR1", content[:-20], content[:40] + b"\0" * 40 + content[80:]):
         with pytest.raises(DataError, match="Cannot read the manifest"):
             from_bytes(broken, "here")
+
+
+def test_rotten_bytes_are_found():
+    names = [f"part {number} {number**7}" for number in range(40)]
+    content = to_bytes(rows(*names))
+    # from the first page that zstd packed
+    for place in range(content.index(b"\x28\xb5\x2f\xfd"), len(content) // 2, 7):
+        spoilt = content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
+        with contextlib.suppress(DataError):
+            assert as_dict(from_bytes(spoilt, "here")) == dict.fromkeys(names, 1), place
 
 
 def test_merging():

@@ -1,4 +1,4 @@
-"""Models of every kind: from a folder with a new head, frozen parts, padding that changes nothing, saved for transformers."""
+"""Models of every kind: from a folder with a new head, frozen parts, padding without effect, saved for transformers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_gradients_of_parts_add_up_to_those_of_the_whole(build, examples, kind, 
     for other in found[1:]:
         for name, gradient in found[0].items():
             scale = float(gradient.abs().max()) + 1e-3
-            torch.testing.assert_close(other[name] / scale, gradient / scale, rtol=0, atol=1e-5)
+            torch.testing.assert_close(other[name] / scale, gradient / scale, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind, norm", CTC_KINDS)
