@@ -141,4 +141,5 @@ def _content(ends: _Ends, member: ZipInfo, name: str, num_bytes: int) -> bytes:
     """Return the first bytes of a member's content."""
     local = ends(member.header_offset, member.header_offset + LOCAL_BYTES)
     begin = data_offset(local, member, name)
-    return first_bytes(ends(begin, begin + min(member.compress_size, max(num_bytes, 64))), member, num_bytes)
+    stored = ends(begin, begin + min(member.compress_size, max(num_bytes, 64)))
+    return first_bytes(stored, member, num_bytes, name)

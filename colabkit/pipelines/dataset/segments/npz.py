@@ -12,6 +12,7 @@ import io
 import json
 import math
 import re
+import sys
 import tokenize
 import zipfile
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ RATES_HZ = (4_000, 192_000)  # from telephones of old to studios: outside it is 
 _HEADER = re.compile(
     rb"\{'descr': '([<>|=]?)([a-zA-Z])(\d*)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), ?\} *\n?"
 )
+_MOST_AXES = 32  # what every numpy can hold
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: the same segment gives the same bytes
 
 
@@ -181,12 +183,14 @@ def read_header(content: bytes | memoryview, where: str) -> ArrayHeader:
         order, kind, width, fortran, shape = (part.decode() for part in usual.groups())
         try:
             dtype = np.dtype(order + kind + width)
-        except TypeError as error:
-            raise _not_array(where, f"type {order + kind + width}") from error
-        dims = tuple(int(part) for part in shape.split(",") if part.strip())
+            dims = tuple(int(part) for part in shape.split(",") if part.strip())
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _not_array(where, f"type {order + kind + width}, shape ({shape})"[:200]) from error
         header = ArrayHeader(dtype, dims, fortran == "True", stop)
     else:
         header = _read_unusual_header(bytes(content[:stop]), head[6], where)
+    if len(header.shape) > _MOST_AXES or min(header.shape, default=0) < 0 or not header.dtype.itemsize:
+        raise _not_array(where, f"{header.dtype} of shape {header.shape}"[:200])
     if header.dtype.hasobject:
         raise DataError(
             "The array holds pickled Python objects, which could run any program when read",
@@ -238,7 +242,7 @@ def require_rate(value: object, where: str) -> int:
     """Return a rate in Hz. Raises: DataError for one that no recording has."""
     try:
         rate_hz = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rate_hz = math.nan
     if not RATES_HZ[0] <= rate_hz <= RATES_HZ[1] or rate_hz != int(rate_hz):
         raise DataError(
@@ -256,7 +260,12 @@ def value_of(content: bytes | memoryview, header: ArrayHeader) -> object:
     array = as_array(content, header, "a value")
     if array.dtype.kind == "U" and not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    return array.reshape(-1)[0].item() if array.size == 1 and array.dtype.kind != "V" else array
+    if array.dtype.kind == "U" and array.reshape(-1).view(np.uint32).max(initial=0) > sys.maxunicode:
+        raise _not_array("a value", "text with characters that there are none of")
+    try:
+        return array.reshape(-1)[0].item() if array.size == 1 and array.dtype.kind != "V" else array
+    except (ValueError, OverflowError) as error:  # a date beyond all calendars
+        raise _not_array("a value", f"{array.dtype}: {error}") from error
 
 
 def _read_unusual_header(content: bytes, version: int, where: str) -> ArrayHeader:

@@ -65,7 +65,9 @@ def read_member(payload: bytes, member: ZipInfo, where: str) -> bytes | memoryvi
         raise _damaged(where, f"{member.filename} ends at byte {end}, the file at {len(payload)}")
     content = memoryview(payload)[begin:end]
     if member.compress_type == ZIP_DEFLATED:
-        content = _inflate(content, member, where)
+        content = _inflate(content, member, member.file_size + 1, where)  # never more, whatever it would become
+        if len(content) > member.file_size:
+            raise _damaged(where, f"{member.filename} inflates to more than the {member.file_size} bytes it promises")
     if len(content) != member.file_size or zlib.crc32(content) != member.CRC:
         raise _damaged(where, f"a wrong checksum of {member.filename}")
     return content
@@ -79,11 +81,11 @@ def data_offset(local_header: bytes, member: ZipInfo, where: str) -> int:
     return member.header_offset + LOCAL_BYTES + sum(lengths)
 
 
-def first_bytes(stored: bytes, member: ZipInfo, number: int) -> bytes:
-    """Return the first bytes of a member's content from the first of its stored bytes."""
+def first_bytes(stored: bytes, member: ZipInfo, number: int, where: str) -> bytes:
+    """Return the first bytes of a member's content from the first of its stored bytes. Raises: DataError for damage."""
     if member.compress_type == ZIP_STORED:
         return stored[:number]
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, number)
+    return _inflate(stored, member, number, where)
 
 
 class _Directory(RangeFile):
@@ -116,21 +118,17 @@ def _require_apart(members: list[ZipInfo], size: int, where: str) -> None:
     end, before = 0, "the beginning"
     for member in sorted(members, key=lambda one: one.header_offset):
         if member.header_offset < end:
-            raise _damaged(where, f"{member.filename} at byte {member.header_offset}, where {before} ends at {end}")
+            raise _damaged(where, f"{member.filename} begins at byte {member.header_offset}, inside of {before}, which ends at byte {end}")
         end, before = member.header_offset + LOCAL_BYTES + member.compress_size, member.filename
         if end > size:
             raise _damaged(where, f"{member.filename} ends at byte {end} of a file of {size}")
 
 
-def _inflate(content: memoryview, member: ZipInfo, where: str) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+def _inflate(content: bytes | memoryview, member: ZipInfo, most_bytes: int, where: str) -> bytes:
     try:
-        inflated = inflater.decompress(content, member.file_size + 1)  # never more, whatever it would become
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, most_bytes)
     except zlib.error as error:
         raise _damaged(where, f"{member.filename} does not inflate: {error}") from error
-    if len(inflated) > member.file_size:
-        raise _damaged(where, f"{member.filename} inflates to more than the {member.file_size} bytes it promises")
-    return inflated
 
 
 def _damaged(where: str, got: str) -> DataError:
