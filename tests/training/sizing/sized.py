@@ -74,3 +74,18 @@ def sized(device="A100-40", lengths=LENGTHS, *, predict=None, work=None, **more)
 
 def reasons(sizing: Sizing) -> dict:
     return {name: reason for name, _, reason in sizing.choices}
+
+
+def emulated(budget_bytes: int) -> Device:
+    """Return a device of `budget_bytes` with nothing else on it, as a Meter with that budget is one."""
+    return Device(
+        name=f"emulated {budget_bytes / 2**20:.0f} MiB",
+        kind="cpu",
+        total_bytes=budget_bytes,
+        usable_bytes=budget_bytes,
+    )
+
+
+def peak_phase(model: MemoryModel, num_samples: int, seconds: float) -> str:
+    """Return the name of the phase that takes the most."""
+    return max(model.phases, key=lambda phase: phase.bytes(num_samples, seconds)).name

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from colabkit.core.errors import UsageError
-from colabkit.training.sizing.devices import GIB, emulated, find
+from colabkit.training.sizing.devices import GIB, find
 from colabkit.training.sizing.pool import Predictions
-from tests.training.sizing.sized import predicted, reasons, sized
+from tests.training.sizing.sized import emulated, predicted, reasons, sized
 
 
 @pytest.mark.parametrize("device, precision", [("T4", "fp16"), ("V100-16", "fp16"), ("L4", "bf16"), ("H200", "bf16")])

@@ -10,16 +10,17 @@ import torch
 
 from colabkit.core.errors import DataError
 from colabkit.training.sizing.choose import size
-from colabkit.training.sizing.devices import GIB, emulated, find
+from colabkit.training.sizing.devices import GIB, find
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
 from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.probe import confirm, mended
-from colabkit.training.sizing.real_step import RealStep
 from colabkit.training.sizing.remembered import FILE_NAME, Remembered
 from colabkit.training.sizing.timing import Timing
 from colabkit.training.sizing.tracing.accounting import Meter
 from colabkit.training.sizing.workload import Workload
 from tests.training.sizing import workloads
+from tests.training.sizing.real_steps import MeteredStep
+from tests.training.sizing.sized import emulated
 
 LENGTHS = np.random.default_rng(0).lognormal(1.5, 0.8, 500).clip(1, 30)
 WORK = Workload(name="w", identity="w", num_layers=1, build=None, layers=None, batch=None, loss=None)
@@ -201,7 +202,7 @@ def test_real_steps_under_a_byte_budget():
     budget, work = 12 << 20, workloads.tiny()
     sizing = size(work, device=emulated(budget), lengths=LENGTHS.clip(1, 12), effective_batch=9999, checkpointing="no")
     meter = Meter(budget)
-    with RealStep(work, sizing.regime, "cpu", meter=meter) as step:
+    with MeteredStep(work, sizing.regime, meter) as step:
         found = confirm(sizing, step, timed=False)
         assert found.num_probes <= 6 and found.confirmed
         for bucket in (found.buckets[0], found.buckets[15], found.buckets[-1]):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from colabkit.training.sizing.real_step import RealStep, confirm_here, make_optimizer
+from colabkit.training.sizing.real_step import confirm_here, make_optimizer
 from colabkit.training.sizing.tracing.accounting import Meter
 from colabkit.training.sizing.workload import Regime
 from tests.training.sizing import workloads
+from tests.training.sizing.real_steps import MeteredStep
 from tests.training.sizing.sized import sized
 
 
@@ -16,7 +17,7 @@ def test_a_real_step_changes_nothing_that_is_trained():
     work, meter = workloads.tiny(), Meter()
     torch.manual_seed(7)
     state = torch.get_rng_state()
-    with RealStep(work, Regime(ema=True), "cpu", meter=meter) as step:
+    with MeteredStep(work, Regime(ema=True), meter) as step:
         before = [weight.detach().clone() for weight in step.model.parameters()]
         step(2, 8.0)
         assert all(torch.equal(a, b) for a, b in zip(before, step.model.parameters(), strict=True))
@@ -27,7 +28,7 @@ def test_a_real_step_changes_nothing_that_is_trained():
 
 
 def test_a_real_step_that_ran_out_leaves_room_for_a_smaller_one():
-    with RealStep(workloads.tiny(), Regime(), "cpu", meter=Meter(10 << 20)) as step:
+    with MeteredStep(workloads.tiny(), Regime(), Meter(10 << 20)) as step:
         with pytest.raises(torch.OutOfMemoryError):
             step(100, 30.0)
         step(2, 8.0)  # makes the optimizer's states
