@@ -50,7 +50,7 @@ class Powerset(nn.Module):
         return distance_BFC.argmin(-1)
 
     def best_permutation_loss(
-        self, logits_BFC: torch.Tensor, classes_BF: torch.Tensor, weight_BF: torch.Tensor
+        self, logits_BFC: torch.Tensor, classes_BF: torch.Tensor, weight_BF: torch.Tensor, smoothing: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the cross entropy under each sample's best naming of the speakers, and that naming.
 
@@ -63,4 +63,8 @@ class Powerset(nn.Module):
         picked_BFP = log_prob_BFC.gather(2, classes_PBF.permute(1, 2, 0))
         loss_BP = -(picked_BFP * weight_BF[..., None]).sum(1)
         best_B = loss_BP.argmin(1)
-        return loss_BP.gather(1, best_B[:, None])[:, 0], self.orders_PS[best_B]
+        loss_B = loss_BP.gather(1, best_B[:, None])[:, 0]
+        if smoothing:
+            uniform_B = -(log_prob_BFC.mean(-1) * weight_BF).sum(1)
+            loss_B = (1 - smoothing) * loss_B + smoothing * uniform_B
+        return loss_B, self.orders_PS[best_B]
