@@ -48,10 +48,18 @@ def parse_columns(settings: Iterable[str]) -> dict[str, str]:
                 "Cannot read a column setting",
                 got=setting,
                 expected="ROLE=COLUMN, ROLE one of " + ", ".join(roles),
-                fix=f"did you mean {near[0]}={column}?" if near else "for example speaker=client_id",
+                fix=f"did you mean {near[0]}={column}?" if near else "for example --set data.columns=speaker=client_id",
             )
         mapping[role] = column
     return mapping
+
+
+def columns_fix(role: str) -> str:
+    """Return how to say which column holds a role."""
+    return (
+        f"name the column that holds it, as in --set data.columns={role}=COLUMN (ASR; in the other pipelines "
+        "speech.columns, recordings.columns or segments.columns)"
+    )
 
 
 def match_columns(
@@ -84,6 +92,6 @@ def match_columns(
                 got=f"columns {', '.join(present) or 'none'}",
                 expected=f"a column for the role {role}, as in {', '.join(_table()['roles'][role][:4])}",
                 where=address,
-                fix=f"name the column that holds it in the settings: columns={role}=COLUMN",
+                fix=columns_fix(role),
             )
     return matched

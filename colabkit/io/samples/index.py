@@ -18,6 +18,7 @@ import numpy as np
 
 from colabkit.core import files
 from colabkit.core.errors import ChangedError, DataError
+from colabkit.io.samples.columns import columns_fix
 
 VERSION = 1
 FILE_NAME = "colabkit-index.safetensors"
@@ -157,7 +158,7 @@ class SampleIndex:
                 got=f"columns {sorted(self.columns)}",
                 expected=name,
                 where=self.address,
-                fix=f"name the column that holds it in the settings, as in columns={name}=COLUMN",
+                fix=columns_fix(name),
             )
         return self.columns[name].to_list()
 

@@ -12,7 +12,7 @@ from typing import Any
 from colabkit.core.errors import ColabkitError, DataError
 from colabkit.io.audio import AUDIO_SUFFIXES, audio_info
 from colabkit.io.places import Pinned, StoredObject
-from colabkit.io.samples.columns import match_columns
+from colabkit.io.samples.columns import columns_fix, match_columns
 from colabkit.io.samples.index import Entry
 from colabkit.io.samples.parquet.footer import read_footer
 from colabkit.io.samples.parquet.values import scan_values
@@ -166,7 +166,7 @@ def _audio_column(table: Any, roles: Mapping[str, str], where: str) -> tuple[str
         got=columns[:300],
         where=where,
         expected="a column audio of struct<bytes: binary, path: string>, or binary",
-        fix="name it in the settings: columns=audio=COLUMN",
+        fix=columns_fix("audio"),
     )
 
 

@@ -142,7 +142,7 @@ def _taken(manifest: Manifest, places: np.ndarray) -> Manifest:
 
 
 def _check_room(root: Path, size: int, here: int, quota_bytes: int | None) -> None:
-    fix = "fetch less (--limit, --channels), give another folder, or encode without keeping the audio"
+    fix = "fetch less (--limit, --channel), give another folder, or encode without keeping the audio"
     if quota_bytes is not None and here + size > quota_bytes:
         raise UsageError(
             "The download does not fit into the quota: nothing was fetched",

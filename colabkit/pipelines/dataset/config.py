@@ -71,6 +71,12 @@ class SegmentsConfig:
     ] = "flac"
     rate_hz: Annotated[int | None, "sample rate of segments that are cut; none: the recording's own"] = 24_000
     default_rate_hz: Annotated[int | None, "rate of npz files that do not say theirs; none: they are left aside"] = None
+    sample: Annotated[
+        int | None, "files whose headers are read to profile them; none: all, of many a sample", KEEPS_RESULT
+    ] = None
+    most_broken_fraction: Annotated[
+        float, "share of segments that may be broken, and are left aside; more of them stop the profile", KEEPS_RESULT
+    ] = 0.05
     shard_mib: Annotated[float, "size of a tar file, in MiB"] = 256.0
     name_regex: Annotated[str, "what the names of recordings say, as in (?P<channel>[^/]+)/(?P<speaker>[^_]+)_.*"] = ""
     metadata: Annotated[str, "a table with a column recording, and what is known of each"] = ""
@@ -88,6 +94,10 @@ class SegmentsConfig:
             yield f"shard_mib: got {self.shard_mib}, expected more than 0"
         if self.kind == "segments" and self.source == "voices":
             yield "kind: voices are recordings; name a folder of segments as source"
+        if self.sample is not None and self.sample < 1:
+            yield f"sample: got {self.sample}, expected at least 1, or none"
+        if not 0 <= self.most_broken_fraction <= 1:
+            yield f"most_broken_fraction: got {self.most_broken_fraction}, expected 0 to 1"
         if not 1 <= self.num_channels:
             yield f"num_channels: got {self.num_channels}, expected at least 1"
 
@@ -141,6 +151,9 @@ class EncodeConfig:
         "honour conditional puts",
         KEEPS_RESULT,
     ] = "0/1"
+    most_failed_fraction: Annotated[
+        float, "share of a piece's segments that may be unusable, and are left aside; more of them stop", KEEPS_RESULT
+    ] = 0.5
     cluster_workers: Annotated[int, "workers on a Ray cluster; 0: this process", KEEPS_RESULT] = 0
 
     def faults(self) -> Iterator[str]:
@@ -150,6 +163,8 @@ class EncodeConfig:
             self.share.split("/")[1]
         ):
             yield f"share: got {self.share}, expected NUMBER/MACHINES with the number from 0, as in 0/2"
+        if not 0 <= self.most_failed_fraction <= 1:
+            yield f"most_failed_fraction: got {self.most_failed_fraction}, expected 0 to 1"
         if self.piece_mib <= 0:
             yield f"piece_mib: got {self.piece_mib}, expected more than 0"
 

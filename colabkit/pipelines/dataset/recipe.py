@@ -81,12 +81,16 @@ def profile(config: Config, run: Run) -> dict[str, Any]:
         sources.segments_of(chosen, run.folder_of("01_segments")),
         expected_hours=chosen.expected_hours,
         default_rate_hz=chosen.default_rate_hz,
+        sample=chosen.sample,
         seed=chosen.seed,
     )
     run.say(str(found.table()))
+    if len(found.rates_hz) > 1:
+        rates = ", ".join(f"{rate} Hz ({number} files)" for rate, number in found.rates_hz.items())
+        run.say(f"  the segments have several rates: {rates}; each is read at its own and brought to the codec's")
     draw_profile(found, run.output / "profile.png")
     replace(found, address=f"{SEGMENTS}/").save(run.output / "profile.json")  # not where this machine keeps them
-    require_plannable(found)
+    require_plannable(found, most_broken_fraction=chosen.most_broken_fraction)
     return {"hours": round(found.hours, 4), "num_files": found.num_files, "num_broken": found.num_broken}
 
 

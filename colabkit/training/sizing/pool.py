@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from colabkit.core.errors import ColabkitError
+from colabkit.training.sizing.copies import in_copies
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
 from colabkit.training.sizing.workload import Regime, Workload
 
@@ -70,12 +68,8 @@ class Predictions:
             return
         for workload, _ in lacking.values():
             self.shapes(workload)  # imports what the copies would each import for themselves
-        _waiting[:] = [(self, *value) for value in lacking.values()]
-        try:
-            with multiprocessing.get_context("fork").Pool(min(cores, len(lacking)), _end_on_sigterm) as pool:
-                found = pool.map(_predict_waiting, range(len(_waiting)), chunksize=1)
-        finally:
-            _waiting.clear()
+        works = [lambda wanted=wanted: self._predict(*wanted) for wanted in lacking.values()]
+        found = in_copies(works, min(cores, len(works)) - 1)
         self.known.update(zip(lacking, found, strict=True))
         self.num_predicted += len(found)
 
@@ -90,24 +84,6 @@ class Predictions:
             longest_seconds=self.longest_seconds,
             on_gpu=self.on_gpu,
         )
-
-
-_waiting: list[tuple[Predictions, Workload, Regime]] = []  # what copies of this process find: a workload cannot be sent
-
-
-def _end_on_sigterm() -> None:
-    """Let a copy end as it is told to: what this process does on SIGTERM is not for its copies."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _predict_waiting(number: int) -> MemoryModel:
-    predictions, workload, regime = _waiting[number]
-    try:
-        return predictions._predict(workload, regime)
-    except ColabkitError:
-        raise
-    except Exception as error:  # those of torch do not pass from one process to another
-        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _can_fork() -> bool:

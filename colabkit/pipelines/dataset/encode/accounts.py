@@ -126,7 +126,8 @@ class Settling:
                 got=left_aside[0][1],
                 expected=f"at most {hands.most_failed_fraction:.0%} broken ones",
                 where=left_aside[0][0],
-                fix="mend what they have in common, then run the same again; or set most_failed_fraction=1",
+                fix="mend what they have in common, then run the same again; or leave them aside: "
+                "--set encode.most_failed_fraction=1",
             )
         inputs = hands.plan.inputs_hash(piece, str(hands.committer.facts["fingerprint"]))
         made = hands.committer.commit(piece.id, inputs, rows, left_aside, work.token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 
@@ -83,5 +84,10 @@ class Credits:
             "The disk quota is too small to go on",
             got=f"{in_units(self.capacity)} for segments",
             expected=f"{in_units(wanted)} for the next one and {in_units(self.overhead)} for the journal",
-            fix=f"give more: quota_bytes={2 * (self.capacity + self.overhead + wanted)}; what is done is kept",
+            fix=f"give more: {quota_setting(2 * (self.capacity + self.overhead + wanted))}; what is done is kept",
         )
+
+
+def quota_setting(num_bytes: int) -> str:
+    """Return the setting that allows so many bytes or a little more."""
+    return f"--set encode.quota_gib={math.ceil(1000 * num_bytes / 2**30) / 1000:g}"

@@ -12,6 +12,7 @@ import numpy as np
 from colabkit.core.disk import in_units
 from colabkit.core.errors import UsageError
 from colabkit.pipelines.dataset.codecs.codec import Codec
+from colabkit.pipelines.dataset.encode.credits import quota_setting
 from colabkit.pipelines.dataset.encode.pieces import Piece
 from colabkit.pipelines.dataset.encode.spool import Spool
 from colabkit.pipelines.dataset.store.items import Items
@@ -84,7 +85,7 @@ def choose_quota(
             where=where,
             expected=f"at least {least} bytes ({in_units(least)}): two segments, and the journal of two pieces of "
             f"{in_units(largest_piece)}",
-            fix=f"give quota_bytes={least} or more, or another scratch folder; smaller pieces need less",
+            fix=f"{quota_setting(least)} or more; smaller pieces (encode.piece_mib) need less",
         )
     journal = fixed + int(ratio * (quota_bytes - fixed) / (1 + ratio))
     return Quota(quota_bytes, journal)

@@ -41,6 +41,7 @@ def encode_store(config: Config, store: Place, run: Run, *, can_commit: bool) ->
         "skip_existing": chosen.skip_existing,
         "output_format": chosen.output,
         "honours_absent": can_commit,
+        "most_failed_fraction": chosen.most_failed_fraction,
     }
     if chosen.cluster_workers and not chosen.dry_run:
         done = _on_cluster(config, store, run, settings)

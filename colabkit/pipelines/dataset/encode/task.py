@@ -121,7 +121,8 @@ class Task:
                 "This store does not honour conditional puts: workers cannot claim pieces",
                 where=self.output.address,
                 expected="a store that refuses to overwrite (If-None-Match)",
-                fix="give each worker a share of its own instead: claims off, share=(number from 0, workers)",
+                fix="give each machine a share of its own instead: --set encode.shared=no --set encode.share=0/2 on "
+                "the first of two, 1/2 on the other",
             )
         self.teller.say(
             f"  WARNING {self.output.address} does not honour conditional puts (If-None-Match): nothing keeps two "

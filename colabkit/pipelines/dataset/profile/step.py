@@ -7,6 +7,7 @@ require_plannable(found)
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -93,11 +94,11 @@ def profile_segments(
     )
 
 
-def require_plannable(found: Profile, *, rate_hz: int | None = None, most_broken_fraction: float = 0.01) -> Profile:
+def require_plannable(found: Profile, *, most_broken_fraction: float = 0.05) -> Profile:
     """Return the profile when work can be planned on it.
 
-    `rate_hz` decides for segments of several rates: all are brought to it. Raises: DataError when no length or rate is
-    known, rates are mixed and nothing is decided, the hours are too uncertain, or too much is broken.
+    Segments may have several rates: each is read at its own, and brought to the codec's. Raises: DataError when no
+    length or rate is known, the hours are too uncertain, or too much is broken.
     """
     if found.num_without_rate and found.default_rate_hz is None:
         raise DataError(
@@ -105,7 +106,7 @@ def require_plannable(found: Profile, *, rate_hz: int | None = None, most_broken
             got=f"{found.num_without_rate} of {found.num_inspected}",
             expected="a rate in every file",
             where=found.address,
-            fix="if you know it, say it: default_rate_hz=24000; then profile again",
+            fix="if you know it, say it: --set segments.default_rate_hz=24000",
         )
     if found.hours is None or not found.hours:
         raise DataError(
@@ -113,15 +114,7 @@ def require_plannable(found: Profile, *, rate_hz: int | None = None, most_broken
             got=f"{found.num_broken} broken of {found.num_inspected} inspected",
             where=found.address,
             expected="segments that can be read",
-            fix="see why above; say default_rate_hz where no rate is told",
-        )
-    if len(found.rates_hz) > 1 and rate_hz is None:
-        raise DataError(
-            "Cannot plan: the segments have several rates",
-            where=found.address,
-            expected="one, or a decision",
-            got=", ".join(f"{rate} Hz ({number})" for rate, number in found.rates_hz.items()),
-            fix="decide: rate_hz=24000 brings all of them to one",
+            fix="see why above; where no rate is told, --set segments.default_rate_hz=24000",
         )
     if found.hours_margin > _TOO_UNSURE * found.hours:
         raise DataError(
@@ -129,7 +122,7 @@ def require_plannable(found: Profile, *, rate_hz: int | None = None, most_broken
             got=f"{found.hours:.1f} h ± {found.hours_margin:.1f} (95 %)",
             expected=f"±  {_TOO_UNSURE:.0%} at most",
             where=found.address,
-            fix=f"inspect more files: sample={min(found.num_files, 4 * found.num_inspected)}",
+            fix=f"inspect more files: --set segments.sample={min(found.num_files, 4 * found.num_inspected)}",
         )
     if found.num_broken > most_broken_fraction * found.num_inspected:
         raise DataError(
@@ -137,7 +130,8 @@ def require_plannable(found: Profile, *, rate_hz: int | None = None, most_broken
             got=f"{found.num_broken} of {found.num_inspected}",
             expected=f"at most {most_broken_fraction:.0%}",
             where=found.address,
-            fix="mend or remove them; or allow more: most_broken_fraction",
+            fix="mend or remove them; or leave them aside: "
+            f"--set segments.most_broken_fraction={math.ceil(100 * found.num_broken / found.num_inspected) / 100:g}",
         )
     return found
 

@@ -82,7 +82,7 @@ def read_npz(payload: bytes, name: str, *, default_rate_hz: int | None = None) -
             got=f"arrays {', '.join(headers)}",
             where=name,
             expected=f"a number under {', '.join(RATE_NAMES[:4])}",
-            fix="if you know it, say it: default_rate_hz=24000; guessing would change speed and pitch",
+            fix="if you know it, say it: --set segments.default_rate_hz=24000; guessing would change speed and pitch",
         )
     wave, num_channels = to_wave(as_array(contents[audio], headers[audio], f"{audio} of {name}"), name)
     if num_channels > 1:

@@ -108,13 +108,26 @@ def test_without_rates_nothing_is_planned(tmp_path):
     assert require_plannable(profile_segments(tmp_path, default_rate_hz=24_000)).hours == pytest.approx(0.1 / 3600)
 
 
-def test_mixed_rates_want_a_decision(tmp_path):
+def test_mixed_rates_are_no_gate(tmp_path):
     fill(tmp_path / "a", 3)
     fill(tmp_path / "b", 3, rate_hz=16_000)
     found = profile_segments(tmp_path)
-    with pytest.raises(DataError, match="several rates"):
+    assert require_plannable(found) is found and found.rates_hz == {"24000": 3, "16000": 3}
+
+
+@pytest.mark.parametrize("num_good, passes", [(24, True), (19, True), (18, False), (1, False)])
+def test_broken_segments_are_left_aside_up_to_a_share(tmp_path, num_good, passes):
+    fill(tmp_path, num_good)
+    (tmp_path / "Zad" / "cut.npz").parent.mkdir(exist_ok=True)
+    (tmp_path / "Zad" / "cut.npz").write_bytes(b"PK")
+    found = profile_segments(tmp_path)
+    if passes:
+        assert require_plannable(found) is found
+        return
+    with pytest.raises(DataError, match="broken") as caught:
         require_plannable(found)
-    assert require_plannable(found, rate_hz=24_000) is found
+    fraction = float(caught.value.fix.rpartition("--set segments.most_broken_fraction=")[2])
+    assert require_plannable(found, most_broken_fraction=fraction) is found
 
 
 def test_too_uncertain_hours_and_broken_only(tmp_path):
