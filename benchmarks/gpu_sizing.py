@@ -16,7 +16,7 @@ import torch
 from colabkit.pipelines.asr.config import Config, ModelConfig
 from colabkit.pipelines.asr.workload import workload
 from colabkit.training.sizing.choose import size
-from colabkit.training.sizing.devices import GIB, Device, emulated, here
+from colabkit.training.sizing.devices import GIB, Device, here
 from colabkit.training.sizing.out_of_memory import release
 from colabkit.training.sizing.partition import cut
 from colabkit.training.sizing.probe import confirm
@@ -24,6 +24,8 @@ from colabkit.training.sizing.real_step import RealStep
 from colabkit.training.sizing.request import seed_rule
 from colabkit.training.sizing.tracing.accounting import Meter
 from colabkit.training.sizing.workload import Workload
+from tests.training.sizing.real_steps import MeteredStep
+from tests.training.sizing.sized import emulated
 
 MODELS = ("facebook/wav2vec2-base", "facebook/wav2vec2-xls-r-300m", "facebook/wav2vec2-xls-r-1b")
 MOST_SAMPLES = 256  # at once: of short samples no GPU gains by more
@@ -39,9 +41,9 @@ class Ground:
     meter_bytes: int | None = None
 
     def step(self, work: Workload, regime: Any) -> RealStep:
-        return RealStep(
-            work, regime, self.torch_device, meter=None if self.meter_bytes is None else Meter(self.meter_bytes)
-        )
+        if self.meter_bytes is None:
+            return RealStep(work, regime, self.torch_device)
+        return MeteredStep(work, regime, Meter(self.meter_bytes))
 
 
 def ground() -> Ground:

@@ -34,15 +34,15 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.peers import batch_sizes  # noqa: E402
 from colabkit.core.table import Table  # noqa: E402
 from colabkit.training.sizing.choose import size  # noqa: E402
-from colabkit.training.sizing.devices import emulated  # noqa: E402
 from colabkit.training.sizing.out_of_memory import release  # noqa: E402
 from colabkit.training.sizing.partition import cut  # noqa: E402
 from colabkit.training.sizing.probe import confirm  # noqa: E402
-from colabkit.training.sizing.real_step import RealStep  # noqa: E402
 from colabkit.training.sizing.tracing.accounting import Meter  # noqa: E402
 from colabkit.training.sizing.tracing.cuda_like import worst_case_shapes  # noqa: E402
 from colabkit.training.sizing.workload import Workload  # noqa: E402
 from tests.training.sizing import workloads  # noqa: E402
+from tests.training.sizing.real_steps import MeteredStep  # noqa: E402
+from tests.training.sizing.sized import emulated  # noqa: E402
 
 MIB = 2**20
 NUM_BUCKETS, LONGEST, SHORTEST = 30, 30.0, 1.0
@@ -111,7 +111,7 @@ def fake_step(workload, regime, budget_bytes: int):
     with ExitStack() as stack:
         stack.enter_context(worst_case_shapes())
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        yield stack.enter_context(RealStep(workload, regime, "cpu", meter=Meter(budget_bytes)))
+        yield stack.enter_context(MeteredStep(workload, regime, Meter(budget_bytes)))
 
 
 def ours(workload, budget_bytes: int, lengths: np.ndarray) -> dict:
@@ -124,7 +124,7 @@ def ours(workload, budget_bytes: int, lengths: np.ndarray) -> dict:
         num_buckets=NUM_BUCKETS,
     )
     meter, refused, fills, worst = Meter(budget_bytes), 0, [], []
-    with RealStep(workload, sizing.regime, "cpu", meter=meter) as step:
+    with MeteredStep(workload, sizing.regime, meter) as step:
         sizing = confirm(sizing, step, timed=False)
         limit = sizing.limit_bytes
         parts = cut(lengths.tolist(), sizing.capacity)

@@ -36,6 +36,7 @@ from colabkit.training.sizing.tracing.accounting import Meter  # noqa: E402
 from colabkit.training.sizing.tracing.cuda_like import worst_case_shapes  # noqa: E402
 from colabkit.training.sizing.workload import Regime, Workload  # noqa: E402
 from tests.training.sizing.real_steps import RealStep, profiled  # noqa: E402
+from tests.training.sizing.sized import peak_phase  # noqa: E402
 from tests.training.sizing.workloads import vocoder, wav2vec2, wav2vec2_bert, whisper  # noqa: E402
 
 MIB, GIB = 2**20, 2**30
@@ -99,7 +100,7 @@ def row(name: str, regime: Regime, samples: int, seconds: float, model: MemoryMo
         seconds,
         model.peak_bytes(samples, seconds),
         measured,
-        model.peak_phase(samples, seconds),
+        peak_phase(model, samples, seconds),
     )
     print(
         f"{made.model:10} {made.regime:42} {samples:4} x {seconds:4.1f} s  "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shlex
@@ -13,12 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from colabkit import worker
 from colabkit.cli import main
 from colabkit.core.config import build, to_dict
 from colabkit.pipelines import find
-from colabkit.training.processes.handoff import MARK
-from colabkit.training.processes.rank_run import TellingProgress
 
 
 @pytest.fixture
@@ -126,20 +122,6 @@ def test_settings_survive_the_way_to_another_process():
     for preset in pipeline.presets.values():
         config = preset()
         assert build(pipeline.config_type, json.loads(json.dumps(to_dict(config)))) == config
-
-
-def test_events_are_whole_lines_and_rare():
-    out = io.StringIO()
-    with TellingProgress(1000, "train", done=5, unit="steps", tell=worker._teller(out)) as progress:
-        for _ in range(995):
-            progress.update(loss=0.5, best_der=float("inf"), note="x\ny")
-        progress.total = 1000
-    lines = out.getvalue().split("\n")
-    assert all(line.startswith(MARK) for line in lines[:-1]) and 3 <= len(lines) <= 5 and lines[-1] == ""
-    events = [json.loads(line.removeprefix(MARK)) for line in lines[:-1]]
-    assert events[0]["progress"] == {"title": "train", "total": 1000, "done": 5, "unit": "steps"}
-    assert events[-1]["progress"]["done"] == 1000
-    assert events[-1]["values"] == {"loss": 0.5, "best_der": float("inf"), "note": "x\ny"}
 
 
 def test_the_worker_is_imported_without_torch():

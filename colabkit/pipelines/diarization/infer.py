@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +164,6 @@ class Diarizer:
 
     def describe(self) -> str:
         """Return the JSON that from_onnx reads beside the network."""
-        from dataclasses import asdict
-
         return json.dumps(
             {
                 "table": self.table.tolist(),

@@ -14,23 +14,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from colabkit.core import files
 from colabkit.core.errors import UsageError
 from colabkit.core.teller import Teller
-from colabkit.pipelines.diarization import FRAME_SAMPLES
-from colabkit.pipelines.diarization.config import Config, EvaluateConfig, InferConfig
+from colabkit.io.audio import read_audio, write_wav
+from colabkit.io.samples.source import fingerprint_sources
+from colabkit.pipelines.diarization import FRAME_SAMPLES, RATE_HZ, workload
+from colabkit.pipelines.diarization.config import Config, EvaluateConfig, InferConfig, ModelConfig
+from colabkit.pipelines.diarization.conversations import windows
+from colabkit.pipelines.diarization.evaluate import timeline
+from colabkit.pipelines.diarization.evaluate.metrics import score
+from colabkit.pipelines.diarization.evaluate.step import (
+    Conversation,
+    choose_lowest,
+    conversation,
+    diarize_all,
+    measure,
+)
+from colabkit.pipelines.diarization.infer import Diarizer, tuned_in
+from colabkit.pipelines.diarization.rttm import write_rttm
 from colabkit.pipelines.diarization.speech import recordings
+from colabkit.pipelines.diarization.speech.bank import SpeechBank
+from colabkit.pipelines.diarization.speech.pool import load_bank, training_speech
 from colabkit.pipelines.diarization.speech.step import Speech, list_speech, open_speech, write_speech
 from colabkit.runs.run import Run
 from colabkit.runs.steps import step
-
-if TYPE_CHECKING:
-    from colabkit.pipelines.diarization.evaluate.step import Conversation
-    from colabkit.pipelines.diarization.infer import Diarizer
-    from colabkit.pipelines.diarization.speech.bank import SpeechBank
+from colabkit.training.processes.ranks import join
 
 LONG_MIX_SECONDS, NUM_LONG_MIXES = 45.0, 10
 CLUSTER_DISTANCES = (0.05, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8, 0.9)
@@ -39,8 +52,6 @@ SMOOTHING_SECONDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 
 def _outside(config: Config) -> dict[str, str]:
     recorded = (config.recordings.train_source, config.recordings.test_source)
-    from colabkit.io.samples.source import fingerprint_sources
-
     return fingerprint_sources((*config.speech.source, *filter(None, recorded)))
 
 
@@ -74,13 +85,8 @@ def speech(config: Config, run: Run) -> dict[str, Any]:
 )
 def train(config: Config, run: Run) -> dict[str, Any] | None:
     """Train on simulated and real conversations; resumes at the last checkpoint."""
-    from colabkit.pipelines.diarization import workload
-    from colabkit.pipelines.diarization.conversations import windows
-    from colabkit.pipelines.diarization.evaluate import timeline
-    from colabkit.pipelines.diarization.speech.pool import training_speech
     from colabkit.pipelines.diarization.train import loop
     from colabkit.pipelines.diarization.train.batches import TrainingBatches, training_simulator
-    from colabkit.training.processes.ranks import join
 
     listed = _speech(config, run)
     spoken = training_speech(listed, run)
@@ -125,8 +131,6 @@ def train(config: Config, run: Run) -> dict[str, Any] | None:
 )
 def tune(config: Config, run: Run) -> dict[str, Any]:
     """Find the distance between voices that links windows best, then the smoothing, on validation speakers."""
-    from dataclasses import replace
-
     diarizer = _diarizer(config, run)
     wanted = {"cluster_distance": CLUSTER_DISTANCES, "smoothing_seconds": SMOOTHING_SECONDS}
     given = {name: value for name in wanted if (value := getattr(config.infer, name)) is not None}
@@ -154,9 +158,6 @@ def _tuned(
     scored: list[list[tuple[Any, Any]]],
 ) -> Diarizer:
     """Return the diarizer with the value of a setting that serves validation conversations best."""
-    from dataclasses import replace
-
-    from colabkit.pipelines.diarization.evaluate.step import choose_lowest
 
     turned = {value: replace(diarizer, **{name: value}) for value in candidates}
     best, tried = choose_lowest(
@@ -184,10 +185,6 @@ def _tuned(
 )
 def evaluate(config: Config, run: Run) -> dict[str, Any]:
     """Score conversations of speakers that training never heard, and real recordings where given."""
-    from colabkit.pipelines.diarization.evaluate import timeline
-    from colabkit.pipelines.diarization.evaluate.step import Conversation, diarize_all, measure
-    from colabkit.pipelines.diarization.rttm import write_rttm
-
     diarizer = _diarizer(config, run)
     settings = config.evaluate
     sets = {
@@ -211,9 +208,9 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
         scores[name] = measure(conversations, hypotheses, settings.collar_seconds)
         for kind in ("reference", "hypothesis"):
             (run.output / kind).mkdir(exist_ok=True)
-        for conversation, hypothesis in zip(conversations, hypotheses, strict=True):
-            write_rttm(run.output / "reference" / f"{conversation.name}.rttm", conversation.name, conversation.turns)
-            write_rttm(run.output / "hypothesis" / f"{conversation.name}.rttm", conversation.name, hypothesis)
+        for one, hypothesis in zip(conversations, hypotheses, strict=True):
+            write_rttm(run.output / "reference" / f"{one.name}.rttm", one.name, one.turns)
+            write_rttm(run.output / "hypothesis" / f"{one.name}.rttm", one.name, hypothesis)
         if name == list(sets)[-1]:
             timeline.draw_timeline(
                 run.output / "timeline.png",
@@ -248,7 +245,7 @@ def export(config: Config, run: Run) -> dict[str, Any]:
 
     model = _model(run)
     mix = _mixes(config, _bank(config, run, "validation"), num_mixes=1, seconds=max(CHECK_SECONDS))[0]
-    waves = [mix.wave[: int(seconds * 16_000)] for seconds in CHECK_SECONDS]
+    waves = [mix.wave[: int(seconds * RATE_HZ)] for seconds in CHECK_SECONDS]
     path = run.output / "model.onnx"
     export_onnx(model, path, opset=config.export.opset)
     difference, _ = check_parity(model, path, waves)
@@ -258,8 +255,7 @@ def export(config: Config, run: Run) -> dict[str, Any]:
         small = run.output / "model.int8.onnx"
         export_int8(path, small)
         metrics |= {"int8_same_decisions": check_parity(model, small, waves)[1], "int8_bytes": small.stat().st_size}
-    description = (run.folder_of("03_tune") / "diarizer.json").read_text()
-    files.write_atomic(run.output / "diarizer.json", description)
+    files.write_atomic(run.output / "diarizer.json", (run.folder_of("03_tune") / "diarizer.json").read_text())
     return metrics
 
 
@@ -271,13 +267,6 @@ def export(config: Config, run: Run) -> dict[str, Any]:
 )
 def example(config: Config, run: Run) -> dict[str, Any]:
     """Diarize one longer conversation of held-out speakers through ONNX alone."""
-    from colabkit.io.audio import write_wav
-    from colabkit.pipelines.diarization import RATE_HZ
-    from colabkit.pipelines.diarization.evaluate import timeline
-    from colabkit.pipelines.diarization.evaluate.metrics import score
-    from colabkit.pipelines.diarization.infer import Diarizer
-    from colabkit.pipelines.diarization.rttm import write_rttm
-
     bank = _bank(config, run, "test")
     talk = _mixes(
         config,
@@ -300,11 +289,6 @@ STEPS = (speech, train, tune, evaluate, export, example)
 
 def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
     """Diarize audio files with what a run exported: one RTTM a file, named after the recording."""
-    from colabkit.io.audio import read_audio
-    from colabkit.pipelines.diarization import RATE_HZ
-    from colabkit.pipelines.diarization.infer import Diarizer
-    from colabkit.pipelines.diarization.rttm import write_rttm
-
     if not (run_folder / export.id).is_dir():
         raise UsageError(
             "This run has nothing to apply yet",
@@ -313,11 +297,9 @@ def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
             fix=f"colabkit run diarization --run {run_folder.name}, which continues it",
         )
     diarizer = Diarizer.from_onnx(run_folder / export.id)
-    written = []
-    for path in paths:
-        target = output / f"{path.stem}.rttm"
+    written = [output / f"{path.stem}.rttm" for path in paths]
+    for path, target in zip(paths, written, strict=True):
         write_rttm(target, path.stem, diarizer.diarize(read_audio(path, rate_hz=RATE_HZ)))
-        written.append(target)
     return written
 
 
@@ -326,7 +308,6 @@ def _speech(config: Config, run: Run) -> Speech:
 
 
 def _bank(config: Config, run: Run, split: str, listed: Speech | None = None) -> SpeechBank:
-    from colabkit.pipelines.diarization.speech.pool import load_bank
 
     return load_bank(listed or _speech(config, run), split, run, hours=config.speech.held_out_hours)
 
@@ -354,7 +335,6 @@ def _mixes(
     seed: int = 500,
     settings: EvaluateConfig | None = None,
 ) -> list[Conversation]:
-    from colabkit.pipelines.diarization.evaluate.step import conversation
     from colabkit.pipelines.diarization.train.batches import held_out_simulator
 
     simulator = held_out_simulator(
@@ -364,8 +344,6 @@ def _mixes(
 
 
 def _validator(config: Config, mixes: Sequence[Conversation]) -> Callable[[Any], dict[str, float]]:
-    from colabkit.pipelines.diarization.evaluate.step import diarize_all, measure
-    from colabkit.training.processes.ranks import join
 
     def validate(model: Any) -> dict[str, float]:
         diarizer = _torch_diarizer(model, config.infer)
@@ -378,7 +356,6 @@ def _validator(config: Config, mixes: Sequence[Conversation]) -> Callable[[Any],
 def _model(run: Run):
     from safetensors.torch import load_file
 
-    from colabkit.pipelines.diarization.config import ModelConfig
     from colabkit.pipelines.diarization.train.loop import build_model
 
     folder = run.folder_of("02_train")
@@ -388,7 +365,6 @@ def _model(run: Run):
 
 
 def _diarizer(config: Config, run: Run) -> Diarizer:
-    from colabkit.pipelines.diarization.infer import tuned_in
 
     tuned = run.folder_of("03_tune") / "diarizer.json"
     return _torch_diarizer(_model(run), config.infer, **(tuned_in(files.read_json(tuned)) if tuned.exists() else {}))
@@ -396,8 +372,6 @@ def _diarizer(config: Config, run: Run) -> Diarizer:
 
 def _torch_diarizer(model: Any, settings: InferConfig, **tuned: float) -> Diarizer:
     import torch
-
-    from colabkit.pipelines.diarization.infer import Diarizer
 
     device = next(model.parameters()).device
 

@@ -67,15 +67,12 @@ def read_rttm(path: str | os.PathLike | bytes, *, strict: bool = True) -> ByReco
     for recording, turns in by_recording.items():
         by_recording[recording], num = merge_own_overlaps(turns)
         num_merged += num
-    num_multichannel = sum(len(found) > 1 for found in channels.values())
-    notes = []
-    if num_merged:
-        notes.append(f"{num_merged} turns merged with an overlapping turn of the same speaker")
-    if num_empty:
-        notes.append(f"{num_empty} turns of zero duration left out")
-    if num_multichannel:
-        notes.append(f"{num_multichannel} recordings have turns on several channels, read as one")
-    return ByRecording(by_recording, dropped, notes)
+    changes = {
+        "turns merged with an overlapping turn of the same speaker": num_merged,
+        "turns of zero duration left out": num_empty,
+        "recordings have turns on several channels, read as one": sum(len(found) > 1 for found in channels.values()),
+    }
+    return ByRecording(by_recording, dropped, [f"{num} {what}" for what, num in changes.items() if num])
 
 
 def read_uem(path: str | os.PathLike, *, strict: bool = True) -> ByRecording:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,10 +162,8 @@ class Checkpoints:
     def _stored_names(self) -> list[str]:
         names = set(self.medium.names(self.folder))
         if self.medium.is_remote:
-            try:
+            with suppress(FileNotFoundError):  # nothing was stored yet
                 names.add(self.medium.read(self.folder / LATEST).decode(errors="replace").strip())
-            except FileNotFoundError:
-                pass  # nothing was stored yet
         return _only_generations(names)
 
     def _patiently(self, medium: Medium, ask: Callable[[], Any]) -> Any:

@@ -78,18 +78,13 @@ class Publisher:
 
     def flush(self, patience_seconds: float) -> bool:
         """Wait until everything offered is on the other side, at most so long; tell whether it is."""
-        end = time.monotonic() + patience_seconds
         with self._wake:
             self._in_haste = True
             self._wake.notify_all()
-            while (self._waiting or self._sending or self._unconfirmed) and self._fault is None:
-                left = end - time.monotonic()
-                if left <= 0:
-                    break
-                self._wake.wait(left)
+            self._wake.wait_for(lambda: self._is_done() or self._fault is not None, patience_seconds)
             self._in_haste = False
             self._raise_fault()
-            return not (self._waiting or self._sending or self._unconfirmed)
+            return self._is_done()
 
     def close(self) -> None:
         """Send nothing more."""
@@ -98,6 +93,9 @@ class Publisher:
             self._wake.notify_all()
         if thread is not None and self._sending is None:
             thread.join(5)
+
+    def _is_done(self) -> bool:
+        return not (self._waiting or self._sending or self._unconfirmed)
 
     def _raise_fault(self) -> None:
         if self._fault is not None:
@@ -110,8 +108,7 @@ class Publisher:
             with self._wake:
                 self._sending = None
                 self._wake.notify_all()
-                while self._thread is mine and not self._waiting and not self._unconfirmed:
-                    self._wake.wait()
+                self._wake.wait_for(lambda: self._thread is not mine or self._waiting or self._unconfirmed)
                 if self._thread is not mine:
                     return
                 job = self._sending = self._waiting[0] if self._waiting else None

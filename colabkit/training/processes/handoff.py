@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from colabkit.core.config import to_dict
@@ -107,7 +107,7 @@ def error_of(described: dict[str, Any]) -> BaseException | None:
         return ModuleNotFoundError(described["message"], name=described["name"])
     if "what" not in described:
         return None
-    kind = named(described["kind"])
+    kind = resolve_name(described["kind"])
     if not issubclass(kind, ColabkitError):
         raise StateError(
             "Cannot read an error of another process",
@@ -131,12 +131,3 @@ class _Told:
 
     def __repr__(self) -> str:
         return self._text
-
-
-def named(dotted: str) -> Any:
-    """Import "module:name"."""
-    module, _, name = dotted.partition(":")
-    found = import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from colabkit.core.config import build
@@ -19,7 +20,7 @@ from colabkit.runs.report import Report
 from colabkit.runs.run import Run
 from colabkit.runs.state import open_run
 from colabkit.runs.steps import Sections, find
-from colabkit.training.processes.handoff import Handoff, named
+from colabkit.training.processes.handoff import Handoff
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -40,7 +41,7 @@ class RankRun(Run):
             steps=import_module(handoff.recipe).STEPS,
             preset=handoff.preset,
             say=say,
-            config=build(named(handoff.config_type), handoff.settings),
+            config=build(resolve_name(handoff.config_type), handoff.settings),
             run_folder=open_run(path.parent.parent, path.parent.name, path.name, read_only=True),
         )
         self.report = _TellingReport(self.report.path, heading={}, say=say, tell=tell)

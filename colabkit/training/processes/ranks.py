@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -91,10 +91,10 @@ class Ranks:
 _joined: Ranks | None = None
 
 
-def launched(env: Mapping[str, str] | None = None) -> bool:
+def launched() -> bool:
     """Say whether torchrun or accelerate started this process as one of several."""
-    env = os.environ if env is None else env
-    return all(env.get(name) for name in _VARIABLES) and env["WORLD_SIZE"].isdigit() and int(env["WORLD_SIZE"]) > 1
+    world = os.environ.get("WORLD_SIZE", "")
+    return all(os.environ.get(name) for name in _VARIABLES) and world.isdigit() and int(world) > 1
 
 
 def join() -> Ranks:

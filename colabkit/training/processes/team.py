@@ -219,9 +219,7 @@ class Team:
 
     def _records(self) -> dict[int, dict[str, Any]]:
         """Return what each process wrote of itself: its pid, and at its end how it ended."""
-        found = {}
-        for path in self.exchange.glob("rank-*.json"):
-            found[int(path.stem.partition("-")[2])] = json.loads(path.read_text(encoding="utf-8"))
+        found = {int(path.stem.partition("-")[2]): files.read_json(path) for path in self.exchange.glob("rank-*.json")}
         return dict(sorted(found.items()))
 
     def _outcome(self, exit_code: int) -> dict | None:
@@ -230,9 +228,8 @@ class Team:
             return records[0]["metrics"]
         ended = sorted((told["seconds"], rank, told["error"]) for rank, told in records.items() if "error" in told)
         errors = [(rank, described, error_of(described)) for _, rank, described in ended]
-        for _, _, error in errors:
-            if isinstance(error, Stopped) and self.run.stop_requested:
-                raise self.run.stopped()
+        if self.run.stop_requested and any(isinstance(error, Stopped) for _, _, error in errors):
+            raise self.run.stopped()
         for rank, _, error in errors:  # what a step says beats what its end did to the others
             if error is not None:
                 if rank:  # what the first said is shown already

@@ -23,15 +23,10 @@ ROUND_LARGE_BYTES = 2 * MIB  # kRoundLarge: above it from segments of their own
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """What was held at most and what was reserved from the driver for it; `num_retries`: caches given back to go on."""
+    """What was held at most, and what was reserved from the driver for it."""
 
     allocated_bytes: int
     reserved_bytes: int
-    num_retries: int = 0
-
-
-class OutOfMemory(Exception):
-    """The limit does not allow for the allocation, not even with all caches given back."""
 
 
 class Block:
@@ -47,19 +42,17 @@ class Block:
 
 
 class Allocator:
-    """Best fit with splitting and merging, in two pools. Sizes and limits in bytes."""
+    """Best fit with splitting and merging, in two pools, on a device that is large enough. Sizes in bytes."""
 
-    def __init__(self, limit_bytes: int | None = None):
-        self.limit_bytes = limit_bytes
+    def __init__(self):
         self.allocated_bytes = self.reserved_bytes = 0
         self.peak_allocated_bytes = self.peak_reserved_bytes = 0
-        self.num_retries = 0
         # by small or not: (size, address, block)
         self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
         self._next_address = 0
 
     def allocate(self, size: int) -> Block:
-        """Return a block of at least `size` bytes. Raises: OutOfMemory."""
+        """Return a block of at least `size` bytes."""
         size = max(BLOCK_BYTES, -(-size // BLOCK_BYTES) * BLOCK_BYTES)
         small = size <= SMALL_BYTES
         block = self._take(small, size) or self._reserve(size)
@@ -90,13 +83,6 @@ class Allocator:
                         other.after.before = block
         self._put(block)
 
-    def empty_cache(self) -> None:
-        """Give whole free segments back to the driver."""
-        for small, blocks in self._free.items():
-            whole = [entry for entry in blocks if entry[2].before is None and entry[2].after is None]
-            self._free[small] = [entry for entry in blocks if entry[2].before is not None or entry[2].after is not None]
-            self.reserved_bytes -= sum(entry[0] for entry in whole)
-
     def _take(self, small: bool, size: int) -> Block | None:
         blocks = self._free[small]
         found = bisect_left(blocks, (size,))
@@ -114,11 +100,6 @@ class Allocator:
             if size < LARGE_BYTES
             else -(-size // ROUND_LARGE_BYTES) * ROUND_LARGE_BYTES
         )
-        if self.limit_bytes is not None and self.reserved_bytes + segment > self.limit_bytes:
-            self.num_retries += 1
-            self.empty_cache()
-            if self.reserved_bytes + segment > self.limit_bytes:
-                raise OutOfMemory(f"{segment} bytes beside {self.reserved_bytes} of {self.limit_bytes}")
         self.reserved_bytes += segment
         self.peak_reserved_bytes = max(self.peak_reserved_bytes, self.reserved_bytes)
         address, self._next_address = self._next_address, self._next_address + segment
@@ -137,12 +118,12 @@ class Allocator:
         return block.segment_bytes == SMALL_SEGMENT_BYTES
 
 
-def replay(events: Iterable[tuple[int, int]], limit_bytes: int | None = None) -> Peak:
-    """Return the peaks of a sequence of (number, bytes), negative when that number is freed. Raises: OutOfMemory."""
-    allocator, blocks = Allocator(limit_bytes), {}
+def replay(events: Iterable[tuple[int, int]]) -> Peak:
+    """Return the peaks of a sequence of (number, bytes), negative when that number is freed."""
+    allocator, blocks = Allocator(), {}
     for number, size in events:
         if size > 0:
             blocks[number] = allocator.allocate(size)
         else:
             allocator.free(blocks.pop(number))
-    return Peak(allocator.peak_allocated_bytes, allocator.peak_reserved_bytes, allocator.num_retries)
+    return Peak(allocator.peak_allocated_bytes, allocator.peak_reserved_bytes)

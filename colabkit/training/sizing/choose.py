@@ -218,8 +218,7 @@ def _checkpointing(
     if without.fits(longest) < 1:
         decide("checkpointing", True, f"without it not even one sample of {longest:.1f} s fits")
         return with_it
-    plain, spared = _speed(without, typical), _speed(with_it, typical)
-    gain = spared / plain
+    gain = _speed(with_it, typical) / _speed(without, typical)
     sizes = f"{_at_once(without, typical)} instead of {_at_once(with_it, typical)} samples of {typical:.1f} s"
     if gain > 1:
         decide(

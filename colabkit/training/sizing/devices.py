@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from colabkit.core.accelerators import Accelerator
@@ -46,13 +46,6 @@ class Device:
         return f"{self.name} with {self.total_bytes / GIB:.1f} GiB{taken}"
 
     __str__ = describe
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Device:
-        return cls(**data)
 
 
 # The CUDA context with the kernels of torch, cuBLAS and cuDNN that a step loads, in GiB by compute capability:
@@ -208,14 +201,6 @@ def driver_version() -> str:
             return found.group(1) if found else ""
     except OSError:
         return ""
-
-
-def emulated(budget_bytes: int, **more: Any) -> Device:
-    """Return a device of `budget_bytes` with nothing else on it, as a Meter with that budget is one."""
-    device = Device(
-        name=f"emulated {budget_bytes / MIB:.0f} MiB", kind="cpu", total_bytes=budget_bytes, usable_bytes=budget_bytes
-    )
-    return replace(device, **more)
 
 
 def device_name(device: Any) -> str:

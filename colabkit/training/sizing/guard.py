@@ -201,19 +201,17 @@ class _Buffers:
         self._ours: list[Any] = []
 
     def keep(self) -> None:
-        if not self._theirs:
-            return
-        import torch
-
-        with torch.no_grad():
-            if not self._ours:
-                self._ours = [buffer.clone() for buffer in self._theirs]
-            torch._foreach_copy_(self._ours, self._theirs)
+        if not self._ours:
+            self._ours = [buffer.detach().clone() for buffer in self._theirs]
+        _copy(self._theirs, self._ours)
 
     def put_back(self) -> None:
-        if not self._theirs:
-            return
+        _copy(self._ours, self._theirs)
+
+
+def _copy(buffers: list[Any], into: list[Any]) -> None:
+    if buffers:
         import torch
 
         with torch.no_grad():
-            torch._foreach_copy_(self._theirs, self._ours)
+            torch._foreach_copy_(into, buffers)

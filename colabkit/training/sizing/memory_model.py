@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 MOST_SAMPLES = 4096  # more in one forward pass no accelerator makes use of
@@ -60,10 +60,6 @@ class MemoryModel:
         """Return the largest sum of tensors at any moment: what torch.cuda.max_memory_allocated() would say."""
         return max(phase.bytes(num_samples, seconds) for phase in self.phases)
 
-    def peak_phase(self, num_samples: int, seconds: float) -> str:
-        """Return the name of the phase that takes the most."""
-        return max(self.phases, key=lambda phase: phase.bytes(num_samples, seconds)).name
-
     def device_bytes(self, num_samples: int, seconds: float) -> float:
         """Return what the device must hold: the peak, the allocator's slack and the context."""
         peak = self.peak_bytes(num_samples, seconds)
@@ -96,9 +92,6 @@ class MemoryModel:
             )
 
         return replace(self, phases=tuple(map(scale, self.phases)))
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MemoryModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -118,7 +119,7 @@ def with_optimizer(model: MemoryModel, shapes: list[tuple[int, ...]], optimizer:
         if not phase.name.startswith(OPTIMIZER_STEP)
     ]
     state = model.state_bytes + after - before
-    gradients = sum(rounded(4 * _count(shape)) for shape in shapes)
+    gradients = sum(rounded(4 * math.prod(shape)) for shape in shapes)
     phases.append(Phase(name=OPTIMIZER_STEP, base_bytes=state + gradients + moment))
     return replace(model, phases=tuple(phases), state_bytes=state)
 
@@ -131,13 +132,8 @@ def with_fewer(
     from colabkit.training.sizing.tracing.optimizer_memory import optimizer_bytes
 
     states = optimizer_bytes(shapes, "adamw", on_gpu=on_gpu)[0] - optimizer_bytes(fewer, "adamw", on_gpu=on_gpu)[0]
-    gradients = sum(rounded(4 * _count(shape)) for shape in shapes) - sum(rounded(4 * _count(shape)) for shape in fewer)
+    gradients = sum(rounded(4 * math.prod(shape)) for shape in shapes) - sum(
+        rounded(4 * math.prod(shape)) for shape in fewer
+    )
     phases = tuple(replace(phase, base_bytes=phase.base_bytes - states - gradients) for phase in model.phases)
     return replace(model, phases=phases, state_bytes=model.state_bytes - states)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -74,23 +74,6 @@ def predict(
     )
 
 
-def measure(
-    workload: Workload,
-    regime: Regime,
-    num_samples: int,
-    seconds: float,
-    *,
-    num_layers: int | None = None,
-    on_gpu: bool = True,
-    with_scratch: bool | None = None,
-) -> dict[str, int]:
-    """Return the peak of every phase of one step on fake tensors, at full depth or at `num_layers`, in bytes."""
-    from colabkit.training.sizing.tracing.step_trace import FakeStep
-
-    trace = FakeStep(workload, regime, num_layers, on_gpu=on_gpu, with_scratch=with_scratch).run(num_samples, seconds)
-    return {", ".join(segment): max(values) for segment, values in trace.held.items()}
-
-
 def _three_lengths(shortest: float, longest: float) -> tuple[float, float, float]:
     """Return lengths over the range.
 

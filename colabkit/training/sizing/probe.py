@@ -211,7 +211,7 @@ def _entry(sizing: Sizing) -> dict[str, Any]:
         "device": sizing.device.name,
         "workload": sizing.workload,
         "regime": sizing.regime.describe(),
-        "model": sizing.model.to_dict(),
+        "model": asdict(sizing.model),
         "knee_seconds": sizing.knee_seconds,
         "measured": [asdict(m) for m in sizing.measured],
         "shortest_seconds": lengths[0],

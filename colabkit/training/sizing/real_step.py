@@ -48,12 +48,12 @@ def confirm_here(
 class RealStep:
     """Forward, backward and optimizer step of so many samples of one length, as in the midst of accumulating gradients.
 
-    On a GPU what counts is what the caching allocator reserves; an allocation that it had to retry is out of memory.
-    With a `meter` (see accounting) CPU tensors are counted instead. As a context: the copy is made on entering.
+    What counts is what the caching allocator reserves; an allocation that it had to retry is out of memory. As a
+    context: the copy is made on entering.
     """
 
-    def __init__(self, workload: Workload, regime: Regime, device: str = "cuda", *, meter: Any = None):
-        self.workload, self.regime, self.device, self.meter = workload, regime, device, meter
+    def __init__(self, workload: Workload, regime: Regime, device: str = "cuda"):
+        self.workload, self.regime, self.device = workload, regime, device
         self._stack = ExitStack()
 
     def __enter__(self) -> RealStep:
@@ -61,12 +61,15 @@ class RealStep:
 
         gpus = [torch.cuda.current_device()] if self.device.startswith("cuda") else []
         self._stack.enter_context(torch.random.fork_rng(devices=gpus))
-        with torch.device(self.device), self._counted():
-            self.model = self.workload.build(None, self.regime.checkpointing)
-            weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-            self.optimizer = make_optimizer(self.regime.optimizer, weights, on_gpu=bool(gpus))
-            self._averaged = [weight.detach().clone() for weight in self.model.parameters()] if self.regime.ema else []
+        with torch.device(self.device):
+            self._make(on_gpu=bool(gpus))
         return self
+
+    def _make(self, *, on_gpu: bool) -> None:
+        self.model = self.workload.build(None, self.regime.checkpointing)
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimizer = make_optimizer(self.regime.optimizer, weights, on_gpu=on_gpu)
+        self._averaged = [weight.detach().clone() for weight in self.model.parameters()] if self.regime.ema else []
 
     def __exit__(self, *error: object) -> None:
         self.model = self.optimizer = self._averaged = None
@@ -77,19 +80,12 @@ class RealStep:
     def __call__(self, num_samples: int, seconds: float) -> tuple[float, float]:
         """Return (seconds taken, bytes held at the peak). Raises: torch.OutOfMemoryError."""
         try:
-            return self._on_gpu(num_samples, seconds) if self.meter is None else self._metered(num_samples, seconds)
+            return self._measured(num_samples, seconds)
         except RuntimeError:
             self.optimizer.zero_grad(set_to_none=True)  # whatever was halfway
             raise
 
-    def _metered(self, num_samples: int, seconds: float) -> tuple[float, float]:
-        self.meter.reset_peak()
-        began = time.perf_counter()
-        with self.meter:
-            self._step(num_samples, seconds)
-        return time.perf_counter() - began, float(self.meter.peak_bytes)
-
-    def _on_gpu(self, num_samples: int, seconds: float) -> tuple[float, float]:
+    def _measured(self, num_samples: int, seconds: float) -> tuple[float, float]:
         import torch
 
         clean_up()
@@ -127,9 +123,6 @@ class RealStep:
         self.optimizer.step()
         if not self.regime.accumulates:
             self.optimizer.zero_grad(set_to_none=True)
-
-    def _counted(self) -> Any:
-        return self.meter if self.meter is not None else ExitStack()
 
 
 def make_optimizer(name: str, weights: list[Any], *, on_gpu: bool, learning_rate: float = 0.0) -> Any:

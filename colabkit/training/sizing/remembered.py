@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,5 @@ def key_of(sizing: Sizing) -> str:
     """Return what measurements of this sizing are kept under."""
     import torch
 
-    regime = sizing.regime
-    settings = {name: getattr(regime, name) for name in regime.__dataclass_fields__}
-    return digest([sizing.device.name, sizing.device.driver, torch.__version__, sizing.identity, settings])[:24]
+    device = sizing.device
+    return digest([device.name, device.driver, torch.__version__, sizing.identity, asdict(sizing.regime)])[:24]

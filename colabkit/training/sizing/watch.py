@@ -124,7 +124,9 @@ class MemoryWatch:
         clean: Callable[[], object] = clean_up,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.read: Callable[[], Reading] = read or (read_gpu if _torch_uses_a_gpu() else read_ram)
+        import torch
+
+        self.read: Callable[[], Reading] = read or (read_gpu if torch.cuda.is_available() else read_ram)
         self._retries = {read_gpu: gpu_retries, read_ram: lambda: 0}.get(self.read, lambda: self.read().num_retries)
         self.events: Counter[str] = Counter()
         self._teller, self._clean, self._clock = teller, clean, clock
@@ -191,9 +193,3 @@ class MemoryWatch:
                 f"  WARNING others use {taken / GIB:.1f} of the {now.total_bytes / GIB:.1f} GiB of this "
                 "GPU (nvidia-smi tells who); where memory runs out for it, fewer samples go through at once"
             )
-
-
-def _torch_uses_a_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

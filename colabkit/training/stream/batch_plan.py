@@ -7,7 +7,7 @@ length allows. `length_order` is what trains on samples of unequal length, by on
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -98,11 +98,6 @@ class GroupedOrder:
         lengths = hashlib.sha256(self.seconds.tobytes()).hexdigest()
         return digest(["grouped", self.batch_samples, self.seed, self.window_batches, lengths])
 
-    def padding(self, epoch: int = 0) -> float:
-        """Return the share of padded seconds that is padding when each batch is padded whole, over an epoch."""
-        lengths = [self.seconds[self.batch(epoch, k)] for k in range(len(self))]
-        return float(1 - self.seconds.sum() / sum(len(one) * one.max() for one in lengths))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
@@ -176,20 +171,11 @@ class BatchPlan:
         return self.by_length[window[low:high]]
 
     def identity(self) -> str:
-        limits = [getattr(self.budget, name) for name in Budget.__dataclass_fields__]
-        settings = [None if limit is None else float(limit) for limit in limits]  # 600 and 600.0 are one budget
+        settings = [
+            None if limit is None else float(limit) for limit in astuple(self.budget)
+        ]  # 600 and 600.0 are one budget
         lengths = hashlib.sha256(self.sorted_seconds.tobytes() + self.by_length.tobytes()).hexdigest()
         return digest(["batches", settings, self.seed, self.num_buckets, self.window_batches, lengths])
-
-    def padding(self, epoch: int = 0) -> float:
-        """Return the share of padded seconds that is padding, over a whole epoch."""
-        whole, padded = self.sorted_seconds.sum(), 0.0
-        place = np.empty(len(self.by_length), np.int64)
-        place[self.by_length] = np.arange(len(place))
-        for k in range(len(self)):
-            lengths = self.sorted_seconds[place[self.batch(epoch, k)]]
-            padded += len(lengths) * lengths.max()
-        return float(1 - whole / padded)
 
 
 def length_order(

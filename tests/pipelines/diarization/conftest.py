@@ -12,7 +12,7 @@ import torch
 from colabkit.pipelines.diarization.conversations.simulate import Acoustics, ConversationSimulator
 from colabkit.pipelines.diarization.conversations.turn_taking import measured_meetings
 from colabkit.pipelines.diarization.model.network import FastDiarizationModel
-from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank
+from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank, prepare
 from tests.told import Told
 
 RATE_HZ = 16_000
@@ -37,7 +37,7 @@ def buzz_bank(num_speakers: int) -> SpeechBank:
     for i in range(num_speakers):
         material = SpeakerMaterial(f"speaker{i}", "FM"[i % 2])
         for j in range(2):
-            assert material.add(buzz(6.0, f0_hz=90.0 + 23.0 * i, seed=10 * i + j))
+            assert material.put(prepare(buzz(6.0, f0_hz=90.0 + 23.0 * i, seed=10 * i + j)))
         speakers.append(material)
     return SpeechBank(speakers)
 

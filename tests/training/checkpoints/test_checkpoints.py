@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import math
 import random
 import shutil
 import threading
@@ -19,122 +17,7 @@ from colabkit.runs.medium import Medium
 from colabkit.training.checkpoints import generation, tensor_file
 from colabkit.training.checkpoints.checkpoints import Checkpoints, random_state, restore, set_random_state
 from colabkit.training.checkpoints.generation import COMMIT, STATE
-
-
-def names(folder):
-    return sorted(generation.step_of(path.name) for path in folder.glob("generation-*"))
-
-
-def place(folder, step):
-    (found,) = folder.glob(f"generation-{step:09d}-*")
-    return found
-
-
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return (
-            isinstance(b, torch.Tensor)
-            and a.dtype == b.dtype
-            and a.shape == b.shape
-            and torch.equal(a.contiguous().flatten().view(torch.uint8), b.contiguous().flatten().view(torch.uint8))
-        )
-    if isinstance(a, dict):
-        return (
-            type(b) is dict
-            and [*a] == [*b]
-            and all(type(k) is type(m) for k, m in zip(a, b, strict=True))
-            and all(same(a[k], b[k]) for k in a)
-        )
-    if isinstance(a, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and (a == b or (a != a and b != b))
-
-
-def round_trip(folder, state):
-    Checkpoints(folder, say=pytest.fail).save(7, state, wait=True)
-    step, found = Checkpoints(folder, say=pytest.fail).load_latest()
-    assert step == 7
-    return found
-
-
-BASE = torch.arange(12, dtype=torch.float32).reshape(3, 4)
-STATES = {
-    "plain": {"a": 1, "b": 2.5, "c": "ü\n\ud7ff", "d": None, "e": True, "f": [], "g": {}, "h": (), "i": 2**80},
-    "numbers that JSON lacks": {"inf": math.inf, "minus": -math.inf, "nan": math.nan, "tiny": 5e-324, "zero": -0.0},
-    "keys": {1: "one", "1": "text", None: 0, False: 2.0, (1, "a"): [3], 2.5: {}, "": 4},
-    "keys like ours": {"$tensor": "t00000", "$tuple": [1], "$dict": [[1, 2]], "$": BASE, "in": {"$tensor": BASE}},
-    "one key like ours": [{"$tensor": "t00000"}, {"$tuple": (1, 2)}, {"$dict": {"$dict": 1}}, {"$other": 1}],
-    "nesting": {"a": [({"b": (1, [2, (3,)])},), [[[]]]]},
-    "dtypes": {
-        str(dtype): torch.tensor([0, 1, 1], dtype=dtype)
-        for dtype in (
-            torch.float64,
-            torch.float32,
-            torch.float16,
-            torch.bfloat16,
-            torch.int64,
-            torch.int32,
-            torch.int16,
-            torch.int8,
-            torch.uint8,
-            torch.bool,
-            torch.float8_e4m3fn,
-        )
-    },
-    "odd floats": torch.tensor([math.nan, math.inf, -math.inf, -0.0, 1e-45]),
-    "shapes": [
-        torch.tensor(3.5),
-        torch.tensor(True),
-        torch.empty(0),
-        torch.empty(0, 3),
-        torch.empty(2, 0, 2),
-        torch.ones(1, 1),
-    ],
-    "views": {
-        "whole": BASE,
-        "same": BASE,
-        "turned": BASE.T,
-        "part": BASE[:, 1:3],
-        "step": BASE[::2],
-        "spread": BASE[:1].expand(3, 4),
-    },
-    "parameter": {"w": torch.nn.Parameter(torch.ones(2))},
-    "just a tensor": BASE,
-    "just a number": 3,
-}
-
-
-@pytest.mark.parametrize("name", STATES)
-def test_every_kind_of_state_comes_back(tmp_path, name):
-    state = STATES[name]
-    found = round_trip(tmp_path, state)
-    if name == "parameter":
-        state = {"w": torch.ones(2)}
-    assert same(state, found), found
-
-
-def test_random_nested_states_come_back(tmp_path):
-    dice = random.Random(1)
-
-    def anything(depth: int):
-        kind = dice.choice("nfstbT" if depth == 0 else "nfstbTdDlLup")
-        keys = ["a", "$tensor", "$dict", "$tuple", "", "b.c"]
-        if kind in "dD":
-            return {dice.choice(keys if kind == "d" else [0, 1, None, ("x", 2)]): anything(depth - 1) for _ in range(3)}
-        if kind in "lLup":
-            values = [anything(depth - 1) for _ in range(dice.randrange(4))]
-            return values if kind in "lL" else tuple(values)
-        return {
-            "n": dice.randrange(-9, 9),
-            "f": dice.random(),
-            "s": dice.choice(keys),
-            "b": None,
-            "t": True,
-            "T": torch.randn(dice.randrange(3), 2),
-        }[kind]
-
-    state = {str(i): anything(4) for i in range(300)}
-    assert same(state, round_trip(tmp_path, state))
+from tests.training.checkpoints.generations import loaded, names, place, round_trip, same
 
 
 def test_an_optimizer_with_schedule_goes_on_the_same(tmp_path):
@@ -193,14 +76,6 @@ def test_restore_refuses_a_missing_part():
     assert "--redo" in caught.value.fix
 
 
-@pytest.mark.parametrize("thing", [object(), {1, 2}, b"bytes", numpy.float32(1), numpy.zeros(2), 1j])
-def test_what_cannot_be_saved_is_refused_at_once(tmp_path, thing):
-    points = Checkpoints(tmp_path)
-    with pytest.raises(StateError, match=type(thing).__name__):
-        points.save(1, {"thing": [thing]})
-    assert names(tmp_path) == []
-
-
 def test_the_state_is_taken_when_save_is_called(tmp_path, monkeypatch):
     go = threading.Event()
     write = generation.write
@@ -215,57 +90,6 @@ def test_the_state_is_taken_when_save_is_called(tmp_path, monkeypatch):
 
 
 # Cut off, flipped, gone
-
-
-@pytest.fixture
-def two(tmp_path):
-    """Two whole generations, 1 and 2, the second best."""
-    points = Checkpoints(tmp_path / "two", say=lambda line: None)
-    points.save(1, {"w": torch.tensor([1.0]), "n": 1}, best=True, wait=True)
-    points.save(2, {"w": torch.tensor([2.0]), "n": 2}, best=True, wait=True)
-    return tmp_path / "two"
-
-
-def loaded(folder):
-    said = []
-    points = Checkpoints(folder, say=said.append)
-    found = points.load_latest()
-    best = points.load_best()
-    return found and found[0], best and best[0], said
-
-
-@pytest.mark.parametrize("name", [STATE, COMMIT])
-def test_a_generation_cut_off_at_any_byte_is_passed_over(two, name):
-    path = place(two, 2) / name
-    whole = path.read_bytes()
-    assert loaded(two) == (2, 2, [])
-    for length in range(len(whole) - (name == COMMIT)):  # its last byte is a newline that nobody misses
-        path.write_bytes(whole[:length])
-        latest, best, said = loaded(two)
-        assert (latest, best) == (1, 1), length
-        assert "generation-000000002" in said[0] and "passed over" in said[0]
-    path.unlink()
-    assert loaded(two)[:2] == (1, 1)
-
-
-@pytest.mark.parametrize("name", [STATE, COMMIT])
-def test_a_flipped_bit_anywhere_is_found(two, name):
-    path = place(two, 2) / name
-    whole = path.read_bytes()
-    for position in range(len(whole)):
-        for bit in (0, 5, 7):
-            path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << bit]) + whole[position + 1 :])
-            latest = Checkpoints(two, say=lambda line: None).load_latest()
-            if name == COMMIT and latest[0] == 2:  # white space between two words of JSON
-                assert json.loads(path.read_bytes()) == json.loads(whole)
-            else:
-                assert latest[0] == 1, (position, bit)
-
-
-@pytest.mark.parametrize("manifest", ["null", "[]", "{}", "3", '"x"', '{"step": 2, "files": {}}', "{" * 5000, "\xff"])
-def test_a_manifest_of_another_kind_is_passed_over(two, manifest):
-    (place(two, 2) / COMMIT).write_text(manifest)
-    assert loaded(two)[:2] == (1, 1)
 
 
 def test_strangers_among_the_generations_do_no_harm(two):

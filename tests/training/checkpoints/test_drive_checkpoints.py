@@ -78,6 +78,7 @@ def test_while_drive_is_away_training_goes_on_and_then_it_catches_up(tmp_path):
         and str(tmp_path) in warned[0]
     )
     assert points.stored_step == 1 and stored_steps(drive) == [1]
+    points._join()  # the last one waits, too, before the Drive is back
     drive.weather = Weather()
     points.wait(10)
     assert points.stored_step == 4 and said[-1].endswith("3 had stayed on this machine") and "answers again" in said[-1]

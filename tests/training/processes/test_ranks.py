@@ -24,5 +24,9 @@ def test_alone_every_question_answers_itself():
         ({"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "a"}, False),
     ],
 )
-def test_torchrun_is_known_by_what_it_sets(env, expected):
-    assert ranks.launched(env) is expected
+def test_torchrun_is_known_by_what_it_sets(monkeypatch, env, expected):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert ranks.launched() is expected

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from colabkit.training.sizing import real_step
 from colabkit.training.sizing.real_step import make_optimizer
 from colabkit.training.sizing.tracing.accounting import Meter, tensors_of
 from colabkit.training.sizing.workload import Regime, Workload
@@ -42,6 +44,25 @@ class RealStep:
             self.part()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+class MeteredStep(real_step.RealStep):
+    """The step that confirms a sizing, on CPU tensors that a meter counts instead of a GPU's allocator."""
+
+    def __init__(self, workload: Workload, regime: Regime, meter: Meter):
+        super().__init__(workload, regime, "cpu")
+        self.meter = meter
+
+    def _make(self, *, on_gpu: bool) -> None:
+        with self.meter:
+            super()._make(on_gpu=on_gpu)
+
+    def _measured(self, num_samples: int, seconds: float) -> tuple[float, float]:
+        self.meter.reset_peak()
+        began = time.perf_counter()
+        with self.meter:
+            self._step(num_samples, seconds)
+        return time.perf_counter() - began, float(self.meter.peak_bytes)
 
 
 def metered(workload: Workload, regime: Regime, num_samples: int, seconds: float) -> tuple[int, int]:

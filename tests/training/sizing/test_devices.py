@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -93,4 +95,4 @@ def test_the_cpus_ram_is_that_of_its_container(monkeypatch):
 
 def test_to_and_from_plain_data():
     for device in CATALOGUE.values():
-        assert Device.from_dict(device.to_dict()) == device
+        assert Device(**json.loads(json.dumps(asdict(device)))) == device

@@ -1,10 +1,12 @@
 """The polynomial: its peak, its inverse, and what is kept of it in a file."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
+from tests.training.sizing.sized import peak_phase
 
 MODEL = MemoryModel(
     phases=(
@@ -29,7 +31,7 @@ MODEL = MemoryModel(
 )
 def test_the_peak_is_that_of_the_largest_phase(samples, seconds, peak, phase):
     assert MODEL.peak_bytes(samples, seconds) == peak
-    assert MODEL.peak_phase(samples, seconds) == phase
+    assert peak_phase(MODEL, samples, seconds) == phase
     assert MODEL.device_bytes(samples, seconds) == pytest.approx(50 + peak + 0.1 * (peak - 400))
 
 
@@ -56,4 +58,4 @@ def test_scaling_leaves_the_state():
 
 
 def test_comes_back_from_json():
-    assert MemoryModel.from_dict(json.loads(json.dumps(MODEL.to_dict()))) == MODEL
+    assert MemoryModel.from_dict(json.loads(json.dumps(asdict(MODEL)))) == MODEL

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from colabkit.core.errors import UsageError
-from colabkit.training.sizing.predict import WORKSPACE_BYTES, measure, predict
+from colabkit.training.sizing.predict import WORKSPACE_BYTES, predict
 from colabkit.training.sizing.tracing.accounting import rounded
 from colabkit.training.sizing.tracing.step_trace import FakeStep
 from colabkit.training.sizing.workload import Regime, Workload
@@ -67,6 +67,12 @@ def test_predicts_real_steps_on_a_cpu(make, regime):
 
 def _tensors(batch):
     return batch.values() if isinstance(batch, dict) else [batch]
+
+
+def measure(workload, regime, num_samples, seconds):
+    """Return the peak of every phase of one step on fake tensors at full depth, in bytes."""
+    trace = FakeStep(workload, regime, None, on_gpu=True).run(num_samples, seconds)
+    return {", ".join(segment): max(values) for segment, values in trace.held.items()}
 
 
 def weights_of(workload):

@@ -10,16 +10,17 @@ import torch
 
 from colabkit.core.errors import DataError
 from colabkit.training.sizing.choose import size
-from colabkit.training.sizing.devices import GIB, emulated, find
+from colabkit.training.sizing.devices import GIB, find
 from colabkit.training.sizing.memory_model import MemoryModel, Phase
 from colabkit.training.sizing.pool import Predictions
 from colabkit.training.sizing.probe import confirm, mended
-from colabkit.training.sizing.real_step import RealStep
 from colabkit.training.sizing.remembered import FILE_NAME, Remembered
 from colabkit.training.sizing.timing import Timing
 from colabkit.training.sizing.tracing.accounting import Meter
-from colabkit.training.sizing.workload import Regime, Workload
+from colabkit.training.sizing.workload import Workload
 from tests.training.sizing import workloads
+from tests.training.sizing.real_steps import MeteredStep
+from tests.training.sizing.sized import emulated
 
 LENGTHS = np.random.default_rng(0).lognormal(1.5, 0.8, 500).clip(1, 30)
 WORK = Workload(name="w", identity="w", num_layers=1, build=None, layers=None, batch=None, loss=None)
@@ -197,45 +198,13 @@ def test_entries_of_other_lengths_or_without_sense_are_not_used(tmp_path):
 # Real steps of small models.
 
 
-def small() -> Workload:
-    work = workloads.wav2vec2_bert(
-        1, hidden_size=16, num_attention_heads=2, intermediate_size=32, output_hidden_size=16
-    )
-    return replace(work, batch=lambda num_samples, seconds: work.batch(num_samples, seconds / 8))
-
-
 def test_real_steps_under_a_byte_budget():
-    budget, work = 12 << 20, small()
+    budget, work = 12 << 20, workloads.tiny()
     sizing = size(work, device=emulated(budget), lengths=LENGTHS.clip(1, 12), effective_batch=9999, checkpointing="no")
     meter = Meter(budget)
-    with RealStep(work, sizing.regime, "cpu", meter=meter) as step:
+    with MeteredStep(work, sizing.regime, meter) as step:
         found = confirm(sizing, step, timed=False)
         assert found.num_probes <= 6 and found.confirmed
         for bucket in (found.buckets[0], found.buckets[15], found.buckets[-1]):
             _, peak = step(bucket.num_samples, bucket.longest_seconds)
             assert 0.85 * found.limit_bytes < peak <= 1.01 * found.limit_bytes
-
-
-def test_a_real_step_changes_nothing_that_is_trained():
-    work, meter = small(), Meter()
-    torch.manual_seed(7)
-    state = torch.get_rng_state()
-    with RealStep(work, Regime(ema=True), "cpu", meter=meter) as step:
-        before = [weight.detach().clone() for weight in step.model.parameters()]
-        step(2, 8.0)
-        assert all(torch.equal(a, b) for a, b in zip(before, step.model.parameters(), strict=True))
-        assert any(weight.grad is not None for weight in step.model.parameters())
-        del before
-    assert torch.equal(torch.get_rng_state(), state)
-    assert meter.live_bytes < 4096  # the copy is gone
-
-
-def test_a_real_step_that_ran_out_leaves_room_for_a_smaller_one():
-    with RealStep(small(), Regime(), "cpu", meter=Meter(10 << 20)) as step:
-        with pytest.raises(torch.OutOfMemoryError):
-            step(100, 30.0)
-        step(2, 8.0)  # makes the optimizer's states
-        _, first = step(2, 8.0)
-        with pytest.raises(torch.OutOfMemoryError):
-            step(100, 30.0)
-        assert step(2, 8.0)[1] == pytest.approx(first, rel=0.02)

@@ -39,10 +39,6 @@ class TurnTaking:
         bin_index = int(np.searchsorted(np.cumsum(counts), rng.random() * counts.sum(), side="right"))
         return float(rng.uniform(EDGES[bin_index], EDGES[bin_index + 1]))
 
-    def to_dict(self) -> dict:
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return {name: v.tolist() if isinstance(v, np.ndarray) else v for name, v in values.items()}
-
     @classmethod
     def from_dict(cls, data: dict) -> TurnTaking:
         return cls(**{name: np.asarray(v, float) if isinstance(v, list) else v for name, v in data.items()})

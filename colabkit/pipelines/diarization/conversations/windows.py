@@ -130,14 +130,6 @@ class StreamedWindows(RecordingWindows):
         _require_labels(loaded)
         return loaded
 
-    def state(self, window: int) -> dict:
-        """Return the stream's state when all windows before this one are done."""
-        return self.window.state(window)
-
-    def load_state(self, state: dict) -> None:
-        """Continue a stream. Raises: ChangedError for a state of other data."""
-        self.window.load_state(state)
-
 
 def training_windows(
     recordings: list[Recording],

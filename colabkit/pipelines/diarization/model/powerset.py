@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-SILENCE = 0  # class 0 is the empty set
-
 
 class Powerset(nn.Module):
     """Translate between speaker activities and powerset classes.

@@ -87,10 +87,6 @@ class SpeakerMaterial:
     waves: list[np.ndarray] = field(default_factory=list)
     masks: list[np.ndarray] = field(default_factory=list)
 
-    def add(self, wave: np.ndarray) -> bool:
-        """Add an utterance, float in [-1, 1]; returns False where there is no speech in it."""
-        return self.put(prepare(wave))
-
     def put(self, utterance: Utterance | None) -> bool:
         """Add a prepared utterance; returns False for None."""
         if utterance is not None:
@@ -119,7 +115,7 @@ class SpeechBank:
         if self.ids is None:
             self.ids = np.arange(len(self.speakers))
             self.num_classes = len(self.speakers)
-        self.by_sex = [self.of_sex("F"), self.of_sex("M")]
+        self.by_sex = [np.array([i for i, s in enumerate(self.speakers) if s.sex == sex], int) for sex in "FM"]
 
     def at(self, window: int) -> SpeechBank:
         """Return the speech that training window number `window` is made of: always this."""
@@ -128,6 +124,3 @@ class SpeechBank:
     @property
     def hours(self) -> float:
         return sum(s.num_frames for s in self.speakers) * FRAME_SAMPLES / RATE_HZ / 3600
-
-    def of_sex(self, sex: str) -> np.ndarray:
-        return np.array([i for i, s in enumerate(self.speakers) if s.sex == sex], int)

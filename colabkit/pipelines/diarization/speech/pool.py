@@ -144,11 +144,3 @@ class SpeechPool:
     @property
     def hours(self) -> float:
         return sum(speaker.seconds for speaker in self.speakers) / 3600
-
-    def state(self, window: int) -> dict:
-        """Return the stream's state when all windows before this one are done."""
-        return self.window.state(window)
-
-    def load_state(self, state: dict) -> None:
-        """Continue a stream. Raises: ChangedError for a state of other data."""
-        self.window.load_state(state)

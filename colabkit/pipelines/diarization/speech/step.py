@@ -35,9 +35,6 @@ class SpeakerEntry:
     num_samples: int
     seconds: float
 
-    def to_dict(self) -> dict:
-        return asdict(self)
-
 
 class Speech:
     """Single-speaker speech of a run, listed: its samples by split, and the speakers, by name."""
@@ -211,15 +208,14 @@ def read_sexes(folder: Path) -> dict[str, str]:
 
 def _sex(value: str) -> str:
     """Read F or M off the forms that datasets use: female, F, female_feminine, m, ..."""
-    first = value[:1].upper()
-    return {"F": "F", "W": "F", "M": "M"}.get(first, "")
+    return {"F": "F", "W": "F", "M": "M"}.get(value[:1].upper(), "")
 
 
 def write_speech(folder: Path, speech: Speech, more: dict) -> None:
     """Write speech.json: the speakers, and of each source its pinned address, fingerprint and hours."""
     files.write_json(
         folder / SPEECH,
-        {"speakers": [s.to_dict() for s in speech.speakers], "sources": speech.listing.described, **more},
+        {"speakers": [asdict(s) for s in speech.speakers], "sources": speech.listing.described, **more},
     )
 
 

@@ -18,6 +18,7 @@ from colabkit.pipelines.diarization.conversations.turn_taking import TurnTaking,
 from colabkit.pipelines.diarization.conversations.windows import RecordingWindows
 from colabkit.pipelines.diarization.rttm import read_rttm
 from colabkit.pipelines.diarization.speech.bank import SpeechBank
+from colabkit.training.stream.rolling import RollingWindow
 
 
 @dataclass(slots=True)
@@ -86,16 +87,17 @@ class TrainingBatches:
 
     def state(self, step: int) -> dict[str, dict]:
         """Return the states of the streams that feed the batches, when all batches before `step` are used."""
-        return {name: part.state(step * self.effective_batch) for name, part in self._streaming().items()}
+        return {name: window.state(step * self.effective_batch) for name, window in self._rolling().items()}
 
     def load_state(self, states: dict[str, dict]) -> None:
         """Continue the streams. Raises: ChangedError when a state belongs to other data."""
-        for name, part in self._streaming().items():
-            part.load_state(states.get(name, {}))
+        for name, window in self._rolling().items():
+            window.load_state(states.get(name, {}))
 
-    def _streaming(self) -> dict:
+    def _rolling(self) -> dict[str, RollingWindow]:
+        """Return the windows of what streams through memory; what is in memory as a whole has none."""
         parts = {"speech": self.simulator.bank, "recordings": self.recordings}
-        return {name: part for name, part in parts.items() if hasattr(part, "load_state")}
+        return {name: part.window for name, part in parts.items() if hasattr(part, "window")}
 
 
 def training_simulator(

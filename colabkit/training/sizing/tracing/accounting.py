@@ -48,7 +48,6 @@ class Meter(TorchDispatchMode):
         self.live_bytes = 0
         self.peak_bytes = 0
         self.num_refused = 0
-        self.num_operators = 0
         self.events: list[Event] | None = [] if keep_events else None
         self._sizes: dict[int, int] = {}  # storage's address -> bytes
         self._numbers: dict[int, int] = {}
@@ -69,7 +68,6 @@ class Meter(TorchDispatchMode):
         if operator is DEVICE and isinstance(args[0], FakeTensor):  # asked more often than all else together
             return args[0].fake_device
         result = operator(*args, **(kwargs or {}))
-        self.num_operators += 1
         self._done(operator, args, result)
         inputs = () if operator in FRESH else (args, kwargs)
         asked = sum(self._count(tensor, inputs) for tensor in tensors_of(result))
@@ -135,11 +133,9 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
         for item in value:
             yield from tensors_of(item)
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_of(item)
+        yield from tensors_of([*value.values()])
     elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from tensors_of(getattr(value, field.name))
+        yield from tensors_of([getattr(value, field.name) for field in fields(value)])
 
 
 def _parts_of_sparse(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:

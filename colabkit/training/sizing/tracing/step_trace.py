@@ -108,9 +108,21 @@ class FakeStep:
             self.model = workload.build(num_layers, regime.checkpointing)
 
     def run(self, num_samples: int, seconds: float) -> Trace:
-        """Return the trace of a step mid-training: optimizer states exist, gradients where the regime accumulates."""
-        with self._told():
+        """Return the trace of a step mid-training: optimizer states exist, gradients where the regime accumulates.
+
+        Raises: UsageError for a step that only values could decide; as such it passes between processes, too.
+        """
+        try:
             return self._run(num_samples, seconds)
+        except _NEEDS_VALUES as error:
+            raise UsageError(
+                "The memory of this model cannot be predicted: its step decides by values, which a plan has not",
+                got=f"{type(error).__name__}: {error}"[:200],
+                expected="a step whose shapes follow from its input's",
+                where=self.workload.name,
+                fix="colabkit check, which tells whether the libraries here are versions "
+                "that were tried; or choose another model",
+            ) from error
 
     def _run(self, num_samples: int, seconds: float) -> Trace:
         meter = _SegmentMeter(accumulates=self.regime.accumulates, on_gpu=self.on_gpu, with_scratch=self.with_scratch)
@@ -149,21 +161,6 @@ class FakeStep:
             meter.begin([("backward", "start")])
             loss.backward()
         return loss
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what only values could decide into an error for people, which also passes between processes."""
-        try:
-            yield
-        except _NEEDS_VALUES as error:
-            raise UsageError(
-                "The memory of this model cannot be predicted: its step decides by values, which a plan has not",
-                got=f"{type(error).__name__}: {error}"[:200],
-                expected="a step whose shapes follow from its input's",
-                where=self.workload.name,
-                fix="colabkit check, which tells whether the libraries here are versions "
-                "that were tried; or choose another model",
-            ) from error
 
     @contextmanager
     def _as_planned(self) -> Iterator[None]:

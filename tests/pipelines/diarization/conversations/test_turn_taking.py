@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_nothing_to_measure_can_still_be_drawn_from():
 
 def test_statistics_go_through_json_whole():
     taking = measured_meetings()
-    again = TurnTaking.from_dict(json.loads(json.dumps(taking.to_dict())))
+    again = TurnTaking.from_dict(json.loads(json.dumps(asdict(taking), default=np.ndarray.tolist)))
     assert all(np.array_equal(getattr(again, kind), getattr(taking, kind)) for kind in KINDS)
     assert again.same_probability == taking.same_probability and again.source == taking.source
 

@@ -8,7 +8,7 @@ from math import comb, exp, log
 import pytest
 import torch
 
-from colabkit.pipelines.diarization.model.powerset import SILENCE, Powerset
+from colabkit.pipelines.diarization.model.powerset import Powerset
 
 
 @pytest.mark.parametrize("num_speakers, max_overlap", [(1, 2), (2, 2), (3, 2), (3, 1), (4, 2), (5, 3)])
@@ -17,7 +17,7 @@ def test_there_is_one_class_for_every_set_up_to_the_overlap(num_speakers, max_ov
     sizes = [comb(num_speakers, size) for size in range(min(max_overlap, num_speakers) + 1)]
     assert powerset.num_classes == sum(sizes)
     rows = {tuple(row) for row in powerset.table_CS.tolist()}
-    assert len(rows) == sum(sizes) and powerset.table_CS[SILENCE].sum() == 0
+    assert len(rows) == sum(sizes) and powerset.table_CS[0].sum() == 0
 
 
 def test_every_class_comes_back_from_its_speakers():

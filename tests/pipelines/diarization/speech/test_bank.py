@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank, speech_frames
+from colabkit.pipelines.diarization.speech.bank import SpeakerMaterial, SpeechBank, prepare, speech_frames
 
 
 @pytest.fixture
@@ -65,12 +65,12 @@ def test_noise_below_the_talk_does_not_matter_much(talk):
 def test_what_nobody_says_is_not_speech(wave):
     assert not speech_frames(wave.astype(np.float32)).any()
     material = SpeakerMaterial("nobody")
-    assert not material.add(wave.astype(np.float32)) and material.waves == [] and material.num_frames == 0
+    assert not material.put(prepare(wave.astype(np.float32))) and material.waves == [] and material.num_frames == 0
 
 
 def test_material_is_cut_to_the_talk_and_brought_to_one_level(talk):
     material = SpeakerMaterial("ann")
-    assert material.add(talk) and material.add(talk * np.float32(0.05))
+    assert material.put(prepare(talk)) and material.put(prepare(talk * np.float32(0.05)))
     for wave, mask in zip(material.waves, material.masks, strict=True):
         assert wave.dtype == np.int16 and len(wave) == 320 * len(mask) and mask[0] and mask[-1]
         assert abs(len(mask) - 175) <= 3
@@ -82,12 +82,12 @@ def test_material_is_cut_to_the_talk_and_brought_to_one_level(talk):
 def test_too_little_talk_is_refused(talk):
     click = np.zeros(16_000, np.float32)
     click[8_000:11_200] = talk[16_000:19_200]  # 0.2 s
-    assert not SpeakerMaterial("ann").add(click)
+    assert not SpeakerMaterial("ann").put(prepare(click))
 
 
 def test_a_bank_counts_hours_and_knows_sexes(bank):
     assert bank.hours == pytest.approx(sum(len(w) for s in bank.speakers for w in s.waves) / 16_000 / 3_600)
-    assert bank.of_sex("F").tolist() == [0, 2, 4, 6] and bank.of_sex("x").tolist() == []
+    assert [numbers.tolist() for numbers in bank.by_sex] == [[0, 2, 4, 6], [1, 3, 5, 7]]
     assert SpeechBank([]).hours == 0
 
 
