@@ -205,27 +205,6 @@ def test_the_small_network_is_made_without_a_download(vocabulary, small_model, m
         build_model(replace(small_model, hidden_size=30), vocabulary)
 
 
-def test_whisper_writes_in_the_language_asked_for(build, saved_bases, vocabulary, tmp_path):
-    config = ModelConfig(name=str(saved_bases("whisper")))
-    recognizer = build_model(config, vocabulary, language="de")
-    prompt = recognizer.coder.tokenizer.convert_ids_to_tokens(recognizer.coder.prompt)
-    assert prompt == ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
-    assert recognizer.coder.decode(recognizer.coder.encode("größer 漢字")) == "größer 漢字"
-    recognizer.save(tmp_path)
-    assert load_model(tmp_path).coder.language == "de"
-    assert build_model(config, vocabulary, language="kaa").coder.language == "kk"  # its close relative
-    with pytest.raises(UsageError, match="xx"):
-        build_model(config, vocabulary, language="xx")
-
-
-def test_whisper_is_taught_the_prompt_and_the_end(build):
-    coder = build("whisper").coder
-    labels = torch.tensor([coder.encode("ab"), [*coder.encode("a"), -100]])
-    inputs = coder.shifted(labels, -100)
-    assert inputs[:, 0].tolist() == [coder.start] * 2 and torch.equal(inputs[0, 1:], labels[0, :-1])
-    assert labels[0, -1] == coder.end and (inputs >= 0).all()
-
-
 # --- what cannot be used ---
 
 
