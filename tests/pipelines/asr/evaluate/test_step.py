@@ -66,12 +66,12 @@ def test_the_decoder_is_the_one_that_is_set(recognizer, listing, run):
     assert choose_decoder(replace(config, decoder="greedy"), recognizer, data, run) is None
     log_probs = np.log(np.random.default_rng(0).dirichlet(np.full(len(recognizer.coder), 0.3), 30)).astype(np.float32)
     beam = choose_decoder(config, recognizer, data, run)
-    assert beam(log_probs) == BeamDecoder(recognizer.coder, width=8, word_bonus=0.0).decode(log_probs)[0].text
+    assert beam(log_probs) == BeamDecoder(recognizer.coder, width=8, word_bonus=0.0).decode(log_probs).text
     assert not (run.output / LANGUAGE_MODEL).exists()
     ngram = choose_decoder(replace(config, decoder="ngram", lm_weight=0.9), recognizer, data, run)
     words = NgramModel.train(data["train"].texts, order=3)
     wanted = BeamDecoder(recognizer.coder, width=8, language_model=words, lm_weight=0.9, word_bonus=1.0)
-    assert ngram(log_probs) == wanted.decode(log_probs)[0].text != beam(log_probs)
+    assert ngram(log_probs) == wanted.decode(log_probs).text != beam(log_probs)
     assert NgramModel.load(run.output / LANGUAGE_MODEL).words == words.words and run.choices == []
 
 

@@ -61,15 +61,12 @@ def test_rare_characters_and_unusable_numbers_leave_training(tmp_path, listed, t
     assert cleaned(listing, told).rare == {}
 
 
-def test_a_given_vocabulary_leaves_aside_what_it_cannot_write(tmp_path, listed, told):
+def test_a_split_that_loses_all_its_texts_is_an_error_with_the_reason(tmp_path, listed, told):
     write_files(tmp_path, NAMES)
-    (tmp_path / "t.csv").write_text(as_csv(zip(NAMES, ["abc"] * 10, strict=True)))
-    listing = listed(tmp_path)
-    given = Vocabulary.of("abc")
-    assert cleaned(listing, told, vocabulary=given).vocabulary is given
-    with pytest.raises(DataError) as caught:
-        cleaned(listing, told, vocabulary=Vocabulary.of("ab"))
-    assert "rare" in str(caught.value)
+    (tmp_path / "t.csv").write_text(as_csv(zip(NAMES, ["on 3/4/2020"] * 10, strict=True)))
+    with pytest.raises(DataError, match="No text of") as caught:
+        cleaned(listed(tmp_path), told)
+    assert "joined by a sign" in str(caught.value) and "text.digits" in caught.value.fix
 
 
 def test_a_language_without_number_words_says_so_through_choose(tmp_path, listed, told):
