@@ -11,7 +11,7 @@ from colabkit.core.errors import UsageError
 from colabkit.pipelines.asr.config import ModelConfig
 from colabkit.pipelines.asr.model.kinds import (
     CLASS_NAMES,
-    EXAMPLES,
+    EXAMPLE,
     MASK_FRAMES,
     is_ctc,
     require_kind,
@@ -47,7 +47,7 @@ def test_another_kind_is_refused_with_one_that_is_not():
         require_kind(kind, "any name")
     with pytest.raises(UsageError) as caught:
         require_kind("bert", "google/bert")
-    assert "google/bert" in str(caught.value) and EXAMPLES["wav2vec2"] in caught.value.fix
+    assert "google/bert" in str(caught.value) and EXAMPLE in caught.value.fix
 
 
 def test_the_small_network_is_as_wide_and_deep_as_asked():
