@@ -28,7 +28,7 @@ ReadSegment = Callable[[bytes, str, Mapping[str, str]], Segment]
 _RANGE_BYTES = 8 << 20  # of one read: large enough that the way there and back does not count
 ROOM_SECONDS = 60.0  # how long a disk that others have filled is waited for
 _GAP_BYTES = 64 << 10  # what lies between two segments of a shard and is read with them
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _MAGIC = (
     (b"fLaC", ".flac"),
     (b"RIFF", ".wav"),
@@ -247,7 +247,7 @@ class Fetcher:
                 self.spool.put(self.name_of(number), payload)
                 return
             except OSError as error:
-                if error.errno not in _FULL or time.monotonic() > until or self.halted.is_set():
+                if error.errno not in FULL or time.monotonic() > until or self.halted.is_set():
                     raise disk_fault(
                         error,
                         getattr(self.spool, "folder", ""),

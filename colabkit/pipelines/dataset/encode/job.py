@@ -13,6 +13,7 @@ from colabkit.core.teller import Teller
 from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode import progress_file
+from colabkit.pipelines.dataset.encode.accounts import Hands, Tally
 from colabkit.pipelines.dataset.encode.claims import Claims
 from colabkit.pipelines.dataset.encode.codec_calls import Encoder
 from colabkit.pipelines.dataset.encode.credits import Credits
@@ -23,7 +24,6 @@ from colabkit.pipelines.dataset.encode.pieces import Piece, Plan
 from colabkit.pipelines.dataset.encode.quota import choose_quota
 from colabkit.pipelines.dataset.encode.spool import DiskSpool, MemorySpool, Spool
 from colabkit.pipelines.dataset.encode.task import Encoded, Sharing, Task
-from colabkit.pipelines.dataset.encode.tools import Hands, Tally
 from colabkit.pipelines.dataset.store.commit import Committer
 
 __all__ = ["PIECE_BYTES", "Encoded", "Sharing", "encode"]
@@ -196,15 +196,7 @@ class _Job:
     def _showing(self, journal: Journal, credits: Credits) -> Iterator[Callable[..., None]]:
         """Give what shows and writes down how far the engine is."""
         before = self.before
-        written = progress_file.Record(
-            self.task.scratch / progress_file.NAME,
-            journal,
-            credits,
-            num_items=before.num_items,
-            num_done=before.num_done,
-            num_pieces=before.num_pieces,
-            num_pieces_done=before.num_pieces_done,
-        )
+        written = progress_file.Record(self.task.scratch / progress_file.NAME, journal, credits, before)
         with self.task.teller.progress(before.num_items, "encode", done=before.num_done, unit="segments") as shown:
 
             def tick(tally: Tally, is_last: bool = False) -> None:
