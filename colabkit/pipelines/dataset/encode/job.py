@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,7 +163,8 @@ class _Job:
                 if task.sharing.claims
                 else None
             )
-            total = None if claims else sum(map(spool.cost, self._sizes()))
+            lengths = (length for p in self.pieces for length in plan.items.length[p.start : p.stop].tolist())
+            total = None if claims else sum(map(spool.cost, lengths))
             with self._showing(journal, credits) as tick:
                 hands = Hands(
                     plan=plan,
@@ -206,24 +208,19 @@ class _Job:
 
             yield tick
 
-    def _sizes(self) -> Iterator[int]:
-        for piece in self.pieces:
-            yield from self.plan.items.length[piece.start : piece.stop].tolist()
-
     def _problem(self, item: str, reason: str) -> None:
         with self._telling:
             self.task.teller.problem(item, reason)
 
     def _result(self, tally: Tally, fetcher: Fetcher, credits: Credits, journal_bytes: int) -> Encoded:
         before = self.before
-        return Encoded(
-            num_items=before.num_items,
+        return replace(
+            before,
             num_done=before.num_done + tally.num_items,
             num_encoded=tally.num_encoded,
             num_left_aside=tally.num_left_aside,
             num_changed=tally.num_changed,
             num_batches=tally.num_batches,
-            num_pieces=before.num_pieces,
             num_pieces_done=before.num_pieces_done + tally.num_pieces,
             num_bytes_read=fetcher.num_bytes,
             most_bytes_used=credits.most_used + journal_bytes,
