@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -47,10 +49,10 @@ def test_a_repository_that_appears_in_between_is_taken_as_it_is(hub, tmp_path):
     store = make_store(tmp_path / "store", 6)
 
     class Appearing(HubServer):
-        def _create(self, asked, token):
-            # somebody of the lab was faster
-            super()._create({**asked, "visibility": "public", "private": False}, token)
-            return super()._create(asked, token)
+        def _create(self, request, token):
+            theirs = json.loads(request.body) | {"visibility": "public", "private": False}
+            super()._create(replace(request, body=json.dumps(theirs).encode()), token)  # somebody was faster
+            return super()._create(request, token)
 
     with Appearing() as appearing:
         appearing.writers = hub.writers
