@@ -240,7 +240,7 @@ class Fetcher:
                 if error.errno not in FULL or time.monotonic() > until or self.halted.is_set():
                     raise disk_fault(
                         error,
-                        getattr(self.spool, "folder", ""),
+                        self.spool.folder,
                         "keep what was fetched ahead",
                         needed_bytes=len(payload),
                     ) from error

@@ -23,7 +23,7 @@ from colabkit.pipelines.dataset.encode.fetch import Fetcher, ReadSegment
 from colabkit.pipelines.dataset.encode.journal import Journal
 from colabkit.pipelines.dataset.encode.pieces import Piece, Plan
 from colabkit.pipelines.dataset.encode.quota import choose_quota
-from colabkit.pipelines.dataset.encode.spool import DiskSpool, MemorySpool, Spool
+from colabkit.pipelines.dataset.encode.spool import Spool
 from colabkit.pipelines.dataset.encode.task import Encoded, Sharing, Task
 from colabkit.pipelines.dataset.store.commit import Committer
 
@@ -41,7 +41,6 @@ def encode(
     read_segment: ReadSegment,
     write_npz: Callable[[Any], bytes] | None = None,
     quota_bytes: int | None = None,
-    in_memory: bool = False,
     piece_bytes: int = PIECE_BYTES,
     channels: Sequence[str] = (),
     limit: int | None = None,
@@ -58,10 +57,9 @@ def encode(
     """Encode the segments of `source` and put their codes below codes/ of `output` (and encoded/*.npz with "npz").
 
     Killed anywhere, the same call goes on; at most the micro-batch in flight is encoded again. `scratch` is a folder
-    on a local disk, of which no more than `quota_bytes` are used (with `in_memory`, what is fetched ahead is held in
-    memory instead). Broken segments are left aside and told. With `skip_existing=False` all is encoded anew.
-    `honours_absent=False` says that the store does not refuse to overwrite. When the teller asks to stop, what is done
-    is kept and `stopped` is True.
+    on a local disk, of which no more than `quota_bytes` are used. Broken segments are left aside and told. With
+    `skip_existing=False` all is encoded anew. `honours_absent=False` says that the store does not refuse to overwrite.
+    When the teller asks to stop, what is done is kept and `stopped` is True.
     Raises: UsageError for settings and quotas that cannot be; ChangedError when codes of other settings lie there;
     DataError for a source without segments, or when most of a piece is broken; StateError for the disk; Unreachable.
     """
@@ -96,7 +94,6 @@ def encode(
             job.run(
                 committer,
                 quota_bytes,
-                in_memory,
                 most_failed_fraction=most_failed_fraction,
                 num_downloads=num_downloads,
                 num_uploads=num_uploads,
@@ -127,10 +124,10 @@ class _Job:
         self.committed: dict = {}
         self._telling = threading.Lock()
 
-    def run(self, committer: Committer, quota_bytes: int | None, in_memory: bool, **numbers: Any) -> Encoded:
+    def run(self, committer: Committer, quota_bytes: int | None, **numbers: Any) -> Encoded:
         """Do the work; returns what was done."""
         task, plan, teller = self.task, self.plan, self.task.teller
-        spool: Spool = MemorySpool() if in_memory else DiskSpool(task.scratch / "spool")
+        spool = Spool(task.scratch / "spool")
         with contextlib.closing(
             Journal(task.scratch / "journal.sqlite", task.identity(plan), say=teller.say)
         ) as journal:

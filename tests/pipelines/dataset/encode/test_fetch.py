@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 
 from colabkit.pipelines.dataset.encode.fetch import Fetcher
-from colabkit.pipelines.dataset.encode.spool import DiskSpool
+from colabkit.pipelines.dataset.encode.spool import Spool
 from colabkit.pipelines.dataset.store.items import Items
 from tests.pipelines.dataset.encode.memory_objects import MemoryObjects
 from tests.pipelines.dataset.encode.small_codec import SmallCodec, codes_for, fill, make_wave, npz_bytes, read_small
@@ -85,7 +85,7 @@ def fetcher_of(lengths: list[int], tmp_path, *, gaps: int = 512, most_cost: int 
         num_samples=np.full(number, 3200),
         rate_hz=np.full(number, 16_000),
     )
-    return Fetcher(store, items, DiskSpool(tmp_path / "spool"), SmallCodec(), read_small, most_cost=most_cost)
+    return Fetcher(store, items, Spool(tmp_path / "spool"), SmallCodec(), read_small, most_cost=most_cost)
 
 
 def test_neighbours_in_a_shard_are_one_read_within_reason(tmp_path):

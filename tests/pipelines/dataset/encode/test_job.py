@@ -38,7 +38,7 @@ def test_all_is_encoded_once_and_then_skipped(place):
 
 def test_codes_of_two_runs_are_the_same_bytes(tmp_path):
     first, second = Place(tmp_path / "a"), Place(tmp_path / "b")
-    for place, settings in ((first, {}), (second, {"quota_bytes": 3 << 20, "num_downloads": 1, "in_memory": True})):
+    for place, settings in ((first, {}), (second, {"quota_bytes": 3 << 20, "num_downloads": 1})):
         fill(place.source, 60)
         place.encode(**settings)
     names = [name for name in first.store.content if name.endswith(".parquet")]
