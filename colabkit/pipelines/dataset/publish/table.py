@@ -173,8 +173,7 @@ def _of_items(items: Items) -> pa.Table:
     import pyarrow as pa
 
     known = [
-        sort_values(json.loads(columns) if columns else {}, key)
-        for columns, key in zip(items.columns, items.keys, strict=True)
+        sort_values(json.loads(columns or "{}"), key) for columns, key in zip(items.columns, items.keys, strict=True)
     ]
     channels = [
         k.channel or channel_of(object_ if whole else key)
