@@ -9,7 +9,7 @@ import urllib3
 
 from colabkit.loopback.certificates import make_certificates
 from colabkit.loopback.hub import HubServer
-from colabkit.loopback.s3 import S3Server
+from tests.servers.refusing_s3 import RefusingS3
 
 KEYS = {"mouse": "cheese/and+more"}
 LARGE = random.Random(0).randbytes(3_000_000)
@@ -39,7 +39,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture
 def server(certificates):
-    with S3Server(tls=certificates.server_context(), keys=KEYS) as server:
+    with RefusingS3(tls=certificates.server_context(), keys=KEYS) as server:
         server.make_bucket("voices")
         yield server
 

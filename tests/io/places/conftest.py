@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
-import struct
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,8 @@ import pytest
 from colabkit.io.places import Pinned, S3Profile, open_place
 from colabkit.loopback.certificates import Certificates, make_certificates
 from colabkit.loopback.hub import HubServer
-from colabkit.loopback.s3 import S3Server
 from tests.servers.gcs import GcsServer
+from tests.servers.refusing_s3 import RefusingS3
 from tests.servers.s3 import S3Server as MotoS3
 
 KEY, SECRET = "AKIAOBJECTSTEST00001", "a-secret-key-of-the-tests/+0123456789"
@@ -71,26 +69,6 @@ def contents() -> dict[str, bytes]:
 FILES = contents()
 
 
-class Server(S3Server):
-    """The store, which also cuts connections.
-
-    `resets` of the next requests end without an answer, after `written` or before.
-    """
-
-    resets, writes_before_reset = 0, False
-
-    def exchange(self, request, client) -> None:
-        if self.resets > 0:
-            self.resets -= 1
-            if self.writes_before_reset:
-                self.answer(request)
-            client.stays = False
-            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            client.sock.close()
-            return
-        super().exchange(request, client)
-
-
 class Faults:
     """Answers the next requests with what is given, then lets them through."""
 
@@ -130,7 +108,7 @@ def certificates(tmp_path_factory) -> Certificates:
 
 @pytest.fixture
 def server(certificates):
-    with Server(tls=certificates.server_context(), keys={KEY: SECRET}) as running:
+    with RefusingS3(tls=certificates.server_context(), keys={KEY: SECRET}) as running:
         running.make_bucket("bucket")
         yield running
 
