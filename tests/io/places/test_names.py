@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from colabkit.core.errors import DataError
-from colabkit.io.places.names import check_name, check_range, content_of, is_listed, joined
-from colabkit.io.places.place import Found
+from colabkit.io.places.names import check_name, check_range, is_listed, joined
 from tests.io.places.conftest import pinned
 
 
@@ -52,12 +51,3 @@ def test_ranges_that_cannot_be():
     for start, stop in ((-1, 5), (4, 3)):
         with pytest.raises(ValueError, match=f"no range {start}..{stop}"):
             check_range("x", start, stop)
-
-
-def test_content_is_what_was_asked_for_or_an_error():
-    assert content_of(Found(b"234", "v"), "x", "s3://b", 2, 5) == content_of(Found(b"234", "v"), "x", "s3://b", 2, None)
-    with pytest.raises(DataError, match="no such object"):
-        content_of(None, "x", "s3://b", 0, 5)
-    with pytest.raises(DataError, match="shorter") as caught:
-        content_of(Found(b"234", "v"), "x", "s3://b", 2, 9)
-    assert "x: 5 bytes" in str(caught.value) and "9 bytes" in str(caught.value)
