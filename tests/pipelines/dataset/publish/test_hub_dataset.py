@@ -23,12 +23,12 @@ from colabkit.core.versions.differences import cut_by_content
 from colabkit.io.places import Folder
 from colabkit.io.places.http.patience import Unreachable
 from colabkit.loopback.hub import HubServer
-from colabkit.loopback.hub_quota import Quota
 from colabkit.loopback.hub_repos import make_file
 from colabkit.pipelines.dataset.publish.hub_dataset import PublishSettings
 from tests.pipelines.dataset.publish.conftest import TOKEN
 from tests.pipelines.dataset.publish.publishing import SMALL, files_of, publish, source_bytes
 from tests.pipelines.dataset.publish.sets import decode, make_codes, make_segment, make_store
+from tests.servers.busy_hub import Quota
 from tests.servers.clients import run_client
 from tests.servers.faults import FaultProxy
 
