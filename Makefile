@@ -22,7 +22,7 @@ OURS_ALONE := $(addprefix tests/,io/places/test_cache.py io/places/test_folder.p
   pipelines/dataset/cut/test_subtitles.py pipelines/dataset/encode/test_batcher.py \
   pipelines/dataset/encode/test_claims.py pipelines/dataset/encode/test_credits.py pipelines/dataset/encode/test_crew.py \
   pipelines/dataset/encode/test_journal.py pipelines/dataset/encode/test_kills.py pipelines/dataset/encode/test_quota.py \
-  pipelines/dataset/encode/test_spool.py pipelines/dataset/pairs/test_spoken_text.py pipelines/dataset/segments/test_names.py \
+  pipelines/dataset/encode/test_spool.py pipelines/dataset/pairs/test_spoken_text.py pipelines/dataset/segments/test_segment.py \
   pipelines/dataset/segments/test_zip_members.py pipelines/diarization/test_rttm.py training/sizing/test_allocator.py \
   training/sizing/test_memory_model.py)
 # What other people's versions can break, without what kills processes and times them: that is the same with any version.
