@@ -1,4 +1,9 @@
-"""Signals taken for a while, and handled as before afterwards."""
+"""Signals taken for a while, and handled as before afterwards.
+
+asked = []
+with signals_to(lambda number, frame: asked.append(number), signal.SIGTERM, signal.SIGINT):
+    work(until=lambda: asked)
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def signals_to(handler: Callable[[int, object], object], *numbers: signal.Signals) -> Iterator[None]:
-    """Have `handler` take these signals inside; in a thread, which gets none, nothing changes."""
+    """Have `handler` take these signals inside; in a thread, which gets none, nothing changes.
+
+    Who handled them before does so again afterwards, however the block ends; a handler that was not Python's, which
+    signal.signal cannot give back, becomes the system's own.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
