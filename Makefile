@@ -18,10 +18,11 @@ PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-re
 # Of the rooms below, what is our own logic on the standard library: it is the same with any version of others' libraries.
 OURS_ALONE := $(addprefix tests/,io/places/test_cache.py io/places/test_folder.py io/places/test_s3_profile.py \
   io/places/http/test_signing.py io/transfer/test_local_files.py io/transfer/test_workers.py \
-  pipelines/asr/evaluate/test_language_model.py pipelines/dataset/cut/test_subtitles.py pipelines/dataset/encode/test_batcher.py \
+  pipelines/asr/evaluate/test_arpa.py pipelines/asr/evaluate/test_language_model.py \
+  pipelines/dataset/cut/test_subtitles.py pipelines/dataset/encode/test_batcher.py \
   pipelines/dataset/encode/test_claims.py pipelines/dataset/encode/test_credits.py pipelines/dataset/encode/test_crew.py \
   pipelines/dataset/encode/test_journal.py pipelines/dataset/encode/test_kills.py pipelines/dataset/encode/test_quota.py \
-  pipelines/dataset/encode/test_spool.py pipelines/dataset/pairs/test_spoken_text.py pipelines/dataset/segments/test_names.py \
+  pipelines/dataset/encode/test_spool.py pipelines/dataset/pairs/test_spoken_text.py pipelines/dataset/segments/test_segment.py \
   pipelines/dataset/segments/test_zip_members.py pipelines/diarization/test_rttm.py training/sizing/test_allocator.py \
   training/sizing/test_memory_model.py)
 # What other people's versions can break, without what kills processes and times them: that is the same with any version.

@@ -56,7 +56,6 @@ def train(state: str, words: list[str], steps: int, voices: int) -> Path:
 
 
 def heard_by_us(model: Path, paths: list[Path], words: list[str], *, with_words: bool) -> list[str]:
-    decode = None
     transcriber = colabkit.Transcriber.from_folder(model)
     if with_words:
         from colabkit.pipelines.asr.evaluate.decode import BeamDecoder
@@ -65,8 +64,7 @@ def heard_by_us(model: Path, paths: list[Path], words: list[str], *, with_words:
         chance = np.random.default_rng(0)
         known = NgramModel.train([" ".join(chance.choice(words, 5)) for _ in range(2000)], order=1)
         beam = BeamDecoder(transcriber.recognizer.coder, width=64, language_model=known, lm_weight=0.6, word_bonus=2.0)
-        decode = lambda log_probs_TC, **times: beam.decode(log_probs_TC, **times)[0]  # noqa: E731
-    transcriber.decode = decode
+        transcriber.decode = beam.decode
     return [transcriber.transcribe(path).text for path in paths]
 
 

@@ -28,11 +28,10 @@ sys.path.insert(0, str(ROOT))
 
 from colabkit.core.table import Table  # noqa: E402
 from colabkit.io.places import Folder  # noqa: E402
-from colabkit.loopback.hub import HubServer  # noqa: E402
-from colabkit.loopback.hub_quota import Quota  # noqa: E402
 from colabkit.pipelines.dataset.publish.layout import PublishSettings, make_plan  # noqa: E402
 from colabkit.pipelines.dataset.publish.table import open_rows  # noqa: E402
 from tests.pipelines.dataset.publish.sets import make_store  # noqa: E402
+from tests.servers.busy_hub import BusyHub, Quota  # noqa: E402
 
 PEER = ROOT / "benchmarks" / "peers" / "push_to_hub.py"
 TOKEN = "hf_" + "b" * 34
@@ -84,7 +83,7 @@ def find_shard_bytes(store: Path, place: Path, wanted: int) -> int:
     return low
 
 
-def run(command: list[str], hub: HubServer, kill_after: int) -> tuple[float, int]:
+def run(command: list[str], hub: BusyHub, kill_after: int) -> tuple[float, int]:
     """Run a publisher, killed once after `kill_after` uploaded shards and started again; return seconds and kills."""
     environment = {**os.environ, **hub.environment(), "HF_TOKEN": TOKEN, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
     began, kills, first = time.monotonic(), 0, len(hub.requests)
@@ -106,14 +105,12 @@ def run(command: list[str], hub: HubServer, kill_after: int) -> tuple[float, int
 
 def measure(kind: str, place: Path, store: Path, shards: int, shard_bytes: int, kill_after: int) -> dict:
     """Publish the set to a Hub of its own and return what it took."""
-    with HubServer(folder=place / f"hub-{kind}-{kill_after}") as hub:
+    with BusyHub(folder=place / f"hub-{kind}-{kill_after}") as hub:
         hub.writers = {TOKEN: ("me",)}
         return _measure(kind, place, store, hub, shards, shard_bytes, kill_after)
 
 
-def _measure(
-    kind: str, place: Path, store: Path, hub: HubServer, shards: int, shard_bytes: int, kill_after: int
-) -> dict:
+def _measure(kind: str, place: Path, store: Path, hub: BusyHub, shards: int, shard_bytes: int, kill_after: int) -> dict:
     name = f"{kind}-{'killed' if kill_after else 'peace'}"
     log, repo = place / f"{name}.log", f"me/{name}"
     own = [str(Path(__file__)), "--publish", str(store), str(place / name), str(log), repo, str(shard_bytes)]
@@ -147,7 +144,7 @@ def _measure(
     }
 
 
-def stands_429(place: Path, store: Path, hub: HubServer) -> str:
+def stands_429(place: Path, store: Path, hub: BusyHub) -> str:
     """Return how the peer ends at a Hub that refuses what comes too often."""
     hub.api_quota = Quota(3, 1.0)
     command = [sys.executable, str(PEER), str(store), str(place / "429.log"), "me/peer-429", "4", "1000000000"]
@@ -172,7 +169,7 @@ def main() -> int:
                 kill_after = found[number]["shards"] // 2 if killed else 0
                 found.append(measure(kind, place, store, options.shards, shard_bytes, kill_after))
                 print(json.dumps(found[-1]), flush=True)
-        with HubServer() as hub:
+        with BusyHub() as hub:
             hub.writers = {TOKEN: ("me",)}
             stands = stands_429(place, store, hub)
     print(

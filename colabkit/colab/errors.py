@@ -7,14 +7,18 @@ from colabkit.core.errors import ColabkitError
 __all__ = ["AuthorizationError", "Error", "RuntimeManagementError", "WidgetException"]
 
 
-class Error(ColabkitError):
-    """Base class of what these calls raise; takes one text like any exception, and the cure where one is known."""
+class _OfColab(ColabkitError):
+    """Takes one text like any exception, and the cure where one is known."""
 
     def __init__(self, what: str = "", *, got: object = None, expected: str = "", where: object = "", fix: str = ""):
         super().__init__(what, got=got, expected=expected, where=where, fix=fix)
 
     def __str__(self) -> str:
         return super().__str__() if self.fix else self.what
+
+
+class Error(_OfColab):
+    """Base class of what these calls raise."""
 
 
 class AuthorizationError(Error):
@@ -25,7 +29,5 @@ class RuntimeManagementError(Error):
     """The machine cannot be managed from here."""
 
 
-class WidgetException(ColabkitError):
-    """A widget was used in a way it does not allow."""
-
-    __init__, __str__ = Error.__init__, Error.__str__
+class WidgetException(_OfColab):
+    """A widget was used in a way it does not allow; no Error, as there."""

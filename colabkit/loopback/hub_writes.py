@@ -14,7 +14,6 @@ import threading
 from typing import Any
 
 from colabkit.loopback.hub_folder import HubFolder
-from colabkit.loopback.hub_quota import Quota
 from colabkit.loopback.hub_repos import Commit, HubFile, HubRepo, make_file
 from colabkit.loopback.messages import Answer, Fields, Request
 
@@ -23,18 +22,13 @@ _LARGE_SUFFIXES = (".safetensors", ".bin", ".pt", ".onnx", ".msgpack", ".parquet
 
 
 class HubWrites:
-    """The writing half of a HubServer, which has models, writers, repos, tokens, quotas, what keeps them, what reads.
-
-    The quotas are of one account on the real one, of everybody here; they may be set while the server runs.
-    """
+    """The writing half of a HubServer, which has models, writers, repos, tokens, what keeps them, what reads."""
 
     writers: dict[str, tuple[str, ...]]
     models: dict[str, HubRepo]
     repos: dict[str, HubRepo]
     large_bytes: int
     url: str
-    api_quota: Quota | None = None
-    commit_quota: Quota | None = None
     _large: dict[str, HubFile]
     _keeper: HubFolder | None
     _adding: threading.Lock
@@ -149,8 +143,6 @@ class HubWrites:
         return Answer(200, {"ETag": f'"{oid}"'})
 
     def _commit(self, request: Request, repo: HubRepo, commit: Commit, path: str) -> Answer:
-        if self.commit_quota is not None and (fields := self.commit_quota.refuse()) is not None:
-            return refuse(429, "", "You have exceeded the rate limit for repository commits", fields)
         with self._adding:
             commit = repo.find("main")  # it may have moved since the request was read
             files = dict(commit.files)

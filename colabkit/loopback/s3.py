@@ -45,9 +45,7 @@ class S3Server(HttpServer):
 
     folder: objects are kept there and found again by the next server; without it they are kept in memory. tls: what the
     server proves itself with. keys: {access key: secret}; signatures are looked at where there are some. keep_bodies:
-    False keeps sizes and checksums alone, for measuring clients. `expired` holds access keys whose time is over,
-    `denied` buckets that nobody may use, `undeletable` buckets whose objects nobody may delete. ignores_conditions:
-    If-None-Match and If-Match of writes are not looked at, as by old servers.
+    False keeps sizes and checksums alone, for measuring clients.
     """
 
     def __init__(
@@ -57,15 +55,11 @@ class S3Server(HttpServer):
         tls: ssl.SSLContext | None = None,
         keys: Mapping[str, str] | None = None,
         keep_bodies: bool = True,
-        ignores_conditions: bool = False,
         port: int = 0,
     ) -> None:
         super().__init__(tls=tls, port=port)
-        self.folder, self.keep_bodies, self.ignores_conditions = folder, keep_bodies, ignores_conditions
+        self.folder, self.keep_bodies = folder, keep_bodies
         self.keys: dict[str, str] = dict(keys or {})
-        self.expired: set[str] = set()
-        self.denied: set[str] = set()
-        self.undeletable: set[str] = set()
         self.counts: Counter[str] = Counter()  # what was asked, by kind: put, get, head, list, delete, part, ...
         self.before: Callable[[Request], Answer | None] | None = None  # asked first; what it answers is the answer
         self._making = threading.Lock()
@@ -95,8 +89,6 @@ class S3Server(HttpServer):
         if not name:
             self.counts["buckets"] += 1
             return Answer(200, _XML, s3_lists.buckets(self.buckets))
-        if name in self.denied:
-            return refuse("AccessDenied", "Access Denied")
         query = {k: v[0] for k, v in request.query.items()} if "?" in request.target else {}
         if not key and request.method == "PUT":
             self.make_bucket(name)
@@ -115,8 +107,6 @@ class S3Server(HttpServer):
         if not self.keys:
             return None
         known = signatures.access_key(request)
-        if known in self.expired:
-            return "ExpiredToken", "The provided token has expired."
         if known not in self.keys:
             code = "InvalidAccessKeyId" if known else "AccessDenied"
             return code, "The access key does not exist in our records." if known else "Access Denied"
@@ -134,8 +124,6 @@ class S3Server(HttpServer):
             return Answer(200, _XML, s3_lists.page(name, bucket, query))
         if request.method == "POST" and "delete" in query:
             self.counts["delete"] += 1
-            if name in self.undeletable:
-                return refuse("AccessDenied", "Access Denied")
             return Answer(200, _XML, s3_lists.delete_many(bucket, request.body))
         return refuse("NotImplemented", f"{request.method} {request.target} is not offered here")
 
@@ -158,8 +146,6 @@ class S3Server(HttpServer):
             return Answer(204)
         if method == "DELETE":
             self.counts["delete"] += 1
-            if name in self.undeletable:
-                return refuse("AccessDenied", "Access Denied")
             bucket.delete(key)
             return Answer(204)
         if method == "POST" and "uploads" in query:
@@ -190,8 +176,7 @@ class S3Server(HttpServer):
 
     def _write(self, request: Request, bucket: Bucket, write: Callable[[], Stored | None], key: str) -> Answer:
         """Write under the conditions of the request; a look and a write are one."""
-        conditions = {} if self.ignores_conditions else request.fields
-        absent, match = "if-none-match" in conditions, conditions.get("if-match")
+        absent, match = "if-none-match" in request.fields, request.fields.get("if-match")
         try:
             if not absent and match is None:
                 stored = write()

@@ -29,23 +29,23 @@ class Pipeline:
 
     @property
     def title(self) -> str:
-        return (import_module(f"{__name__}.{self.name}").__doc__ or self.name).strip().splitlines()[0].rstrip(".")
+        return (self._part().__doc__ or self.name).strip().splitlines()[0].rstrip(".")
 
     @property
     def notebook(self) -> str:
-        return import_module(f"{__name__}.{self.name}").NOTEBOOK
+        return self._part().NOTEBOOK
 
     @property
     def config_type(self) -> type:
-        return import_module(f"{__name__}.{self.name}.config").Config
+        return self._part(".config").Config
 
     @property
     def presets(self) -> dict:
-        return import_module(f"{__name__}.{self.name}.config").PRESETS
+        return self._part(".config").PRESETS
 
     @property
     def steps(self) -> tuple:
-        return import_module(f"{__name__}.{self.name}.recipe").STEPS
+        return self._part(".recipe").STEPS
 
     def workload(self, config: Any) -> Workload:
         """Return the training step of a config, for sizing. Raises: UsageError for a pipeline that trains nothing."""
@@ -60,24 +60,28 @@ class Pipeline:
 
         Nothing heavy is imported.
         """
-        if not Path(__file__).with_name(self.name).joinpath("needs.py").is_file():
-            return None
-        return import_module(f"{__name__}.{self.name}.needs").hindrance(config)
+        return self._part(".needs").hindrance(config) if self._has("needs.py") else None
+
+    def _part(self, module: str = ""):
+        return import_module(f"{__name__}.{self.name}{module}")
+
+    def _has(self, file: str) -> bool:
+        return Path(__file__).with_name(self.name).joinpath(file).is_file()
 
     def _sized_part(self):
-        if not Path(__file__).with_name(self.name).joinpath("workload.py").is_file():
-            sized = [p.name for p in discover() if Path(__file__).with_name(p.name).joinpath("workload.py").is_file()]
+        if not self._has("workload.py"):
+            sized = [pipeline.name for pipeline in discover() if pipeline._has("workload.py")]
             raise UsageError(
                 "This pipeline has no batch size to plan",
                 got=self.name,
                 expected="one of " + ", ".join(sized),
                 fix=f"colabkit plan {sized[0]}" if sized else "choose a pipeline that trains a network",
             )
-        return import_module(f"{__name__}.{self.name}.workload")
+        return self._part(".workload")
 
     def apply(self, run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
         """Use what a run made on the user's files; returns the files written."""
-        return import_module(f"{__name__}.{self.name}.recipe").apply(run_folder, paths, output)
+        return self._part(".recipe").apply(run_folder, paths, output)
 
 
 def discover() -> list[Pipeline]:

@@ -14,6 +14,9 @@ from pathlib import Path
 from jupyter_client.manager import KernelManager
 
 ROOT = Path(__file__).resolve().parents[2]
+ALL = (
+    "from colabkit.colab import auth, data_table, drive, files, output, patches, runtime, snippets, syntax, userdata\n"
+)
 PAGE = {"cellId": "1f1c9b52"}  # what JupyterLab writes beside every cell it runs
 
 

@@ -5,35 +5,9 @@ Each in a process of its own.
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-IS_COLAB = importlib.util.find_spec("google") is not None and importlib.util.find_spec("google.colab") is not None
-INSTALL = "from colabkit.colab import install, uninstall; "
-
-
-def run(code: str, folder: Path, *paths: Path, isolated: bool = False) -> str:
-    """Run code in a fresh interpreter and return what it prints; isolated, without anything installed."""
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT])),
-        "PYTHONWARNINGS": "error::ImportWarning",
-    }
-    done = subprocess.run(
-        [sys.executable, *(["-S"] if isolated else []), "-c", code],
-        cwd=folder,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+from tests.colab.conftest import INSTALL, IS_COLAB, run
 
 
 @pytest.mark.skipif(not IS_COLAB, reason="google.colab is not installed here")
@@ -207,15 +181,5 @@ def test_hugging_face_hub_gets_its_token(tmp_path):
         "from huggingface_hub.utils import _auth\n_auth.is_google_colab = lambda: True\ndel os.environ['HF_TOKEN']\n"
         "assert get_token() is None\n_auth._IS_GOOGLE_COLAB_CHECKED = False\n"
         "open('.env', 'w').write('HF_TOKEN=hf_y'); assert get_token() == 'hf_y'",
-        tmp_path,
-    )
-
-
-def test_libraries_that_ask_for_the_notebook_get_no_answer_at_once(tmp_path):
-    run(
-        INSTALL + "import time; install(); import google.colab as colab; began = time.monotonic()\n"
-        "assert colab._message.blocking_request('get_ipynb', timeout_sec=5) is None and time.monotonic() - began < 2\n"
-        "from google.colab._message import MessageError; from google.colab import errors\n"
-        "assert issubclass(MessageError, errors.Error)",
         tmp_path,
     )

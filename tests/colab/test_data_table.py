@@ -1,10 +1,11 @@
-"""Tests of colabkit.colab.data_table and patches in a plain IPython."""
+"""google.colab.data_table: data frames as a scrolling table, in a plain IPython."""
 
 from __future__ import annotations
 
 import pytest
 
 from colabkit.colab.data_table import DataTable
+from tests.colab.conftest import in_process
 
 pandas = pytest.importorskip("pandas")
 
@@ -41,8 +42,6 @@ def test_what_pandas_should_show_itself(capsys, monkeypatch):
 
 
 def test_enabled_and_disabled_in_ipython(tmp_path):
-    from tests.colab.test_userdata import in_process
-
     code = (
         "from IPython.core.interactiveshell import InteractiveShell; shell = InteractiveShell.instance()\n"
         "import pandas; frame = pandas.DataFrame({'a': [1]})\n"

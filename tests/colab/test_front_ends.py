@@ -6,20 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.colab.kernels import kernel
+from tests.colab.kernels import ALL, kernel
 
 VALUE = "s3cret-value"
-ALL = (
-    "from colabkit.colab import auth, data_table, drive, files, output, patches, runtime, snippets, syntax, userdata\n"
-)
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """A kernel whose client is a page that answers and draws widgets."""
-    with kernel(tmp_path_factory.mktemp("page"), allow_stdin=True) as started:
-        started.run(ALL)
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -114,48 +103,6 @@ def test_links_to_files(page):
         "files.download(p)"
     ).shown[0]["text/html"]
     assert "href" not in elsewhere and "/big.bin</code>" in elsewhere
-
-
-def test_temporary_output_goes(page):
-    ran = page.run("with output.temporary():\n    print('inside')\nprint('after')")
-    area = ran.find("OutputModel")
-    assert area and area in ran.closed and ran.shown == [{"text/html": ""}] and ran.text.endswith("after\n")
-
-
-def test_temporary_output_stays_when_it_fails(page):
-    ran = page.run("with output.temporary():\n    print('inside'); 1 / 0")
-    assert ran.error == "ZeroDivisionError" and ran.find("OutputModel") not in ran.closed
-    assert ran.widgets[ran.find("OutputModel")]["msg_id"] == "", "what comes later is shown outside again"
-
-
-def test_tagged_output_is_cleared_by_tag(page):
-    code = (
-        "with output.use_tags('talk'):\n    print('a')\n    with output.use_tags('intro'):\n        print('b')\n"
-        "with output.use_tags('other', append=False) as tags: print(tags)\n"
-    )
-    ran = page.run(code + "output.clear(output_tags=['intro', 'talk'])")
-    assert len(ran.closed) == 1 and sum(data == {"text/html": ""} for data in ran.shown) == 1
-    ran = page.run("output.clear(output_tags='talk'); output.clear(output_tags='unknown')")
-    assert len(ran.closed) == 1
-    assert len(page.run("output.clear(output_tags=('other',))").closed) == 1
-
-
-def test_javascript_runs_without_a_result(page):
-    assert "application/javascript" in page.run("output.eval_js('x = 1', ignore_result=True)").shown[0]
-    assert page.run("output.eval_js('x')").error == "UnsupportedError"
-
-
-def test_pages_served_by_the_kernels_machine(page):
-    ran = page.run(
-        "output.serve_kernel_port_as_iframe(80, '/p\"', height='9')\n"
-        "output.serve_kernel_port_as_window(80, anchor_text='<go>')"
-    )
-    frame, link = [data["text/html"] for data in ran.shown]
-    assert 'src="http://localhost:80/p&quot;"' in frame and 'height="9"' in frame and "&lt;go&gt;" in link
-    ran = page.run(
-        "import os; os.environ['JUPYTERHUB_SERVICE_PREFIX'] = '/user/me/'\noutput.serve_kernel_port_as_iframe(80, 'p')"
-    )
-    assert 'src="/user/me/proxy/80/p"' in ran.shown[0]["text/html"]
 
 
 # A console

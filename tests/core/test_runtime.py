@@ -14,7 +14,7 @@ import pytest
 
 from colabkit.core import drive
 from colabkit.core.runtime import describe, detect
-from tests.core.places import COLAB, OF_COLAB, OF_JUPYTERLAB, PLACES, SERVED_BY_COLAB, T4, program, put, shell
+from tests.core.places import COLAB, OF_JUPYTERLAB, PLACES, T4, program, put, shell
 
 # Machine
 
@@ -143,105 +143,6 @@ def test_widgets_need_a_front_end_and_a_library(tmp_path, monkeypatch, drawn, in
     assert found.widgets_usable == (drawn and installed)
     means = next(r for r in describe(found) if r[0] == "widgets")
     assert means[1] == row and ("%pip install ipywidgets" in means[2]) == (row == "not installed")
-
-
-def test_a_product_name_in_the_environment_is_no_front_end(tmp_path):
-    env = {
-        "VSCODE_PID": "1",
-        "TERM_PROGRAM": "vscode",
-        "COLAB_GPU": "1",
-        "JPY_PARENT_PID": "1",
-        "JPY_SESSION_NAME": "a.ipynb",
-    }
-    assert detect(env, tmp_path, shell=None).front_end == "none"
-
-
-def test_a_terminal_and_closed_streams(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-    monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: True))
-    assert detect({}, tmp_path, shell=None).front_end == "terminal"
-    monkeypatch.setattr(sys, "stdin", None)
-    assert detect({}, tmp_path, shell=None).front_end == "none"
-
-
-SEEN = "from colabkit.core.runtime import detect\nfound = detect()\nprint(found.front_end, found.widgets_drawn)"
-CLIENT = """
-import sys
-from jupyter_client import BlockingKernelClient
-client = BlockingKernelClient(connection_file=sys.argv[1])
-client.load_connection_file(); client.start_channels(); client.wait_for_ready(timeout=30)
-client.execute_interactive(sys.argv[2], allow_stdin=sys.argv[3] == "True", timeout=30,
-                           output_hook=lambda m: print(m["content"].get("text", ""), end=""))
-client.stop_channels()
-"""
-
-
-@pytest.fixture(scope="module")
-def kernels():
-    """Return a function that starts a real kernel with more environment and hands out (connection file, client)."""
-    manager = pytest.importorskip("jupyter_client.manager")
-    started = []
-
-    def start(**env):
-        started.append(manager.start_new_kernel(kernel_name="python3", env=os.environ | env))
-        return started[-1][0].connection_file, started[-1][1]
-
-    yield start
-    for kernel, client in started:
-        client.stop_channels()
-        kernel.shutdown_kernel(now=True)
-
-
-def test_front_end_in_a_real_kernel(kernels):
-    """Of one's own and on a Colab VM; asked by the process that started it and by another; with input and without."""
-    for env, expected in (
-        ({}, {"mine": ["none", "jupyter"], "another": ["none", "jupyter"]}),
-        (SERVED_BY_COLAB, {"mine": ["none", "colab-web"], "another": ["colab-cli", "colab-web"]}),
-    ):
-        connection, client = kernels(**env)
-        for allow_stdin in (False, True):
-            seen = []
-            client.execute_interactive(
-                SEEN,
-                allow_stdin=allow_stdin,
-                timeout=30,
-                output_hook=lambda m, seen=seen: seen.append(m["content"].get("text", "")),
-            )
-            assert "".join(seen).split()[0] == expected["mine"][allow_stdin], seen
-            done = subprocess.run(
-                [sys.executable, "-c", CLIENT, connection, SEEN, str(allow_stdin)],
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            assert done.stdout.split()[:1] == [expected["another"][allow_stdin]], done.stderr
-
-
-def test_what_the_pages_send_reaches_detect_in_a_real_kernel(kernels):
-    _, client = kernels()
-    for metadata, front_end in ((OF_COLAB, "colab-web"), (OF_JUPYTERLAB, "jupyterlab")):
-        message = client.session.msg(
-            "execute_request",
-            {
-                "code": SEEN,
-                "silent": False,
-                "store_history": False,
-                "user_expressions": {},
-                "allow_stdin": True,
-                "stop_on_error": True,
-            },
-            metadata=metadata,
-        )
-        client.shell_channel.send(message)
-        texts = []
-        while True:
-            heard = client.get_iopub_msg(timeout=30)
-            if heard["parent_header"].get("msg_id") != message["header"]["msg_id"]:
-                continue
-            texts.append(heard["content"].get("text", ""))
-            if heard["content"].get("execution_state") == "idle":
-                break
-        assert "".join(texts).split() == [front_end, "True"], texts
 
 
 # Description

@@ -1,4 +1,4 @@
-"""Small notebooks, and papermill in a process of its own that tests can send signals to."""
+"""Small notebooks, papermill in this process, and in one of its own that tests can send signals to."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -124,3 +125,27 @@ def raw(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     json.loads(text)
     return text
+
+
+@pytest.fixture
+def execute(tmp_path):
+    """Run cells through papermill's own function, with our engine, in this process."""
+
+    def run(*cells: str, parameters: dict | None = None, **options):
+        source = book(*cells, path=tmp_path / "in.ipynb")
+        assert source
+        return papermill.execute_notebook(
+            tmp_path / "in.ipynb",
+            tmp_path / "out.ipynb",
+            parameters,
+            engine_name="colabkit",
+            cwd=tmp_path,
+            **{"progress_bar": False} | options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def output(tmp_path):
+    return lambda: read(tmp_path / "out.ipynb")

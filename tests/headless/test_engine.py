@@ -5,42 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
-import time
 
 import papermill
 import pytest
 
-from colabkit.core.errors import Stopped, UsageError
-from colabkit.headless import client as client_module
-from colabkit.headless.failures import CellFailed, KernelDied, KernelHung
-from tests.headless.conftest import book, is_alive, printed, read, statuses, wait_until
+from colabkit.core.errors import UsageError
+from tests.headless.conftest import book, printed, read, statuses
 
 SECRET = "hunter2-hunter2-hunter2"
-
-
-@pytest.fixture
-def execute(tmp_path):
-    """Run cells through papermill's own function, with our engine, in this process."""
-
-    def run(*cells: str, parameters: dict | None = None, **options):
-        source = book(*cells, path=tmp_path / "in.ipynb")
-        assert source
-        return papermill.execute_notebook(
-            tmp_path / "in.ipynb",
-            tmp_path / "out.ipynb",
-            parameters,
-            engine_name="colabkit",
-            cwd=tmp_path,
-            **{"progress_bar": False} | options,
-        )
-
-    return run
-
-
-@pytest.fixture
-def output(tmp_path):
-    return lambda: read(tmp_path / "out.ipynb")
 
 
 def test_a_notebook_runs(execute, output, capsys):
@@ -95,71 +67,11 @@ def _prepared(notebook):
     return notebook
 
 
-def test_our_errors_keep_their_exit_codes(execute):
-    stopped = "from colabkit.core.errors import Stopped\nraise Stopped('Stopped by SIGTERM', fix='run again')"
-    with pytest.raises(CellFailed, match="run again") as caught:
-        execute(stopped)
-    assert (
-        caught.value.exit_code == 75
-        and str(caught.value) == "[2/2] Part 1 failed: Stopped by SIGTERM.\n  fix:   run again"
-    )
-    with pytest.raises(CellFailed) as caught:
-        execute("class UsageError(Exception): pass\nraise UsageError('of somebody else')", raise_failures=True)
-    assert caught.value.exit_code == 1
-
-
-def test_a_kernel_that_dies(execute, output):
-    began = time.monotonic()
-    with pytest.raises(KernelDied) as caught:
-        execute(
-            "print('fine')",
-            "import os, time\nprint('last words', flush=True)\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)",
-            "print('never')",
-        )
-    assert time.monotonic() - began < 30
-    assert caught.value.exit_code == 1 and "[3/4] Part 2: killed by SIGKILL" in str(caught.value)
-    found = output()
-    assert (
-        statuses(found) == ["completed", "completed", "failed", "pending"]
-        and found.metadata.papermill.exception is True
-    )
-    failed = found.cells[4]
-    assert failed.outputs[0].text == "last words\n" and failed.outputs[1].ename == "KernelDied"
-    assert failed.metadata.papermill.exception is True and "SIGKILL" in failed.outputs[1].evalue
-
-
-def test_workers_of_a_dead_kernel_are_gone(execute, output):
-    with pytest.raises(KernelDied):
-        execute(
-            "import os, subprocess, sys\n"
-            "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-            "print(worker.pid, flush=True)\nimport time; time.sleep(0.5)\nos.kill(os.getpid(), 9)"
-        )
-    worker = int(printed(output()))
-    wait_until(lambda: not is_alive(worker), seconds=5)
-
-
 def test_a_parameter_that_holds_a_secret_is_used_but_not_written(execute, tmp_path):
     token = "hf_" + "abcDEF" * 5
     done = execute("print(len(TEXT), TEXT)", parameters={"TEXT": f"hub.token={token}"})
     assert printed(done) == f"{len(token) + 10} hub.token=[redacted]\n"
     assert token not in (tmp_path / "out.ipynb").read_text() + json.dumps(done)
-
-
-def test_a_kernel_that_ends_itself(execute, output):
-    with pytest.raises(KernelDied, match="exit code 3"):
-        execute("import os\nos._exit(3)", "print('never')")
-    assert statuses(output()) == ["completed", "failed", "pending"]
-
-
-def test_a_kernel_that_hangs(execute, output):
-    with pytest.raises(KernelHung, match=r"\[2/3\] Part 1: no message and no CPU time for 0.0[34]\d* minutes"):
-        execute("import threading\nthreading.Event().wait()", "print('never')", hung_after_minutes=2 / 60)
-    found = output()
-    assert statuses(found) == ["completed", "failed", "pending"]
-    assert [o.ename for o in found.cells[2].outputs] == ["KeyboardInterrupt"], (
-        "it was interrupted, which shows where it hung"
-    )
 
 
 def test_wrong_use(execute, tmp_path, monkeypatch):
@@ -256,26 +168,3 @@ def test_a_long_cell_is_saved_while_it_runs(execute, tmp_path, monkeypatch):
         t for t in seen if '"status": "running"' in t and "printed early" in t.replace("print('printed early'", "")
     ]
     assert texts, "what was printed is on the disk before the cell ends, without another message"
-
-
-def test_asked_to_stop_before_the_first_cell(execute, output, monkeypatch):
-    start = client_module.Client.start_new_kernel
-    monkeypatch.setattr(
-        client_module.Client,
-        "start_new_kernel",
-        lambda self, **how: (start(self, **how), os.kill(os.getpid(), signal.SIGTERM)),
-    )
-    with pytest.raises(Stopped) as caught:
-        execute("print(1)")
-    assert caught.value.exit_code == 75 and statuses(output()) == ["pending", "pending"]
-    assert output().metadata.papermill.exception is True
-
-
-def test_kernels_workers_are_not_hurt_by_the_handler(execute):
-    """A forked worker inherits the kernel's handler of SIGTERM: it must end by it, and the kernel go on."""
-    done = execute(
-        "import multiprocessing, time\n"
-        "worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
-        "worker.start()\ntime.sleep(0.3)\nworker.terminate()\nworker.join(10)\nprint(worker.exitcode)"
-    )
-    assert printed(done) == "-15\n"

@@ -15,8 +15,8 @@ from colabkit.core.errors import ColabkitError, DataError, StateError, UsageErro
 from colabkit.io.places.http.client import Client, Fault
 from colabkit.io.places.http.patience import Patience
 from colabkit.io.places.http.per_process import PerProcess
-from colabkit.io.places.names import check_name, check_range, content_of, is_listed, joined, other_version
-from colabkit.io.places.place import Found, StoredObject, taken
+from colabkit.io.places.names import check_name, check_range, is_listed, joined, other_version
+from colabkit.io.places.place import Found, Place, StoredObject, taken
 
 OPENING_SECONDS = 60.0  # shorter than while reading: somebody waits for the first word
 PATIENCE_SECONDS = 300.0  # without any progress
@@ -40,7 +40,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_note_fork)
 
 
-class Bucket:
+class Bucket(Place):
     """Objects below a prefix of a bucket. A subclass says which client to ask, and explains what is refused.
 
     Safe for many threads, not for a process that was forked after obstore was loaded: StateError is raised there.
@@ -60,9 +60,6 @@ class Bucket:
         self.address = address or f"{self.scheme}://{joined(bucket, self.prefix)}"
         self.patience_seconds = PATIENCE_SECONDS
         self._asked = PerProcess(Counter)  # of this process, shared by all that look below
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.address!r})"
 
     def client(self) -> Client:
         """Return the client of this process. Raises: ColabkitError, Fault."""
@@ -134,13 +131,6 @@ class Bucket:
         key = self._key(name)
         found = self._ask(lambda client: client.head(key), "read", key, or_none=True)
         return None if found is None else StoredObject(name, found.size, found.version)
-
-    def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
-        """Return bytes start..stop.
-
-        Raises: DataError when it is not there or shorter, ChangedError on another version.
-        """
-        return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
         """Return bytes start..stop and their version, None when it is not there. Raises: ChangedError."""

@@ -13,6 +13,8 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from colabkit.core import files
@@ -51,7 +53,7 @@ class Cached:
         self.store, self.folder, self.max_bytes = store, Path(os.path.abspath(folder)), int(max_bytes)
         self.address = store.address
         self._versions = dict(versions) if versions is not None else None
-        self._shelf = PerProcess(self._make_shelf)
+        self._shelf = PerProcess(partial(_Shelf, self.folder, self.max_bytes))
         self._shelf.get()
 
     def __repr__(self) -> str:
@@ -102,9 +104,6 @@ class Cached:
     def _key(self, name: str, version: str, start: int, stop: int | None) -> str:
         text = "\n".join((self.address, name, version, str(start), str(stop)))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    def _make_shelf(self) -> _Shelf:
-        return _Shelf(self.folder, self.max_bytes)
 
 
 class _Shelf:
@@ -238,7 +237,5 @@ def _is_left_over(entry: os.DirEntry) -> bool:
 
 
 def _remove(path: str | os.PathLike) -> None:
-    try:
+    with suppress(FileNotFoundError):  # another process was faster
         os.unlink(path)
-    except FileNotFoundError:
-        pass  # another process was faster

@@ -27,8 +27,8 @@ from colabkit.core.errors import DataError, StateError, UsageError
 from colabkit.core.files import TEMPORARY_PREFIX, path_hint
 from colabkit.io.places.http.patience import Patience, Unreachable
 from colabkit.io.places.http.per_process import PerProcess
-from colabkit.io.places.names import check_name, check_range, content_of, is_hidden, is_listed, joined, other_version
-from colabkit.io.places.place import Found, StoredObject, taken
+from colabkit.io.places.names import check_name, check_range, is_hidden, is_listed, joined, other_version
+from colabkit.io.places.place import Found, Place, StoredObject, taken
 
 _MOST_OPEN_FILES = 128
 _DEADLINE_SECONDS = 30.0
@@ -38,7 +38,7 @@ _NOT_THERE = (FileNotFoundError, NotADirectoryError)
 T = TypeVar("T")
 
 
-class Folder:
+class Folder(Place):
     """Objects in a folder, which is made with the first of them. Links are followed; what is hidden is left out.
 
     A put is a temporary file that takes its place at once: readers see the old object or the new one, never a part. The
@@ -57,9 +57,6 @@ class Folder:
                 fix=f"give the folder that holds it: {self.root.parent}",
             )
         self._keeps_open, self._open = keeps_open, PerProcess(_OpenFiles)
-
-    def __repr__(self) -> str:
-        return f"Folder({self.address!r})"
 
     def below(self, prefix: str) -> Folder:
         """Return what is below a prefix."""
@@ -88,13 +85,6 @@ class Folder:
         """Return size and version of an object, None when it is not there."""
         found = self._read(os.stat, name)
         return StoredObject(name, found.st_size, _version(found)) if found and stat.S_ISREG(found.st_mode) else None
-
-    def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
-        """Return bytes start..stop.
-
-        Raises: DataError when it is not there or shorter, ChangedError on another version.
-        """
-        return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
         """Return bytes start..stop and their version, None when it is not there. Raises: ChangedError."""

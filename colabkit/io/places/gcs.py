@@ -13,13 +13,14 @@ import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from colabkit.core.errors import ColabkitError, DataError, UsageError
 from colabkit.core.versions.differences import gcsfs_refusals
 from colabkit.io.places.bucket import Bucket
-from colabkit.io.places.http.client import Client, Fault
+from colabkit.io.places.http.client import Client, Fault, read_range, seconds_of
 from colabkit.io.places.http.connections import Connections
 from colabkit.io.places.http.obstore_client import PAGE_OBJECTS, ObstoreClient
 from colabkit.io.places.http.per_process import PerProcess
@@ -109,7 +110,7 @@ class _Account:
         self._is_emulator = bool(emulator) and not endpoint
         self.endpoint = (endpoint or emulator or _DEFAULT_ENDPOINT).rstrip("/")
         self._credentials, self._renewing = PerProcess(self._sign_in), PerProcess(threading.Lock)
-        self.clients, self.json = PerProcess(self._open), PerProcess(self._open_json)
+        self.clients, self.json = PerProcess(partial(_GcsClient, self)), PerProcess(partial(_JsonClient, self))
 
     def is_nobody(self) -> bool:
         """Tell whether no credentials were found where some are needed."""
@@ -169,12 +170,6 @@ class _Account:
     def _credential(self) -> dict[str, Any]:
         return {"token": self.token(), "expires_at": datetime.now(UTC) + timedelta(seconds=_TOKEN_SECONDS)}
 
-    def _open(self) -> _GcsClient:
-        return _GcsClient(self)
-
-    def _open_json(self) -> _JsonClient:
-        return _JsonClient(self)
-
     def _sign_in(self) -> Any:
         from gcsfs.core import GCSFileSystem
 
@@ -198,7 +193,8 @@ class _JsonClient:
                 "maxResults": PAGE_OBJECTS,
                 "fields": _FIELDS,
                 **({"prefix": f"{prefix}/"} if prefix else {}),
-                **({"pageToken": token} if token else {"startOffset": after} if after else {}),
+                **({"pageToken": token} if token else {}),
+                **({"startOffset": after} if after and not token else {}),
             }
             _, body = self._ask(f"/storage/v1/b/{self._account.bucket}/o?{urlencode(query)}")
             try:
@@ -206,7 +202,12 @@ class _JsonClient:
             except ValueError:
                 raise Fault("an answer that is no JSON", kind="answer") from None
             found = [
-                StoredObject(item["name"], int(item.get("size", 0)), str(item.get("generation", "")), _seconds(item))
+                StoredObject(
+                    item["name"],
+                    int(item.get("size", 0)),
+                    str(item.get("generation", "")),
+                    seconds_of(item.get("updated", "")),
+                )
                 for item in page.get("items", ())
                 if item["name"] > after and not item["name"].endswith("/")
             ]
@@ -219,17 +220,8 @@ class _JsonClient:
     def get(self, key: str, start: int, stop: int | None, version: str) -> Found:
         """Return bytes start..stop, fewer where it is shorter."""
         query = urlencode({"alt": "media", **({"ifGenerationMatch": version} if version else {})})
-        wanted = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if start or stop is not None else {}
-        try:
-            fields, body = self._ask(
-                f"/download/storage/v1/b/{self._account.bucket}/o/{quote(key, safe='')}?{query}", wanted
-            )
-        except Fault as fault:
-            if fault.status == 416:
-                return Found(b"", "")
-            raise
-        if wanted and "content-range" not in fields:
-            self.without_ranges, body = True, body[start:stop]
+        path = f"/download/storage/v1/b/{self._account.bucket}/o/{quote(key, safe='')}?{query}"
+        fields, body = read_range(self, lambda span: self._ask(path, span), start, stop)
         return Found(body, fields.get("x-goog-generation", ""))
 
     def _ask(self, path: str, headers: dict[str, str] | None = None) -> tuple[dict[str, str], bytes]:
@@ -256,10 +248,3 @@ def _with_google(call: Callable[[], None]) -> None:
         raise Fault(f"no token from Google: {type(error).__name__}") from None
     except (GoogleAuthError, *gcsfs_refusals()) as error:
         raise Fault(type(error).__name__, kind="credentials") from None
-
-
-def _seconds(item: dict[str, Any]) -> float:
-    try:
-        return datetime.fromisoformat(item.get("updated", "").replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return 0.0

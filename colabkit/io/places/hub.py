@@ -14,8 +14,8 @@ from colabkit.io.places.http.links import Link
 from colabkit.io.places.http.patience import Patience, ordered_wait_seconds
 from colabkit.io.places.http.per_process import PerProcess
 from colabkit.io.places.http.ranges import Gone, RangeClient
-from colabkit.io.places.names import check_range, content_of, is_listed, joined
-from colabkit.io.places.place import Found, StoredObject
+from colabkit.io.places.names import check_range, is_listed, joined
+from colabkit.io.places.place import Found, Place, StoredObject
 
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _OPENING_SECONDS = 60.0  # shorter than while reading: somebody waits for the first word
@@ -48,7 +48,7 @@ def parse_hub_address(address: str) -> tuple[str, list[str], str | None]:
     return "/".join(parts[:2]), parts[2:], revision or None
 
 
-class HubDataset:
+class HubDataset(Place):
     """A dataset of the Hub, or a folder of it, at the commit `revision` (a branch, tag or commit) names at opening.
 
     `endpoint` is HF_ENDPOINT unless given, `token` what huggingface_hub finds. It is read and never written; the commit
@@ -88,9 +88,6 @@ class HubDataset:
     def address(self) -> str:
         """Return where it lies, with the commit."""
         return f"hub:{joined(self.repo_id, self.folder)}@{self.revision}"
-
-    def __repr__(self) -> str:
-        return f"HubDataset({self.address!r})"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -144,10 +141,6 @@ class HubDataset:
             lambda: self._api().get_paths_info(self.repo_id, [path], revision=self.revision, repo_type="dataset"),
         )
         return next((_stored(name, entry) for entry in found if getattr(entry, "blob_id", None)), None)
-
-    def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
-        """Return bytes start..stop. Raises: DataError when it is not there or shorter; Refused."""
-        return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
         """Return bytes start..stop, None when it is not there.

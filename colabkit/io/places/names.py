@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from colabkit.core.errors import ChangedError, DataError
-from colabkit.io.places.place import Found
 
 _TO_INDEX_AGAIN = "it changed, or was cut, after it was indexed: index the data again"
 
@@ -47,24 +46,6 @@ def is_listed(name: str, prefix: str) -> bool:
     """Tell whether listings show an object: not what is hidden below the prefix, nor the markers that consoles make."""
     below = name[len(prefix) + 1 :] if prefix else name
     return bool(below) and not name.endswith("/") and not is_hidden(below)
-
-
-def content_of(found: Found | None, name: str, address: str, start: int, stop: int | None) -> bytes:
-    """Return all the bytes start..stop that were asked for.
-
-    Raises: DataError where the object is not there, or shorter.
-    """
-    if found is None:
-        raise DataError("There is no such object", got=name, where=address, fix="list what is there, or make it first")
-    if stop is not None and len(found.content) != stop - start:
-        raise DataError(
-            "An object is shorter than what was asked of it",
-            got=f"{name}: {start + len(found.content)} bytes",
-            expected=f"{stop} bytes",
-            where=address,
-            fix="make it again: it was cut, or is another one by now",
-        )
-    return found.content
 
 
 def other_version(name: str, address: str, got: str, expected: str) -> ChangedError:

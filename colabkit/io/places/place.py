@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from colabkit.core.errors import StateError
+from colabkit.core.errors import DataError, StateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,9 @@ class Place(Protocol):
 
     address: str
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address!r})"
+
     def below(self, prefix: str) -> Place:
         """Return what is below a prefix, as a place of its own."""
 
@@ -81,6 +84,20 @@ class Place(Protocol):
 
         Raises: DataError when it is not there, or shorter; ChangedError when a version is given and it is another one.
         """
+        found = self.get_if_there(name, start, stop, version=version)
+        if found is None:
+            raise DataError(
+                "There is no such object", got=name, where=self.address, fix="list what is there, or make it first"
+            )
+        if stop is not None and len(found.content) != stop - start:
+            raise DataError(
+                "An object is shorter than what was asked of it",
+                got=f"{name}: {start + len(found.content)} bytes",
+                expected=f"{stop} bytes",
+                where=self.address,
+                fix="make it again: it was cut, or is another one by now",
+            )
+        return found.content
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
         """Return bytes start..stop, fewer where the object ends before, and their version; None if it is not there."""

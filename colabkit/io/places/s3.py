@@ -174,7 +174,14 @@ def _maker(profile: S3Profile, kind: Kind, region: str) -> Any:
     }
     if profile.endpoint:
         config |= {"endpoint": profile.endpoint, "aws_endpoint_url_s3": profile.endpoint}
-    more: dict[str, Any] = {"credential_provider": _Given(profile)} if kind == "keys" and profile.has_keys else {}
+    given = {
+        "access_key_id": profile.access_key,
+        "secret_access_key": profile.secret_key,
+        "token": profile.session_token or None,
+        "expires_at": None,
+    }
+    # Handed over by a function, so that no keys of the environment get between them.
+    more: dict[str, Any] = {"credential_provider": lambda: given} if kind == "keys" and profile.has_keys else {}
     options: dict[str, Any] = {
         "allow_http": profile.is_http,
         "pool_max_idle_per_host": "256",
@@ -195,22 +202,6 @@ def _maker(profile: S3Profile, kind: Kind, region: str) -> Any:
         )
 
     return make
-
-
-class _Given:
-    """Hands obstore the profile's keys, so that none of the environment get between them."""
-
-    def __init__(self, profile: S3Profile):
-        self._profile = profile
-
-    def __call__(self) -> dict[str, Any]:
-        found = self._profile
-        return {
-            "access_key_id": found.access_key,
-            "secret_access_key": found.secret_key,
-            "token": found.session_token or None,
-            "expires_at": None,
-        }
 
 
 def _kinds(profile: S3Profile) -> list[Kind]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import configparser
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from colabkit.core.errors import UsageError
@@ -92,9 +91,6 @@ class S3Profile:
                 fix="correct or unset AWS_CA_BUNDLE; `colabkit trust URL` writes such a file",
             )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "sources": dict(self.sources)}
-
     @property
     def has_keys(self) -> bool:
         return bool(self.access_key)
@@ -128,7 +124,7 @@ class S3Profile:
         if "path_style" not in given and given.get("endpoint") and says_yes("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
             given["path_style"], sources["path_style"] = False, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"
         given.setdefault("bucket", "")
-        return cls(**given, sources=MappingProxyType(sources))
+        return cls(**given, sources=sources)
 
     def table(self) -> Table:
         """Return what will be used and where it was found, without secrets."""
@@ -149,9 +145,10 @@ class S3Profile:
 
 
 def _found(given: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Yield (name, value, where it was found) of what is not given; the first of a name counts."""
     for name, variables in _VARIABLES.items():
         if name not in _SECRET and name not in given:
-            yield from _first(name, variables, os.environ.get, "")
+            yield from ((name, value, variable) for variable in variables if (value := os.environ.get(variable)))
     if "access_key" not in given and "secret_key" not in given and not says_yes("AWS_SKIP_SIGNATURE"):
         yield from _keys()
     config = _config_of_profile()
@@ -179,15 +176,6 @@ def _keys() -> Iterator[tuple[str, Any, str]]:
             return  # the role's keys are fetched when they are needed
     keys = _keys_of_file()
     yield from ((name, keys[key], "~/.aws/credentials") for name, key in _IN_KEYS.items() if keys.get(key))
-
-
-def _first(
-    name: str, variables: tuple[str, ...], get: Callable[[str], str | None], kind: str
-) -> Iterator[tuple[str, Any, str]]:
-    for variable in variables:
-        if value := get(variable):
-            yield name, value, kind + variable
-            return
 
 
 def _secret(name: str) -> str | None:

@@ -105,7 +105,6 @@ def train(config: Config, run: Run) -> dict[str, Any] | None:
     from colabkit.pipelines.asr.configure.training_config import TrainingConfig
     from colabkit.pipelines.asr.model.recognizer import build_model
     from colabkit.pipelines.asr.train import loop
-    from colabkit.pipelines.asr.train.loop import arguments_of
     from colabkit.training.processes.ranks import join
     from colabkit.training.sizing.chosen import Sizing
 
@@ -128,7 +127,7 @@ def train(config: Config, run: Run) -> dict[str, Any] | None:
         listing["validation"],
         Sizing.from_dict(sizing),
         run,
-        arguments=arguments_of(chosen, run.output / "trainer"),
+        arguments=loop.arguments_of(chosen, run.output / "trainer"),
         workers=max(1, chosen.dataloader_num_workers),
     )
     if metrics is not None:  # None in all processes but the first
@@ -159,10 +158,8 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
     files.write_atomic(
         run.output / "hypotheses.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     )
-    worst = scores.worst(config.evaluate.num_worst)
-    files.write_json(
-        run.output / "scores.json", {**scores.to_dict(), "decoder": config.evaluate.decoder, "worst": worst}
-    )
+    found, worst = scores.to_dict(), scores.worst(config.evaluate.num_worst)
+    files.write_json(run.output / "scores.json", {**found, "decoder": config.evaluate.decoder, "worst": worst})
     run.say(
         str(
             Table(
@@ -172,7 +169,6 @@ def evaluate(config: Config, run: Run) -> dict[str, Any]:
             )
         )
     )
-    found = scores.to_dict()
     return {name: found[name] for name in ("wer", "wer_low", "wer_high", "cer", "cer_low", "cer_high", "num_samples")}
 
 
@@ -236,14 +232,10 @@ def apply(run_folder: Path, paths: list[Path], output: Path) -> list[Path]:
 
 def _listing(config: Config, run: Run):
     """Open the samples whose texts could be cleaned, with these texts."""
-    return open_texts(run.folder_of("02_text") / "texts.safetensors", _opened(config, run))
-
-
-def _opened(config: Config, run: Run):
     listing = open_listing(run.folder_of("01_data"), rate_hz=RATE_HZ)
-    if not (cache_gib := choose_cache(config.data, listing, run)):
-        return listing
-    return open_listing(run.folder_of("01_data"), run.scratch / "audio", cache_gib, rate_hz=RATE_HZ)
+    if cache_gib := choose_cache(config.data, listing, run):
+        listing = open_listing(run.folder_of("01_data"), run.scratch / "audio", cache_gib, rate_hz=RATE_HZ)
+    return open_texts(run.folder_of("02_text") / "texts.safetensors", listing)
 
 
 def _example_wave(config: Config, run: Run):

@@ -83,7 +83,6 @@ def workload_of(model: Any, *, name: str = "") -> tuple[Workload, Any]:
             where="model",
             fix="pass a Hub id such as facebook/wav2vec2-base, or AutoModelForCTC.from_pretrained(...)",
         )
-    shape = _without_chance(copy.deepcopy(shape))
     encoder = getattr(getattr(model, "base_model", model), "feature_extractor", None)
     freezes = encoder is not None and not any(p.requires_grad for p in encoder.parameters())
     layers = layers_of(model)
@@ -93,14 +92,12 @@ def workload_of(model: Any, *, name: str = "") -> tuple[Workload, Any]:
     settings = ModelConfig(
         name=name or getattr(shape, "_name_or_path", ""), freeze_feature_encoder=freezes, frozen_layers=frozen
     )
-    return of_shape(shape, settings), model
+    return of_shape(_without_chance(copy.deepcopy(shape)), settings), model
 
 
 def config_of_model(model: ModelConfig, offline: bool = False) -> Any:
     """Return the shape of the model that the settings name; without a name that of the small network."""
-    if model.name:
-        return config_of(model.name, offline=offline)
-    return small_shape(model)
+    return config_of(model.name, offline=offline) if model.name else small_shape(model)
 
 
 def trained(shape: Any, model: ModelConfig, vocabulary_size: int) -> Any:
@@ -217,10 +214,8 @@ class _Whisper:
 
     def __init__(self, shape: Any, model: ModelConfig):
         self.shape, self.model = shape, model
-        self.is_even = shape.encoder_layers == shape.decoder_layers
         self.frozen = min(model.frozen_layers, shape.encoder_layers - 1)
-        if self.frozen:
-            self.is_even = False
+        self.is_even = shape.encoder_layers == shape.decoder_layers and not self.frozen
         self.num_layers = shape.encoder_layers - self.frozen
 
     def build(self, num_layers: int | None, checkpointing: bool) -> Any:

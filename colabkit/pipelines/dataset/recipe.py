@@ -73,7 +73,7 @@ def segments(config: Config, run: Run) -> dict[str, Any]:
 )
 def profile(config: Config, run: Run) -> dict[str, Any]:
     """Say what is really there: hours, rate, sizes, speakers, channels, broken files."""
-    from colabkit.pipelines.dataset.profile.picture import draw_profile
+    from colabkit.pipelines.dataset.profile.profile import draw_profile
     from colabkit.pipelines.dataset.profile.step import profile_segments, require_plannable
 
     chosen = config.segments

@@ -1,18 +1,21 @@
-"""A folder as a store, between processes: kills amid writes, races, full disks, disks without hard links."""
+"""A folder as a place: what is listed and read, shaky mounts, kills amid writes, races, disks without hard links."""
 
 from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from colabkit.core.errors import StateError
-from colabkit.io.places import Taken, folder, open_place
+from colabkit.core.errors import DataError, StateError, UsageError
+from colabkit.io.places import Folder, Pinned, Taken, folder, open_place
+from tests.io.places.conftest import FILES, pinned
 
 RACE = """
 import sys, time
@@ -145,3 +148,113 @@ def test_links_and_order(tmp_path):
     assert [found.name for found in objects.list()] == sorted(["a/b", "a-b", "a.b/c", "aa"])
     with pytest.raises(Taken):
         objects.put("aa", b"y", only_if_absent=True)
+
+
+def test_folder_leaves_out_what_is_hidden_unfinished_or_no_file(at, tmp_path, caplog):
+    root = at("folder")
+    inside = tmp_path / "data"
+    (inside / ".git").mkdir()
+    (inside / ".git" / "x.wav").write_bytes(b"x")
+    (inside / ".hidden.wav").write_bytes(b"x")
+    (inside / ".colabkit-a.wav-1-abcd.tmp").write_bytes(b"x")
+    (inside / "nowhere.wav").symlink_to(tmp_path / "absent.wav")
+    os.mkfifo(inside / "pipe.wav")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "linked.wav").write_bytes(b"linked")
+    (inside / "folder").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(inside)  # a circle
+    store = Pinned(Folder(root))
+    names = [o.name for o in store.list()]
+    assert names == sorted([*FILES, "folder/linked.wav"])
+    assert store.read("folder/linked.wav") == b"linked"
+    assert "nowhere.wav" in caplog.text
+
+
+def test_folder_that_is_missing_or_a_file(tmp_path):
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "file.tar").write_bytes(b"x")
+    with pytest.raises(UsageError, match="no such folder") as caught:
+        pinned(tmp_path / "spech")
+    assert "speech" in caught.value.fix
+    with pytest.raises(UsageError, match="a file, not a folder"):
+        pinned(tmp_path / "file.tar")
+    with pytest.raises(UsageError) as caught:
+        pinned("openslr/librispeech_asr")
+    assert "hub:openslr/librispeech_asr" in caught.value.fix
+
+
+def test_folder_sees_files_that_vanish_shrink_or_change(tmp_path):
+    for name in "abcd":
+        (tmp_path / name).write_bytes(bytes(1000))
+    store = Pinned(Folder(tmp_path))
+    store.list()
+    (tmp_path / "a").unlink()
+    with pytest.raises(DataError, match="vanished"):
+        store.read("a", 0, 10)
+    assert store.read("b", 0, 10) == bytes(10)
+    os.truncate(tmp_path / "b", 100)
+    with pytest.raises(DataError, match="shorter than the index says"):
+        store.read("b", 90, 110)
+    (tmp_path / "c").write_bytes(bytes(1001))
+    with pytest.raises(DataError, match="changed"):
+        store.read("c", 0, 10)
+    for name in ("../c", "/etc/hostname", "x/../../c"):
+        with pytest.raises(UsageError, match="leads out"):
+            store.read(name, 0, 10)
+    with pytest.raises(ValueError):
+        store.read("d", 5, 4)
+
+
+def test_folder_with_more_files_than_stay_open(tmp_path):
+    for k in range(400):
+        (tmp_path / f"{k}").write_bytes(k.to_bytes(4, "big") * 1000)
+    store = Pinned(Folder(tmp_path))
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+    def one(seed):
+        dice = random.Random(seed)
+        return all(
+            store.read(str(k), 4 * i, 4 * i + 8) == k.to_bytes(4, "big") * 2
+            for k, i in ((dice.randrange(400), dice.randrange(990)) for _ in range(500))
+        )
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(one, range(16)))
+    if before:
+        assert len(os.listdir("/proc/self/fd")) - before <= 130
+        store.close()
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_folder_with_names_that_are_not_utf8(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    with pytest.raises(DataError, match="UTF-8") as caught:
+        Pinned(Folder(tmp_path)).list()
+    assert "convmv" in caught.value.fix
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")
+def test_folder_that_may_not_be_read(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(DataError, match="Permission"):
+        Pinned(Folder(tmp_path)).list()
+
+
+def test_folder_on_a_shaky_mount(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"content")
+    store, faults, true_pread = Pinned(Folder(tmp_path)), [errno.EIO, errno.ESTALE, errno.ENOTCONN], os.pread
+
+    def shaky(*arguments):
+        if faults:
+            raise OSError(faults.pop(), "shaky")
+        return true_pread(*arguments)
+
+    monkeypatch.setattr(os, "pread", shaky)
+    assert store.read("a") == b"content"
+    faults.append(errno.EISDIR)
+    with pytest.raises(DataError, match="shaky"):
+        store.read("a")

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from colabkit.core.errors import ChangedError, DataError
-from colabkit.io.places import Taken
+from colabkit.io.places import Found, Place, Taken
 
 NAME = "a folder/ünï #1?.txt"
 
@@ -128,3 +128,23 @@ def test_large_objects_from_files(any_objects, tmp_path):
     assert any_objects.get("large") == file.read_bytes()
     with pytest.raises(Exception, match="not there"):
         any_objects.put("nothing", tmp_path / "no such file")
+
+
+class Fixed(Place):
+    """A place of one object, which says what any kind of place makes of a read."""
+
+    address = "fixed://place"
+
+    def get_if_there(self, name, start=0, stop=None, *, version=""):
+        return Found(b"0123456789"[start:stop], "v") if name == "x" else None
+
+
+def test_content_is_what_was_asked_for_or_an_error():
+    place = Fixed()
+    assert place.get("x", 2, 5) == b"234" and place.get("x", 8) == b"89" and repr(place) == "Fixed('fixed://place')"
+    with pytest.raises(DataError, match="no such object") as caught:
+        place.get("y", 0, 5)
+    assert "fixed://place" in str(caught.value)
+    with pytest.raises(DataError, match="shorter") as caught:
+        place.get("x", 2, 12)
+    assert "x: 10 bytes" in str(caught.value) and "12 bytes" in str(caught.value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
 
 from colabkit.core.errors import UsageError
 from colabkit.io.places import S3Profile
+from tests.io.places.conftest import FILES, pinned
 
 SECRETS = ("AKIATHEKEYITSELF0001", "the-secret-itself", "the-token-itself")
 
@@ -112,3 +114,21 @@ def test_a_configuration_that_cannot_be_read(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "broken"))
     with pytest.raises(UsageError, match="configuration file"):
         S3Profile.find("bucket")
+
+
+def test_s3_keys_of_a_profile(at, monkeypatch, tmp_path):
+    address = at("s3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    path = tmp_path / "credentials"
+    path.write_text("[default]\naws_access_key_id = AK\naws_secret_access_key = SECRET%x\n[sso]\nsso_session = x\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.fspath(path))
+    store = pinned(address)
+    assert store.read("a.wav") == FILES["a.wav"] and b"SECRET" not in pickle.dumps(store)
+    monkeypatch.setenv("AWS_PROFILE", "sso")
+    with pytest.raises(UsageError, match="no keys of its own") as caught:
+        pinned(address)
+    assert "export-credentials --profile sso" in caught.value.fix
+    path.write_text("no section = 1\n")
+    with pytest.raises(UsageError, match="credentials file"):
+        pinned(address)

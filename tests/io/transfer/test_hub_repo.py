@@ -11,8 +11,7 @@ import pytest
 from colabkit.core.errors import Stopped, UsageError
 from colabkit.io.places.http.patience import Unreachable
 from colabkit.io.transfer.hub_repo import HubPush, hub_page, require_name, without_upload_bars
-from colabkit.loopback.hub import HubServer
-from colabkit.loopback.hub_quota import Quota
+from tests.servers.busy_hub import BusyHub, Quota
 from tests.told import Told
 
 TOKEN = "hf_" + "w" * 34
@@ -26,7 +25,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with HubServer() as server:
+    with BusyHub() as server:
         server.writers = {TOKEN: ("me",)}
         yield server
 

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from colabkit.core.errors import BrokenSampleError
-from colabkit.pipelines.asr.config import ModelConfig
+from colabkit.pipelines.asr.config import DataConfig, ModelConfig
+from colabkit.pipelines.asr.data.sources import list_samples
+from colabkit.pipelines.asr.model.recognizer import build_model
 from colabkit.pipelines.asr.text.vocabulary import Vocabulary
 from colabkit.training.sizing.workload import Regime
+from tests.told import Told
 
 RATE_HZ = 16_000
 LETTERS = "abcd"
@@ -106,6 +109,40 @@ def vocabulary():
 @pytest.fixture(scope="session")
 def small_model():
     return ModelConfig(hidden_size=32, num_layers=1)
+
+
+@pytest.fixture(scope="module")
+def recognizer(vocabulary, small_model):
+    return build_model(small_model, vocabulary)
+
+
+@pytest.fixture
+def problems():
+    """Return a dictionary {item: reason} that is filled by being called, as `problem` of a Teller is."""
+
+    class Problems(dict):
+        def __call__(self, item, reason):
+            self[item] = reason
+
+    return Problems()
+
+
+@pytest.fixture
+def told():
+    return Told()
+
+
+@pytest.fixture
+def listed(tmp_path_factory, told):
+    """Return a function that lists a source; `told` keeps what it says."""
+
+    def make(*source, folder=None, language="en", **how):
+        config = DataConfig(
+            source=tuple(str(s) for s in source), **{"held_out_fraction": 0.2, "validation_fraction": 0.1} | how
+        )
+        return list_samples(config, folder or tmp_path_factory.mktemp("listing"), told, language=language)
+
+    return make
 
 
 def save_ctc_base(kind: str, norm: str, folder: Path) -> Path:

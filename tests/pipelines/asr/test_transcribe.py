@@ -13,7 +13,7 @@ import torch
 from colabkit.core.errors import DataError, UsageError
 from colabkit.io.audio import write_wav
 from colabkit.pipelines.asr.config import ModelConfig, TrainConfig
-from colabkit.pipelines.asr.evaluate.decode import Timed, beam
+from colabkit.pipelines.asr.evaluate.decode import BeamDecoder, Timed
 from colabkit.pipelines.asr.evaluate.metrics import score
 from colabkit.pipelines.asr.model.recognizer import build_model
 from colabkit.pipelines.asr.train.loop import train
@@ -108,9 +108,7 @@ def test_beam_search_decodes_the_same_recording(folder, talk_of):
     text, wave, _ = talk_of(6, 0.7)
     transcriber = Transcriber.from_folder(folder, longest_seconds=4.0)
     plain = transcriber.transcribe(wave)
-    transcriber.decode = lambda log_probs_TC, **times: beam(
-        log_probs_TC, transcriber.recognizer.coder, width=8, **times
-    )
+    transcriber.decode = BeamDecoder(transcriber.recognizer.coder, width=8).decode
     searched = transcriber.transcribe(wave)
     one_word = 1 / len(text.split())
     assert score([text], [searched.text]).wer <= score([text], [plain.text]).wer + one_word + 1e-9

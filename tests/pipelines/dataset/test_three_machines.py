@@ -13,9 +13,9 @@ import pytest
 from colabkit.io.voices import make_speakers, utterance
 from colabkit.loopback.certificates import make_certificates
 from colabkit.loopback.hub import HubServer
-from colabkit.loopback.s3 import S3Server
 from colabkit.pipelines.dataset.segments.npz import write_npz
 from colabkit.pipelines.dataset.segments.segment import Segment
+from tests.servers.refusing_s3 import RefusingS3
 
 SECRET, TOKEN = "the-secret-of-the-store", "hf_" + "w" * 34
 SMALL = (
@@ -63,7 +63,7 @@ def segments(tmp_path_factory):
 def world(tmp_path):
     """A store with a certificate of its own and keys, a Hub, and what every machine is told of them."""
     certificates = make_certificates(tmp_path / "certificates", self_signed=True)
-    with S3Server(tls=certificates.server_context(), keys={"mouse": SECRET}) as store, HubServer() as hub:
+    with RefusingS3(tls=certificates.server_context(), keys={"mouse": SECRET}) as store, HubServer() as hub:
         store.make_bucket("aifiles")
         hub.writers[TOKEN] = ("me",)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "S3_", "HF_", "COLABKIT_"))}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -52,3 +54,31 @@ class Client(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove an object."""
+
+
+def read_range(
+    client: Client, ask: Callable[[dict[str, str]], tuple[dict[str, str], bytes]], start: int, stop: int | None
+) -> tuple[dict[str, str], bytes]:
+    """Return the fields and bytes start..stop of what `ask(headers)` answers, none behind the end.
+
+    Where the store sends the whole object it is cut here, and the client remembers it.
+    """
+    if not start and stop is None:
+        return ask({})
+    try:
+        fields, body = ask({"range": f"bytes={start}-{'' if stop is None else stop - 1}"})
+    except Fault as fault:
+        if fault.status == 416:
+            return {}, b""
+        raise
+    if "content-range" not in fields:
+        client.without_ranges, body = True, body[start:stop]
+    return fields, body
+
+
+def seconds_of(date: str) -> float:
+    """Return a date of ISO 8601 in seconds since 1970, 0 for none."""
+    try:
+        return datetime.fromisoformat(date).timestamp()
+    except ValueError:
+        return 0.0

@@ -112,7 +112,9 @@ class ObstoreClient:
     def put(self, key: str, content: bytes, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
         import obstore
 
-        mode = "create" if only_if_absent else self._update(key, only_if_version) if only_if_version else None
+        mode = "create" if only_if_absent else None
+        if only_if_version:
+            mode = {"e_tag": f'"{only_if_version}"'} if self._versions == "e_tag" else {"version": only_if_version}
         store = self._quick if len(content) <= _QUICK_BYTES else self._slow
         with _told():
             return self._version(obstore.put(store, key, content, use_multipart=False, mode=mode))
@@ -130,9 +132,6 @@ class ObstoreClient:
 
         with _told():
             obstore.delete(self._quick, key)
-
-    def _update(self, key: str, version: str) -> dict[str, str]:
-        return {"e_tag": f'"{version}"'} if self._versions == "e_tag" else {"version": version}
 
     def _version(self, meta: Any) -> str:
         return (meta.get(self._versions) or meta.get("e_tag") or "").strip('"')

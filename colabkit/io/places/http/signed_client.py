@@ -10,13 +10,13 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from colabkit.core.disk import disk_fault
-from colabkit.io.places.http.client import Fault
+from colabkit.io.places.http.client import Fault, read_range, seconds_of
 from colabkit.io.places.http.connections import Connections
 from colabkit.io.places.http.signing import Signer, query_of
 from colabkit.io.places.place import Found, StoredObject
@@ -44,7 +44,10 @@ class SignedClient:
             tree = _parsed(self._send("GET", "", query)[1])
             found = [
                 StoredObject(
-                    _text(one, "Key"), int(_text(one, "Size") or 0), _text(one, "ETag").strip('"'), _seconds(one)
+                    _text(one, "Key"),
+                    int(_text(one, "Size") or 0),
+                    _text(one, "ETag").strip('"'),
+                    seconds_of(_text(one, "LastModified")),
                 )
                 for one in tree
                 if _tag(one) == "Contents"
@@ -59,27 +62,14 @@ class SignedClient:
         return StoredObject(key, int(fields.get("content-length", 0)), _etag(fields))
 
     def get(self, key: str, start: int, stop: int | None, version: str) -> Found:
-        wanted = {"if-match": f'"{version}"'} if version else {}
-        if start or stop is not None:
-            wanted["range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        try:
-            fields, body = self._send("GET", key, headers=wanted)
-        except Fault as fault:
-            if fault.status == 416:
-                return Found(b"", "")
-            raise
-        if "range" in wanted and "content-range" not in fields:
-            self.without_ranges, body = True, body[start:stop]
+        condition = {"if-match": f'"{version}"'} if version else {}
+        fields, body = read_range(self, lambda span: self._send("GET", key, headers={**condition, **span}), start, stop)
         return Found(body, _etag(fields))
 
     def put(self, key: str, content: bytes, *, only_if_absent: bool = False, only_if_version: str = "") -> str:
-        condition = (
-            {"if-none-match": "*"}
-            if only_if_absent
-            else {"if-match": f'"{only_if_version}"'}
-            if only_if_version
-            else {}
-        )
+        condition = {"if-none-match": "*"} if only_if_absent else {}
+        if only_if_version:
+            condition = {"if-match": f'"{only_if_version}"'}
         return _etag(self._send("PUT", key, body=content, headers=condition)[0])
 
     def put_parts(self, key: str, content: bytes | Path, part_bytes: int) -> str:
@@ -108,7 +98,9 @@ class SignedClient:
             body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
             answer = self._send("POST", key, {"uploadId": upload}, body=body)[1]
         except Fault:
-            self._abort(key, upload)
+            # The first fault is the one to tell; buckets drop what was never completed by a rule of theirs.
+            with suppress(Fault):
+                self._send("DELETE", key, {"uploadId": upload})
             raise
         tree = _parsed(answer)
         if _tag(tree) == "Error":  # told with status 200
@@ -117,12 +109,6 @@ class SignedClient:
 
     def delete(self, key: str) -> None:
         self._send("DELETE", key)
-
-    def _abort(self, key: str, upload: str) -> None:
-        try:
-            self._send("DELETE", key, {"uploadId": upload})
-        except Fault:
-            return  # the first fault is the one to tell; buckets drop what was never completed by a rule of theirs
 
     def _send(
         self,
@@ -164,13 +150,6 @@ def _tag(element: Any) -> str:
 
 def _text(element: Any, name: str) -> str:
     return next((one.text or "" for one in element if _tag(one) == name), "")
-
-
-def _seconds(element: Any) -> float:
-    try:
-        return datetime.fromisoformat(_text(element, "LastModified").replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return 0.0
 
 
 def _etag(fields: Mapping[str, str]) -> str:

@@ -34,20 +34,21 @@ def draw(dataset: Any, sample_size: int, seed: int) -> tuple[list[Any], int | No
     How many is None where a stream does not say. A stream is read from its start: what it yields first stands for the
     rest. Raises: DataError for one without items.
     """
-    dataset = _undecoded(dataset)
-    if hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__"):
-        if not len(dataset):
-            raise _empty(dataset)
-        chosen = np.random.default_rng([seed, 0xD0]).permutation(len(dataset))[:sample_size]
-        return [dataset[int(i)] for i in np.sort(chosen)], len(dataset), f"{len(chosen)} at random of {len(dataset)}"
-    items = list(islice(_items(dataset), sample_size * MOST_STREAMED))
-    if not items:
-        raise _empty(dataset)
-    if len(items) < sample_size * MOST_STREAMED:  # it ended: all of it was seen
-        chosen = np.random.default_rng([seed, 0xD0]).permutation(len(items))[:sample_size]
-        return [items[i] for i in np.sort(chosen)], len(items), f"{len(chosen)} at random of {len(items)}"
-    chosen = np.random.default_rng([seed, 0xD0]).permutation(len(items))[:sample_size]
-    return [items[i] for i in np.sort(chosen)], None, f"{len(chosen)} at random of the first {len(items)} of a stream"
+    items, ended = _undecoded(dataset), True
+    if not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+        items = list(islice(_items(items), sample_size * MOST_STREAMED))
+        ended = len(items) < sample_size * MOST_STREAMED  # then all of it was seen
+    if not len(items):
+        raise DataError(
+            "This data set has no samples",
+            got=f"an empty {type(dataset).__name__}",
+            where="dataset",
+            expected="at least one",
+            fix="look at the split and the filters that it went through",
+        )
+    chosen = np.sort(np.random.default_rng([seed, 0xD0]).permutation(len(items))[:sample_size])
+    of = f"{len(items)}" if ended else f"the first {len(items)} of a stream"
+    return [items[int(i)] for i in chosen], len(items) if ended else None, f"{len(chosen)} at random of {of}"
 
 
 def seconds_of(item: Any) -> float:
@@ -63,9 +64,8 @@ def seconds_of(item: Any) -> float:
         if isinstance(item.get(name), (int, float)) and item[name] > 0:
             value = float(item[name])
             return value / RATE_HZ if name == "input_length" and value > 1000 else value  # processed sets count samples
-    for name in AUDIO_NAMES:
-        if item.get(name) is not None:
-            return _seconds_of_audio(item[name])
+    if (audio := _audio_in(item)) is not None:
+        return _seconds_of_audio(audio)
     if item.get("input_values") is not None:
         return len(item["input_values"]) / RATE_HZ
     if item.get("input_features") is not None:
@@ -93,11 +93,7 @@ def require_text(item: Any) -> None:
 
 def bytes_of(item: Any) -> int | None:
     """Return the size of one item's audio where it is stored, None where only the samples are there."""
-    audio = (
-        next((item[name] for name in AUDIO_NAMES if item.get(name) is not None), None)
-        if isinstance(item, Mapping)
-        else item
-    )
+    audio = _audio_in(item)
     if isinstance(audio, Mapping):
         if audio.get("bytes"):
             return len(audio["bytes"])
@@ -109,15 +105,18 @@ def bytes_of(item: Any) -> int | None:
 
 def rate_of(item: Any) -> int | None:
     """Return the sampling rate of one item in Hz, where it tells."""
-    audio = (
-        next((item[name] for name in AUDIO_NAMES if item.get(name) is not None), None)
-        if isinstance(item, Mapping)
-        else item
-    )
+    audio = _audio_in(item)
     if isinstance(audio, Mapping) and audio.get("sampling_rate"):
         return int(audio["sampling_rate"])
     source = _source(audio)
     return audio_info(source).rate_hz if source is not None else None
+
+
+def _audio_in(item: Any) -> Any:
+    """Return the audio of an item with columns, None where there is none; another item is the audio itself."""
+    if not isinstance(item, Mapping):
+        return item
+    return next((item[name] for name in AUDIO_NAMES if item.get(name) is not None), None)
 
 
 def _seconds_of_audio(audio: Any) -> float:
@@ -171,13 +170,3 @@ def _items(dataset: Any) -> Iterator[Any]:
             fix="pass dataset['train'] of a loaded data set",
         )
     return iter(dataset)
-
-
-def _empty(dataset: Any) -> DataError:
-    return DataError(
-        "This data set has no samples",
-        got=f"an empty {type(dataset).__name__}",
-        where="dataset",
-        expected="at least one",
-        fix="look at the split and the filters that it went through",
-    )

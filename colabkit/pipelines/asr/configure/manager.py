@@ -7,6 +7,7 @@ manager.save_config(config, "training_config.json")
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -214,10 +215,6 @@ class ASRConfigManager:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["format"] != FORMAT:
                 raise _unusable(path, f"format {stored['format']}")
-            known = {f.name for f in fields(TrainingConfig)}
-            unknown = sorted(set(stored["config"]) - known)
-            if unknown:
-                raise _unusable(path, f"the unknown field {unknown[0]}")
             config = TrainingConfig(**stored["config"])
             kinds = {"hardware": HardwareProfile, "dataset": DatasetProfile, "model": ModelProfile}
             for name, data in stored["made_from"].items():
@@ -300,8 +297,6 @@ def _sorted_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[s
     known = {f.name for f in fields(TrainingConfig)} - {"reasons", "predicted_gib", "limit_gib", "safety_margin"}
     unknown = sorted(set(overrides) - known - set(_ASKED))
     if unknown:
-        import difflib
-
         near = difflib.get_close_matches(unknown[0], [*known, *_ASKED], n=1)
         raise UsageError(
             "There is no such setting",
@@ -315,10 +310,9 @@ def _sorted_overrides(overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[s
 
 def most_at_once(effective_batch: int | None, num_processes: int, wanted: int | None) -> int | None:
     """Return how many samples at once make sense at most: never more than an optimizer step takes in this process."""
-    if effective_batch is None:
-        return wanted  # of an effective batch in seconds the sizing knows how many samples of a length it has
-    share = effective_batch // num_processes
-    return share if wanted is None else min(share, wanted)
+    # Of an effective batch in seconds the sizing knows how many samples of a length it has.
+    share = None if effective_batch is None else effective_batch // num_processes
+    return min((most for most in (share, wanted) if most is not None), default=None)
 
 
 def _where_data_lies(data: DatasetProfile, decide: Callable) -> tuple[bool, bool]:

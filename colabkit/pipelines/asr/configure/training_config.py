@@ -67,7 +67,7 @@ class TrainingConfig:
     @property
     def mixed_precision(self) -> str:
         """Return bf16, fp16 or no."""
-        return "bf16" if self.bf16 else "fp16" if self.fp16 else "no"
+        return next((name for name in ("bf16", "fp16") if getattr(self, name)), "no")
 
     def equation(self) -> str:
         """Return how samples make the effective batch.

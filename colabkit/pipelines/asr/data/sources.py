@@ -156,14 +156,13 @@ def _usable(config: DataConfig, index: SampleIndex, wanted: _Wanted, aside: Asid
     short, long = seconds < config.shortest_seconds, seconds > config.longest_seconds
     for i in np.flatnonzero(~empty & ~short & ~long):
         empty[i] = not texts[int(i)].strip()
+    reasons = {
+        "its transcript is empty": empty,
+        f"it is shorter than data.shortest_seconds={config.shortest_seconds:g}": short,
+        f"it is longer than data.longest_seconds={config.longest_seconds:g}": long,
+    }
     for i in np.flatnonzero(empty | short | long):
-        reason = (
-            "its transcript is empty"
-            if empty[i]
-            else f"it is shorter than data.shortest_seconds={config.shortest_seconds:g}"
-            if short[i]
-            else f"it is longer than data.longest_seconds={config.longest_seconds:g}"
-        )
+        reason = next(reason for reason, holds in reasons.items() if holds[i])
         aside(index.keys[int(i)], reason, "" if empty[i] else f"{seconds[i]:.2f} s")
     usable = np.flatnonzero(~(empty | short | long))
     if not len(usable):

@@ -285,18 +285,17 @@ class _Names:
         """Return the audio file that a table in `folder` calls by this path, or None."""
         path = re.sub(r"^(?:\{\w+\}|\$\w+)/", "", written.strip().replace("\\", "/"))  # as in {data_root}/a.wav
         parts = [p for p in posixpath.normpath(path).split("/") if p not in ("", ".", "..")]
-        for k in range(len(parts)):  # the whole path, then less and less of what stands before
-            tail = "/".join(parts[k:])
-            for place in (posixpath.join(folder, tail), tail):
-                if place in self.exact:
-                    return place
-        for k in range(len(parts)):
-            tail = "/".join(parts[k:])
-            for place in (posixpath.join(folder, tail), tail):
-                if found := self.stems.get(_stem(place)) or self.stems.get(place):
-                    return found
         if not parts:
             return None
+        # the whole path, then less and less of what stands before
+        tails = ["/".join(parts[k:]) for k in range(len(parts))]
+        places = [place for tail in tails for place in (posixpath.join(folder, tail), tail)]
+        for place in places:
+            if place in self.exact:
+                return place
+        for place in places:
+            if found := self.stems.get(_stem(place)) or self.stems.get(place):
+                return found
         return self.bases.get(parts[-1]) or self.base_stems.get(parts[-1]) or self.base_stems.get(_stem(parts[-1]))
 
 

@@ -123,15 +123,12 @@ class BeamDecoder:
         *,
         frame_seconds: float = FRAME_SECONDS,
         start_seconds: float = 0.0,
-        num_best: int = 1,
-    ) -> list[Hypothesis]:
-        """Return the best texts, best first, with times from the best path of each through the frames."""
+    ) -> Hypothesis:
+        """Return the best text, with times from its best path through the frames."""
         log_probs_TC = _checked(log_probs_TC, self.vocabulary)
-        found = []
-        for score, tokens in self.search(log_probs_TC)[:num_best]:
-            path, best = align(log_probs_TC, tokens, self.vocabulary.blank)
-            found.append(_timed(path, best, self.vocabulary, score, frame_seconds, start_seconds))
-        return found
+        score, tokens = self.search(log_probs_TC)[0]
+        path, best = align(log_probs_TC, tokens, self.vocabulary.blank)
+        return _timed(path, best, self.vocabulary, score, frame_seconds, start_seconds)
 
     def search(self, log_probs_TC: np.ndarray) -> list[tuple[float, list[int]]]:
         """Return (log probability with the language model, tokens) of what is left in the beam, best first."""
@@ -208,30 +205,6 @@ class BeamDecoder:
             log_prob, state = self.language_model.score(state, prefix.word)
             extra += self.lm_weight * log_prob + self.word_bonus
         return extra + self.lm_weight * self.language_model.end(state)
-
-
-def beam(
-    log_probs_TC: np.ndarray,
-    vocabulary: Vocabulary,
-    *,
-    width: int = 32,
-    language_model: NgramModel | None = None,
-    lm_weight: float = 0.5,
-    word_bonus: float = 1.0,
-    least_log_prob: float = LEAST_LOG_PROB,
-    frame_seconds: float = FRAME_SECONDS,
-    start_seconds: float = 0.0,
-) -> Hypothesis:
-    """Return the best text of a prefix beam search, with times."""
-    decoder = BeamDecoder(
-        vocabulary,
-        width=width,
-        language_model=language_model,
-        lm_weight=lm_weight,
-        word_bonus=word_bonus,
-        least_log_prob=least_log_prob,
-    )
-    return decoder.decode(log_probs_TC, frame_seconds=frame_seconds, start_seconds=start_seconds)[0]
 
 
 def align(log_probs_TC: np.ndarray, tokens: list[int], blank: int) -> tuple[np.ndarray, np.ndarray]:

@@ -79,22 +79,6 @@ class NgramModel:
         """Return the log probability that the sentence ends here."""
         return self._log_prob(state, self.numbers[END]) if END in self.numbers else 0.0
 
-    def sentence(self, text: str) -> float:
-        """Return the log probability of a whole sentence with its end."""
-        total, state = 0.0, self.begin()
-        for word in text.split():
-            log_prob, state = self.score(state, word)
-            total += log_prob
-        return total + self.end(state)
-
-    def perplexity(self, texts: Iterable[str]) -> float:
-        """Return the perplexity by word, sentence ends counted."""
-        total, number = 0.0, 0
-        for text in texts:
-            total += self.sentence(text)
-            number += len(text.split()) + 1
-        return math.exp(-total / max(number, 1))
-
     def _log_prob(self, state: State, word: int) -> float:
         backoff = 0.0
         for start in range(len(state) + 1):

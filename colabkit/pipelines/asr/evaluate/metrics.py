@@ -141,21 +141,6 @@ def score(
     return Scores(tuple(references), tuple(hypotheses), words, characters, *intervals, confidence)
 
 
-def compare(first: Scores, second: Scores, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> float:
-    """Return the probability of improvement: how often `second` has the lower WER on the same draw of samples.
-
-    Ties count half. Raises: UsageError where the two did not hear the same samples.
-    """
-    if first.references != second.references:
-        raise UsageError(
-            "Cannot compare scores of different samples",
-            expected="the same references in the same order",
-            fix="score both decoders on the same samples",
-        )
-    a, b = resample_rates((first.words, second.words), seed=seed, num_resamples=num_resamples)
-    return float(np.mean((b < a) + 0.5 * (b == a)))
-
-
 def resample_rates(edits: Sequence[Edits], *, seed: int, num_resamples: int) -> np.ndarray:
     """Return error rates of resampled sets, all of one resample on the same draw. Shape: (len(edits), resample)."""
     number = len(edits[0].num_units)

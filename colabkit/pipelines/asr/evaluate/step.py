@@ -36,8 +36,7 @@ def evaluate_model(
     recognizer = load_model(model)
     recognizer.model.to("cuda" if torch.cuda.is_available() else "cpu")
     split = listing["test"]
-    numbers = np.random.default_rng(0).permutation(len(split))[: config.num_samples]
-    numbers = np.sort(numbers).tolist()
+    numbers = np.sort(np.random.default_rng(0).permutation(len(split))[: config.num_samples]).tolist()
     with run.progress(len(numbers), "evaluate", unit="samples") as progress:
         heard = hear(
             recognizer,
@@ -86,8 +85,4 @@ def choose_decoder(
         lm_weight=config.lm_weight,
         word_bonus=config.word_bonus if words else 0.0,
     )
-
-    def decode(log_probs_TC: np.ndarray) -> str:
-        return search.decode(log_probs_TC)[0].text
-
-    return decode
+    return lambda log_probs_TC: search.decode(log_probs_TC).text

@@ -161,7 +161,6 @@ class WhisperFeatures:
     """
 
     name = "input_features"
-    SECONDS = 30.0
 
     def __init__(self, extractor: Any):
         self.extractor, self.step_samples = extractor, 0
@@ -221,7 +220,14 @@ def open_features(name: str, config: Any) -> Features:
                 extractor = transformers_class("SeamlessM4TFeatureExtractor").from_pretrained(name)
         except (OSError, ValueError):  # there is no preprocessor_config.json
             return MelFeatures(stride=max(1, config.feature_projection_input_dim // 80))
-        _require_rate(extractor, name)
+        if extractor.sampling_rate != RATE_HZ:
+            raise DataError(
+                "The model hears at another rate",
+                got=f"{extractor.sampling_rate} Hz",
+                expected=f"{RATE_HZ} Hz",
+                where=name,
+                fix="choose a model that was trained on speech at 16 kHz",
+            )
         return MelFeatures(
             stride=extractor.stride, num_bands=extractor.num_mel_bins, padding_value=extractor.padding_value
         )
@@ -230,17 +236,6 @@ def open_features(name: str, config: Any) -> Features:
         normalised=normalises(name, config),
         masked=config.feat_extract_norm == "layer",
     )
-
-
-def _require_rate(extractor: Any, name: str) -> None:
-    if extractor.sampling_rate != RATE_HZ:
-        raise DataError(
-            "The model hears at another rate",
-            got=f"{extractor.sampling_rate} Hz",
-            expected=f"{RATE_HZ} Hz",
-            where=name,
-            fix="choose a model that was trained on speech at 16 kHz",
-        )
 
 
 def _checked(wave_S: np.ndarray, least_samples: int) -> np.ndarray:

@@ -10,7 +10,8 @@ Axes: B sample, T frame of the output, C token, L target token.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from colabkit.pipelines.asr.config import ModelConfig
 from colabkit.pipelines.asr.model.features import Features, MelFeatures, open_features
 from colabkit.pipelines.asr.model.kinds import (
     CLASS_NAMES,
-    EXAMPLES,
+    EXAMPLE,
     SMALL_STRIDE,
     is_ctc,
     require_kind,
@@ -134,9 +135,7 @@ def build_model(
         model = _class("Wav2Vec2BertForCTC")(_for_training(shape, config, vocabulary))
         return Recognizer(_prepared(model, config), shape.model_type, MelFeatures(stride=SMALL_STRIDE), vocabulary)
     name = place_of(config.name)
-    with _faults(config.name):
-        shape = _class("AutoConfig").from_pretrained(name)
-    require_kind(shape.model_type, config.name)
+    shape = _shape_of(name, config.name)
     coder = vocabulary if is_ctc(shape.model_type) else WhisperText.open(name, language)
     with _faults(config.name):
         features = open_features(name, shape)
@@ -147,11 +146,16 @@ def build_model(
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
         )
-    _require_whole(lacking_weights(info), config.name)
+    lacking = lacking_weights(info)
+    require_whole(
+        [key for key in lacking if not key.startswith(HEAD) and "masked_spec_embed" not in key],
+        config.name,
+        what="model",
+        fix="delete the folder and fetch it again, or choose another model.name",
+    )
     if is_ctc(shape.model_type):
-        if not (
-            keeps := _vocabulary_of(name) == vocabulary and not any(k.startswith(HEAD) for k in lacking_weights(info))
-        ):
+        keeps = _vocabulary_of(name) == vocabulary and not any(key.startswith(HEAD) for key in lacking)
+        if not keeps:
             _make_head_anew(model, seed)
         if choose:
             choose(
@@ -173,9 +177,7 @@ def load_model(folder: str | Path) -> Recognizer:
     Raises: as build_model, and DataError where the folder holds no vocabulary.
     """
     name = place_of(str(folder))
-    with _faults(str(folder)):
-        shape = _class("AutoConfig").from_pretrained(name)
-    require_kind(shape.model_type, str(folder))
+    shape = _shape_of(name, str(folder))
     with _faults(str(folder)):
         features = open_features(name, shape)
         model, info = _model_class(shape.model_type).from_pretrained(
@@ -213,39 +215,20 @@ def _for_training(shape: Any, config: ModelConfig, vocabulary: Vocabulary) -> An
     return shape
 
 
-class _Faults:
+@contextmanager
+def _faults(name: str) -> Iterator[None]:
     """named_faults and quietly at once, for models of this pipeline."""
-
-    def __init__(self, name: str):
-        self._contexts = (
-            quietly(),
-            named_faults(
-                name,
-                what="model",
-                setting="model.name",
-                example=EXAMPLES["wav2vec2"],
-                otherwise="leave model.name empty for a small network with random weights",
-            ),
-        )
-
-    def __enter__(self) -> None:
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *error) -> None:
-        quiet, named = self._contexts
-        try:
-            named.__exit__(*error)
-        finally:
-            quiet.__exit__(None, None, None)
+    otherwise = "leave model.name empty for a small network with random weights"
+    with quietly(), named_faults(name, what="model", setting="model.name", example=EXAMPLE, otherwise=otherwise):
+        yield
 
 
-_faults = _Faults
-
-
-def _require_whole(lacking: list[str], name: str) -> None:
-    needed = [key for key in lacking if not key.startswith(HEAD) and "masked_spec_embed" not in key]
-    require_whole(needed, name, what="model", fix="delete the folder and fetch it again, or choose another model.name")
+def _shape_of(place: str, name: str) -> Any:
+    """Return the config of the model at a place. Raises: UsageError for a kind that is not fine-tuned here."""
+    with _faults(name):
+        shape = _class("AutoConfig").from_pretrained(place)
+    require_kind(shape.model_type, name)
+    return shape
 
 
 def _vocabulary_of(name: str) -> Vocabulary | None:

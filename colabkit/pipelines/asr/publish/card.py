@@ -20,8 +20,7 @@ class CardFacts:
     """What a card says; sources are told by `describe_source`, so that no path of a machine gets into it.
 
     scores: {name of the test set: Scores.to_dict()}. settings: how it was trained, as {what: value}. examples: rows of
-    Scores.worst. figures: names of pictures that lie beside the card. decoders: {decoder: WER} where several were
-    tried.
+    Scores.worst. figures: names of pictures that lie beside the card.
     """
 
     title: str
@@ -32,14 +31,11 @@ class CardFacts:
     family: str = "ctc"  # or "whisper"
     datasets: Sequence[str] = ()
     train_hours: float = 0.0
-    num_speakers: int = 0
     scores: Mapping[str, Mapping] = field(default_factory=dict)
-    decoders: Mapping[str, float] = field(default_factory=dict)
     text_rules: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
     examples: Sequence[Mapping] = ()
     figures: Sequence[str] = ()
-    limits: Sequence[str] = ()
 
 
 def write_card(folder: Path, facts: CardFacts) -> Path:
@@ -65,23 +61,22 @@ def describe_source(address: str) -> str:
 def metadata(facts: CardFacts) -> dict:
     """Return the YAML head: what the Hub searches and shows."""
     hub_sets = sorted({_hub_name(d) for d in facts.datasets if d.startswith("hub:")})
-    return _without_empty(
-        {
-            "language": [facts.language] if facts.language else [],
-            "license": facts.licence,
-            "library_name": "transformers",
-            "pipeline_tag": _TASK["type"],
-            "base_model": facts.base_model if facts.base_model.count("/") == 1 else "",
-            "tags": [_TASK["type"], "speech", facts.family, "colabkit"],
-            "datasets": hub_sets,
-            "metrics": ["wer", "cer"],
-            "model-index": [
-                {"name": facts.title, "results": [_result(name, scores) for name, scores in facts.scores.items()]}
-            ]
-            if facts.scores
-            else [],
-        }
-    )
+    head = {
+        "language": [facts.language] if facts.language else [],
+        "license": facts.licence,
+        "library_name": "transformers",
+        "pipeline_tag": _TASK["type"],
+        "base_model": facts.base_model if facts.base_model.count("/") == 1 else "",
+        "tags": [_TASK["type"], "speech", facts.family, "colabkit"],
+        "datasets": hub_sets,
+        "metrics": ["wer", "cer"],
+        "model-index": [
+            {"name": facts.title, "results": [_result(name, scores) for name, scores in facts.scores.items()]}
+        ]
+        if facts.scores
+        else [],
+    }
+    return {name: value for name, value in head.items() if value not in ("", [], None)}
 
 
 def _result(name: str, scores: Mapping) -> dict:
@@ -102,13 +97,10 @@ def _body(facts: CardFacts) -> str:
         f"# {facts.title}",
         f"Speech recognition{f' in {facts.language}' if facts.language else ''}, {made}"
         + (f" on {facts.train_hours:.1f} hours of speech" if facts.train_hours else "")
-        + (f" of {facts.num_speakers} speakers" if facts.num_speakers else "")
         + ".",
     ]
     if facts.scores:
         parts += ["## How well it does", _score_table(facts.scores)]
-    if facts.decoders:
-        parts.append(_table(["decoder", "WER"], [[name, f"{wer:.2%}"] for name, wer in facts.decoders.items()]))
     parts += [f"![{Path(name).stem}]({name})" for name in facts.figures]
     parts += ["## How to use it", _usage(facts)]
     if facts.text_rules:
@@ -120,30 +112,26 @@ def _body(facts: CardFacts) -> str:
     if facts.examples:
         rows = [[_cut(row["reference"]), _cut(row["hypothesis"]), f"{row['wer']:.0%}"] for row in facts.examples]
         parts += ["## Where it goes wrong most", _table(["said", "heard", "WER"], rows)]
-    limits = [*facts.limits]
-    if not facts.licence:
-        limits.append("No licence is stated here: check that of the base model and of the speech it was trained on.")
     parts += [
         "## Limits",
-        "\n".join(f"- {limit}" for limit in limits)
-        if limits
-        else "Speech unlike that of the training data (other accents, noise, other topics) is heard less well.",
+        "Speech unlike that of the training data (other accents, noise, other topics) is heard less well."
+        if facts.licence
+        else "- No licence is stated here: check that of the base model and of the speech it was trained on.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _score_table(scores: Mapping[str, Mapping]) -> str:
-    rows = []
-    for name, s in scores.items():
-        rows.append(
-            [
-                name,
-                f"{s['wer']:.2%} ({s['wer_low']:.2%} to {s['wer_high']:.2%})",
-                f"{s['cer']:.2%} ({s['cer_low']:.2%} to {s['cer_high']:.2%})",
-                s["num_samples"],
-                s["num_words"],
-            ]
-        )
+    rows = [
+        [
+            name,
+            f"{s['wer']:.2%} ({s['wer_low']:.2%} to {s['wer_high']:.2%})",
+            f"{s['cer']:.2%} ({s['cer_low']:.2%} to {s['cer_high']:.2%})",
+            s["num_samples"],
+            s["num_words"],
+        ]
+        for name, s in scores.items()
+    ]
     confidence = next(iter(scores.values())).get("confidence", 0.95)
     table = _table(["test set", "WER", "CER", "samples", "words"], rows)
     return f"{table}\n\nIn brackets: {confidence:.0%} confidence intervals, bootstrap over samples."
@@ -173,7 +161,3 @@ def _cut(text: str) -> str:
 def _hub_name(address: str) -> str:
     """Return ORG/NAME of hub:ORG/NAME/CONFIG/SPLIT@REVISION."""
     return "/".join(address.removeprefix("hub:").partition("@")[0].split("/")[:2])
-
-
-def _without_empty(values: dict) -> dict:
-    return {name: value for name, value in values.items() if value not in ("", [], None)}

@@ -18,7 +18,7 @@ PICTURES = {"03_configure": "memory.png", "04_train": "history.png"}
 def publish_model(config: Config, run: Run) -> dict[str, Any]:
     """Write the card and its pictures to the run's output; push the model and them where a repository is named.
 
-    Raises: as publish.push.
+    Raises: as push.
     """
     for step, name in PICTURES.items():
         files.write_atomic(run.output / name, (run.folder_of(step) / name).read_bytes())
@@ -26,7 +26,7 @@ def publish_model(config: Config, run: Run) -> dict[str, Any]:
     if not config.publish.repo:
         run.choose("publish.repo", "none", "no repository is named: --set publish.repo=ORG/NAME pushes the model")
         return {}
-    how = {"private": config.publish.private, "say": run.say}
+    how = {"private": config.publish.private, "teller": run}
     push(run.folder_of("04_train") / "model", config.publish.repo, message="Upload the model", **how)
     # A repository that is new has been made with the model: the card finds it.
     pushed = push(run.output, config.publish.repo, message="Upload the model card", left_out=("*.json",), **how)

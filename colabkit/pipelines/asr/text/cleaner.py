@@ -12,6 +12,7 @@ import unicodedata
 
 from colabkit.core.errors import DataError, UsageError
 from colabkit.pipelines.asr.config import TextConfig
+from colabkit.pipelines.asr.text.number_words import base_language
 from colabkit.pipelines.asr.text.spoken import Speller
 from colabkit.pipelines.asr.text.tags import drop_tags
 
@@ -74,8 +75,8 @@ class Cleaner:
                 fix="leave it out: | stands between words in the vocabulary",
             )
         self.config = config
-        self.language = config.language.replace("_", "-").partition("-")[0].lower()
         self.speller = Speller(config.language)
+        self.language = base_language(config.language)
         self.joiner = _JOINERS.get(self.language, "")
         modifiers = _TURNED + _MODIFIER if self.language in _LETTER_APOSTROPHES | _OKINA else ""
         keep = unicodedata.normalize("NFC", config.keep)
@@ -209,18 +210,22 @@ def _is_inside(text: str, i: int) -> bool:
     return unicodedata.category(text[i - 1])[0] in "LMN" and unicodedata.category(text[i + 1])[0] in "LN"
 
 
-class _Unified(dict):
-    """One form for each character, found out when it is first met; for str.translate. What nobody sees goes."""
+class _Table(dict):
+    """What becomes of each character, found out when it is first met; for str.translate."""
 
     def __init__(self, keep: str):
         super().__init__()
         self.keep = keep
 
     def __missing__(self, code: int) -> str:
-        self[code] = found = self._find(chr(code))
+        self[code] = found = self.find(chr(code))
         return found
 
-    def _find(self, character: str) -> str:
+
+class _Unified(_Table):
+    """One form for each character. What nobody sees goes."""
+
+    def find(self, character: str) -> str:
         if character in self.keep:
             return character
         for forms, one in ((_APOSTROPHES, "'"), (_DOUBLE_QUOTES, '"'), (_DASHES, "-"), (_SLASHES, "/"), ("|_", " ")):
@@ -238,18 +243,11 @@ class _Unified(dict):
         return "" if invisible or character == "\u0640" else character  # tatweel only stretches a line of Arabic
 
 
-class _Dropped(dict):
-    """A space for each mark and sign that nobody speaks; for str.translate after _Unified."""
+class _Dropped(_Table):
+    """A space for each mark and sign that nobody speaks; after _Unified."""
 
-    def __init__(self, keep: str):
-        super().__init__()
-        self.keep = keep
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        stays = character in self.keep or unicodedata.category(character)[0] in "LMN" or character == " "
-        self[code] = character if stays else " "
-        return self[code]
+    def find(self, character: str) -> str:
+        return character if character in self.keep or unicodedata.category(character)[0] in "LMN" else " "
 
 
 def _fold(character: str) -> str:

@@ -31,19 +31,23 @@ _ONE_FIRST = {"uz"}  # "bir yuz", where the others say "hundred"
 _NAMES = {"kk": "kz", "nb": "no", "nn": "no", "iw": "he"}  # what num2words calls them
 
 
+def base_language(language: str) -> str:
+    """Return the language of a code without region or script: "pt" of "pt-BR" or "pt_br"."""
+    return language.replace("_", "-").partition("-")[0].lower()
+
+
 def number_words(language: str) -> Callable[[int, str], str] | None:
     """Return words(number, kind), kind "cardinal", "ordinal" or "year", for a language as in "en" or "pt-BR", or None.
 
     The function raises ValueError for a kind or number that the language's words are not known for.
     """
-    code = language.replace("-", "_")
-    base = code.partition("_")[0].lower()
+    base = base_language(language)
     if base in _TABLES:
         return lambda number, kind: _regular(base, number, kind)
     from num2words import CONVERTER_CLASSES, num2words
 
     known = {name.lower(): name for name in CONVERTER_CLASSES}
-    name = known.get(code.lower()) or known.get(base) or known.get(_NAMES.get(base, ""))
+    name = known.get(language.replace("-", "_").lower()) or known.get(base) or known.get(_NAMES.get(base, ""))
     if name is None:
         return None
 

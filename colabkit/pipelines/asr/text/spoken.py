@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from colabkit.pipelines.asr.text.number_words import number_words
+from colabkit.pipelines.asr.text.number_words import base_language, number_words
 
 # 3.14 and 1,000; others 3,14 and 1.000
 _POINT_FIRST = {"en", "ja", "ko", "zh", "th", "te", "kn", "bn", "he", "hi", "cy", "am"}
@@ -97,8 +97,8 @@ class Speller:
     """Writes numbers of one language as words."""
 
     def __init__(self, language: str):
-        self.language = language.replace("_", "-").partition("-")[0].lower()
-        self.language = {"nb": "no", "nn": "no"}.get(self.language, self.language)
+        base = base_language(language)
+        self.language = "no" if base in ("nb", "nn") else base
         self._words = number_words(language)
         point_first = self.language in _POINT_FIRST
         self._group, self._point = (",", ".") if point_first else (".", ",")
@@ -156,11 +156,11 @@ class Speller:
                     return decade.end(), self._decade(int(number))
             if ordinal := self._ordinal_suffix(text, stop, number):
                 return ordinal
-        words = (
-            self._cardinal(whole) if not point else f"{self._cardinal(whole)} {self._point_word()} {self._single(part)}"
-        )
+        words = self._cardinal(whole)
+        if point:
+            words = f"{words} {self._point_word()} {self._single(part)}"
         if match["minus"]:
-            words = f"{self._minus()} {words}"
+            words = f"{self._words(-1, 'cardinal').split()[0]} {words}"
         return self._with_sign(text, stop, words, match["before"], number)
 
     def _with_sign(self, text: str, stop: int, words: str, before: str | None, number: str) -> tuple[int, str]:
@@ -197,20 +197,13 @@ class Speller:
             raise ValueError("it holds a decimal number, whose reading is not known in this language")
         return _POINT_WORDS[self.language]
 
-    def _minus(self) -> str:
-        return self._words(-1, "cardinal").split()[0]
-
     def _time(self, hours: int, minutes: str) -> str:
         if self.language != "en" or hours > 24 or int(minutes) > 59:
             raise ValueError("it holds a time of day in digits, which may be read in several ways")
+        hour, minute = (self._words(int(number), "cardinal") for number in (hours, minutes))
         if minutes == "00":
-            return f"{self._words(hours, 'cardinal')} o'clock"
-        spoken = (
-            f"oh {self._words(int(minutes), 'cardinal')}"
-            if minutes[0] == "0"
-            else self._words(int(minutes), "cardinal")
-        )
-        return f"{self._words(hours, 'cardinal')} {spoken}"
+            return f"{hour} o'clock"
+        return f"{hour} oh {minute}" if minutes[0] == "0" else f"{hour} {minute}"
 
     def _decade(self, number: int) -> str:
         words = self._words(number, "year" if 1100 <= number < 2100 else "cardinal")

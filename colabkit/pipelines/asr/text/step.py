@@ -57,12 +57,11 @@ def clean_listing(
     teller: Teller,
     *,
     rare_fraction: float = 0.0,
-    vocabulary: Vocabulary | None = None,
 ) -> Cleaned:
-    """Clean all texts of a listing, and make the vocabulary of those of train, unless one is given.
+    """Clean all texts of a listing, and make the vocabulary of those of train.
 
-    Samples with unusable texts are left aside, and those of train with characters outside the vocabulary; those of
-    validation and test stay, with these characters unknown. Raises: DataError where a split loses all its samples.
+    Samples with unusable texts are left aside, and those of train with rare characters; those of validation and test
+    stay, with characters outside the vocabulary unknown. Raises: DataError where a split loses all its samples.
     """
     for choice in cleaner.choices:
         teller.choose(*choice)
@@ -72,11 +71,7 @@ def clean_listing(
         for name, split in listing.splits.items():
             kept[name], texts[name] = _clean_split(split, cleaner, aside, progress)
     characters = count_characters(texts["train"])
-    rare: dict[str, int] = {}
-    if vocabulary is None:
-        vocabulary, rare = choose_characters(characters, rare_fraction)
-    else:
-        rare = {c: n for c, n in characters.items() if c not in vocabulary.indices}
+    vocabulary, rare = choose_characters(characters, rare_fraction)
     if rare:
         kept["train"], texts["train"] = _without_rare(listing["train"], kept["train"], texts["train"], set(rare), aside)
     aside.finish()

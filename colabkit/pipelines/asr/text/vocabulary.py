@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +68,6 @@ class Vocabulary:
         parts = (self.tokens[int(i)] for i in tokens)
         text = "".join(" " if t == self.delimiter_token else t for t in parts if t not in self._specials)
         return " ".join(text.split())
-
-    def collapse(self, frames: Iterable[int]) -> list[int]:
-        """Return the tokens that a path through the frames stands for: repetitions are one, then blanks go.
-
-        Source: Graves et al. 2006, Connectionist Temporal Classification, the mapping B.
-        """
-        return [int(token) for token, _ in groupby(int(i) for i in frames) if token != self.blank]
 
     def save(self, folder: Path) -> None:
         """Write vocab.json, tokenizer_config.json and special_tokens_map.json for Wav2Vec2CTCTokenizer."""

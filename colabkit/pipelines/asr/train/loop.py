@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from colabkit.core import files
 from colabkit.core.errors import DataError, StateError
@@ -29,20 +31,27 @@ from colabkit.pipelines.asr.model.hear import hear
 from colabkit.pipelines.asr.model.recognizer import Recognizer
 from colabkit.pipelines.asr.train.batches import TrainingBatches
 from colabkit.pipelines.asr.transcribe import note_trained_seconds
+from colabkit.runs.run import Run
 from colabkit.training.checkpoints.checkpoints import checkpoints_of, random_state, restore, set_random_state
 from colabkit.training.processes.gradients import broadcast_parameters, reduce_gradients
 from colabkit.training.processes.ranks import Ranks, join
 from colabkit.training.random_state import seed_of, set_seeds
 from colabkit.training.sizing.choose import require_shareable
+from colabkit.training.sizing.chosen import Sizing
 from colabkit.training.sizing.devices import choose_threads, device_name
 from colabkit.training.sizing.guard import Guard
 from colabkit.training.sizing.watch import MemoryWatch
+from colabkit.training.sizing.workload import Regime
 from colabkit.training.stream.stream import Loaded
 from colabkit.training.tracking import Tracker, open_tracker
 
 with broken_companions_masked():
     from transformers.trainer import Trainer
     from transformers.trainer_callback import PrinterCallback, TrainerCallback
+
+if TYPE_CHECKING:
+    from transformers.trainer_callback import TrainerControl, TrainerState
+    from transformers.training_args import TrainingArguments
 
 MODEL = "model"  # the folder of the result
 LOG_EVERY_STEPS = 10  # to the tracker
@@ -69,14 +78,14 @@ def train(
     recognizer: Recognizer,
     training: Speech,
     validation: Speech,
-    sizing,
-    run,
+    sizing: Sizing,
+    run: Run,
     *,
-    arguments=None,
+    arguments: TrainingArguments | None = None,
     workers: int = 2,
     callbacks: Sequence[TrainerCallback] = (),
-    advice=None,
-) -> dict | None:
+    advice: Callable[[float], Sequence[str]] | None = None,
+) -> dict[str, Any] | None:
     """Train; write the best weights as a folder of transformers to `run.output`/model, and history.jsonl.
 
     `sizing.capacity(seconds)` says how many samples go through at once, `sizing.pass_seconds` what a pass costs beside
@@ -143,14 +152,14 @@ def train(
     return work.finish() if ranks.is_first else None
 
 
-def arguments_of(chosen: TrainingConfig, output, **overrides):
+def arguments_of(chosen: TrainingConfig, output: Path, **overrides) -> TrainingArguments:
     """Return TrainingArguments of a configuration, for this machine."""
     return chosen.to_training_arguments(
         str(output), **{"use_cpu": not torch.cuda.is_available(), "report_to": [], "disable_tqdm": True} | overrides
     )
 
 
-def training_arguments(config: TrainConfig, regime, output, **overrides):
+def training_arguments(config: TrainConfig, regime: Regime, output: Path, **overrides) -> TrainingArguments:
     """Return TrainingArguments of the settings alone, with the precision and checkpointing of `regime`."""
     made = TrainingConfig(
         effective_batch_size=config.effective_batch or 1,
@@ -169,7 +178,7 @@ def training_arguments(config: TrainConfig, regime, output, **overrides):
     return arguments_of(made, output, **overrides)
 
 
-def _ours(arguments, num_steps: int, ranks: Ranks):
+def _ours(arguments: TrainingArguments, num_steps: int, ranks: Ranks) -> TrainingArguments:
     """Set what of the arguments is ours: one batch is one step, and nothing is saved, shown or evaluated twice."""
     for name, value in {**OURS, "max_steps": num_steps}.items():
         kind = type(getattr(arguments, name, None))
@@ -191,7 +200,7 @@ class StepTrainer(Trainer):
     def __init__(
         self,
         recognizer: Recognizer,
-        arguments,
+        arguments: TrainingArguments,
         batches: TrainingBatches,
         ranks: Ranks,
         config: TrainConfig,
@@ -209,14 +218,16 @@ class StepTrainer(Trainer):
         # Precision and device as ever, and no DistributedDataParallel around the model.
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
-    def get_train_dataloader(self):
+    def get_train_dataloader(self) -> _Feed:
         return _Feed(self)
 
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Loaded], num_batches: int, device: torch.device
+    ) -> tuple[list[Loaded], None]:
         batch = next(epoch_iterator, None)
         return ([] if batch is None else [batch]), None
 
-    def floating_point_ops(self, inputs) -> int:
+    def floating_point_ops(self, inputs: Loaded) -> int:
         return 0
 
     def _prepare_for_training(self, *args, **more):
@@ -225,7 +236,7 @@ class StepTrainer(Trainer):
             self.restore()
         return prepared
 
-    def training_step(self, model, inputs: Loaded, num_items_in_batch=None) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: Loaded, num_items_in_batch: None = None) -> torch.Tensor:
         """Do forward and backward of a step's samples, in parts that fit.
 
         Returns this process's part of the loss by token. Each part's loss is divided by the number of target tokens of
@@ -280,7 +291,7 @@ class _Training(TrainerCallback):
         batches: TrainingBatches,
         validation: Speech,
         ranks: Ranks,
-        run,
+        run: Run,
         watch: MemoryWatch,
         num_steps: int,
         workers: int,
@@ -342,10 +353,12 @@ class _Training(TrainerCallback):
                 **how,
             )
 
-    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
         self.rate = self.trainer.lr_scheduler.get_last_lr()[0]  # this step's: the schedule moves on after it
 
-    def on_step_end(self, args, state, control, **kwargs) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """Count the step, and do what is due after it."""
         (loaded, loss), self.trainer.at_hand = self.trainer.at_hand, None
         self.batches.acknowledge(loaded, self.trainer.broken)
@@ -367,7 +380,7 @@ class _Training(TrainerCallback):
         if stopping and not is_last:
             raise self.run.stopped()
 
-    def validate(self, args, state, control) -> None:
+    def validate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         """Score held-out samples, each process its part; the best weights so far are kept."""
         row = self.history_row() | self.scores()
         self.loss_sum.zero_()

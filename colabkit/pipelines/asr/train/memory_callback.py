@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from colabkit.core.teller import Teller
 from colabkit.core.versions.differences import summary_writer
@@ -16,6 +17,10 @@ from colabkit.training.sizing.watch import MemoryWatch
 
 with broken_companions_masked():
     from transformers.trainer_callback import TrainerCallback
+
+if TYPE_CHECKING:
+    from transformers.trainer_callback import TrainerControl, TrainerState
+    from transformers.training_args import TrainingArguments
 
 Log = Callable[[int, dict[str, float]], object]  # step, values
 
@@ -43,14 +48,14 @@ class AdaptiveMemoryCallback(TrainerCallback):
     def events(self) -> Counter[str]:
         return self.watch.events
 
-    def on_train_begin(self, args, state, control, **kwargs) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self._log is None and "tensorboard" in (args.report_to or ()) and state.is_world_process_zero:
             folder = getattr(args, "logging_dir", None) or Path(args.output_dir) / "runs"
             # A folder of its own: the Trainer's writer may be closed or purged at any time.
             self._writer = summary_writer()(str(Path(folder) / "memory"))
         self.watch.look()
 
-    def on_step_end(self, args, state, control, **kwargs) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         self.watch.look()
         if state.global_step % self.log_every_steps == 0:
             values = {"memory_used": self.watch.used_fraction()}
@@ -59,12 +64,19 @@ class AdaptiveMemoryCallback(TrainerCallback):
             elif self._writer is not None:
                 self._writer.add_scalar("memory_used", values["memory_used"], state.global_step)
 
-    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs,
+    ) -> None:
         for values in (logs, state.log_history[-1] if state.log_history else None):
             if values is not None:
                 values.setdefault("memory_used", self.watch.used_fraction())
 
-    def on_train_end(self, args, state, control, **kwargs) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -20,8 +20,8 @@ import numpy as np
 from colabkit.core.errors import DataError, UsageError
 from colabkit.core.files import write_atomic
 from colabkit.pipelines.dataset.codecs import kmeans
+from colabkit.pipelines.dataset.codecs.codec import checked_codes, checked_waves
 from colabkit.pipelines.dataset.codecs.mel import FRAMES_PER_SECOND, NUM_MELS, MelFrames
-from colabkit.pipelines.dataset.codecs.waves import checked_codes, checked_waves
 
 VERSION = 1  # goes up when codes of the same wave change
 MOST_SECONDS = 600.0

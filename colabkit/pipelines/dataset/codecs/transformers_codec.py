@@ -14,8 +14,8 @@ import numpy as np
 from colabkit.core.errors import DataError
 from colabkit.core.teller import Teller
 from colabkit.pipelines.dataset.codecs.at_once import seconds_at_once
+from colabkit.pipelines.dataset.codecs.codec import checked_codes, checked_waves
 from colabkit.pipelines.dataset.codecs.families import Family, grouped
-from colabkit.pipelines.dataset.codecs.waves import checked_codes, checked_waves
 from colabkit.training.sizing.out_of_memory import clean_up, is_out_of_memory, release
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")

@@ -29,8 +29,8 @@ from colabkit.pipelines.dataset.cut.subtitles import (
     read_rows,
     read_subtitles,
 )
-from colabkit.pipelines.dataset.segments.names import channel_of, key_of
 from colabkit.pipelines.dataset.segments.npz import sort_values
+from colabkit.pipelines.dataset.segments.segment import channel_of, key_of
 
 _WINDOW_BYTES = 4 << 20  # of a recording that lies elsewhere, read at once
 _LARGEST_SUBTITLES = 16 << 20

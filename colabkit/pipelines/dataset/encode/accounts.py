@@ -1,22 +1,77 @@
-"""Accounts of items: encoded, uploaded or left aside; and of pieces, committed when all their items are settled."""
+"""Accounts of items: encoded, uploaded or left aside; and of pieces, committed when all their items are settled.
+
+And what all parts of the engine work with: the piece in hand, the tools, and the tally of what was done.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from colabkit.core.errors import DataError
+from colabkit.core.teller import Teller
+from colabkit.io.places.place import Place
+from colabkit.pipelines.dataset.encode.claims import Claims
+from colabkit.pipelines.dataset.encode.codec_calls import Encoder
+from colabkit.pipelines.dataset.encode.credits import Credits
 from colabkit.pipelines.dataset.encode.crew import Crew
-from colabkit.pipelines.dataset.encode.fetch import LeftAsideError
-from colabkit.pipelines.dataset.encode.journal import LEFT_ASIDE
-from colabkit.pipelines.dataset.encode.pieces import Piece
-from colabkit.pipelines.dataset.encode.tools import Hands, Tally, Work
+from colabkit.pipelines.dataset.encode.fetch import Fetcher, LeftAsideError
+from colabkit.pipelines.dataset.encode.journal import LEFT_ASIDE, Journal
+from colabkit.pipelines.dataset.encode.pieces import Piece, Plan
 from colabkit.pipelines.dataset.store.codes import Row
-from colabkit.pipelines.dataset.store.commit import Committed
+from colabkit.pipelines.dataset.store.commit import Committed, Committer
 
 _FEW = 20  # items of a piece, of which all may be broken by chance
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was done in this run; num_items are those settled in one way or the other."""
+
+    num_items: int = 0
+    num_encoded: int = 0
+    num_left_aside: int = 0
+    num_changed: int = 0
+    num_batches: int = 0
+    num_pieces: int = 0
+    seconds_to_first: float | None = None
+    stopped: bool = False
+
+
+@dataclass(slots=True)
+class Work:
+    """A piece being worked on: its claim's token, how many items are not settled, and the states of the others."""
+
+    piece: Piece
+    token: int = 0
+    num_left: int = 0
+    states: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hands:
+    """What the engine works with."""
+
+    plan: Plan
+    fetcher: Fetcher
+    credits: Credits
+    journal: Journal
+    committer: Committer
+    encoder: Encoder
+    output: Place
+    claims: Claims | None
+    journal_bytes: int  # of the quota, kept for the journal
+    write_npz: Callable[[Any], bytes] | None
+    problem: Callable[[str, str], None]
+    teller: Teller  # asked whether to stop
+    tick: Callable[[Tally], None]  # called now and then
+    most_failed_fraction: float = 0.5
+    num_downloads: int = 16
+    num_decoders: int = 3
+    num_uploads: int = 8
+    poll_seconds: float = 5.0
 
 
 class Settling:
@@ -33,17 +88,16 @@ class Settling:
         self._num_open = 0
         self._work_of: dict[int, Work] = {}
         self._changed = threading.Condition()
-        self._uploads: ThreadPoolExecutor = crew.pool("upload", hands.num_uploads)
-        self._commits: ThreadPoolExecutor = crew.pool("commit", 2)
+        self._uploads = crew.pool("upload", hands.num_uploads)
+        self._commits = crew.pool("commit", 2)
 
-    def open(self, work: Work, unsettled: Iterable[int]) -> None:
+    def open(self, work: Work, unsettled: list[int]) -> None:
         """Begin a piece; it ends when the items `unsettled` are settled and `close` was called."""
-        numbers = list(unsettled)
-        work.num_left = len(numbers) + 1
+        work.num_left = len(unsettled) + 1
         with self._changed:
             self._num_open += 1
-            self.tally.num_items += len(work.piece) - len(numbers)
-        for number in numbers:
+            self.tally.num_items += len(work.piece) - len(unsettled)
+        for number in unsettled:
             self._work_of[number] = work
             self.costs[number] = 0
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from colabkit.core.errors import DataError
 from colabkit.io.places.place import Place, Taken
@@ -85,14 +86,10 @@ class Claims:
         lost = []
         for piece, claim in held.items():
             content = self._content(claim.token, claim.beat + 1)
-            try:
-                version = self.output.put(self._name(piece), content, only_if_version=claim.version)
-            except Taken:
-                found = self.output.get_if_there(self._name(piece))
-                if found is None or found[0] != content:  # else it is our own: the answer to it was lost
-                    lost.append(piece)
-                    continue
-                version = found[1]
+            version, is_ours = self._ask(piece, content, only_if_version=claim.version)
+            if not is_ours:
+                lost.append(piece)
+                continue
             with self._lock:
                 if piece in self._held:
                     self._held[piece] = _Held(version, claim.token, claim.beat + 1)
@@ -113,20 +110,24 @@ class Claims:
 
     def _put(self, piece: str, token: int, version: str) -> int | None:
         content = self._content(token, 0)
-        try:
-            new = self.output.put(self._name(piece), content, only_if_absent=not version, only_if_version=version)
-        except Taken:
-            found = self.output.get_if_there(self._name(piece))
-            if found is None or found[0] != content:
-                if found is not None:
-                    self._note(piece, found[1])
-                return None
-            new = found[1]
+        new, is_ours = self._ask(piece, content, only_if_absent=not version, only_if_version=version)
+        if not is_ours:
+            if new:
+                self._note(piece, new)
+            return None
         with self._lock:
             self._held[piece] = _Held(new, token)
             self._seen.pop(piece, None)
             self._others.discard(piece)
         return token
+
+    def _ask(self, piece: str, content: bytes, **conditions: Any) -> tuple[str, bool]:
+        """Put a claim; return the version that is there now, "" for none, and whether it is this claim."""
+        try:
+            return self.output.put(self._name(piece), content, **conditions), True
+        except Taken:
+            found = self.output.get_if_there(self._name(piece))
+            return (found[1], found[0] == content) if found else ("", False)  # ours: the answer to it was lost
 
     def _note(self, piece: str, version: str) -> tuple[str, float]:
         with self._lock:

@@ -14,6 +14,7 @@ from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode.job import Encoded, Sharing, encode
 
 _LOOK_SECONDS = 1.0
+_MOST_RESTARTS = 10  # of one worker
 _STOP_SECONDS = 60.0  # for workers to end in good order
 
 
@@ -51,9 +52,7 @@ def encode_on_ray(
     num_workers: int,
     *,
     address: str | None = None,
-    num_cpus: float = 1.0,
     num_gpus: float = 0.0,
-    most_restarts: int = 10,
     teller: Teller = Teller(),
 ) -> Encoded:
     """Run `num_workers` on the cluster at `address` ("auto" for the one this machine belongs to; None starts one here).
@@ -72,9 +71,9 @@ def encode_on_ray(
         raise missing_extra(error, "cluster") from error
     if not ray.is_initialized():
         ray.init(address=address, include_dashboard=False, log_to_driver=False)
-    _check_room(ray.cluster_resources(), num_cpus, num_gpus)
+    _check_room(ray.cluster_resources(), {"CPU": 1.0, "GPU": num_gpus})
     worker = replace(worker, settings={"teller": _WithFellows(num_workers), **worker.settings})
-    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=most_restarts)(_work)
+    task = ray.remote(num_cpus=1.0, num_gpus=num_gpus, max_retries=_MOST_RESTARTS)(Worker.run)
     teller.say(f"  {num_workers} workers on {sum(node['Alive'] for node in ray.nodes())} nodes")
     running = {task.remote(worker, number): number for number in range(num_workers)}
     results: list[Encoded] = []
@@ -103,12 +102,8 @@ class _WithFellows(Teller):
         return super().choose(name, value // self.num_workers if name == "quota_bytes" else value, reason)
 
 
-def _work(worker: Worker, number: int) -> Encoded:
-    return worker.run(number)
-
-
-def _check_room(resources: Mapping[str, float], num_cpus: float, num_gpus: float) -> None:
-    for name, wanted in (("CPU", num_cpus), ("GPU", num_gpus)):
+def _check_room(resources: Mapping[str, float], needed: Mapping[str, float]) -> None:
+    for name, wanted in needed.items():
         if resources.get(name, 0.0) < wanted:
             raise StateError(
                 "The Ray cluster has no room for a worker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -88,20 +89,15 @@ class Crew:
     def put(self, to: queue.Queue, value: Any) -> None:
         """Put something into a bounded queue. Raises: HaltedError."""
         while not self.halted.is_set():
-            try:
+            with contextlib.suppress(queue.Full):
                 return to.put(value, timeout=_LOOK_SECONDS)
-            except queue.Full:
-                continue
         raise HaltedError
 
-    def get(self, source: queue.Queue, timeout: float | None = None) -> Any:
-        """Return the next of a queue, None after `timeout` seconds. Raises: HaltedError."""
+    def get(self, source: queue.Queue) -> Any:
+        """Return the next of a queue. Raises: HaltedError."""
         while not self.halted.is_set():
-            try:
-                return source.get(timeout=_LOOK_SECONDS if timeout is None else timeout)
-            except queue.Empty:
-                if timeout is not None:
-                    return None
+            with contextlib.suppress(queue.Empty):
+                return source.get(timeout=_LOOK_SECONDS)
         raise HaltedError
 
     def result(self, future: Future[T], meanwhile: Callable[[], None] = lambda: None) -> T:

@@ -14,14 +14,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from colabkit.pipelines.dataset.encode.accounts import Settling
+from colabkit.pipelines.dataset.encode.accounts import Hands, Settling, Tally
 from colabkit.pipelines.dataset.encode.batcher import Batcher, Waiting
 from colabkit.pipelines.dataset.encode.crew import Crew, HaltedError
 from colabkit.pipelines.dataset.encode.feeder import END, FLUSH, Feeder
 from colabkit.pipelines.dataset.encode.fetch import Fetched, LeftAsideError, Order, Prepared
 from colabkit.pipelines.dataset.encode.journal import ENCODED
 from colabkit.pipelines.dataset.encode.pieces import Piece
-from colabkit.pipelines.dataset.encode.tools import Hands, Tally
 from colabkit.pipelines.dataset.store.commit import Committed
 
 _WINDOW_SHARE = 0.15  # of the quota may wait for others of its length

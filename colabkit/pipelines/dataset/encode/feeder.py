@@ -5,12 +5,11 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator, Sequence
 
-from colabkit.pipelines.dataset.encode.accounts import Settling
+from colabkit.pipelines.dataset.encode.accounts import Hands, Settling, Work
 from colabkit.pipelines.dataset.encode.crew import Crew, HaltedError
 from colabkit.pipelines.dataset.encode.fetch import Order
 from colabkit.pipelines.dataset.encode.journal import ENCODED, LEFT_ASIDE, UPLOADED
 from colabkit.pipelines.dataset.encode.pieces import Piece
-from colabkit.pipelines.dataset.encode.tools import Hands, Work
 
 END, FLUSH = "end", "flush"
 _MOST_TO_COMMIT = 8  # pieces that may wait for their commit before the next is begun

@@ -28,7 +28,7 @@ ReadSegment = Callable[[bytes, str, Mapping[str, str]], Segment]
 _RANGE_BYTES = 8 << 20  # of one read: large enough that the way there and back does not count
 ROOM_SECONDS = 60.0  # how long a disk that others have filled is waited for
 _GAP_BYTES = 64 << 10  # what lies between two segments of a shard and is read with them
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _MAGIC = (
     (b"fLaC", ".flac"),
     (b"RIFF", ".wav"),
@@ -129,12 +129,10 @@ class Fetcher:
     def fetch(self, order: Order) -> list[Fetched]:
         """Bring an order's items into the spool and look at them. Raises: what is no fault of an item."""
         missing = [n for n in order.numbers if n not in self.adopted or not self._lies_there(n)]
-        payloads: dict[int, bytes] = {}
-        if missing:
-            try:
-                payloads = self._read(missing)
-            except LeftAsideError as error:
-                return [Fetched(n, reason=error.reason, changed=error.changed) for n in order.numbers]
+        try:
+            payloads = self._read(missing) if missing else {}
+        except LeftAsideError as error:
+            return [Fetched(n, reason=error.reason, changed=error.changed) for n in order.numbers]
         return [self._looked_at(n, payloads.pop(n, None)) for n in order.numbers]
 
     def _lies_there(self, number: int) -> bool:
@@ -182,15 +180,10 @@ class Fetcher:
                 raise LeftAsideError(_told(error)) from error
             with self._lock:
                 self.num_bytes += len(content)
-            start = first.offset
-            payloads = (
-                {
-                    n: content[self.items.offset[n] - start : self.items.offset[n] - start + self.items.length[n]]
-                    for n in numbers
-                }
-                if not first.is_whole
-                else {numbers[0]: content}
-            )
+            payloads = {numbers[0]: content}
+            if not first.is_whole:
+                starts = {n: self.items.offset[n] - first.offset for n in numbers}
+                payloads = {n: content[start : start + self.items.length[n]] for n, start in starts.items()}
             if is_last_try or all(self._fits(n, payload) for n, payload in payloads.items()):
                 return payloads
         raise AssertionError("the last try returns or raises")
@@ -225,11 +218,8 @@ class Fetcher:
             return Fetched(number, reason=error.reason, changed=error.changed)
 
     def _parse(self, item: Item, payload: bytes) -> Segment:
-        name = (
-            item.object
-            if item.is_whole
-            else item.key + next((s for magic, s in _MAGIC if payload.startswith(magic)), "")
-        )
+        suffix = next((suffix for magic, suffix in _MAGIC if payload.startswith(magic)), "")
+        name = item.object if item.is_whole else item.key + suffix
         try:
             return self.read_segment(payload, name, json.loads(item.columns) if item.columns else {})
         except (StateError, UsageError):
@@ -247,10 +237,10 @@ class Fetcher:
                 self.spool.put(self.name_of(number), payload)
                 return
             except OSError as error:
-                if error.errno not in _FULL or time.monotonic() > until or self.halted.is_set():
+                if error.errno not in FULL or time.monotonic() > until or self.halted.is_set():
                     raise disk_fault(
                         error,
-                        getattr(self.spool, "folder", ""),
+                        self.spool.folder,
                         "keep what was fetched ahead",
                         needed_bytes=len(payload),
                     ) from error

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from colabkit.core.teller import Teller
 from colabkit.io.places.place import Place
 from colabkit.pipelines.dataset.codecs.codec import Codec
 from colabkit.pipelines.dataset.encode import progress_file
+from colabkit.pipelines.dataset.encode.accounts import Hands, Tally
 from colabkit.pipelines.dataset.encode.claims import Claims
 from colabkit.pipelines.dataset.encode.codec_calls import Encoder
 from colabkit.pipelines.dataset.encode.credits import Credits
@@ -21,9 +23,8 @@ from colabkit.pipelines.dataset.encode.fetch import Fetcher, ReadSegment
 from colabkit.pipelines.dataset.encode.journal import Journal
 from colabkit.pipelines.dataset.encode.pieces import Piece, Plan
 from colabkit.pipelines.dataset.encode.quota import choose_quota
-from colabkit.pipelines.dataset.encode.spool import DiskSpool, MemorySpool, Spool
+from colabkit.pipelines.dataset.encode.spool import Spool
 from colabkit.pipelines.dataset.encode.task import Encoded, Sharing, Task
-from colabkit.pipelines.dataset.encode.tools import Hands, Tally
 from colabkit.pipelines.dataset.store.commit import Committer
 
 __all__ = ["PIECE_BYTES", "Encoded", "Sharing", "encode"]
@@ -40,7 +41,6 @@ def encode(
     read_segment: ReadSegment,
     write_npz: Callable[[Any], bytes] | None = None,
     quota_bytes: int | None = None,
-    in_memory: bool = False,
     piece_bytes: int = PIECE_BYTES,
     channels: Sequence[str] = (),
     limit: int | None = None,
@@ -57,10 +57,9 @@ def encode(
     """Encode the segments of `source` and put their codes below codes/ of `output` (and encoded/*.npz with "npz").
 
     Killed anywhere, the same call goes on; at most the micro-batch in flight is encoded again. `scratch` is a folder
-    on a local disk, of which no more than `quota_bytes` are used (with `in_memory`, what is fetched ahead is held in
-    memory instead). Broken segments are left aside and told. With `skip_existing=False` all is encoded anew.
-    `honours_absent=False` says that the store does not refuse to overwrite. When the teller asks to stop, what is done
-    is kept and `stopped` is True.
+    on a local disk, of which no more than `quota_bytes` are used. Broken segments are left aside and told. With
+    `skip_existing=False` all is encoded anew. `honours_absent=False` says that the store does not refuse to overwrite.
+    When the teller asks to stop, what is done is kept and `stopped` is True.
     Raises: UsageError for settings and quotas that cannot be; ChangedError when codes of other settings lie there;
     DataError for a source without segments, or when most of a piece is broken; StateError for the disk; Unreachable.
     """
@@ -95,7 +94,6 @@ def encode(
             job.run(
                 committer,
                 quota_bytes,
-                in_memory,
                 most_failed_fraction=most_failed_fraction,
                 num_downloads=num_downloads,
                 num_uploads=num_uploads,
@@ -126,10 +124,10 @@ class _Job:
         self.committed: dict = {}
         self._telling = threading.Lock()
 
-    def run(self, committer: Committer, quota_bytes: int | None, in_memory: bool, **numbers: Any) -> Encoded:
+    def run(self, committer: Committer, quota_bytes: int | None, **numbers: Any) -> Encoded:
         """Do the work; returns what was done."""
         task, plan, teller = self.task, self.plan, self.task.teller
-        spool: Spool = MemorySpool() if in_memory else DiskSpool(task.scratch / "spool")
+        spool = Spool(task.scratch / "spool")
         with contextlib.closing(
             Journal(task.scratch / "journal.sqlite", task.identity(plan), say=teller.say)
         ) as journal:
@@ -162,7 +160,8 @@ class _Job:
                 if task.sharing.claims
                 else None
             )
-            total = None if claims else sum(map(spool.cost, self._sizes()))
+            lengths = (length for p in self.pieces for length in plan.items.length[p.start : p.stop].tolist())
+            total = None if claims else sum(map(spool.cost, lengths))
             with self._showing(journal, credits) as tick:
                 hands = Hands(
                     plan=plan,
@@ -196,15 +195,7 @@ class _Job:
     def _showing(self, journal: Journal, credits: Credits) -> Iterator[Callable[..., None]]:
         """Give what shows and writes down how far the engine is."""
         before = self.before
-        written = progress_file.Record(
-            self.task.scratch / progress_file.NAME,
-            journal,
-            credits,
-            num_items=before.num_items,
-            num_done=before.num_done,
-            num_pieces=before.num_pieces,
-            num_pieces_done=before.num_pieces_done,
-        )
+        written = progress_file.Record(self.task.scratch / progress_file.NAME, journal, credits, before)
         with self.task.teller.progress(before.num_items, "encode", done=before.num_done, unit="segments") as shown:
 
             def tick(tally: Tally, is_last: bool = False) -> None:
@@ -214,24 +205,19 @@ class _Job:
 
             yield tick
 
-    def _sizes(self) -> Iterator[int]:
-        for piece in self.pieces:
-            yield from self.plan.items.length[piece.start : piece.stop].tolist()
-
     def _problem(self, item: str, reason: str) -> None:
         with self._telling:
             self.task.teller.problem(item, reason)
 
     def _result(self, tally: Tally, fetcher: Fetcher, credits: Credits, journal_bytes: int) -> Encoded:
         before = self.before
-        return Encoded(
-            num_items=before.num_items,
+        return replace(
+            before,
             num_done=before.num_done + tally.num_items,
             num_encoded=tally.num_encoded,
             num_left_aside=tally.num_left_aside,
             num_changed=tally.num_changed,
             num_batches=tally.num_batches,
-            num_pieces=before.num_pieces,
             num_pieces_done=before.num_pieces_done + tally.num_pieces,
             num_bytes_read=fetcher.num_bytes,
             most_bytes_used=credits.most_used + journal_bytes,

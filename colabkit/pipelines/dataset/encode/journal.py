@@ -28,6 +28,8 @@ create table if not exists facts (name text primary key, value text);
 create table if not exists item (piece text, number integer, state integer, codes blob, codebooks integer, known text,
                                  reason text, unique (piece, number));
 """
+_ADD = "insert into facts values (?1, ?2) on conflict (name) do update set value = cast(value as real) + ?2"
+_PUT = "insert or replace into item values (?, ?, ?, ?, ?, ?, ?)"
 _FULL = ("database or disk is full", "disk I/O error")
 T = TypeVar("T")
 
@@ -88,25 +90,23 @@ class Journal:
             )
             for piece, number, codes, known in rows
         ]
-        self._write("insert or replace into item values (?, ?, ?, ?, ?, ?, ?)", values, num_batches)
+        self._write((_PUT, values), (_ADD, [("batches", num_batches)]))
 
     def uploaded(self, piece: str, number: int) -> None:
         """Note that the full segment with its codes lies in the store."""
-        self._write("update item set state = ? where piece = ? and number = ?", [(UPLOADED, piece, number)])
+        self._write(("update item set state = ? where piece = ? and number = ?", [(UPLOADED, piece, number)]))
 
     def left_aside(self, piece: str, number: int, reason: str) -> None:
         """Note an item that cannot be encoded, and why."""
-        self._write(
-            "insert or replace into item values (?, ?, ?, null, 0, '{}', ?)", [(piece, number, LEFT_ASIDE, reason)]
-        )
+        self._write((_PUT, [(piece, number, LEFT_ASIDE, None, 0, "{}", reason)]))
 
     def forget_left_aside(self, piece: str) -> None:
         """Let a piece's broken items be tried again."""
-        self._write("delete from item where piece = ? and state = ?", [(piece, LEFT_ASIDE)])
+        self._write(("delete from item where piece = ? and state = ?", [(piece, LEFT_ASIDE)]))
 
     def committed(self, piece: str) -> None:
         """Forget the items of a piece that lies in the store."""
-        self._write("delete from item where piece = ?", [(piece,)])
+        self._write(("delete from item where piece = ?", [(piece,)]))
 
     def states(self, piece: str) -> dict[int, int]:
         """Return the states of a piece's items by their numbers."""
@@ -140,10 +140,7 @@ class Journal:
 
     def add(self, name: str, value: float) -> None:
         """Add to such a number."""
-        self._write(
-            "insert into facts values (?1, ?2) on conflict (name) do update set value = cast(value as real) + ?2",
-            [(name, value)],
-        )
+        self._write((_ADD, [(name, value)]))
 
     @property
     def num_bytes(self) -> int:
@@ -213,16 +210,13 @@ class Journal:
         with self._lock:
             return self._connection.execute(query, values).fetchall()
 
-    def _write(self, statement: str, values: Sequence[tuple], num_batches: int = 0) -> None:
+    def _write(self, *changes: tuple[str, Sequence[tuple]]) -> None:
+        """Make changes, statements with their values: all or none."""
+
         def write() -> None:
             with self._changing():
-                self._connection.executemany(statement, values)
-                if num_batches:
-                    self._connection.execute(
-                        "insert into facts values ('batches', ?1) on conflict (name) do update "
-                        "set value = cast(value as real) + ?1",
-                        (num_batches,),
-                    )
+                for statement, values in changes:
+                    self._connection.executemany(statement, values)
 
         self._patiently(write)
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class Plan:
         self.pieces: list[Piece] = []
         start = 0
         for generation in self.generations:
-            for number, (first, last) in enumerate(zip((0, *generation.bounds[:-1]), generation.bounds, strict=True)):
+            for number, (first, last) in enumerate(pairwise((0, *generation.bounds))):
                 self.pieces.append(Piece(f"{generation.number:05d}-{number:05d}", start + first, start + last))
             start += len(generation.items)
 
@@ -87,13 +88,13 @@ class Plan:
         return [piece for piece in self.pieces if holds[piece.start : piece.stop].any()]
 
 
-def cut(lengths: np.ndarray, piece_bytes: int) -> tuple[int, ...]:
-    """Return where pieces end that hold up to `piece_bytes`, or one segment that is larger. lengths: (item,)."""
+def cut(lengths: np.ndarray, most_bytes: int) -> tuple[int, ...]:
+    """Return where parts end that hold up to `most_bytes`, or one segment that is larger. lengths: (item,)."""
     ends = np.cumsum(lengths)
     bounds, start = [], 0
     while start < len(lengths):
         before = int(ends[start - 1]) if start else 0
-        start = max(start + 1, int(np.searchsorted(ends, before + piece_bytes, "right")))
+        start = max(start + 1, int(np.searchsorted(ends, before + most_bytes, "right")))
         bounds.append(start)
     return tuple(bounds)
 
@@ -117,24 +118,24 @@ def make_plan(
         known |= dict(_read_generations(output, known))
         generations = [known[number] for number in sorted(known)]
         for generation in generations:
-            check_settings(generation, settings, output.address)
-        counting = _counting(generations)
+            _check_settings(generation, settings, output.address)
+        anew = max((i for i, g in enumerate(generations) if g.replaces), default=0)
+        counting = generations[anew:]
         replaces = bool(counting and redo and redo(Plan(counting)))
         new = wanted if replaces or not counting else _new_items(wanted, counting)
         if not len(new):
             return Plan(counting)
         number = max(known, default=-1) + 1
         made = Generation(number, new, cut(new.length, piece_bytes), settings, replaces)
-        if not write:
-            return Plan([made] if replaces else [*counting, made])
         try:
-            output.put(f"{PLANS}/{number:05d}.parquet", to_bytes(made), only_if_absent=True)
+            if write:
+                output.put(f"{PLANS}/{number:05d}.parquet", _to_bytes(made), only_if_absent=True)
         except Taken:
             continue  # another worker has put the same, or what it found; read it and look again
         return Plan([made] if replaces else [*counting, made])
 
 
-def check_settings(generation: Generation, settings: dict, where: str) -> None:
+def _check_settings(generation: Generation, settings: dict, where: str) -> None:
     """Raise ChangedError when a plan was made with other settings."""
     changed = [name for name, value in settings.items() if generation.settings.get(name) != value]
     if changed:
@@ -147,11 +148,6 @@ def check_settings(generation: Generation, settings: dict, where: str) -> None:
         )
 
 
-def _counting(generations: list[Generation]) -> list[Generation]:
-    last = max((i for i, g in enumerate(generations) if g.replaces), default=0)
-    return generations[last:]
-
-
 def _new_items(wanted: Items, generations: list[Generation]) -> Items:
     known = {place for g in generations for place in g.items.places()}
     is_new = np.fromiter((place not in known for place in wanted.places()), bool, len(wanted))
@@ -162,10 +158,10 @@ def _read_generations(output: Place, known: dict[int, Generation]) -> Iterator[t
     for found in list(output.list(PLANS)):
         match = _NAME.fullmatch(found.name)
         if match and int(match[1]) not in known:
-            yield int(match[1]), from_bytes(output.get(found.name), f"{output.address}/{found.name}")
+            yield int(match[1]), _from_bytes(output.get(found.name), f"{output.address}/{found.name}")
 
 
-def to_bytes(generation: Generation) -> bytes:
+def _to_bytes(generation: Generation) -> bytes:
     """Return a plan as Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -196,7 +192,7 @@ def to_bytes(generation: Generation) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def from_bytes(content: bytes, where: str) -> Generation:
+def _from_bytes(content: bytes, where: str) -> Generation:
     """Read a plan. Raises: DataError, ChangedError for one of another format."""
     import pyarrow as pa
     import pyarrow.parquet as pq

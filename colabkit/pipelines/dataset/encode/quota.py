@@ -52,7 +52,7 @@ def choose_quota(
 
     Raises: UsageError when less is given or free than the work needs, with how much that is.
     """
-    free, scratch = spool.free() + used_bytes, spool.where
+    free, scratch = spool.free() + used_bytes, f"the disk of {spool.folder}"
     lengths = items.length
     # Of the journal to the segments.
     ratio = _SLACK * (

@@ -1,59 +1,31 @@
-"""The spool of what is fetched ahead: on the disk, in files that prove themselves whole, or in memory."""
+"""The spool of what is fetched ahead: files on the disk that prove themselves whole."""
 
 from __future__ import annotations
 
 import os
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
-from colabkit.core.disk import disk_fault, free_bytes
+from colabkit.core.disk import disk_fault, faults_told, free_bytes
 
 _FOOTER = struct.Struct("<QI4s")
 _MARK = b"CKSP"
 _SUFFIX = ".part"
 
 
-class Spool(Protocol):
-    """Payloads by name. Safe for many threads. `where` says in words where they lie."""
-
-    where: str
-
-    def free(self) -> int:
-        """Return how many bytes are free there."""
-
-    def cost(self, num_bytes: int) -> int:
-        """Return what a payload takes of the disk."""
-
-    def put(self, name: str, content: bytes) -> None:
-        """Keep a payload. Raises: OSError."""
-
-    def take(self, name: str) -> bytes | None:
-        """Return a payload, None when it is not there or not whole."""
-
-    def drop(self, name: str) -> None:
-        """Let a payload go."""
-
-    def names(self) -> Iterator[tuple[str, int]]:
-        """Yield names of what lies there with what it takes of the disk."""
-
-
-class DiskSpool:
-    """Files in a folder of its own.
+class Spool:
+    """Payloads by name, files in a folder of its own. Safe for many threads.
 
     They outlive the process: one that was cut short is known by its end, and not used.
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.where = Path(folder), f"the disk of {folder}"
-        try:
+        self.folder = Path(folder)
+        with faults_told(self.folder, "make room for what is fetched ahead"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._block = max(4096, os.statvfs(self.folder).f_frsize)
-        except OSError as error:
-            raise disk_fault(error, self.folder, "make room for what is fetched ahead") from error
 
     def free(self) -> int:
         """Return how many bytes are free on the disk."""
@@ -102,41 +74,3 @@ class DiskSpool:
 
     def _path(self, name: str) -> Path:
         return self.folder / (name + _SUFFIX)
-
-
-class MemorySpool:
-    """Payloads in memory, for machines with more of it than of disk; nothing is left for the next run."""
-
-    where = "this machine's memory"
-
-    def __init__(self) -> None:
-        self._payloads: dict[str, bytes] = {}
-        self._lock = threading.Lock()
-
-    def free(self) -> int:
-        """Return how many bytes of memory are free, without what the system could let go."""
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-    def cost(self, num_bytes: int) -> int:
-        """Return the bytes of a payload."""
-        return max(1, num_bytes)
-
-    def put(self, name: str, content: bytes) -> None:
-        """Keep a payload."""
-        with self._lock:
-            self._payloads[name] = content
-
-    def take(self, name: str) -> bytes | None:
-        """Return a payload, None when it is not there."""
-        with self._lock:
-            return self._payloads.get(name)
-
-    def drop(self, name: str) -> None:
-        """Let a payload go."""
-        with self._lock:
-            self._payloads.pop(name, None)
-
-    def names(self) -> Iterator[tuple[str, int]]:
-        """Yield what lies there."""
-        with self._lock:
-            yield from [(name, self.cost(len(content))) for name, content in self._payloads.items()]

@@ -52,7 +52,7 @@ def encode_store(config: Config, store: Place, run: Run, *, can_commit: bool) ->
             codec,
             scratch=run.scratch / _STEP,
             dry_run=chosen.dry_run,
-            sharing=Sharing(claims=chosen.shared, share=_share(chosen.share)),
+            sharing=Sharing(claims=chosen.shared, share=tuple(map(int, chosen.share.split("/")))),
             teller=run,
             **settings,
         )
@@ -100,11 +100,6 @@ def _on_cluster(config: Config, store: Place, run: Run, settings: dict[str, Any]
         num_gpus=1.0 if count_gpus(os.environ) else 0.0,
         teller=run,
     )
-
-
-def _share(text: str) -> tuple[int, int]:
-    number, machines = text.split("/")
-    return int(number), int(machines)
 
 
 def _open(address: str, profile: S3Profile | None, below: str = "") -> Place:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from colabkit.core import files
-from colabkit.core.disk import disk_fault, in_units
+from colabkit.core.disk import faults_told, in_units
 from colabkit.core.errors import StateError, UsageError
 from colabkit.core.teller import Teller
 from colabkit.io.places.place import Place
@@ -89,6 +89,7 @@ class Task:
         self.output_format, self.channels, self.limit, self.teller = output_format, channels, limit, teller
         self.facts = codec_facts(codec)
         self.settings = {"format": FORMAT, "codec": codec.fingerprint, "output_format": output_format}
+        self.asked = {**self.settings, "channels": list(channels), "limit": limit}
         self.mark, self.digest = "", ""
         self._listed: tuple[Items, str] | None = None
 
@@ -99,21 +100,15 @@ class Task:
     def check(self, piece_bytes: int, write_npz: object, honours_absent: bool) -> None:
         """Raise UsageError for what cannot be; say what is not safe."""
         number, workers = self.sharing.share
-        fault = (
-            "piece_bytes must be positive"
-            if piece_bytes < 1
-            else "limit must be positive"
-            if self.limit is not None and self.limit < 1
-            else "output_format is sidecar or npz"
-            if self.output_format not in ("sidecar", "npz")
-            else "output_format=npz needs a writer of npz"
-            if self.output_format == "npz" and write_npz is None
-            else f"share is (number from 0, workers), not {self.sharing.share}"
-            if not 0 <= number < workers
-            else ""
-        )
-        if fault:
-            raise UsageError("Cannot encode with these settings", got=fault, fix="correct the setting")
+        faults = {
+            "piece_bytes must be positive": piece_bytes < 1,
+            "limit must be positive": self.limit is not None and self.limit < 1,
+            "output_format is sidecar or npz": self.output_format not in ("sidecar", "npz"),
+            "output_format=npz needs a writer of npz": self.output_format == "npz" and write_npz is None,
+            f"share is (number from 0, workers), not {self.sharing.share}": not 0 <= number < workers,
+        }
+        if told := [fault for fault, is_so in faults.items() if is_so]:
+            raise UsageError("Cannot encode with these settings", got="; ".join(told), fix="correct the setting")
         if honours_absent:
             return
         if self.sharing.claims:
@@ -135,12 +130,8 @@ class Task:
 
         A source that was listed, because no upload has left a manifest, is listed again.
         """
-        found = read_manifest(self.output)
-        if found is None:
-            return None
-        manifest, _ = found
-        settings = {**self.settings, "channels": list(self.channels), "limit": self.limit}
-        if manifest["settings"] != settings or manifest["num_changed"]:
+        manifest, _ = read_manifest(self.output) or (None, "")
+        if manifest is None or manifest["settings"] != self.asked or manifest["num_changed"]:
             return None
         mark = manifest["source"]["mark"]
         if mark:
@@ -159,14 +150,8 @@ class Task:
             f"  nothing to do: all {manifest['num_items']} segments are encoded, as {MANIFEST} says "
             f"({manifest['num_left_aside']} of them left aside)"
         )
-        number = len(manifest["pieces"])
-        return Encoded(
-            num_items=manifest["num_items"],
-            num_done=manifest["num_items"],
-            num_pieces=number,
-            num_pieces_done=number,
-            is_finished=True,
-        )
+        number, pieces = manifest["num_items"], len(manifest["pieces"])
+        return Encoded(num_items=number, num_done=number, num_pieces=pieces, num_pieces_done=pieces, is_finished=True)
 
     def plan(self, piece_bytes: int, *, skip_existing: bool, write: bool) -> tuple[Plan, Items]:
         """Return the plan and what is wanted of it."""
@@ -202,11 +187,9 @@ class Task:
     @contextlib.contextmanager
     def holding_scratch(self) -> Iterator[None]:
         """Keep others out of the scratch folder; a lock ends with its process. Raises: StateError."""
-        try:
+        with faults_told(self.scratch, "use the scratch folder"):
             self.scratch.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.scratch / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise disk_fault(error, self.scratch, "use the scratch folder") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -250,13 +233,12 @@ class Task:
             manifests = list(pool.map(lambda p: committed.get(p.id) or committer.read(p.id), plan.pieces))
         found = [m for m in manifests if m is not None]
         changed = _count_changed(plan, found)
-        settings = {**self.settings, "channels": list(self.channels), "limit": self.limit}
         write_manifest(
             self.output,
             found,
             self.facts,
             source={"mark": self.mark, "digest": self.digest},
-            settings=settings,
+            settings=self.asked,
             num_items=sum(map(len, pieces)),
             num_changed=changed,
         )

@@ -9,7 +9,6 @@ from zipfile import ZipInfo
 from colabkit.core.errors import DataError
 from colabkit.io.audio import audio_info
 from colabkit.io.samples.range_file import RangeFile
-from colabkit.pipelines.dataset.segments.names import channel_of
 from colabkit.pipelines.dataset.segments.npz import (
     CODES_NAMES,
     ArrayHeader,
@@ -19,6 +18,7 @@ from colabkit.pipelines.dataset.segments.npz import (
     value_of,
 )
 from colabkit.pipelines.dataset.segments.pcm import series_shape
+from colabkit.pipelines.dataset.segments.segment import channel_of
 from colabkit.pipelines.dataset.segments.zip_members import LOCAL_BYTES, data_offset, first_bytes, read_directory
 
 _TAIL_BYTES = 4096

@@ -1,4 +1,4 @@
-"""Profile of a store or folder of segments: what it holds, and how it reads."""
+"""Profile of a store or folder of segments: what it holds, how it reads, and its picture."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 from colabkit.core import files
 from colabkit.core.disk import in_units
-from colabkit.core.table import Table
+from colabkit.core.table import COLOURS, Table, new_figure, save_figure
 from colabkit.pipelines.dataset.profile.heard import Listened
 
 _WIDTHS = {"float16": 2, "float32": 4, "float64": 8, "int16": 2, "int32": 4}
+_MOST_CHANNELS = 12  # that are drawn
 _BELIEVABLE = ((16_000, "int16"), (16_000, "float32"), (24_000, "float32"), (48_000, "float32"))
 
 
@@ -99,6 +100,30 @@ def length_text(found: Profile) -> str:
         return f"{about}, exact"
     margin = found.hours_margin * scale
     return f"{about} ± {margin:.2g} {unit} (95 %, from {found.num_inspected:,} of {found.num_files:,} files)"
+
+
+def draw_profile(found: Profile, path: Path) -> None:
+    """Draw how long the segments are, and the hours of each channel, as a PNG."""
+    figure, axes = new_figure(1, (7.0, 5.0))
+    axes.remove()
+    above, below = figure.subplots(2, 1)  # each with its own unit below it
+    edges = found.duration_edges_seconds
+    if edges:
+        widths = [b - a for a, b in zip(edges, edges[1:], strict=False)]
+        above.bar(
+            edges[:-1], found.duration_counts, widths, align="edge", color=COLOURS[0], edgecolor="white", linewidth=0.4
+        )
+    above.set_xlabel("length in seconds")
+    above.set_ylabel("segments" + (" of the sample" if found.is_sample else ""))
+    above.set_title(f"{found.num_files:,} segments, {length_text(found)}", loc="left", fontsize=10)
+    hours = dict(sorted(found.channel_hours.items(), key=lambda item: -item[1])[:_MOST_CHANNELS])
+    unit, scale = ("hours", 1) if max(hours.values(), default=0) >= 1 else ("minutes", 60)
+    names = [name or "(none named)" for name in hours][::-1]
+    below.barh(names, [scale * value for value in hours.values()][::-1], color=COLOURS[2])
+    below.set_xlabel(unit)
+    for axes in (above, below):
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
 
 
 def _rows(found: Profile) -> list[list[object]]:

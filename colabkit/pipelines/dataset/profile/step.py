@@ -25,7 +25,7 @@ from colabkit.pipelines.dataset.profile.estimate import choose_sample, estimate_
 from colabkit.pipelines.dataset.profile.headers import Facts, inspect
 from colabkit.pipelines.dataset.profile.heard import Listened, listen_to
 from colabkit.pipelines.dataset.profile.profile import Profile
-from colabkit.pipelines.dataset.segments.names import channel_of, key_of
+from colabkit.pipelines.dataset.segments.segment import channel_of, key_of
 from colabkit.pipelines.dataset.segments.walk import look, opened
 
 __all__ = ["Profile", "profile_segments", "require_plannable"]

@@ -55,13 +55,9 @@ def gather_facts(
             seconds=sum(r.seconds for r in own),
             paths=f"{plan.folder}/{split}-*.parquet",
         )
-    left_out: Counter[str] = Counter()
+    left_out = Counter({"could not be encoded": rows.left_aside, "another segment has the same name": plan.num_doubles})
     for record in records.values():
         left_out.update(record.left_out)
-    if rows.left_aside:
-        left_out["could not be encoded"] += rows.left_aside
-    if plan.num_doubles:
-        left_out["another segment has the same name"] += plan.num_doubles
     speakers = table["speaker"].combine_chunks().dictionary_encode()
     used = set(np.unique(speakers.indices.to_numpy()[chosen]).tolist())
     known = seconds[seconds > 0]
@@ -81,7 +77,7 @@ def gather_facts(
         rates=dict(zip(rates.tolist(), counts.tolist(), strict=True)),
         durations={f"{q:.0%}": float(v) for q, v in zip(_QUANTILES, lengths, strict=False)},
         has_text=_has_text(rows, chosen),
-        left_out=dict(left_out),
+        left_out=dict(+left_out),  # those that there are
         made=card.made,
         profile=card.profile,
         pictures=(DURATIONS,) if card.with_durations_plot else (),

@@ -12,13 +12,13 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from colabkit.core.disk import disk_fault, free_bytes, in_units, require_free
+from colabkit.core.disk import faults_told, free_bytes, in_units, require_free
 from colabkit.core.errors import Stopped
-from colabkit.core.files import TEMPORARY_PREFIX, write_atomic
+from colabkit.core.files import TEMPORARY_PREFIX
 from colabkit.core.locks import acquire_run_lock, local_folder
 from colabkit.core.prefetch import prefetch
 from colabkit.core.teller import Teller
@@ -30,7 +30,7 @@ from colabkit.pipelines.dataset.publish.facts import DURATIONS, CardSettings, dr
 from colabkit.pipelines.dataset.publish.layout import DatasetPlan, PublishSettings, ShardPlan, make_plan
 from colabkit.pipelines.dataset.publish.shard import choose_pages, make_shard
 from colabkit.pipelines.dataset.publish.table import Rows, open_rows
-from colabkit.pipelines.dataset.publish.targets import FolderTarget, HubTarget, Target, There, Vanished
+from colabkit.pipelines.dataset.publish.targets import FolderTarget, HubTarget, There, Vanished
 from colabkit.pipelines.dataset.publish.uploaded import Records, ShardRecord
 
 _FEWEST_A_COMMIT, _MOST_A_COMMIT, _COMMITS = 50, 100, 8  # the Hub advises 50 to 100 files a commit, and counts commits
@@ -104,10 +104,8 @@ def publish_dataset(
     if repo:
         hub_repo.require_name(repo, "dataset")
     place = Path(scratch) if scratch is not None else local_folder("publish")
-    try:
+    with faults_told(place, "make the folder for shards"):
         place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_fault(error, place, "make the folder for shards") from error
     push = (
         HubPush(
             repo,
@@ -177,8 +175,7 @@ class _Publishing:
             card,
             repo,
         )
-        self.target: Target = target
-        self.kept, self.scratch, self.teller, self.workers = kept, scratch, teller, workers
+        self.target, self.kept, self.scratch, self.teller, self.workers = target, kept, scratch, teller, workers
         self.done: dict[str, ShardRecord] = {}
         self.committed: set[str] = set()
         self.made_here: set[str] = set()
@@ -215,7 +212,7 @@ class _Publishing:
             url=self.target.page,
             revision=revision,
             private=there.private,
-            splits=self._rows_by_split(),
+            splits=self.plan.splits(lambda shard: self.done[shard.id].num_rows),
             num_rows=sum(r.num_rows for r in records),
             num_left_out=num_left_out,
             num_shards=len(records),
@@ -233,7 +230,7 @@ class _Publishing:
             if record is not None and self.target.holds(there, shard, record):
                 self.committed.add(shard.id)
                 self.done[shard.id] = record
-            elif record is not None and isinstance(self.target, HubTarget):
+            elif record is not None and self.target.keeps_uploads:
                 # uploaded, or committed under an earlier plan: named again, not sent again
                 self.done[shard.id] = record
         num_uploaded = len(self.done) - len(self.committed)
@@ -251,7 +248,8 @@ class _Publishing:
         missing = [shard for shard in shards if shard.id not in self.done]
         waiting = [shard for shard in shards if shard.id in self.done and shard.id not in self.committed]
         num_rows = sum(len(shard.rows) for shard in missing)
-        with self._progress(num_rows) as progress, closing(self._make_all(missing)) as made:
+        shown = self.teller.progress(num_rows, "publish", unit="segments") if num_rows else nullcontext()
+        with shown as progress, closing(self._make_all(missing)) as made:
             while missing or len(waiting) > size:
                 while len(waiting) >= size and (missing or len(waiting) > size):
                     self._commit(waiting[:size])
@@ -262,18 +260,15 @@ class _Publishing:
                     self.done[shard.id] = record
                     self.made_here.add(shard.id)
                     waiting.append(shard)
-                    progress and progress.update(len(shard.rows))
+                    progress.update(len(shard.rows))
         return self._finish(waiting, there)
-
-    def _progress(self, total: int) -> AbstractContextManager:
-        return self.teller.progress(total, "publish", unit="segments") if total else nullcontext()
 
     def _make_all(self, missing: Sequence[ShardPlan]):
         """Return an iterator of records of shards that are made and uploaded ahead, in order.
 
         Each is written down at once.
         """
-        missing = list(missing)
+        missing = list(missing)  # the caller's shrinks as they are made
         workers = self._workers_that_fit(missing)
         return prefetch(lambda k: self._make(missing[k]), 0, len(missing), workers=workers, ahead=workers)
 
@@ -293,18 +288,16 @@ class _Publishing:
         # A name of this call's own: a thread that an interrupt has left behind may still be at the same shard.
         path = self.scratch / f"{TEMPORARY_PREFIX}shard-{shard.id}-{secrets.token_hex(4)}.parquet"
         try:
-            made = (
-                None
-                if self.teller.stop_requested
-                else make_shard(path, shard, self.rows, self.segments, self.plan, self.settings, self.teller)
-            )
+            made = None
+            if not self.teller.stop_requested:
+                made = make_shard(path, shard, self.rows, self.segments, self.plan, self.settings, self.teller)
             if made is None:
                 raise Stopped(
                     "Stopped before all shards were made",
                     where=self.target.page,
                     fix="run the same command again: what is uploaded is neither made nor sent again",
                 )
-            sha256, size = self.target.take(path, shard)
+            sha256, size = self.target.take(path, shard.name)
         finally:
             path.unlink(missing_ok=True)
         record = ShardRecord(
@@ -330,18 +323,9 @@ class _Publishing:
         if facts.pictures:
             path = self.scratch / DURATIONS
             draw_durations(path, self.rows, self.plan)
-            if isinstance(self.target, HubTarget):
-                pictures[DURATIONS] = self.target.take_picture(path)
-            else:
-                write_atomic(self.target.folder / DURATIONS, path.read_bytes())
+            pictures[DURATIONS] = self.target.take(path, DURATIONS)
         self.card_text = write_card(facts, there.card)
         return self._commit(waiting, self.card_text, pictures)
-
-    def _rows_by_split(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for shard in self.plan.shards:
-            found[shard.split] = found.get(shard.split, 0) + self.done[shard.id].num_rows
-        return found
 
 
 def _tell(plan: DatasetPlan, teller: Teller) -> None:

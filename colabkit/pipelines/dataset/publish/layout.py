@@ -13,11 +13,13 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from colabkit.core.errors import DataError, UsageError
+from colabkit.pipelines.dataset.encode.pieces import cut
 from colabkit.pipelines.dataset.publish.table import Rows
 
 if TYPE_CHECKING:
@@ -77,12 +79,10 @@ class DatasetPlan:
     def num_rows(self) -> int:
         return sum(len(shard.rows) for shard in self.shards)
 
-    def splits(self) -> dict[str, int]:
-        """Return how many segments each split holds."""
-        found: dict[str, int] = {}
-        for shard in self.shards:
-            found[shard.split] = found.get(shard.split, 0) + len(shard.rows)
-        return found
+    def splits(self, count: Callable[[ShardPlan], int] = lambda shard: len(shard.rows)) -> dict[str, int]:
+        """Return how many segments each split holds; `count` tells of a shard how many are in it."""
+        names = dict.fromkeys(shard.split for shard in self.shards)
+        return {name: sum(count(shard) for shard in self.shards if shard.split == name) for name in names}
 
 
 def make_plan(
@@ -113,8 +113,8 @@ def make_plan(
     parts: list[tuple[str, int, int, np.ndarray, str]] = []
     for split in sorted(set(splits.tolist()), key=_split_order):
         chosen = order[splits == split]
-        cuts = _cut(sizes[chosen], settings.shard_bytes)
-        for number, (start, stop) in enumerate(zip((0, *cuts[:-1]), cuts, strict=True)):
+        cuts = cut(sizes[chosen], settings.shard_bytes)
+        for number, (start, stop) in enumerate(pairwise((0, *cuts))):
             part = chosen[start:stop]
             parts.append((split, number, len(cuts), part, _identity(rows, part, about, num_codebooks)))
     folder = f"{FOLDER}/{hashlib.sha256(json.dumps([[p[0], p[4]] for p in parts]).encode()).hexdigest()[:8]}"
@@ -273,16 +273,6 @@ def _sizes(table: pa.Table, settings: PublishSettings, num_codebooks: int) -> np
     for name in ("text", "metadata", "key", "speaker", "channel"):
         sizes += pc.binary_length(table[name]).to_numpy()
     return sizes
-
-
-def _cut(sizes: np.ndarray, most: int) -> list[int]:
-    """Return where shards end that hold up to `most` bytes, or one row that is larger."""
-    ends, cuts, start = np.cumsum(sizes), [], 0
-    while start < len(sizes):
-        before = int(ends[start - 1]) if start else 0
-        start = max(start + 1, int(np.searchsorted(ends, before + most, "right")))
-        cuts.append(start)
-    return cuts
 
 
 def _identity(rows: Rows, part: np.ndarray, about: str, num_codebooks: int) -> str:

@@ -20,8 +20,8 @@ from colabkit.core.disk import disk_fault
 from colabkit.core.errors import DataError, StateError
 from colabkit.core.files import TEMPORARY_PREFIX
 from colabkit.io.places.place import Place
-from colabkit.pipelines.dataset.segments.names import channel_of
 from colabkit.pipelines.dataset.segments.npz import sort_values
+from colabkit.pipelines.dataset.segments.segment import channel_of
 from colabkit.pipelines.dataset.store.commit import MANIFEST, read_codes, read_manifest
 from colabkit.pipelines.dataset.store.items import Items, read_source
 
@@ -173,8 +173,7 @@ def _of_items(items: Items) -> pa.Table:
     import pyarrow as pa
 
     known = [
-        sort_values(json.loads(columns) if columns else {}, key)
-        for columns, key in zip(items.columns, items.keys, strict=True)
+        sort_values(json.loads(columns or "{}"), key) for columns, key in zip(items.columns, items.keys, strict=True)
     ]
     channels = [
         k.channel or channel_of(object_ if whole else key)

@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from colabkit.core import files
 from colabkit.core.errors import DataError, UsageError
@@ -38,41 +37,20 @@ class There:
     private: bool = False
 
 
-class Target(Protocol):
-    """Takes shards, and makes them a dataset when all are there."""
-
-    page: str
-
-    def look(self) -> There:
-        """Make the place where there is none, and return what it holds."""
-
-    def holds(self, there: There, shard: ShardPlan, record: ShardRecord) -> bool:
-        """Tell whether a shard is in its place, as the record says."""
-
-    def take(self, path: Path, shard: ShardPlan) -> tuple[str, int]:
-        """Store a finished shard and return its SHA-256 and size; the file at `path` is not needed any more."""
-
-    def commit(
-        self,
-        shards: Sequence[tuple[ShardPlan, ShardRecord]],
-        message: str,
-        card: str | None = None,
-        pictures: Mapping[str, tuple[str, int]] = {},
-    ) -> str:
-        """Put shards in their place, and with a card all of the dataset; return the revision. Raises: Vanished."""
-
-
 class HubTarget:
-    """A dataset repository.
+    """A dataset repository: takes shards, and makes them a dataset when all are there.
 
     What is not ours in it stays; shards of an earlier plan go with the commit that brings the card.
     """
+
+    keeps_uploads = True  # what was taken is there before it is committed
 
     def __init__(self, hub: HubPush, plan: DatasetPlan, private: bool):
         self.hub, self.plan, self.private, self.page = hub, plan, private, hub.page
         self.num_commits = 0
 
     def look(self) -> There:
+        """Make the place where there is none, and return what it holds."""
         self.hub.require_namespace()  # told before anything is made
         info = self.hub.make(private=self.private)
         if self.private and not info.private:
@@ -89,10 +67,8 @@ class HubTarget:
             revision=info.sha,
             private=bool(info.private),
         )
-        for path in sorted(path for path in tree if path.startswith(f"{_NOTES}/") and path.endswith(".jsonl")):
-            for line in self._read(path, info.sha).splitlines():
-                if (record := ShardRecord.of(line)) is not None:
-                    there.records[record.id] = record
+        notes = sorted(path for path in tree if path.startswith(f"{_NOTES}/") and path.endswith(".jsonl"))
+        there.records = ShardRecord.whole(line for path in notes for line in self._read(path, info.sha).splitlines())
         there.card = self._read(CARD, info.sha) if CARD in tree else None
         return there
 
@@ -100,16 +76,11 @@ class HubTarget:
         return self.hub.ask(lambda: self.hub.read(path, revision)).decode("utf-8", "replace")
 
     def holds(self, there: There, shard: ShardPlan, record: ShardRecord) -> bool:
+        """Tell whether a shard is in its place, as the record says."""
         return there.files.get(shard.name) == record.sha256
 
-    def take(self, path: Path, shard: ShardPlan) -> tuple[str, int]:
-        return self._upload(path, shard.name)
-
-    def take_picture(self, path: Path) -> tuple[str, int]:
-        """Upload a picture of the card."""
-        return self._upload(path, path.name)
-
-    def _upload(self, path: Path, name: str) -> tuple[str, int]:
+    def take(self, path: Path, name: str) -> tuple[str, int]:
+        """Store a finished file and return its SHA-256 and size; what lies at `path` is not needed any more."""
         from huggingface_hub import CommitOperationAdd
 
         operation = CommitOperationAdd(path_in_repo=name, path_or_fileobj=os.fspath(path))
@@ -130,23 +101,20 @@ class HubTarget:
         card: str | None = None,
         pictures: Mapping[str, tuple[str, int]] = {},
     ) -> str:
+        """Put shards in their place, and with a card all of the dataset; return the revision. Raises: Vanished."""
+
         def attempt() -> str:
             """Look again each time: somebody may have committed, or we ourselves when the answer was lost."""
             head = self.hub.info().sha
             there = self.hub.tree(head)
             missing = [(shard, record) for shard, record in shards if _sha256(there.get(shard.name)) != record.sha256]
-            lines = [_large(shard.name, record.sha256, record.size) for shard, record in missing]
+            wanted = {shard.name: (record.sha256, record.size) for shard, record in missing} | {
+                name: known for name, known in pictures.items() if _sha256(there.get(name)) != known[0]
+            }
+            lines = [_large(name, sha256, size) for name, (sha256, size) in wanted.items()]
             if missing:
-                lines.append(
-                    _small(
-                        f"{_NOTES}/{missing[0][1].id}.jsonl", "".join(record.to_json() + "\n" for _, record in missing)
-                    )
-                )
-            lines += [
-                _large(name, sha256, size)
-                for name, (sha256, size) in pictures.items()
-                if _sha256(there.get(name)) != sha256
-            ]
+                notes = "".join(record.to_json() + "\n" for _, record in missing)
+                lines.append(_small(f"{_NOTES}/{missing[0][1].id}.jsonl", notes))
             if card is not None:
                 lines += self._last_lines(card, there)
             if not lines:
@@ -179,28 +147,27 @@ class HubTarget:
 
 
 class FolderTarget:
-    """A folder with the files that the repository would hold: `load_dataset(FOLDER)` reads it."""
+    """A folder with the files that the repository would hold, asked as one: `load_dataset(FOLDER)` reads it."""
+
+    keeps_uploads = False
 
     def __init__(self, folder: Path, plan: DatasetPlan):
         self.folder, self.plan, self.page = folder, plan, os.fspath(folder)
         self.num_commits = 0
 
     def look(self) -> There:
-        there = There()
-        for path in sorted((self.folder / _NOTES).glob("*.json")):
-            if (record := ShardRecord.of(path.read_bytes())) is not None:
-                there.records[record.id] = record
-        for path in sorted(self.folder.rglob("*.parquet")):
-            there.files[path.relative_to(self.folder).as_posix()] = str(path.stat().st_size)
-        card = self.folder / CARD
-        there.card = card.read_text("utf-8") if card.is_file() else None
-        return there
+        shards, card = sorted(self.folder.rglob("*.parquet")), self.folder / CARD
+        return There(
+            {path.relative_to(self.folder).as_posix(): str(path.stat().st_size) for path in shards},
+            ShardRecord.whole(path.read_bytes() for path in sorted((self.folder / _NOTES).glob("*.json"))),
+            card.read_text("utf-8") if card.is_file() else None,
+        )
 
     def holds(self, there: There, shard: ShardPlan, record: ShardRecord) -> bool:
         return there.files.get(shard.name) == str(record.size)
 
-    def take(self, path: Path, shard: ShardPlan) -> tuple[str, int]:
-        place = self.folder / shard.name
+    def take(self, path: Path, name: str) -> tuple[str, int]:
+        place = self.folder / name
         sha256, size = files.sha256_file(path), path.stat().st_size
         try:
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from colabkit.core import files
+from colabkit.core.disk import faults_told
 from colabkit.core.errors import ColabkitError
 from colabkit.io.places.place import Place
 
@@ -27,17 +28,19 @@ class ShardRecord:
     left_out: dict[str, int] = field(default_factory=dict)
 
     @classmethod
+    def whole(cls, contents: Iterable[bytes | str]) -> dict[str, ShardRecord]:
+        """Read some by id, without those that are none."""
+        return {record.id: record for content in contents if (record := cls.of(content)) is not None}
+
+    @classmethod
     def of(cls, content: bytes | str) -> ShardRecord | None:
         """Read one; None for one that is cut or not ours: its shard is made again."""
         try:
             record = cls(**json.loads(content))
         except (ValueError, TypeError):
             return None
-        return (
-            record
-            if isinstance(record.size, int) and isinstance(record.left_out, dict) and len(record.sha256) == 64
-            else None
-        )
+        is_ours = isinstance(record.size, int) and isinstance(record.left_out, dict) and len(record.sha256) == 64
+        return record if is_ours else None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
@@ -48,27 +51,21 @@ class Records:
 
     def __init__(self, folder: Path, store: Place | None, say: Callable[[str], None] = print):
         self.folder, self.store, self.say = folder, store, say
-        try:
+        with faults_told(folder, "keep what was uploaded"):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise files.disk_fault(error, folder, "keep what was uploaded") from error
 
     def read(self) -> dict[str, ShardRecord]:
         """Return all by id, those of the store where this machine has none."""
-        found = {}
-        for path in sorted(self.folder.glob("*.json")):
-            if (record := ShardRecord.of(path.read_bytes())) is not None:
-                found[record.id] = record
-        if self.store is not None:
-            for there in list(self.store.list()):
-                name = there.name.rpartition("/")[2]
-                if not name.endswith(".json") or name.removesuffix(".json") in found:
-                    continue
+        found = ShardRecord.whole(path.read_bytes() for path in sorted(self.folder.glob("*.json")))
+        return found | ShardRecord.whole(self._stored(found))
+
+    def _stored(self, known: Mapping[str, ShardRecord]) -> Iterator[bytes]:
+        """Yield what the store holds besides."""
+        for there in list(self.store.list()) if self.store is not None else ():
+            name = there.name.rpartition("/")[2]
+            if name.endswith(".json") and name.removesuffix(".json") not in known:
                 content = self.store.get_if_there(there.name)
-                record = ShardRecord.of(content[0]) if content else None
-                if record is not None:
-                    found[record.id] = record
-        return found
+                yield content[0] if content else b""
 
     def add(self, record: ShardRecord) -> None:
         """Keep one. A store that takes none is told of and costs nothing else: the Hub has the shard either way."""

@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from colabkit.core.errors import DataError, UsageError
-from colabkit.pipelines.dataset.segments.names import channel_of, key_of_whole
 from colabkit.pipelines.dataset.segments.pcm import to_wave
-from colabkit.pipelines.dataset.segments.segment import Segment
+from colabkit.pipelines.dataset.segments.segment import Segment, channel_of, key_of_whole
 from colabkit.pipelines.dataset.segments.zip_members import read_directory, read_member
 
 AUDIO_NAMES = ("audio", "wav", "wave", "waveform", "samples", "array")

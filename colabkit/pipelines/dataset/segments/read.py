@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from colabkit.core.errors import DataError
 from colabkit.io.audio import AUDIO_SUFFIXES
 from colabkit.io.audio.opened import OpenedAudio
-from colabkit.pipelines.dataset.segments.names import channel_of, key_of_whole
 from colabkit.pipelines.dataset.segments.npz import read_npz, require_rate, sort_values
-from colabkit.pipelines.dataset.segments.segment import Segment
+from colabkit.pipelines.dataset.segments.segment import Segment, channel_of, key_of_whole
 
 SEGMENT_SUFFIXES = (".npz", *AUDIO_SUFFIXES)
 _AUDIO_STARTS = (b"fLaC", b"RIFF", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3")

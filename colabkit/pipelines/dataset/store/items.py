@@ -15,7 +15,7 @@ from colabkit.io.places.place import Place
 from colabkit.io.samples.index import FILE_NAME, SampleIndex
 from colabkit.io.transfer import manifest
 from colabkit.io.transfer.channels import beginning_of
-from colabkit.pipelines.dataset.segments.names import channel_of, key_of
+from colabkit.pipelines.dataset.segments.segment import channel_of, key_of
 
 UPLOADED = manifest.NAME
 _NO_CRC32 = -1

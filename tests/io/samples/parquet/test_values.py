@@ -273,27 +273,6 @@ def test_an_address_of_another_file_is_refused():
                 assert fetch_value(Reads(content), address, "b.parquet") == value
 
 
-def test_columns_that_are_not_there_or_not_binary():
-    sink = io.BytesIO()
-    pq.write_table(
-        pa.table({"audio": [{"bytes": b"a", "path": "a"}], "text": ["a"], "notes": [[b"a"]], "id": [1], "a.b": [b"x"]}),
-        sink,
-    )
-    content = sink.getvalue()
-    assert _scan(content, ("text",))[0][1] == b"a"
-    assert _scan(content, ("a.b",))[0][1] == b"x"
-    for column, told in (
-        (("audio",), "did you mean 'audio.bytes'"),
-        (("audio", "byte"), "did you mean 'audio.bytes'"),
-        (("a", "b"), "audio.bytes, audio.path, text"),
-        (("id",), "INT64"),
-        (("notes", "list", "element"), "a list in each row"),
-    ):
-        with pytest.raises(DataError) as caught:
-            _scan(content, column, name="a.parquet")
-        assert told in str(caught.value) and "a.parquet" in str(caught.value)
-
-
 @pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
 def test_other_encodings_are_named(encoding):
     content = _parquet([b"a", b"b"], struct=False, use_dictionary=False, column_encoding={"audio": encoding})

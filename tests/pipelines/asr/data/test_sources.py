@@ -1,9 +1,8 @@
-"""Transcribed speech of folders, shards, Hub and voices: which transcript is whose, what is left aside, which split."""
+"""Transcribed speech of folders, shards, the Hub and buckets: what is listed, what is left aside, which split."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import tarfile
 from pathlib import Path
@@ -11,173 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colabkit.core.errors import BrokenSampleError, ColabkitError, DataError, UsageError
+from colabkit.core.errors import BrokenSampleError, ColabkitError, DataError
 from colabkit.io.audio import write_wav
 from colabkit.io.samples.listing import open_listing
-from colabkit.io.samples.shards import ShardWriter, flac_bytes
+from colabkit.io.samples.shards import flac_bytes
 from colabkit.loopback.hub import HubServer
 from colabkit.pipelines.asr.config import DataConfig, TextConfig
 from colabkit.pipelines.asr.data import sources
-from colabkit.pipelines.asr.data.made_speech import closed_sentences
-from colabkit.pipelines.asr.data.sources import NUM_TOLD, list_samples
-from colabkit.pipelines.asr.data.texts import open_texts
+from colabkit.pipelines.asr.data.sources import NUM_TOLD
 from colabkit.pipelines.asr.text.cleaner import Cleaner
 from colabkit.pipelines.asr.text.step import clean_listing
-from colabkit.pipelines.asr.text.vocabulary import Vocabulary
+from tests.pipelines.asr.speech_files import NAMES, TEXTS, as_csv, shards, sound, texts_of, tsv, write_files
 from tests.servers.s3 import S3Server
-from tests.told import Told
-
-
-def sound(seed: int, seconds: float = 0.5) -> np.ndarray:
-    return (np.random.default_rng(seed).normal(size=int(16_000 * seconds)) * 0.1).astype(np.float32)
-
-
-@pytest.fixture
-def told():
-    return Told()
-
-
-@pytest.fixture
-def listed(tmp_path_factory, told):
-    """Return a function that lists a source; `told` keeps what it says."""
-
-    def make(*source, folder=None, language="en", **how):
-        config = DataConfig(
-            source=tuple(str(s) for s in source), **{"held_out_fraction": 0.2, "validation_fraction": 0.1} | how
-        )
-        return list_samples(config, folder or tmp_path_factory.mktemp("listing"), told, language=language)
-
-    return make
-
-
-def write_files(folder: Path, names: list[str]) -> None:
-    for i, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_wav(folder / name, sound(i), 16_000)
-
-
-def texts_of(listing) -> dict[str, str]:
-    """Return {name: text} of all splits."""
-    return {
-        name: text
-        for split in listing.splits.values()
-        for name, text in zip(split.names.to_list(), split.texts.to_list(), strict=True)
-    }
-
-
-NAMES = [f"clips/a{i}.wav" for i in range(10)]
-TEXTS = [f'sentence {i} „quoted" text' for i in range(10)]
-
-
-def tsv(names, texts, **columns):
-    heads = ["client_id", "path", "sentence", "up_votes"]
-    rows = [[f"speaker{i // 2}", name, text, "2"] for i, (name, text) in enumerate(zip(names, texts, strict=True))]
-    return "\n".join("\t".join(row) for row in [heads, *rows]) + "\n"
-
-
-def test_common_voice_downloads_are_read_with_their_speakers(tmp_path, listed, told):
-    write_files(tmp_path, NAMES)
-    bases = [f"a{i}.mp3" for i in range(10)]  # the table still names the mp3 that the wav was made of
-    (tmp_path / "validated.tsv").write_text(tsv(bases, TEXTS))
-    (tmp_path / "train.tsv").write_text(tsv(bases[:5], ["another text"] * 5))
-    (tmp_path / "invalidated.tsv").write_text(tsv(bases, ["wrong"] * 10))
-    listing = listed(tmp_path)
-    assert texts_of(listing) == dict(zip(NAMES, TEXTS, strict=True))
-    assert told.chosen["data.transcripts"][0] == "validated.tsv" and told.chosen["data.split_by"][0] == "speaker"
-    speakers = {name: set(split.speakers) for name, split in listing.splits.items()}
-    assert sum(map(len, speakers.values())) == 5 == len(set.union(*speakers.values()))
-
-
-def as_csv(rows):
-    return "\ufefffile_name,transcription\r\n" + "".join(
-        f'{n},"{t.replace(chr(34), chr(34) * 2)}"\r\n' for n, t in rows
-    )
-
-
-def as_jsonl(rows):
-    return "\n".join(
-        json.dumps({"audio_filepath": f"/data/elsewhere/{n}", "duration": 1.0, "text": t}) for n, t in rows
-    )
-
-
-def as_dict(rows):
-    return json.dumps(
-        {f"key{i}": {"wav": "{data_root}/" + n, "wrd": t, "spk_id": "s"} for i, (n, t) in enumerate(rows)}
-    )
-
-
-def as_list(rows):
-    return json.dumps([{"path": n.replace("/", "\\"), "sentence": t} for n, t in rows])
-
-
-def as_ljspeech(rows):
-    return "".join(f"{Path(n).stem}|Raw {t}|{t}\n" for n, t in rows)
-
-
-@pytest.mark.parametrize(
-    "name, write",
-    [
-        ("metadata.csv", as_csv),
-        ("manifest.jsonl", as_jsonl),
-        ("train.json", as_dict),
-        ("list.json", as_list),
-        ("metadata.csv", as_ljspeech),
-        ("clips/metadata.csv", lambda rows: as_csv([(Path(n).name, t) for n, t in rows])),
-        ("table.csv", lambda rows: "id;text\n" + "".join(f"{Path(n).stem};{t}\n" for n, t in rows)),
-    ],
-)
-def test_tables_of_many_kinds_name_the_files(tmp_path, listed, told, name, write):
-    write_files(tmp_path, NAMES)
-    (tmp_path / name).write_text(write(list(zip(NAMES, TEXTS, strict=True))), encoding="utf-8")
-    assert texts_of(listed(tmp_path)) == dict(zip(NAMES, TEXTS, strict=True)) and told.problems == {}
-    assert told.chosen["data.transcripts"] == (name, "10 of 10 audio files have one there")
-
-
-def test_librispeech_is_read_with_the_speakers_in_its_names(tmp_path, listed, told):
-    keys = [f"{100 + i}/1/{100 + i}-1-000{j}" for i in range(5) for j in range(2)]
-    write_files(tmp_path, [f"{key}.wav" for key in keys])
-    for i in range(5):
-        lines = [f"{100 + i}-1-000{j} WORDS OF {i} {j}" for j in range(2)]
-        (tmp_path / f"{100 + i}/1/{100 + i}-1.trans.txt").write_text("\n".join(lines))
-    listing = listed(tmp_path)
-    assert (
-        texts_of(listing)["103/1/103-1-0001.wav"] == "WORDS OF 3 1"
-        and told.chosen["data.transcripts"][0] == "*.trans.txt"
-    )
-    assert {s for split in listing.splits.values() for s in split.speakers} == {str(100 + i) for i in range(5)}
-
-
-def test_a_text_beside_each_file(tmp_path, listed, told):
-    write_files(tmp_path, NAMES[:6])
-    for name in NAMES[:5]:
-        (tmp_path / name).with_suffix(".txt").write_text(f"  {name}\nsecond line ")
-    assert texts_of(listed(tmp_path)) == {name: f"{name} second line" for name in NAMES[:5]}
-    assert told.problems == {NAMES[5]: "it has no transcript"} and told.chosen["data.split_by"][0] == "sample"
-
-
-def test_a_named_table_says_what_is_meant(tmp_path, listed, told, tmp_path_factory):
-    write_files(tmp_path, NAMES)
-    (tmp_path / "all.csv").write_text(as_csv(zip(NAMES, TEXTS, strict=True)))
-    (tmp_path / "few.csv").write_text(as_csv(zip(NAMES[:4], TEXTS, strict=False)))
-    assert len(texts_of(listed(tmp_path, transcripts="few.csv"))) == 4
-    outside = tmp_path_factory.mktemp("outside") / "mine.tsv"
-    outside.write_text(tsv(NAMES[:5], TEXTS[:5]))
-    assert len(texts_of(listed(tmp_path, transcripts=str(outside)))) == 5
-    # a table may be the source, of its folder
-    held_out = listed(tmp_path / "few.csv", test_source=str(tmp_path / "all.csv"))
-    assert len(held_out["test"]) == 10 and len(held_out["train"]) + len(held_out["validation"]) == 4
-    with pytest.raises(UsageError) as caught:
-        listed(tmp_path, transcripts="al.csv")
-    assert "all.csv" in caught.value.fix
-
-
-def test_columns_of_unusual_names_are_set(tmp_path, listed):
-    write_files(tmp_path, NAMES)
-    (tmp_path / "t.csv").write_text("snd,said\n" + "".join(f"{n},words {i}\n" for i, n in enumerate(NAMES)))
-    with pytest.raises(DataError) as caught:
-        listed(tmp_path)
-    assert "snd, said" in str(caught.value) and "data.columns=text=" in caught.value.fix
-    assert len(texts_of(listed(tmp_path, columns=("text=said", "audio=snd")))) == 10
 
 
 def test_sources_without_audio_or_text_are_refused(tmp_path, listed):
@@ -218,14 +62,6 @@ def test_what_cannot_be_used_is_left_aside_with_reason_and_count(tmp_path, liste
     with pytest.raises(DataError) as caught:
         listed(tmp_path, longest_seconds=0.2, shortest_seconds=0.15)
     assert "too long" in str(caught.value) and "data.longest_seconds" in caught.value.fix
-
-
-def shards(folder: Path, number: int = 12, *, text: str | None = "text", **more) -> Path:
-    with ShardWriter(folder, shard_bytes=60_000) as writer:
-        for i in range(number):
-            columns = {"speaker": f"s{i % 6}"} | ({text: f"words of {i}"} if text else {})
-            writer.add(f"u{i}", flac_bytes(sound(i), 16_000), ".flac", columns)
-    return folder
 
 
 @pytest.mark.parametrize("with_index", [True, False])
@@ -387,93 +223,6 @@ def test_fingerprints_notice_changes_of_audio_and_transcripts(tmp_path):
     assert sources.fingerprint_inputs(DataConfig()) == {}
 
 
-def test_voices_say_every_word_of_a_closed_vocabulary(listed, tmp_path, told):
-    words = ("red", "green", "blue", "one", "two")
-    how = {"vocabulary": words, "num_voices": 6, "sentences_per_voice": 3}
-    (tmp_path / "first").mkdir()
-    listing = listed("voices", folder=tmp_path / "first", **how)
-    assert listing.fingerprint == listed("voices", **how).fingerprint != listed("voices", seed=1, **how).fingerprint
-    texts = [text.split() for text in texts_of(listing).values()]
-    assert len(texts) == 18 and all(2 <= len(text) <= 5 and set(text) <= set(words) for text in texts)
-    speakers = [set(split.speakers) for split in listing.splits.values()]
-    assert sum(map(len, speakers)) == 6 and told.chosen["data.split_by"][0] == "speaker"
-    said = closed_sentences(words, "anna", 0)
-    drawn = " ".join(next(said) for _ in range(40)).split()
-    assert max(drawn.count(w) for w in words) - min(drawn.count(w) for w in words) <= 2
-
-
-def test_voices_say_everyday_sentences_of_the_language(listed):
-    listing = listed("voices", language="de", num_voices=3, sentences_per_voice=2)
-    assert any(set("äöüß") & set(text) for text in texts_of(listing).values())
-    assert all("-de-" in name for name in texts_of(listing))
-    with pytest.raises(UsageError) as caught:
-        listed("voices", language="kaa")
-    assert "data.vocabulary" in caught.value.fix
-
-
-def cleaned(listing, told, text=None, **how):
-    return clean_listing(listing, Cleaner(text or TextConfig()), told, **how)
-
-
-def test_the_text_step_makes_the_vocabulary_of_training_texts_alone(tmp_path, listed, told):
-    write_files(tmp_path, [*NAMES, "test/t0.wav", "test/t1.wav"])
-    (tmp_path / "clips" / "t.csv").write_text(as_csv((Path(n).name, f"Zwölf, words {i}!") for i, n in enumerate(NAMES)))
-    (tmp_path / "test" / "t.csv").write_text("file,text\nt0.wav,naïve words\nt1.wav,...\n")
-    listing = listed(tmp_path / "clips", test_source=str(tmp_path / "test"))
-    found = cleaned(listing, told)
-    assert found.unknown == {"validation": {}, "test": {"ï": 1, "a": 1}} and found.characters["ö"] == len(
-        listing["train"]
-    )
-    assert "ï" not in found.vocabulary.characters and "ö" in found.vocabulary.characters
-    assert found.listing["test"].texts.to_list() == ["naïve words"]
-    assert found.left_aside == {"nothing is left of its transcript after cleaning": 1}
-    assert any("ï" in reason for reason in told.problems.values())
-    assert len(found.listing["test"].seconds) == 1 and found.listing["test"].names[0] == "t0.wav"
-    found.save(tmp_path)
-    again = open_texts(tmp_path / "texts.safetensors", listing)
-    assert again.fingerprint == found.listing.fingerprint != listing.fingerprint
-    assert Vocabulary.load(tmp_path) == found.vocabulary and texts_of(again) == texts_of(found.listing)
-    assert np.array_equal(again["train"].take([1]).read_wave(0), again["train"].read_wave(1))
-    assert again["train"].take([1]).texts[0] == again["train"].texts[1]
-
-
-def test_rare_characters_and_unusable_numbers_leave_training(tmp_path, listed, told):
-    write_files(tmp_path, NAMES)
-    texts = ["plain words of usual letters"] * 8 + ["one ñ here", "on 3/4/2020"]
-    (tmp_path / "t.csv").write_text(as_csv(zip(NAMES, texts, strict=True)))
-    tried = (listed(tmp_path, held_out_fraction=0.1, validation_fraction=0.1, seed=seed) for seed in range(30))
-    listing = next(found for found in tried if set(texts[-2:]) <= set(found["train"].texts.to_list()))
-    found = cleaned(listing, told, rare_fraction=0.009)
-    assert found.rare.keys() >= {"ñ"} and "ñ" not in found.vocabulary.characters
-    assert found.left_aside == {
-        "it holds numbers joined by a sign, which may be read in several ways": 1,
-        "it holds a rare character": 1,
-    }
-    assert (
-        set(found.listing["train"].texts.to_list()) == set(texts[:1])
-        and len(found.kept["train"]) == len(listing["train"]) - 2
-    )
-    assert cleaned(listing, told).rare == {}
-
-
-def test_a_given_vocabulary_leaves_aside_what_it_cannot_write(tmp_path, listed, told):
-    write_files(tmp_path, NAMES)
-    (tmp_path / "t.csv").write_text(as_csv(zip(NAMES, ["abc"] * 10, strict=True)))
-    listing = listed(tmp_path)
-    given = Vocabulary.of("abc")
-    assert cleaned(listing, told, vocabulary=given).vocabulary is given
-    with pytest.raises(DataError) as caught:
-        cleaned(listing, told, vocabulary=Vocabulary.of("ab"))
-    assert "rare" in str(caught.value)
-
-
-def test_a_language_without_number_words_says_so_through_choose(tmp_path, listed, told):
-    write_files(tmp_path, NAMES)
-    (tmp_path / "t.csv").write_text(as_csv(zip(NAMES, ["शब्द"] * 10, strict=True)))
-    cleaned(listed(tmp_path), told, text=TextConfig(language="hi"))
-    assert told.chosen["text.digits"][0] == "refuse"
-
-
 def test_tars_with_texts_as_members(tmp_path, listed):
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         for i in range(8):
@@ -498,7 +247,7 @@ def test_real_recordings_are_listed_with_their_words(transcribed, listed, told):
     assert len(found) == 10 and found["spk1_snt5.wav"] == "SUNDAY IS THE BEST PART OF THE WEEK"
     assert {s for split in listing.splits.values() for s in split.speakers} == {"spk1", "spk2"}
     assert told.chosen["data.split_by"][0] == "sample" and "2 speakers" in told.chosen["data.split_by"][1]
-    clean = cleaned(listing, told)
+    clean = clean_listing(listing, Cleaner(TextConfig()), told)
     assert "sunday is the best part of the week" in texts_of(clean.listing).values()
     assert set(clean.vocabulary.characters) <= set("abcdefghijklmnopqrstuvwxyz'") and clean.left_aside == {}
     assert 2.0 < clean.listing["train"].seconds.mean() < 4.0 and clean.listing.read_wave("train", 0).size > 16_000

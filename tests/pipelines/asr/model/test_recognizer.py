@@ -15,6 +15,7 @@ from colabkit.pipelines.asr.config import ModelConfig
 from colabkit.pipelines.asr.model.examples import collate, losses, read_example
 from colabkit.pipelines.asr.model.recognizer import OwnLengthNorm, build_model, load_model
 from colabkit.pipelines.asr.text.vocabulary import Vocabulary
+from tests.pipelines.asr.ctc import collapse
 
 CTC_KINDS = [
     ("wav2vec2", "group"),
@@ -124,8 +125,7 @@ def test_plain_transformers_reads_what_is_saved(build, examples, tones, tmp_path
     torch.testing.assert_close(theirs[:, :frames], ours[:, :frames], rtol=0, atol=1e-3)
     path = theirs[0].argmax(-1).tolist()
     assert (
-        AutoTokenizer.from_pretrained(tmp_path).decode(path).split()
-        == recognizer.coder.decode(recognizer.coder.collapse(path)).split()
+        AutoTokenizer.from_pretrained(tmp_path).decode(path).split() == recognizer.coder.decode(collapse(path)).split()
     )
     assert "Wav2Vec2" in type(AutoProcessor.from_pretrained(tmp_path)).__name__
 
@@ -203,27 +203,6 @@ def test_the_small_network_is_made_without_a_download(vocabulary, small_model, m
     assert first.kind == "wav2vec2-bert" and first.features.step_samples == 480
     with pytest.raises(UsageError, match="hidden_size"):
         build_model(replace(small_model, hidden_size=30), vocabulary)
-
-
-def test_whisper_writes_in_the_language_asked_for(build, saved_bases, vocabulary, tmp_path):
-    config = ModelConfig(name=str(saved_bases("whisper")))
-    recognizer = build_model(config, vocabulary, language="de")
-    prompt = recognizer.coder.tokenizer.convert_ids_to_tokens(recognizer.coder.prompt)
-    assert prompt == ["<|startoftranscript|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
-    assert recognizer.coder.decode(recognizer.coder.encode("größer 漢字")) == "größer 漢字"
-    recognizer.save(tmp_path)
-    assert load_model(tmp_path).coder.language == "de"
-    assert build_model(config, vocabulary, language="kaa").coder.language == "kk"  # its close relative
-    with pytest.raises(UsageError, match="xx"):
-        build_model(config, vocabulary, language="xx")
-
-
-def test_whisper_is_taught_the_prompt_and_the_end(build):
-    coder = build("whisper").coder
-    labels = torch.tensor([coder.encode("ab"), [*coder.encode("a"), -100]])
-    inputs = coder.shifted(labels, -100)
-    assert inputs[:, 0].tolist() == [coder.start] * 2 and torch.equal(inputs[0, 1:], labels[0, :-1])
-    assert labels[0, -1] == coder.end and (inputs >= 0).all()
 
 
 # --- what cannot be used ---

@@ -19,6 +19,7 @@ from colabkit.pipelines.asr.text.vocabulary import (
     choose_characters,
     count_characters,
 )
+from tests.pipelines.asr.ctc import collapse
 
 TEXTS = ["don't stop", "हिन्दी में क्षत्रिय", "العَرَبِيَّةُ", "น้ำใจ", "oʻzbek gʻalaba", "漢字 カナ", "straße"]
 
@@ -59,7 +60,7 @@ def test_transformers_reads_the_same_numbers_and_text(vocabulary, tokenizer):
     draw = np.random.default_rng(0)
     for _ in range(200):
         path = draw.integers(0, len(vocabulary), draw.integers(1, 30)).repeat(draw.integers(1, 3))
-        assert " ".join(tokenizer.decode(path.tolist()).split()) == vocabulary.decode(vocabulary.collapse(path))
+        assert " ".join(tokenizer.decode(path.tolist()).split()) == vocabulary.decode(collapse(path))
 
 
 def test_what_the_tokenizer_saves_is_read_again(vocabulary, tokenizer, tmp_path):
@@ -72,11 +73,6 @@ def test_the_vocabulary_of_a_fine_tuned_model_is_read_with_its_own_names(tmp_pat
     read = Vocabulary.load(tmp_path)
     assert (read.blank, read.unknown_index, read.delimiter, read.characters) == (0, 3, 4, "ET")
     assert read.decode([1, 5, 4, 6, 2]) == "E T" and read.encode("ET?") == [5, 6, 3]
-
-
-def test_collapse_is_the_mapping_of_ctc(vocabulary):
-    a, b = vocabulary.indices["a"], vocabulary.indices["o"]
-    assert vocabulary.collapse([0, a, a, 0, a, b, b, 0, 0]) == [a, a, b] and vocabulary.collapse([0, 0]) == []
 
 
 def test_unknown_characters_are_encoded_as_unknown(vocabulary):

@@ -27,7 +27,7 @@ from colabkit.io.places.folder import Folder
 from colabkit.io.places.names import joined
 from colabkit.pipelines.dataset.encode import job
 from colabkit.pipelines.dataset.encode.journal import Journal
-from colabkit.pipelines.dataset.encode.spool import DiskSpool
+from colabkit.pipelines.dataset.encode.spool import Spool
 from colabkit.pipelines.dataset.store.commit import MANIFEST
 from tests.pipelines.dataset.encode.small_codec import SmallCodec, read_small
 
@@ -107,8 +107,8 @@ def set_traps(trap: Trap) -> None:
 
     for name in ("encoded", "uploaded", "committed", "left_aside"):
         around(Journal, name)
-    around(DiskSpool, "drop")
-    put = DiskSpool.put
+    around(Spool, "drop")
+    put = Spool.put
 
     def put_in_halves(self, name: str, content: bytes) -> None:
         if trap.random.random() < trap.full:
@@ -119,7 +119,7 @@ def set_traps(trap: Trap) -> None:
         put(self, name, content)
         trap.event("after spool")
 
-    DiskSpool.put = put_in_halves
+    Spool.put = put_in_halves
 
 
 def in_child(

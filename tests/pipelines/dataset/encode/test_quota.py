@@ -14,7 +14,7 @@ import pytest
 
 from colabkit.core.errors import StateError
 from tests.pipelines.dataset.encode.small_codec import SmallCodec, fill, make_wave, npz_bytes
-from tests.pipelines.dataset.encode.test_job import Place, same
+from tests.pipelines.dataset.encode.small_store import Place, same
 
 
 @contextmanager

@@ -6,12 +6,11 @@ import os
 
 import pytest
 
-from colabkit.pipelines.dataset.encode.spool import DiskSpool, MemorySpool
+from colabkit.pipelines.dataset.encode.spool import Spool
 
 
-@pytest.mark.parametrize("kind", ["disk", "memory"])
-def test_payloads_come_back(kind, tmp_path):
-    spool = DiskSpool(tmp_path / "spool") if kind == "disk" else MemorySpool()
+def test_payloads_come_back(tmp_path):
+    spool = Spool(tmp_path / "spool")
     for name, content in (("a", b""), ("b", b"x" * 5000), ("c", os.urandom(70_000))):
         spool.put(name, content)
         assert spool.take(name) == content
@@ -23,7 +22,7 @@ def test_payloads_come_back(kind, tmp_path):
 
 
 def test_a_file_takes_no_more_than_its_cost(tmp_path):
-    spool = DiskSpool(tmp_path)
+    spool = Spool(tmp_path)
     for size in (0, 1, 4080, 4081, 4096, 100_000):
         spool.put("a", b"x" * size)
         assert os.stat(tmp_path / "a.part").st_blocks * 512 <= spool.cost(size)
@@ -32,7 +31,7 @@ def test_a_file_takes_no_more_than_its_cost(tmp_path):
 @pytest.mark.parametrize("spoil", ["cut", "empty", "one bit", "longer", "of another"])
 def test_what_is_not_whole_is_not_used(spoil, tmp_path):
     content = os.urandom(10_000)
-    DiskSpool(tmp_path).put("a", content)
+    Spool(tmp_path).put("a", content)
     path = tmp_path / "a.part"
     stored = path.read_bytes()
     path.write_bytes(
@@ -44,7 +43,7 @@ def test_what_is_not_whole_is_not_used(spoil, tmp_path):
             "one bit": stored[:77] + bytes([stored[77] ^ 1]) + stored[78:],
         }[spoil]
     )
-    spool = DiskSpool(tmp_path)
+    spool = Spool(tmp_path)
     assert spool.take("a") is None and [name for name, _ in spool.names()] == ["a"]
     spool.put("a", content)
     assert spool.take("a") == content

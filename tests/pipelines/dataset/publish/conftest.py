@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colabkit.loopback.hub import HubServer
+from tests.servers.busy_hub import BusyHub
 
 TOKEN, READER = "hf_" + "w" * 34, "hf_" + "r" * 34
 
@@ -16,6 +16,6 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # read once, when it is imported
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with HubServer(folder=tmp_path / "hub") as server:
+    with BusyHub(folder=tmp_path / "hub") as server:
         server.writers, server.tokens = {TOKEN: ("me", "lab")}, {READER}
         yield server

@@ -1,4 +1,4 @@
-"""The quota of a Hub: so many requests a window of time, and a refusal that says when the next one begins."""
+"""A Hub with quotas: so many requests a window of time, and a refusal that says when the next one begins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 import threading
 import time
 
-from colabkit.loopback.messages import Fields
+from colabkit.loopback.hub import HubServer
+from colabkit.loopback.hub_repos import Commit, HubRepo
+from colabkit.loopback.hub_writes import refuse
+from colabkit.loopback.messages import Answer, Fields, Request
 
 
 class Quota:
@@ -37,3 +40,22 @@ class Quota:
                 "RateLimit-Policy": f'"fixed window";"{self.name}";q={self.count};w={math.ceil(self.seconds)}',
             }
             return fields | ({"Retry-After": wait} if self.with_retry_after else {})
+
+
+class BusyHub(HubServer):
+    """A Hub whose quotas are of one account on the real one, of everybody here; they may be set while it runs."""
+
+    api_quota: Quota | None = None
+    commit_quota: Quota | None = None
+
+    def answer(self, request: Request) -> Answer:
+        """Refuse what is too much for the API, or answer."""
+        if self.api_quota is not None and request.path.startswith("/api/"):
+            if (fields := self.api_quota.refuse()) is not None:
+                return refuse(429, "", "We had to rate limit you: too many requests", fields)
+        return super().answer(request)
+
+    def _commit(self, request: Request, repo: HubRepo, commit: Commit, path: str) -> Answer:
+        if self.commit_quota is not None and (fields := self.commit_quota.refuse()) is not None:
+            return refuse(429, "", "You have exceeded the rate limit for repository commits", fields)
+        return super()._commit(request, repo, commit, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colabkit.pipelines.dataset.segments.names import channel_of, key_of, key_of_whole
+from colabkit.pipelines.dataset.segments.segment import channel_of, key_of, key_of_whole
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
-"""Signals to the process that runs the notebook: the step saves, the notebook tells the truth, no kernel stays."""
+"""One kernel that runs the cells in order: signals, deaths and hangs, all told as they were; no kernel stays."""
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 
 import psutil
 import pytest
 
+from colabkit.core.errors import Stopped
+from colabkit.headless import client as client_module
+from colabkit.headless.failures import KernelDied, KernelHung
 from tests.headless.conftest import book, is_alive, printed, raw, read, statuses, wait_until
 
 STEP = """
@@ -141,3 +146,73 @@ def test_killed_without_a_word(start, source, tmp_path):
     assert process.end() == 0, process.text()
     assert set(statuses(read(output))) == {"completed"}
     assert statuses(read(tmp_path / "out.previous.ipynb"))[3] == "running"
+
+
+def test_a_kernel_that_dies(execute, output):
+    began = time.monotonic()
+    with pytest.raises(KernelDied) as caught:
+        execute(
+            "print('fine')",
+            "import os, time\nprint('last words', flush=True)\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)",
+            "print('never')",
+        )
+    assert time.monotonic() - began < 30
+    assert caught.value.exit_code == 1 and "[3/4] Part 2: killed by SIGKILL" in str(caught.value)
+    found = output()
+    assert (
+        statuses(found) == ["completed", "completed", "failed", "pending"]
+        and found.metadata.papermill.exception is True
+    )
+    failed = found.cells[4]
+    assert failed.outputs[0].text == "last words\n" and failed.outputs[1].ename == "KernelDied"
+    assert failed.metadata.papermill.exception is True and "SIGKILL" in failed.outputs[1].evalue
+
+
+def test_workers_of_a_dead_kernel_are_gone(execute, output):
+    with pytest.raises(KernelDied):
+        execute(
+            "import os, subprocess, sys\n"
+            "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+            "print(worker.pid, flush=True)\nimport time; time.sleep(0.5)\nos.kill(os.getpid(), 9)"
+        )
+    worker = int(printed(output()))
+    wait_until(lambda: not is_alive(worker), seconds=5)
+
+
+def test_a_kernel_that_ends_itself(execute, output):
+    with pytest.raises(KernelDied, match="exit code 3"):
+        execute("import os\nos._exit(3)", "print('never')")
+    assert statuses(output()) == ["completed", "failed", "pending"]
+
+
+def test_a_kernel_that_hangs(execute, output):
+    with pytest.raises(KernelHung, match=r"\[2/3\] Part 1: no message and no CPU time for 0.0[34]\d* minutes"):
+        execute("import threading\nthreading.Event().wait()", "print('never')", hung_after_minutes=2 / 60)
+    found = output()
+    assert statuses(found) == ["completed", "failed", "pending"]
+    assert [o.ename for o in found.cells[2].outputs] == ["KeyboardInterrupt"], (
+        "it was interrupted, which shows where it hung"
+    )
+
+
+def test_asked_to_stop_before_the_first_cell(execute, output, monkeypatch):
+    start = client_module.Client.start_new_kernel
+    monkeypatch.setattr(
+        client_module.Client,
+        "start_new_kernel",
+        lambda self, **how: (start(self, **how), os.kill(os.getpid(), signal.SIGTERM)),
+    )
+    with pytest.raises(Stopped) as caught:
+        execute("print(1)")
+    assert caught.value.exit_code == 75 and statuses(output()) == ["pending", "pending"]
+    assert output().metadata.papermill.exception is True
+
+
+def test_kernels_workers_are_not_hurt_by_the_handler(execute):
+    """A forked worker inherits the kernel's handler of SIGTERM: it must end by it, and the kernel go on."""
+    done = execute(
+        "import multiprocessing, time\n"
+        "worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        "worker.start()\ntime.sleep(0.3)\nworker.terminate()\nworker.join(10)\nprint(worker.exitcode)"
+    )
+    assert printed(done) == "-15\n"
