@@ -21,7 +21,7 @@ def to_wave(array: np.ndarray, where: str) -> tuple[np.ndarray, int]:
     array = array.reshape(shape)
     kind = array.dtype.newbyteorder("=").str[1:]
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large becomes infinite, and is told
             wave = np.ascontiguousarray(array, np.float32)
         peak = max(float(wave.max()), -float(wave.min()))
         if not np.isfinite(peak):

@@ -118,7 +118,9 @@ def _require_apart(members: list[ZipInfo], size: int, where: str) -> None:
     end, before = 0, "the beginning"
     for member in sorted(members, key=lambda one: one.header_offset):
         if member.header_offset < end:
-            raise _damaged(where, f"{member.filename} begins at byte {member.header_offset}, inside of {before}, which ends at byte {end}")
+            raise _damaged(
+                where, f"{member.filename} at byte {member.header_offset}, inside of {before}, which ends at byte {end}"
+            )
         end, before = member.header_offset + LOCAL_BYTES + member.compress_size, member.filename
         if end > size:
             raise _damaged(where, f"{member.filename} ends at byte {end} of a file of {size}")
