@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import DataError
+from colabkit.io.models.transformers_models import brings_code, own_code
 
 CONFIG_CLASSES = {
     "wav2vec2": ("wav2vec2.configuration_wav2vec2", "Wav2Vec2Config"),
@@ -69,8 +70,10 @@ def _read_config(place: str, name: str) -> Any:
     from transformers.models.auto.configuration_auto import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(place)
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
+        if brings_code(error):
+            raise own_code(name, next(iter(_known()))) from error
         raise _unknown(
             name,
             "a Hub id that can be reached, or a folder with a model",

@@ -91,6 +91,8 @@ def named_faults(name: str, *, what: str, setting: str, example: str, otherwise:
     try:
         yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if brings_code(error):
+            raise own_code(name, example) from error
         text = f"{type(error).__name__}: {error}"
         chain = text + " " + repr(error.__cause__)
         if any(
@@ -111,6 +113,22 @@ def named_faults(name: str, *, what: str, setting: str, example: str, otherwise:
             where=name,
             fix=fix,
         ) from error
+
+
+def brings_code(error: Exception) -> bool:
+    """Tell whether transformers refuses a model for the code that it would have to run (trust_remote_code=False)."""
+    return "trust_remote_code" in str(error)
+
+
+def own_code(name: str, example: str) -> DataError:
+    """Return the error for a model that comes with Python code of its own, which is never run here."""
+    return DataError(
+        "This model brings code of its own, which is never run",
+        got="auto_map in its config.json",
+        expected="a kind of model that transformers itself has",
+        where=name,
+        fix=f"take a model such as {example}",
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from colabkit.core.errors import DataError, StateError
 from colabkit.io.models import transformers_models
+from colabkit.io.models.architectures import config_of
 from colabkit.io.models.transformers_models import (
     broken_companions_masked,
     lacking_weights,
@@ -116,3 +117,17 @@ def test_whether_waves_are_normalised(told, tmp_path):
     assert normalises(str(tmp_path / "told"), other_way) is told
     (tmp_path / "silent").mkdir()
     assert normalises(str(tmp_path / "silent"), other_way) is not told
+
+
+def test_a_model_with_code_of_its_own_is_refused_without_a_question(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody is asked"))
+    ran = tmp_path / "ran"
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "odd", "auto_map": {"AutoConfig": "configuration_odd.OddConfig"}}', encoding="utf-8"
+    )
+    (tmp_path / "configuration_odd.py").write_text(
+        f"open({str(ran)!r}, 'w')\nclass OddConfig: pass\n", encoding="utf-8"
+    )
+    with pytest.raises(DataError, match="code of its own"):
+        config_of(str(tmp_path))
+    assert not ran.exists()

@@ -144,6 +144,7 @@ def build_model(
             config=_for_training(shape, config, vocabulary),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            use_safetensors=True,
             dtype=torch.float32,
         )
     lacking = lacking_weights(info)
@@ -181,7 +182,7 @@ def load_model(folder: str | Path) -> Recognizer:
     with _faults(str(folder)):
         features = open_features(name, shape)
         model, info = _model_class(shape.model_type).from_pretrained(
-            name, output_loading_info=True, dtype=torch.float32
+            name, output_loading_info=True, use_safetensors=True, dtype=torch.float32
         )
     require_whole(
         [key for key in lacking_weights(info) if key != "masked_spec_embed"],
@@ -226,7 +227,7 @@ def _faults(name: str) -> Iterator[None]:
 def _shape_of(place: str, name: str) -> Any:
     """Return the config of the model at a place. Raises: UsageError for a kind that is not fine-tuned here."""
     with _faults(name):
-        shape = _class("AutoConfig").from_pretrained(place)
+        shape = _class("AutoConfig").from_pretrained(place, trust_remote_code=False)
     require_kind(shape.model_type, name)
     return shape
 

@@ -181,7 +181,9 @@ def _open_folder(
     with broken_companions_masked():
         model_class = _model_class(kind)
         with quietly(), named_faults(shown, what="codec", setting="codec.name", example="kyutai/mimi"):
-            model, info = model_class.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+            model, info = model_class.from_pretrained(
+                folder, local_files_only=True, output_loading_info=True, use_safetensors=True
+            )
     require_whole(lacking_weights(info), shown, what="codec", fix="download the model again, or choose another one")
     family = FAMILIES[kind](model.config, extractor)
     if num_codebooks:

@@ -120,11 +120,11 @@ def load_backbone(encoder_type: str, encoder_name: str) -> tuple[nn.Module, bool
         quietly(),
         named_faults(encoder_name, what="encoder", setting="model.encoder_name", example=example, otherwise=_OTHERWISE),
     ):
-        config = auto_config.from_pretrained(name)
+        config = auto_config.from_pretrained(name, trust_remote_code=False)
         if config.model_type != encoder_type:
             raise _other_kind(encoder_type, encoder_name, config.model_type)
         config = config_class.from_pretrained(name, **TRAINS_EVERYTHING)
-        model, info = model_class.from_pretrained(name, config=config, output_loading_info=True)
+        model, info = model_class.from_pretrained(name, config=config, output_loading_info=True, use_safetensors=True)
     require_whole(
         lacking_weights(info),
         encoder_name,
