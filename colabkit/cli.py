@@ -27,6 +27,7 @@ from colabkit.core.errors import (
     missing_extra,
 )
 from colabkit.core.table import Table
+from colabkit.core.teller import signals_to
 from colabkit.headless.command import add_command as add_notebook_command
 from colabkit.io.places.http.trust import add_command as add_trust_command
 from colabkit.io.transfer.command import add_command as add_store_command
@@ -35,11 +36,11 @@ from colabkit.io.transfer.command import add_command as add_store_command
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code and never shows a traceback for an error a user can mend."""
     options = _parser().parse_args(arguments)
-    # The default SIGTERM would kill between two steps without a word; steps that save their work replace this.
-    before = signal.signal(signal.SIGTERM, _raise_stopped)
     try:
-        code = options.command(options)
-        sys.stdout.flush()
+        # The default SIGTERM would kill between two steps without a word; steps that save their work replace this.
+        with signals_to(_raise_stopped, signal.SIGTERM):
+            code = options.command(options)
+            sys.stdout.flush()
         return code or EXIT_DONE
     except ColabkitError as error:
         print(f"\n{error}", file=sys.stderr, flush=True)
@@ -57,8 +58,6 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"\n{files.disk_fault(error, error.filename or '.', 'go on')}", file=sys.stderr, flush=True)
         return EXIT_FAILED
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -284,7 +283,9 @@ def _print_launch(options: argparse.Namespace, config: object) -> int:
 
 
 def _status(options: argparse.Namespace) -> None:
-    folder = _finished_run(options)
+    folder = _run_folder(options)
+    if not (folder / "report.json").exists():
+        raise StateError("This run has no report", where=folder, fix=f"colabkit run {options.name} --run {folder.name}")
     report = files.read_json(folder / "report.json")
     if options.json:
         print(json.dumps(report, indent=1))
@@ -297,7 +298,6 @@ def _status(options: argparse.Namespace) -> None:
 
 def _apply(options: argparse.Namespace) -> None:
     from colabkit.pipelines import find
-    from colabkit.runs.state import open_run, state_root
 
     pipeline = find(options.name)
     paths = [Path(name) for name in options.files]
@@ -320,28 +320,21 @@ def _apply(options: argparse.Namespace) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise files.disk_fault(error, output, "make the output folder") from error
-    root = state_root(options.state or None, read_only=True)
-    folder = open_run(root, pipeline.name, options.run or "demo", read_only=True)
+    folder = _run_folder(options)
     try:
-        written = pipeline.apply(folder.path, paths, output)
+        written = pipeline.apply(folder, paths, output)
     except ModuleNotFoundError as error:
         raise missing_extra(error, pipeline.name) from error.__cause__
     print(*written, sep="\n")
 
 
-def _finished_run(options: argparse.Namespace) -> Path:
+def _run_folder(options: argparse.Namespace) -> Path:
+    """Return the folder of a run that is there; nothing is made or locked."""
     from colabkit.pipelines import find
     from colabkit.runs.state import open_run, state_root
 
-    folder = open_run(
-        state_root(options.state or None, read_only=True),
-        find(options.name).name,
-        options.run or "demo",
-        read_only=True,
-    ).path
-    if not (folder / "report.json").exists():
-        raise StateError("This run has no report", where=folder, fix=f"colabkit run {options.name} --run {folder.name}")
-    return folder
+    root = state_root(options.state or None, read_only=True)
+    return open_run(root, find(options.name).name, options.run or "demo", read_only=True).path
 
 
 def _raise_stopped(number: int, frame: object) -> None:

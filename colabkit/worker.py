@@ -21,6 +21,7 @@ from typing import Any
 
 from colabkit.core import files
 from colabkit.core.errors import EXIT_DONE, EXIT_FAILED, ColabkitError
+from colabkit.core.teller import signals_to
 from colabkit.training.processes import ranks
 from colabkit.training.processes.handoff import MARK, STOP, Handoff, told
 from colabkit.training.processes.rank_run import RankRun
@@ -66,15 +67,8 @@ def follow(team: ranks.Ranks) -> int:
 def _signals() -> Iterator[list[str]]:
     """Gather the names of the signals that ask to stop; outside of a step they end this process."""
     asked: list[str] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: asked.append(signal.Signals(number).name))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
+    with signals_to(lambda number, frame: asked.append(signal.Signals(number).name), signal.SIGTERM, signal.SIGINT):
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _launch(handoff: Handoff, path: str) -> int:

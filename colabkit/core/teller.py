@@ -5,7 +5,10 @@ Functions that work take one, and none of them prints. A run is a Teller that al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from colabkit.core.progress import Progress
@@ -37,3 +40,18 @@ class Teller:
     def progress(self, total: int, title: str, *, done: int = 0, unit: str = "steps") -> Progress:
         """Return what shows how far a loop is; a context."""
         return Progress(total, title, done=done, unit=unit)
+
+
+@contextmanager
+def signals_to(handler: Callable[[int, object], object], *numbers: signal.Signals) -> Iterator[None]:
+    """Have `handler` take these signals inside; in a thread, which gets none, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            # None: what Python did not set and cannot set again
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import queue
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,6 +16,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from colabkit.core.errors import ColabkitError, StateError, Stopped
 from colabkit.core.runtime import detect
+from colabkit.core.teller import signals_to
 from colabkit.core.versions.differences import encrypt_transport
 from colabkit.headless.deaths import explain_death, oom_kills
 from colabkit.headless.failures import CellFailed, CellTooLong, KernelDied, KernelHung
@@ -179,9 +179,6 @@ class Client(NotebookClient):
     @contextmanager
     def _stopping_in_good_order(self) -> Iterator[None]:
         """Hand SIGTERM and Ctrl-C on to the kernel, so that the step at work saves what it has."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def on_signal(number: int, frame: Any) -> None:
             again, self.asked_by = bool(self.asked_by), signal.Signals(number).name
@@ -198,12 +195,8 @@ class Client(NotebookClient):
             if self.watchdog is not None:
                 self.watchdog.stop()
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with signals_to(on_signal, signal.SIGTERM, signal.SIGINT):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     async def async_execute_cell(self, *arguments: Any, **options: Any) -> Any:
         saving = asyncio.ensure_future(self._autosave())
@@ -242,7 +235,5 @@ class Client(NotebookClient):
                 if message["msg_type"] in ("stream", "display_data", "update_display_data", "error"):
                     self.process_message(message, cell, index)
 
-        try:
+        with suppress(queue.Empty, RuntimeError):  # that was all
             run_sync(read)()
-        except (queue.Empty, RuntimeError):
-            pass  # that was all

@@ -6,7 +6,6 @@ Notebook cell, command and test all go through Run.do.
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from colabkit.core.disk import PASSING, faults_told, patiently
 from colabkit.core.errors import ColabkitError, Interrupted, StateError, Stopped, missing_extra
 from colabkit.core.runtime import detect
 from colabkit.core.table import Table
-from colabkit.core.teller import Teller
+from colabkit.core.teller import Teller, signals_to
 from colabkit.runs.lifetime import Lifetime, known_ends
 from colabkit.runs.medium import medium_of, wait_for_uploads
 from colabkit.runs.ownership import FORMAT
@@ -286,20 +285,14 @@ class Run(Teller):
     @contextmanager
     def _stopping_in_good_order(self, step: Step):
         """Turn SIGTERM into a request to stop: at once, or when the step that resumes has saved its work."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def on_signal(number: int, frame: object) -> None:
             self.stop_requested = signal.Signals(number).name
             if not step.resumes:
                 raise self.stopped()
 
-        before = signal.signal(signal.SIGTERM, on_signal)
-        try:
+        with signals_to(on_signal, signal.SIGTERM):
             yield
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
     def stopped(self) -> Stopped:
         """The error a step raises when `stop_requested` and its work is saved."""
