@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from importlib import import_module
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -72,18 +73,11 @@ class _Finder:
         return None
 
 
-class _Loader:
+class _Loader(Loader):
     """Gives a module of this package under its name in google.colab: the same module, so the same exceptions."""
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _SameModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         sys.modules[module.__name__] = import_module("colabkit.colab." + module.__name__.rpartition(".")[2])
-
-
-class _SameModule(ModuleType):
-    """Stands in while a module is loaded."""
 
 
 _finder = _Finder()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from colabkit.colab import files
 from colabkit.colab.errors import AuthorizationError
 from colabkit.colab.place import here, in_time, real
 from colabkit.colab.refusals import UnsupportedError
-from colabkit.core.runtime import Runtime
+from colabkit.core.runtime import Runtime, is_installed
 
 __all__ = ["authenticate_service_account", "authenticate_user"]
 
@@ -94,7 +93,7 @@ def _ask_colab(call) -> None:
 
 
 def _find_credentials() -> None:
-    if not _is_installed("google.auth"):
+    if not is_installed("google.auth"):
         raise AuthorizationError(
             "Cannot look for Google credentials: google-auth is not installed", fix="pip install google-auth"
         )
@@ -113,13 +112,6 @@ def _find_credentials() -> None:
         answer = "Google did not answer in time"
     if answer:
         print(f"Google credentials found, but not tried: {answer}.")
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ImportError:  # nothing of Google at all
-        return False
 
 
 def _load_and_try() -> str:

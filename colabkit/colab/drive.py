@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from colabkit.colab.place import here, real
@@ -157,7 +158,5 @@ def _link(place: Path, source: str) -> None:
 
 
 def _remove_if_empty(place: Path) -> None:
-    try:
+    with suppress(OSError):  # something was put there: it stays
         place.rmdir()
-    except OSError:
-        pass  # something was put there: it stays

@@ -87,13 +87,16 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return {"section.name": value}."""
+def flat(config: Any, prefix: str = "", *, without: object = None) -> dict[str, Any]:
+    """Return {"section.name": value}, leaving out what is marked with `without`."""
+    hints = _hints(type(config))
     result: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if without in getattr(hints[field.name], "__metadata__", ()):
+            continue
         if dataclasses.is_dataclass(value):
-            result |= flat(value, f"{prefix}{field.name}.")
+            result |= flat(value, f"{prefix}{field.name}.", without=without)
         else:
             result[prefix + field.name] = _listed(value)
     return result
@@ -107,17 +110,7 @@ def differences(config: Any, base: Any) -> list[tuple[str, Any, Any]]:
 
 def identity_settings(section: Any, prefix: str = "") -> dict[str, Any]:
     """Return the flat settings that change the result: all but those marked KEEPS_RESULT."""
-    hints = _hints(type(section))
-    result: dict[str, Any] = {}
-    for field in dataclasses.fields(section):
-        value, hint = getattr(section, field.name), hints[field.name]
-        if KEEPS_RESULT in getattr(hint, "__metadata__", ()):
-            continue
-        if dataclasses.is_dataclass(value):
-            result |= identity_settings(value, f"{prefix}{field.name}.")
-        else:
-            result[prefix + field.name] = _listed(value)
-    return result
+    return flat(section, prefix, without=KEEPS_RESULT)
 
 
 def renamed(cls: type, prefix: str = "") -> dict[str, str]:

@@ -33,10 +33,8 @@ def drive_mountpoint(root: str | os.PathLike = "/") -> Path:
 
 def my_drive(root: str | os.PathLike = "/") -> Path | None:
     """Find the user's own folder in Drive under either of its spellings; may hang on a dead mount."""
-    for name in ("MyDrive", "My Drive"):
-        if os.path.isdir(drive_mountpoint(root) / name):
-            return drive_mountpoint(root) / name
-    return None
+    spellings = (drive_mountpoint(root) / name for name in ("MyDrive", "My Drive"))
+    return next(filter(os.path.isdir, spellings), None)
 
 
 def drive_status(root: str | os.PathLike = "/", timeout_seconds: float = _PATIENCE_SECONDS) -> DriveStatus:
@@ -58,13 +56,9 @@ def _look(root: str) -> DriveStatus:
         return DriveStatus("shadowed", f"{mountpoint} is a file")
     except OSError as error:
         return DriveStatus("dead", f"no answer: {error.strerror}")
-    try:
-        mounts = Path(root, "proc/self/mounts").read_text(errors="replace").splitlines()
-    except OSError:
-        return DriveStatus("mounted")  # no table to ask: believe what is there
-    points = [line.split()[1] for line in mounts if len(line.split()) > 1]
-    if any(point == mountpoint or point.startswith(mountpoint + "/") for point in points):
-        return DriveStatus("mounted")
+    points = [point for point, _ in mounts.mounted(root)]
+    if not points or any(point == mountpoint or point.startswith(mountpoint + "/") for point in points):
+        return DriveStatus("mounted")  # without a table to ask, what is there is believed
     # A program that made this path before Drive was mounted: what is written here ends with the VM.
     return DriveStatus("shadowed", f"{mountpoint} is a folder on this VM's own disk")
 

@@ -12,6 +12,7 @@ import secrets
 import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from colabkit.core.disk import UNSUPPORTED, disk_fault, free_bytes, in_units, patiently, require_free, sync_folder
@@ -74,7 +75,8 @@ def _replace(path: Path, payload: memoryview, durable: bool) -> None:
         _write_new(partial, payload, durable)
         os.replace(partial, path)
     except BaseException:
-        _unlink_quietly(partial)
+        with suppress(OSError):  # the first error is the one to tell; the name marks the file as temporary
+            os.unlink(partial)
         raise
 
 
@@ -99,13 +101,6 @@ def sync_file(handle: int) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-
-
-def _unlink_quietly(path: Path) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass  # the first error is the one to tell; the name marks the file as temporary
 
 
 def write_json(path: str | os.PathLike, obj: object, *, durable: bool = True) -> None:

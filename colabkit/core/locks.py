@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from colabkit.core.disk import UNSUPPORTED, disk_fault
@@ -364,10 +365,8 @@ def _machine() -> str:
         lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:13],
         lambda: os.readlink("/proc/self/ns/pid"),
     ):
-        try:
+        with suppress(OSError):  # not Linux: the host name has to do
             parts.append(read())
-        except OSError:
-            pass  # not Linux: the host name has to do
     return " ".join(parts)
 
 

@@ -49,7 +49,7 @@ def look_at_all(
     """
     deadline = time.monotonic() + timeout_seconds
     names = [os.path.abspath(path) for path in paths]
-    table = _mounts(root)
+    table = mounted(root)
     asked = [_look_of(*_find(name)) if is_local(name, root, table) else _ask(name) for name in names]
     return [found if isinstance(found, Look) else _answer(found, deadline, timeout_seconds) for found in asked]
 
@@ -61,7 +61,7 @@ def is_local(
 
     False where the system has no table of mounts to ask.
     """
-    table = _mounts(root) if table is None else table
+    table = mounted(root) if table is None else table
     return bool(table) and _other_mount(path, table) is None
 
 
@@ -70,7 +70,7 @@ def other_mount(path: str | os.PathLike, root: str | os.PathLike = "/") -> tuple
 
     None for a disk of this machine, and where the system has no table of mounts to ask.
     """
-    table = _mounts(root)
+    table = mounted(root)
     return _other_mount(path, table) if table else None
 
 
@@ -113,7 +113,7 @@ def _holding(place: str, table: list[tuple[str, str]]) -> tuple[str, str]:
     return table[max(holding)[1]] if holding else (place, "")
 
 
-def _mounts(root: str | os.PathLike) -> list[tuple[str, str]]:
+def mounted(root: str | os.PathLike) -> list[tuple[str, str]]:
     """List (mount point, file system) of this process, oldest first; empty where the system does not tell."""
     try:
         lines = Path(root, "proc/self/mounts").read_text(errors="surrogateescape").splitlines()

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pickle import PicklingError
 from typing import Any, Literal, get_args
 
@@ -129,8 +129,8 @@ class _Team:
         return self.sizes[number]
 
     def _work(self) -> None:
-        maker = _Process(self) if self.kind == "processes" else _Direct(self.make)
-        with closing(maker):
+        maker = closing(_Process(self)) if self.kind == "processes" else nullcontext(self.make)
+        with maker as make:
             while True:
                 with self.changed:
                     self.changed.wait_for(self._may_take)
@@ -140,7 +140,7 @@ class _Team:
                     size, error = self._size(number)
                     self.bytes_held += size
                 try:
-                    made = (None, error) if error else (maker(number), None)
+                    made = (None, error) if error else (make(number), None)
                 except BaseException as error:  # handed to the consumer, who raises it
                     made = None, error
                 with self.changed:
@@ -161,17 +161,6 @@ def _close_teams() -> None:
         team.close()
 
 
-class _Direct:
-    def __init__(self, make: Callable[[int], Any]):
-        self.make = make
-
-    def __call__(self, number: int) -> Any:
-        return self.make(number)
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
 class _Process:
     """One worker process, started at its first use and replaced when it dies."""
 
@@ -186,7 +175,7 @@ class _Process:
                 self.connection.send(number)
                 value, error = self.connection.recv()
             except (EOFError, OSError):
-                code = self._stop()
+                code = self.close()
                 if self.team.closed:
                     break
                 continue
@@ -218,7 +207,8 @@ class _Process:
             theirs.close()  # so that its end is noticed
         self.process, self.connection = process, ours
 
-    def _stop(self) -> int | None:
+    def close(self) -> int | None:
+        """End the process; returns its exit code, None where none was at work."""
         if self.process is None:
             return None
         self.connection.close()
@@ -228,9 +218,6 @@ class _Process:
             self.process.join()
         code, self.process = self.process.exitcode, None
         return code
-
-    def close(self) -> None:
-        self._stop()
 
 
 def _serve(connection: Any, make: Callable[[int], Any]) -> None:

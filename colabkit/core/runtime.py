@@ -7,6 +7,7 @@ import math
 import os
 import platform as platform_module
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def detect(env: Mapping[str, str] | None = None, root: str | os.PathLike = "/", 
         drive_mounted=drive.mounted,
         drive_fault=drive.fault,
         widgets_drawn=front_end.draws_widgets,
-        widgets_usable=front_end.draws_widgets and _is_installed("ipywidgets"),
+        widgets_usable=front_end.draws_widgets and is_installed("ipywidgets"),
         accelerators=find_accelerators(env),
         num_cpus=_num_cpus(root),
         memory_gib=_memory_gib(root),
@@ -124,12 +125,9 @@ def _is_container(env: Mapping[str, str], root: str) -> bool:
 def _num_cpus(root: str) -> int:
     """Count the CPUs this process may use: its affinity and its container's quota, at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for text in cgroup_values(root, "cpu", "cpu.max"):  # v2: "<quota> <period>" or "max <period>"
-        quota, _, period = text.partition(" ")
-        if quota.isdigit() and period.isdigit() and int(period):
-            count = min(count, math.ceil(int(quota) / int(period)))
-    quotas = cgroup_values(root, "cpu", "cpu.cfs_quota_us")
-    for quota, period in zip(quotas, cgroup_values(root, "cpu", "cpu.cfs_period_us"), strict=False):
+    v2 = (text.partition(" ")[::2] for text in cgroup_values(root, "cpu", "cpu.max"))  # "<quota or max> <period>"
+    v1 = zip(*(cgroup_values(root, "cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period")), strict=False)
+    for quota, period in (*v2, *v1):
         if quota.isdigit() and period.isdigit() and int(period):
             count = min(count, math.ceil(int(quota) / int(period)))
     return max(1, count)
@@ -164,19 +162,18 @@ def cgroup_values(root: str, controller: str, name: str) -> list[str]:
         group = top / below.strip().strip("/")
         # Inside a container the path is often the host's: then only the top of the tree can be read.
         for place in (group, *group.parents):
-            try:
+            with suppress(OSError):  # this level sets no limit
                 values.append((place / name).read_text().strip())
-            except OSError:
-                pass  # this level sets no limit
             if place == top:
                 break
     return values
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Tell whether a module could be imported; nothing is, but the packages above it."""
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
+    except (ImportError, ValueError):  # not even what it lies in, or a stand-in
         return False
 
 

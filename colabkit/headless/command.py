@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.core.errors import StateError, UsageError, missing_extra
+from colabkit.headless.watchdog import minutes
 
 AUTOSAVE_SECONDS = 10
 _HELP = """\
@@ -141,11 +142,3 @@ def _make_folder(folder: Path) -> None:
             where=folder.absolute(),
             fix="--output PATH of a place that can be written",
         ) from error
-
-
-def minutes(text: str) -> float:
-    """Read a number of minutes; argparse names this function in its message."""
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise ValueError("not a number of minutes")
-    return number

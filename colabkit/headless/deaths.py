@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from colabkit.core.runtime import cgroup_values
@@ -26,10 +27,8 @@ def oom_kills(root: str = "/") -> int:
     for name in ("memory.events", "memory.oom_control"):  # cgroup v2 and v1
         counts += [_count(text) for text in cgroup_values(root, "memory", name)]
     if not counts:  # no cgroup: the machine is ours alone
-        try:
+        with suppress(OSError):  # no Linux, or a sandbox that has no such file
             counts.append(_count(Path(root, "proc/vmstat").read_text()))
-        except OSError:
-            pass  # no Linux, or a sandbox that has no such file
     return max(counts, default=0)
 
 

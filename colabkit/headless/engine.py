@@ -9,6 +9,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from colabkit.colab.fetched_secrets import KnownSecrets
@@ -16,6 +17,7 @@ from colabkit.core.errors import EXIT_FAILED, UsageError, install_command
 from colabkit.headless import parameters
 from colabkit.headless.failures import CellFailed, told_by_papermill
 from colabkit.headless.redaction import redact, secret_values
+from colabkit.headless.watchdog import Limits, minutes
 
 
 class ColabkitEngine:
@@ -96,7 +98,6 @@ def _execute(
     from colabkit.headless.lines import Copies, Lines
     from colabkit.headless.places import make_papermill_write_atomically, place_of
     from colabkit.headless.record import Record
-    from colabkit.headless.watchdog import Limits
 
     secrets = KnownSecrets(secret_values(os.environ))
     say = functools.partial(_say, secrets)
@@ -108,8 +109,8 @@ def _execute(
         secrets=secrets,
         say=say,
     )
-    minutes = _hung_after() if hung_after_minutes is None else hung_after_minutes
-    limits = Limits(hung_after_seconds=60 * minutes, cell_seconds=60 * cell_minutes or execution_timeout or 0)
+    quiet_minutes = _hung_after() if hung_after_minutes is None else hung_after_minutes
+    limits = Limits(hung_after_seconds=60 * quiet_minutes, cell_seconds=60 * cell_minutes or execution_timeout or 0)
     copies = Copies({"stdout": stdout_file, "stderr": stderr_file}, secrets)
     client = Client(
         record,
@@ -160,25 +161,20 @@ def _check_parameters(nb: Any, source: str, kernel_name: str) -> None:
 def _hung_after() -> float:
     text = os.environ.get("COLABKIT_HUNG_AFTER") or "15"
     try:
-        minutes = float(text)
-    except ValueError:
-        minutes = -1.0
-    if not 0 <= minutes < float("inf"):
+        return minutes(text)
+    except ValueError as error:
         raise UsageError(
             "Cannot read COLABKIT_HUNG_AFTER",
             got=text,
             expected="minutes, 0 for never",
             fix="export COLABKIT_HUNG_AFTER=15",
-        )
-    return minutes
+        ) from error
 
 
 def _say(secrets: Iterable[str], line: str) -> None:
     """Print one line on standard error: standard output may be the notebook itself."""
-    try:
+    with suppress(BrokenPipeError, ValueError):  # nobody reads any more; the work goes on
         print(redact(line, secrets), file=sys.stderr, flush=True)
-    except (BrokenPipeError, ValueError):
-        pass  # nobody reads any more; the work goes on
 
 
 def _silent(line: str) -> None:

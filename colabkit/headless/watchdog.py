@@ -30,6 +30,14 @@ class Limits:
     interrupt_seconds: float = INTERRUPT_SECONDS
 
 
+def minutes(text: str) -> float:
+    """Read a number of minutes for a limit; argparse names this function in its message. Raises: ValueError."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError("not a number of minutes")
+    return number
+
+
 class Watchdog(threading.Thread):
     """Watches the process `pid` while cells are at work.
 

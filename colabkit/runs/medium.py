@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from colabkit.core import files, mounts
@@ -107,10 +107,8 @@ class Medium:
         """Read a file from its medium, not from memory where that can be told."""
         with open(path, "rb", buffering=0) as opened:
             if hasattr(os, "posix_fadvise"):
-                try:
+                with suppress(OSError):  # advice: a mount that takes none still gives the bytes
                     os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                except OSError:
-                    pass  # advice: a mount that takes none still gives the bytes
             while chunk := opened.read(CHUNK_BYTES):
                 yield chunk
 

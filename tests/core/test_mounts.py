@@ -71,7 +71,7 @@ def test_links_are_followed_without_touching_what_they_lead_to(tmp_path):
 @pytest.mark.parametrize("asked_by_another_process", [False, True])
 def test_what_is_found(tmp_path, monkeypatch, asked_by_another_process):
     if asked_by_another_process:
-        monkeypatch.setattr(mounts, "_mounts", lambda root: [])
+        monkeypatch.setattr(mounts, "mounted", lambda root: [])
     (tmp_path / "ä file").write_text("x")
     folder, missing, file, below_file = look_at_all(
         [tmp_path, tmp_path / "no/where", tmp_path / "ä file", tmp_path / "ä file/x"], timeout_seconds=20
@@ -92,7 +92,7 @@ def test_a_dead_mount_is_not_taken_for_a_missing_folder(monkeypatch, tmp_path):
 
 
 def test_a_process_that_finds_no_end_is_left_behind(monkeypatch, tmp_path):
-    monkeypatch.setattr(mounts, "_mounts", lambda root: [])
+    monkeypatch.setattr(mounts, "mounted", lambda root: [])
     monkeypatch.setattr(mounts, "_script", lambda: "import time; time.sleep(60)")
     began = time.monotonic()
     first, second = look_at_all([tmp_path, tmp_path], timeout_seconds=0.3)
@@ -101,13 +101,13 @@ def test_a_process_that_finds_no_end_is_left_behind(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("script", ["raise SystemExit(3)", "print('rubbish')", "import os; os.kill(os.getpid(), 9)"])
 def test_a_process_that_fails_is_a_fault(monkeypatch, tmp_path, script):
-    monkeypatch.setattr(mounts, "_mounts", lambda root: [])
+    monkeypatch.setattr(mounts, "mounted", lambda root: [])
     monkeypatch.setattr(mounts, "_script", lambda: script)
     assert look(tmp_path, timeout_seconds=20).fault == "could not be looked at"
 
 
 def test_no_process_to_be_had_is_a_fault(monkeypatch, tmp_path):
-    monkeypatch.setattr(mounts, "_mounts", lambda root: [])
+    monkeypatch.setattr(mounts, "mounted", lambda root: [])
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     assert "could not be looked at" in look(tmp_path).fault
 

@@ -138,7 +138,7 @@ def test_a_stand_in_for_google_colab_is_not_taken_for_colab(tmp_path, monkeypatc
     "drawn, installed, row", [(True, True, "yes"), (True, False, "not installed"), (False, True, "no")]
 )
 def test_widgets_need_a_front_end_and_a_library(tmp_path, monkeypatch, drawn, installed, row):
-    monkeypatch.setattr("colabkit.core.runtime._is_installed", lambda module: installed)
+    monkeypatch.setattr("colabkit.core.runtime.is_installed", lambda module: installed)
     found = detect({}, tmp_path, shell=shell(metadata=OF_JUPYTERLAB, allow_stdin=drawn))
     assert found.widgets_usable == (drawn and installed)
     means = next(r for r in describe(found) if r[0] == "widgets")
