@@ -83,7 +83,7 @@ def tried(content: bytes) -> int:
     return taken + (not facts.fault)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_damage_is_told_wherever_it_is():
     chance = random.Random(7)
     taken = [tried(spoil(chance.choice(WHOLE), chance)) for _ in range(1_500)]
