@@ -12,13 +12,9 @@ import numpy as np
 import pytest
 
 from colabkit.cli import main
-from colabkit.core.errors import UsageError
 from colabkit.io.audio import read_audio, write_wav
 from colabkit.io.samples.index import FILE_NAME
-from colabkit.pipelines.dataset.config import PRESETS, Config, RoleConfig, SegmentsConfig, StoreConfig
-from colabkit.pipelines.dataset.recipe import STEPS
 from colabkit.pipelines.dataset.segments.npz import read_npz
-from colabkit.runs.steps import Sections
 
 SMALL = (
     "segments.num_channels=2",
@@ -204,30 +200,6 @@ def test_workers_of_a_ray_cluster_encode_the_same(finished, tmp_path):
         {p.name: p.read_bytes() for p in place.glob("codes/*.parquet")} for place in (finished / "store", copy)
     )
     assert alone == shared, "whoever encodes, the codes are the same"
-
-
-def test_steps_know_their_machine():
-    for machine, mine in (
-        ("segment", "01 02 03"),
-        ("encode", "04 05"),
-        ("publish", "06 07"),
-        ("all", "01 02 03 04 05 06 07"),
-    ):
-        config = Config(
-            role=RoleConfig(machine=machine),
-            store=StoreConfig(address="s3://bucket/x"),
-            segments=SegmentsConfig(source="/somewhere", kind="segments"),
-        )
-        done = [step.id[:2] for step in STEPS if not step.elsewhere(Sections(config, step))]
-        assert done == mine.split(), machine
-    nothing = Config(
-        role=RoleConfig(machine="segment"),
-        store=StoreConfig(address="s3://bucket/x"),
-        segments=SegmentsConfig(source="", kind="segments"),
-    )
-    with pytest.raises(UsageError, match="Nothing says where"):
-        STEPS[0].elsewhere(Sections(nothing, STEPS[0]))
-    assert {"demo", "quick", "full", "gcp", "h200", "hub"} == set(PRESETS) and {s.id for s in STEPS} == DONE
 
 
 def test_no_step_imports_torch_for_the_fitted_codec(finished):

@@ -12,9 +12,8 @@ from colabkit.runs.run import Run
 
 def write_rows(config: PairsConfig, store: Place, run: Run) -> dict:
     """Write pairs/ and rows/ and return what is in them."""
-    scratch = run.scratch / "07_pairs"
-    scratch.mkdir(parents=True, exist_ok=True)
-    rows = open_rows(None, store, scratch)
+    run.scratch_at_work.mkdir(parents=True, exist_ok=True)
+    rows = open_rows(None, store, run.scratch_at_work)
     settings = PairSettings(
         most_tokens=config.most_tokens,
         pairs_per_segment=config.pairs_per_segment,

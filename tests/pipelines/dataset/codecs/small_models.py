@@ -202,3 +202,11 @@ def lengths_of(codec: Any, frames: int) -> list[int]:
     """Return all numbers of samples that become so many frames."""
     hop = codec.family.hop
     return [n for n in range(max(1, (frames - 1) * hop - 2), (frames + 1) * hop + 2) if codec.num_frames(n) == frames]
+
+
+def batch_of(codec, frames: int) -> list[np.ndarray]:
+    """Return waves of every kind of length with so many frames, one of them silent."""
+    lengths = lengths_of(codec, frames)
+    chosen = [lengths[0], lengths[-1], *np.random.default_rng(frames).choice(lengths, 3)]
+    silence = np.zeros(lengths[len(lengths) // 2], np.float32)
+    return [*(speech(int(n), codec.rate_hz_in, seed=int(n) % 97) for n in chosen), silence]

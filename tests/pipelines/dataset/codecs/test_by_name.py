@@ -12,47 +12,9 @@ from colabkit.core.versions import differences
 from colabkit.loopback.hub import HubServer
 from colabkit.pipelines.dataset.codecs import by_name
 from colabkit.pipelines.dataset.codecs.by_name import HUB_IDS, open_codec
-from tests.pipelines.dataset.codecs.small_models import KINDS, make_folder
+from tests.pipelines.dataset.codecs.small_models import make_folder
 from tests.servers.clients import run_client
 from tests.told import Told
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_tells_its_rates_and_sizes(kind, opened):
-    codec = opened(kind)
-    told = (codec.rate_hz_in, codec.rate_hz_out, codec.frame_rate_hz, codec.num_codebooks, codec.codebook_size)
-    assert (
-        told
-        == {
-            "neucodec": (16_000, 24_000, 50.0, 1, 65_536),
-            "xcodec2": (16_000, 16_000, 50.0, 1, 65_536),
-            "mimi": (24_000, 24_000, 12.5, 6, 64),
-            "dac": (24_000, 24_000, 75.0, 5, 128),
-            "encodec": (24_000, 24_000, 75.0, 2, 64),
-        }[kind]
-    )
-
-
-@pytest.mark.parametrize(("kind", "num"), [("mimi", 3), ("dac", 2), ("encodec", 4)])
-def test_fewer_codebooks_are_the_first_ones(kind, num, opened):
-    import numpy as np
-
-    from tests.pipelines.dataset.codecs.small_models import speech
-
-    wave = speech(24_000, 24_000)
-    few, usual = opened(kind, num_codebooks=num), opened(kind)
-    least = min(num, usual.num_codebooks)
-    assert few.num_codebooks == num and few.fingerprint != usual.fingerprint
-    codes = few.encode_batch([wave])[0]
-    assert codes.shape[0] == num
-    np.testing.assert_array_equal(codes[:least], usual.encode_batch([wave])[0][:least])
-    assert few.decode_batch([codes])[0].size
-
-
-@pytest.mark.parametrize(("kind", "num"), [("mimi", 7), ("dac", 6), ("encodec", 3), ("neucodec", 2)])
-def test_more_codebooks_than_there_are_is_refused(kind, num, opened):
-    with pytest.raises(UsageError, match="codec has no"):
-        opened(kind, num_codebooks=num)
 
 
 def test_the_fingerprint_is_that_of_the_content(folders, tmp_path):
@@ -151,21 +113,6 @@ def test_a_transformers_older_than_the_codec_is_named(folders, tmp_path, monkeyp
     with pytest.raises(StateError, match="does not know neucodec") as caught:
         open_codec(str(tmp_path / "model"), device="cpu")
     assert "5.17 or newer" in str(caught.value) and "codec.name=mimi" in caught.value.fix
-
-
-@pytest.mark.parametrize(
-    "changes", [{"audio_channels": 2}, {"normalize": True}, {"chunk_length_s": 1.0, "overlap": 0.01}]
-)
-def test_an_encodec_for_music_is_refused(changes, tmp_path):
-    import transformers
-
-    config = transformers.EncodecConfig(
-        num_filters=2, hidden_size=4, codebook_dim=4, codebook_size=16, target_bandwidths=[0.6], **changes
-    )
-    transformers.EncodecModel(config).save_pretrained(tmp_path)
-    with pytest.raises(DataError) as caught:
-        open_codec(str(tmp_path), device="cpu")
-    assert "encodec" in caught.value.fix
 
 
 def test_choices_are_told(folders):
