@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -341,10 +342,11 @@ def test_a_repository_that_appears_in_between_is_taken_as_it_is(hub, tmp_path):
     store = make_store(tmp_path / "store", 6)
 
     class Appearing(HubServer):
-        def _create(self, asked, token):
+        def _create(self, request, token):
             # somebody of the lab was faster
-            super()._create({**asked, "visibility": "public", "private": False}, token)
-            return super()._create(asked, token)
+            public = {**json.loads(request.body), "visibility": "public", "private": False}
+            super()._create(replace(request, body=json.dumps(public).encode()), token)
+            return super()._create(request, token)
 
     with Appearing() as appearing:
         appearing.writers = hub.writers
