@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from colabkit.io.places import StoredObject
-from colabkit.io.places.names import content_of, other_version
-from colabkit.io.places.place import Found, taken
+from colabkit.io.places.names import other_version
+from colabkit.io.places.place import Found, Place, taken
 
 
-class MemoryObjects:
+class MemoryObjects(Place):
     """A place of objects as a dict.
 
     `before(method, name)` is called first and may raise or wait; `counts` counts calls.
@@ -73,9 +73,6 @@ class MemoryObjects:
     def find(self, name: str) -> StoredObject | None:
         found = self.content.get(self._ask("find", name))
         return None if found is None else StoredObject(name, len(found[0]), found[1])
-
-    def get(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> bytes:
-        return content_of(self.get_if_there(name, start, stop, version=version), name, self.address, start, stop)
 
     def get_if_there(self, name: str, start: int = 0, stop: int | None = None, *, version: str = "") -> Found | None:
         found = self.content.get(self._ask("get", name))
