@@ -81,8 +81,8 @@ def test_a_quota_too_small_says_how_much_is_needed(place):
     fill(place.source, 60)
     with pytest.raises(UsageError, match="quota can hold nothing useful") as caught:
         place.encode(quota_bytes=100_000)
-    least = int(caught.value.fix.split("quota_bytes=")[1].split()[0])
-    assert place.encode(quota_bytes=least).is_finished
+    least_gib = float(caught.value.fix.split("--set encode.quota_gib=")[1].split()[0])
+    assert place.encode(quota_bytes=int(least_gib * 2**30)).is_finished
 
 
 def test_the_quota_is_chosen_with_a_reason(place):
