@@ -86,10 +86,8 @@ class HubWrites:
         repo_id = f"{namespace}/{asked['name']}"
         if not self.may_write(token, repo_id):
             return refuse(403, "", f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"')
-        page, private = (
-            _page(request, kind, repo_id),
-            asked.get("visibility") == "private" or bool(asked.get("private")),
-        )
+        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+        page = _page(request, kind, repo_id)
         with self._adding:
             repos = self.repos if kind == "dataset" else self.models
             if repo_id in repos:

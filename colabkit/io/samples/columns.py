@@ -48,7 +48,7 @@ def parse_columns(settings: Iterable[str]) -> dict[str, str]:
                 "Cannot read a column setting",
                 got=setting,
                 expected="ROLE=COLUMN, ROLE one of " + ", ".join(roles),
-                fix=f"did you mean {near[0]}={column}?" if near else "for example --set data.columns=speaker=client_id",
+                fix=f"did you mean {near[0]}={column}?" if near else columns_fix("speaker"),
             )
         mapping[role] = column
     return mapping

@@ -158,7 +158,6 @@ def _tuned(
     scored: list[list[tuple[Any, Any]]],
 ) -> Diarizer:
     """Return the diarizer with the value of a setting that serves validation conversations best."""
-
     turned = {value: replace(diarizer, **{name: value}) for value in candidates}
     best, tried = choose_lowest(
         lambda value: [
@@ -308,7 +307,6 @@ def _speech(config: Config, run: Run) -> Speech:
 
 
 def _bank(config: Config, run: Run, split: str, listed: Speech | None = None) -> SpeechBank:
-
     return load_bank(listed or _speech(config, run), split, run, hours=config.speech.held_out_hours)
 
 
@@ -365,7 +363,6 @@ def _model(run: Run):
 
 
 def _diarizer(config: Config, run: Run) -> Diarizer:
-
     tuned = run.folder_of("03_tune") / "diarizer.json"
     return _torch_diarizer(_model(run), config.infer, **(tuned_in(files.read_json(tuned)) if tuned.exists() else {}))
 

@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -38,8 +39,9 @@ def in_copies(works: Sequence[Callable[[], T]], num_copies: int) -> list[T]:
             found |= _answer(reader, deadline) or {number: works[number]() for number in share}
     finally:
         for pid, reader in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with suppress(ProcessLookupError, ChildProcessError):  # where SIGCHLD is ignored, the system reaps them
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
             os.close(reader)
     return [found[number] for number in range(len(works))]
 

@@ -171,9 +171,8 @@ class BatchPlan:
         return self.by_length[window[low:high]]
 
     def identity(self) -> str:
-        settings = [
-            None if limit is None else float(limit) for limit in astuple(self.budget)
-        ]  # 600 and 600.0 are one budget
+        # 600 and 600.0 are one budget.
+        settings = [None if limit is None else float(limit) for limit in astuple(self.budget)]
         lengths = hashlib.sha256(self.sorted_seconds.tobytes() + self.by_length.tobytes()).hexdigest()
         return digest(["batches", settings, self.seed, self.num_buckets, self.window_batches, lengths])
 

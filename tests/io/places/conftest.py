@@ -171,26 +171,27 @@ def hub():
         yield server
 
 
+def fill(server):
+    """Put the files at the top of a bucket and in a folder of it, beside what is no file of that folder."""
+    for name, content in FILES.items():
+        server.put("bucket", name, content)
+        server.put("bucket", f"set/one/{name}", content)
+    server.put("bucket", "set/one-not/x.wav", b"x")
+    server.put("bucket", "set/one/folder/", b"")
+
+
 @pytest.fixture(scope="session")
 def s3():
     with MotoS3() as server:
-        for name, content in FILES.items():
-            server.put("bucket", name, content)
-            server.put("bucket", f"set/one/{name}", content)
-        server.put("bucket", "set/one-not/x.wav", b"x")
+        fill(server)
         server.put("bucket", "set/one/.colabkit-x.tmp", b"x")
-        server.put("bucket", "set/one/folder/", b"")
         yield server
 
 
 @pytest.fixture(scope="module")
 def gcs():
     with GcsServer() as server:
-        for name, content in FILES.items():
-            server.put("bucket", name, content)
-            server.put("bucket", f"set/one/{name}", content)
-        server.put("bucket", "set/one-not/x.wav", b"x")
-        server.put("bucket", "set/one/folder/", b"")
+        fill(server)
         yield server
 
 

@@ -36,6 +36,12 @@ def run(state: Path, *more: str, settings: tuple[str, ...] = SMALL, store: str =
     return main(["run", "dataset", "--state", str(state), *(w for s in chosen for w in ("--set", s)), *more])
 
 
+def encode_alone(state: Path, store: Path, *settings: str) -> int:
+    """Encode what a store holds, with these settings too; the recordings are elsewhere."""
+    more = (word for setting in (*settings, "segments.source=") for word in ("--set", setting))
+    return run(state, "--from", "encode", "--to", "encode", *more, store=str(store))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     state = tmp_path_factory.mktemp("state")
@@ -77,23 +83,7 @@ def test_apply_gives_codes_and_what_they_sound_like(finished, tmp_path, capsys):
 
 
 def test_whole_segments_with_codes_where_they_are_asked_for(finished, tmp_path):
-    assert (
-        run(
-            tmp_path,
-            "--from",
-            "encode",
-            "--to",
-            "encode",
-            "--set",
-            "encode.output=npz",
-            "--set",
-            "encode.limit=3",
-            "--set",
-            "segments.source=",
-            store=str(_copy(finished, tmp_path, codes=False)),
-        )
-        == 0
-    )
+    assert encode_alone(tmp_path, _copy(finished, tmp_path, codes=False), "encode.output=npz", "encode.limit=3") == 0
     whole = sorted((tmp_path / "copy/encoded").rglob("*.npz"))
     assert len(whole) >= 3
     segment = read_npz(whole[0].read_bytes(), whole[0].name)
@@ -102,7 +92,7 @@ def test_whole_segments_with_codes_where_they_are_asked_for(finished, tmp_path):
 
 def test_a_second_machine_takes_the_codec_that_the_first_has_fitted(finished, tmp_path, capsys):
     copy = _copy(finished, tmp_path, codes=False)
-    assert run(tmp_path, "--from", "encode", "--to", "encode", "--set", "segments.source=", store=str(copy)) == 0
+    assert encode_alone(tmp_path, copy) == 0
     assert "it was fitted on this store before" in capsys.readouterr().out
     first, second = (next(p.glob("codes/*.parquet")).name for p in (finished / "store", copy))
     assert first == second, "the same codec, the same segments, the same names"
@@ -110,42 +100,14 @@ def test_a_second_machine_takes_the_codec_that_the_first_has_fitted(finished, tm
 
 def test_another_codec_does_not_mix_with_what_is_there(finished, tmp_path, capsys):
     copy = _copy(finished, tmp_path)
-    assert (
-        run(
-            tmp_path,
-            "--from",
-            "encode",
-            "--to",
-            "encode",
-            "--set",
-            "codec.seed=1",
-            "--set",
-            "segments.source=",
-            store=str(copy),
-        )
-        == 1
-    )
+    assert encode_alone(tmp_path, copy, "codec.seed=1") == 1
     told = capsys.readouterr().err
     assert "fix:" in told and "Traceback" not in told
 
 
 def test_a_dry_run_encodes_and_publishes_nothing(finished, tmp_path, capsys):
     copy = _copy(finished, tmp_path, codes=False)
-    assert (
-        run(
-            tmp_path,
-            "--from",
-            "encode",
-            "--to",
-            "encode",
-            "--set",
-            "encode.dry_run=yes",
-            "--set",
-            "segments.source=",
-            store=str(copy),
-        )
-        == 0
-    )
+    assert encode_alone(tmp_path, copy, "encode.dry_run=yes") == 0
     assert re.search(r"Dry run: \d+ of \d+ segments would be encoded", capsys.readouterr().err)
     assert not list(copy.glob("codes/*.parquet"))
 

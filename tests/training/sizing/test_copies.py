@@ -62,6 +62,14 @@ def test_a_copy_in_trouble_is_ended_and_its_work_done_here(trouble, monkeypatch)
         signal.signal(signal.SIGTERM, handler)
 
 
+def test_copies_that_the_system_reaps_are_no_error():
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as some launchers leave it
+    try:
+        assert in_copies([lambda: 1, lambda: 2], 1) == [1, 2]
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+
+
 def test_what_goes_wrong_everywhere_is_raised_here():
     with pytest.raises(ZeroDivisionError):
         in_copies([lambda: 1, lambda: 1 / 0], 1)

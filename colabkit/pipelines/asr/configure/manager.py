@@ -215,6 +215,9 @@ class ASRConfigManager:
             stored = json.loads(path.read_text(encoding="utf-8"))
             if stored["format"] != FORMAT:
                 raise _unusable(path, f"format {stored['format']}")
+            known = {field.name for field in fields(TrainingConfig)}
+            if unknown := sorted(set(stored["config"]) - known):
+                raise _unusable(path, f"the unknown field {unknown[0]}")
             config = TrainingConfig(**stored["config"])
             kinds = {"hardware": HardwareProfile, "dataset": DatasetProfile, "model": ModelProfile}
             for name, data in stored["made_from"].items():

@@ -230,6 +230,13 @@ def test_a_corrupt_file_is_told(tmp_path, damage):
     assert path.read_text() == damage
 
 
+def test_a_field_of_another_version_is_named(tmp_path):
+    path = tmp_path / "training_config.json"
+    path.write_text('{"format": 1, "config": {"bf16": true, "batch": 3}, "made_from": {}}')
+    with pytest.raises(StateError, match="the unknown field batch"):
+        ASRConfigManager().load_config(path)
+
+
 def test_a_file_cut_anywhere_is_told(tmp_path):
     config, manager = create_optimal_config(
         rows(LENGTHS), small_model(), device=devices.find("L4"), say=lambda text: None

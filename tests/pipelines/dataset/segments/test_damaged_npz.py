@@ -15,14 +15,9 @@ import pytest
 from colabkit.core.errors import DataError
 from colabkit.pipelines.dataset.profile.headers import inspect
 from colabkit.pipelines.dataset.segments.npz import read_npz
+from tests.pipelines.dataset.segments.archives import savez
 
 NOISE = np.random.default_rng(0)
-
-
-def savez(save=np.savez, **arrays) -> bytes:
-    packed = io.BytesIO()
-    save(packed, **arrays)
-    return packed.getvalue()
 
 
 WHOLE = [
@@ -30,7 +25,7 @@ WHOLE = [
         audio=NOISE.uniform(-0.3, 0.3, 500).astype(np.float32), sr=16_000, speaker="ä🙂", metadata=json.dumps({"a": 1})
     ),
     savez(
-        np.savez_compressed,
+        deflate=True,
         audio=NOISE.uniform(-0.3, 0.3, (2, 300)),
         sr=24_000,
         codes=NOISE.integers(0, 99, (2, 20)),
@@ -125,9 +120,7 @@ def test_headers_that_cannot_be_are_told(members):
 def test_unused_arrays_of_a_small_file_fill_no_memory():
     """Zeros deflate a thousand times: what is promised in all counts, before anything is inflated."""
     zeros = np.zeros(40 << 20, np.uint8)
-    content = savez(
-        np.savez_compressed, audio=NOISE.uniform(-0.3, 0.3, 500), sr=16_000, **{f"x{n}": zeros for n in range(8)}
-    )
+    content = savez(deflate=True, audio=NOISE.uniform(-0.3, 0.3, 500), sr=16_000, **{f"x{n}": zeros for n in range(8)})
     assert len(content) < 1 << 20
     tracemalloc.start()
     assert tried(content) == 0
